@@ -1,0 +1,40 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: help install demo test lint bench clean
+
+help:
+	@echo "make install   a virtual environment in $(VENV) with this project and all it needs"
+	@echo "make demo      records, labels, relabels and evaluates 320 episodes, and writes demo/report/report.html"
+	@echo "make test      lint, type checks and all tests"
+	@echo "make lint      ruff and mypy alone"
+	@echo "make bench     the measurements behind the README's figures (long)"
+
+# Made anew when the project's requirements change.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and f'Python must be >= 3.11, got {sys.version.split()[0]}; call make PYTHON=python3.11')"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+install: $(VENV)/.installed
+
+demo: install
+	$(BIN)/vlm-rewards demo --output demo
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+bench: install
+	$(BIN)/python benchmarks/run_all.py
+
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info

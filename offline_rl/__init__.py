@@ -1,0 +1,1 @@
+"""Uses the labels: transitions for goal-conditioned agents. No Beam."""

@@ -1,0 +1,159 @@
+"""Runs work over units on Beam: one linear chain whose effects happen inside the DoFn, right on every runner.
+
+    Create(units) ──► Reshuffle ──► RunUnit: output.writing(unit) ──► work(unit, part)
+
+What flows is a list of small unit descriptions; frames never cross a stage. Results are files with markers, so nothing
+depends on what a runner does with outputs, metrics or states (one of them drops finish_bundle output, silently).
+"""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipelines.outputs import OutputFolder, PartWriter
+from pipelines.progress import Progress
+from schemas.manifests import Unit
+
+
+class UnitWork(Protocol):
+    """What is done with one unit; picklable, since workers get a copy."""
+
+    def __call__(self, unit: Unit, part: PartWriter) -> None:
+        """Writes the unit's part to `part.path` and fills in the rest of `part`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """What a run did.
+
+    Args:
+        manifest: The output's manifest.
+        num_units: Units in all.
+        num_skipped: Units that were done before.
+    """
+
+    manifest: dict
+    num_units: int
+    num_skipped: int
+
+
+class _RunUnit(beam.DoFn):
+    def __init__(self, work: UnitWork, output: OutputFolder) -> None:
+        self._work = work
+        self._output = output
+
+    def process(self, unit: dict) -> Iterable[str]:
+        unit_to_do = Unit(**unit)
+        try:
+            with self._output.writing(unit_to_do) as part:
+                self._work(unit_to_do, part)
+        except Exception as error:
+            error.add_note(f"in unit {unit_to_do.name!r} of {unit_to_do.shard or 'the plan'}")
+            self._output.record_error(unit_to_do, error)
+            raise
+        yield unit_to_do.name
+
+
+class RunUnits(beam.PTransform):
+    """Does the work on every unit; the output is the names of the units."""
+
+    def __init__(self, work: UnitWork, output: OutputFolder) -> None:
+        super().__init__()
+        self._work = work
+        self._output = output
+
+    def expand(self, units: beam.PCollection) -> beam.PCollection:
+        """Spreads the units over the workers and does them."""
+        return units | "Spread" >> beam.Reshuffle() | "Run" >> beam.ParDo(_RunUnit(self._work, self._output))
+
+
+def beam_arguments(options: Sequence[str], workers: int | None = None) -> list[str]:
+    """Beam's command-line options: those given, and the project's default runner if none is named.
+
+    Args:
+        options: Options for Beam, as given after a bare `--`.
+        workers: Workers on this machine; by default one a core. Each runs one thread of the model.
+    """
+    arguments = list(options)
+    if not any(option == "--runner" or option.startswith("--runner=") for option in arguments):
+        count = workers if workers is not None else available_cores()
+        # Named explicitly: plain DirectRunner may try to download another runner and fall back silently.
+        arguments += ["--runner=FnApiRunner", f"--direct_num_workers={count}"]
+        if not any(option.startswith("--direct_running_mode") for option in options):
+            arguments.append(f"--direct_running_mode={'multi_threading' if count > 1 else 'in_memory'}")
+    return arguments
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def run_units(
+    units: Sequence[Unit],
+    work: UnitWork,
+    output: OutputFolder,
+    *,
+    also_filled: Sequence[OutputFolder] = (),
+    beam_options: Sequence[str] = (),
+    workers: int | None = None,
+    max_failure_share: float = 0.0,
+    title: str,
+    row_name: str,
+    num_rows: int | None,
+    manifest_extra: dict | None = None,
+) -> RunSummary:
+    """Does what is missing of the work, then writes the manifest.
+
+    Args:
+        units: All units of the run.
+        work: What to do with each.
+        output: Where parts and markers go; claimed for the time of the run.
+        also_filled: Folders that the work fills beside the output; a unit is done when it is done in all.
+        beam_options: Options for Beam, as given after a bare `--`.
+        workers: Workers on this machine, see `beam_arguments`.
+        max_failure_share: Highest share of frames, and of units, that may fail.
+        title: Name of the work in the progress display.
+        row_name: What a row is, in the plural.
+        num_rows: Rows expected in all, if known.
+        manifest_extra: More entries for the manifest.
+
+    Returns:
+        What was done.
+
+    Raises:
+        ValueError: The output folder is not ours to write, or too much failed.
+        RuntimeError: A unit could not be done (the disk is full, say), or the runner ended without having done all.
+    """
+    folders = [output, *also_filled]
+    with contextlib.ExitStack() as stack:
+        for folder in folders:
+            stack.enter_context(folder.claim(units))
+        missing = [unit for unit in units if not all(folder.is_done(unit) for folder in folders)]
+        if missing:
+            for folder in folders:
+                (folder.path / "manifest.json").unlink(missing_ok=True)
+            done: dict[str, int] = {}
+            for unit in missing:  # a marker that no longer holds must not count as progress
+                output.marker_path(unit).unlink(missing_ok=True)
+            with Progress(title, lambda: output.rows_so_far(done), num_rows, row_name):
+                pipeline = beam.Pipeline(options=PipelineOptions(beam_arguments(beam_options, workers)))
+                _ = (
+                    pipeline
+                    | "Units" >> beam.Create([unit.to_json() for unit in missing])
+                    | "Do" >> RunUnits(work, output)
+                )
+                try:
+                    pipeline.run().wait_until_finish()
+                except Exception as error:  # runners wrap errors in their own way: ours says what went wrong
+                    output.raise_recorded_error(error)
+                    raise
+        for folder in also_filled:
+            folder.finish(units, max_failure_share=1.0)  # what failed is judged once, below
+        manifest = output.finish(units, max_failure_share=max_failure_share, extra=manifest_extra)
+    return RunSummary(manifest=manifest, num_units=len(units), num_skipped=len(units) - len(missing))

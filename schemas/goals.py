@@ -1,0 +1,169 @@
+"""Language goals: what they are, and the goals.jsonl file that lists them."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Goal:
+    """One language goal.
+
+    Args:
+        id: Its key in labels and ground truth: letters, digits, "-" and "_".
+        text: What the text encoder reads, after it is put into the prompt templates. A description of the state in which
+            the goal is achieved works better than an instruction (Baumli et al. 2023, figure 5).
+        family: The kind of goal, for figures and balancing, such as "find".
+        group: Goals of one group hold in the same states ("a red ball is next to a key" and the reverse), so they are
+            never each other's negatives.
+        instructions: Wordings by which an episode's instruction asks for this goal; hindsight relabelling finds an
+            episode's original goal by them, or by `text`.
+
+    Raises:
+        ValueError: The id is not a key, or the text or family is empty.
+    """
+
+    id: str
+    text: str
+    family: str = "goal"
+    group: str | None = None
+    instructions: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "instructions", tuple(self.instructions))
+        if not isinstance(self.id, str) or not _ID.fullmatch(self.id):
+            raise ValueError(f"a goal's id must be letters, digits, '-' and '_', got {self.id!r}; rename it")
+        for name in ("text", "family"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not value.strip():
+                raise ValueError(
+                    f"{name} of goal {self.id!r} must be a text that is not empty, got {value!r}; write one"
+                )
+        if not all(isinstance(wording, str) and wording.strip() for wording in self.instructions):
+            raise ValueError(
+                f"instructions of goal {self.id!r} must be texts that are not empty, got {self.instructions!r}; "
+                f"leave the list out if there are none"
+            )
+
+    def to_json(self) -> dict[str, object]:
+        """The goal as one JSON object, without the fields that are at their default."""
+        record: dict[str, object] = {"id": self.id, "text": self.text, "family": self.family}
+        if self.group is not None:
+            record["group"] = self.group
+        if self.instructions:
+            record["instructions"] = list(self.instructions)
+        return record
+
+
+def normalize_instruction(text: str) -> str:
+    """Lower case, single spaces, no final full stop: the form in which instructions are compared."""
+    return " ".join(text.lower().split()).rstrip(".")
+
+
+def check_goals(goals: Iterable[Goal]) -> tuple[Goal, ...]:
+    """The goals as a tuple, after checking that there is at least one and that no id or text occurs twice.
+
+    Raises:
+        ValueError: No goal, or a duplicate id or text.
+    """
+    checked = tuple(goals)
+    if not checked:
+        raise ValueError("a list of goals must hold at least one goal, got none; add goals to it")
+    for name in ("id", "text"):
+        seen: dict[str, Goal] = {}
+        for goal in checked:
+            value = getattr(goal, name)
+            if value in seen:
+                raise ValueError(
+                    f"every goal must have a {name} of its own, got {value!r} for goals {seen[value].id!r} and {goal.id!r}; "
+                    f"remove or rename one"
+                )
+            seen[value] = goal
+    return checked
+
+
+def goals_to_json(goals: Sequence[Goal]) -> list[dict[str, object]]:
+    """The goals as JSON objects, in order."""
+    return [goal.to_json() for goal in goals]
+
+
+def goals_from_json(records: Iterable[dict]) -> tuple[Goal, ...]:
+    """The inverse of `goals_to_json`, checked.
+
+    Raises:
+        ValueError: A record is no object, lacks an id or text, has an unknown field, or occurs twice.
+    """
+    known = {field.name for field in dataclasses.fields(Goal)}
+    goals = []
+    for record in records:
+        if not isinstance(record, dict):
+            raise ValueError(
+                f'a goal must be a JSON object such as {{"id": ..., "text": ...}}, got {record!r}; mend it'
+            )
+        missing = {"id", "text"} - record.keys()
+        if missing:
+            raise ValueError(
+                f"a goal must have the fields id and text, got {record!r}; add {', '.join(sorted(missing))}"
+            )
+        unknown = record.keys() - known
+        if unknown:
+            raise ValueError(
+                f"a goal's fields must be among {', '.join(sorted(known))}, got {', '.join(sorted(unknown))}; remove them"
+            )
+        goals.append(Goal(**record))
+    return check_goals(goals)
+
+
+def read_goals(path: str | Path) -> tuple[Goal, ...]:
+    """Reads goals.jsonl: one JSON object a line with id, text and, optionally, family, group and instructions.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: A line is not JSON or not a goal, or two goals share an id or a text; the note names the file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"a goals file must exist, got {path}; write one goal a line, such as " + '{"id": ..., "text": ...}'
+        )
+    records = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{path}, line {number}: a line must be a JSON object, got {line[:80]!r} ({error}); mend it"
+            ) from error
+    try:
+        return goals_from_json(records)
+    except ValueError as error:
+        error.add_note(f"in the goals file {path}")
+        raise
+
+
+def write_goals(goals: Sequence[Goal], path: str | Path) -> None:
+    """Writes goals.jsonl, one goal a line."""
+    lines = [json.dumps(record, ensure_ascii=False) for record in goals_to_json(check_goals(goals))]
+    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def select_goals(goals: Sequence[Goal], ids: Sequence[str]) -> tuple[Goal, ...]:
+    """The goals with these ids, in the order of the ids.
+
+    Raises:
+        ValueError: An id is not among the goals.
+    """
+    by_id = {goal.id: goal for goal in goals}
+    unknown = [goal_id for goal_id in ids if goal_id not in by_id]
+    if unknown:
+        known = ", ".join(list(by_id)[:5])
+        raise ValueError(
+            f"a goal must be one of the {len(by_id)} known goals ({known}, ...), got {unknown[0]!r}; check its id"
+        )
+    return tuple(by_id[goal_id] for goal_id in ids)

@@ -1,0 +1,103 @@
+"""Labels and kept embeddings: sidecar tables, one row a frame, keyed by episode_id and frame_index.
+
+Dense labels hold one list of G scores a frame, in the order of the goals in the metadata. Sparse labels, for thousands
+of goals, hold only the goals whose score is over the threshold. A frame that could not be read has no row.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from schemas.episodes import METADATA_KEY
+from schemas.fingerprints import Fingerprint
+from schemas.goals import Goal, goals_from_json, goals_to_json
+
+LABEL_TIME_CONVENTION = (
+    "scores of row t judge frame o_t; the reward of step t is 1 where the score of frame o_(t+1), the frame after the "
+    "action, is greater than the threshold, else 0."
+)
+KEYS = [pa.field("episode_id", pa.string()), pa.field("frame_index", pa.int32())]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LabelMetadata:
+    """What a table of labels says of itself, in its schema's metadata.
+
+    Args:
+        goals: The G goals, in the order of the scores.
+        threshold: A goal counts as achieved where its score is greater than this.
+        formula: Name of the formula the scores come from.
+        fingerprint: What the scores depend on.
+        sparse: Whether only scores over the threshold are stored.
+    """
+
+    goals: tuple[Goal, ...]
+    threshold: float
+    formula: str
+    fingerprint: Fingerprint
+    sparse: bool = False
+
+
+def label_schema(metadata: LabelMetadata) -> pa.Schema:
+    """The Arrow schema of labels: `scores` [G] float32, or `goal_indices` int32 and `goal_scores` float32 if sparse."""
+    if metadata.sparse:
+        fields = [pa.field("goal_indices", pa.list_(pa.int32())), pa.field("goal_scores", pa.list_(pa.float32()))]
+    else:
+        fields = [pa.field("scores", pa.list_(pa.field("item", pa.float32(), nullable=False), len(metadata.goals)))]
+    own = {
+        "kind": "labels",
+        "version": 1,
+        "time": LABEL_TIME_CONVENTION,
+        "goals": goals_to_json(metadata.goals),
+        "threshold": metadata.threshold,
+        "formula": metadata.formula,
+        "sparse": metadata.sparse,
+        "fingerprint": dict(metadata.fingerprint.parts),
+    }
+    return pa.schema(KEYS + fields, metadata={METADATA_KEY: json.dumps(own, sort_keys=True).encode()})
+
+
+def read_label_metadata(schema: pa.Schema) -> LabelMetadata:
+    """The inverse of `label_schema`.
+
+    Raises:
+        ValueError: The schema is not one of labels.
+    """
+    own = read_own_metadata(schema, "labels")
+    return LabelMetadata(
+        goals=goals_from_json(own["goals"]),
+        threshold=own["threshold"],
+        formula=own["formula"],
+        fingerprint=Fingerprint(own["fingerprint"]),
+        sparse=own["sparse"],
+    )
+
+
+def read_own_metadata(schema: pa.Schema, kind: str) -> dict:
+    """This project's entry in a schema's metadata.
+
+    Raises:
+        ValueError: There is none, or it is of another kind.
+    """
+    raw = (schema.metadata or {}).get(METADATA_KEY)
+    own = json.loads(raw) if raw else {}
+    if own.get("kind") != kind:
+        raise ValueError(
+            f"a table of {kind} must say so in its schema's metadata, got {own.get('kind', 'no such entry')!r}; "
+            f"give a folder that vlm-rewards wrote as {kind}"
+        )
+    return own
+
+
+def embedding_schema(size: int, fingerprint: Fingerprint) -> pa.Schema:
+    """The Arrow schema of kept image embeddings: `embedding` [size] float32, of unit length."""
+    own = {"kind": "embeddings", "version": 1, "fingerprint": dict(fingerprint.parts)}
+    fields = [pa.field("embedding", pa.list_(pa.field("item", pa.float32(), nullable=False), size))]
+    return pa.schema(KEYS + fields, metadata={METADATA_KEY: json.dumps(own, sort_keys=True).encode()})
+
+
+def goal_ids(goals: Sequence[Goal]) -> list[str]:
+    """The ids, in order."""
+    return [goal.id for goal in goals]
