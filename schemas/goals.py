@@ -22,6 +22,9 @@ class Goal:
             never each other's negatives.
         instructions: Wordings by which an episode's instruction asks for this goal; hindsight relabelling finds an
             episode's original goal by them, or by `text`.
+        negatives: Texts that describe states in which the goal is not achieved, such as "the agent carries nothing". They
+            stand beside the goal in its softmax, whatever other negatives are chosen, and give its probability an
+            absolute meaning: where no goal of a family holds, one of these does.
 
     Raises:
         ValueError: The id is not a key, or the text or family is empty.
@@ -32,9 +35,9 @@ class Goal:
     family: str = "goal"
     group: str | None = None
     instructions: tuple[str, ...] = ()
+    negatives: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "instructions", tuple(self.instructions))
         if not isinstance(self.id, str) or not _ID.fullmatch(self.id):
             raise ValueError(f"a goal's id must be letters, digits, '-' and '_', got {self.id!r}; rename it")
         for name in ("text", "family"):
@@ -43,19 +46,25 @@ class Goal:
                 raise ValueError(
                     f"{name} of goal {self.id!r} must be a text that is not empty, got {value!r}; write one"
                 )
-        if not all(isinstance(wording, str) and wording.strip() for wording in self.instructions):
-            raise ValueError(
-                f"instructions of goal {self.id!r} must be texts that are not empty, got {self.instructions!r}; "
-                f"leave the list out if there are none"
-            )
+        for name in ("instructions", "negatives"):
+            texts = getattr(self, name)
+            if isinstance(texts, str) or not all(isinstance(text, str) and text.strip() for text in texts):
+                raise ValueError(
+                    f"{name} of goal {self.id!r} must be a list of texts that are not empty, got {texts!r}; leave it out if there "
+                    f"are none"
+                )
+            object.__setattr__(self, name, tuple(texts))
+        if self.text in self.negatives:
+            raise ValueError(f"negatives of goal {self.id!r} must not hold its own text, got {self.text!r}; remove it")
 
     def to_json(self) -> dict[str, object]:
         """The goal as one JSON object, without the fields that are at their default."""
         record: dict[str, object] = {"id": self.id, "text": self.text, "family": self.family}
         if self.group is not None:
             record["group"] = self.group
-        if self.instructions:
-            record["instructions"] = list(self.instructions)
+        for name in ("instructions", "negatives"):
+            if getattr(self, name):
+                record[name] = list(getattr(self, name))
         return record
 
 
@@ -119,7 +128,7 @@ def goals_from_json(records: Iterable[dict]) -> tuple[Goal, ...]:
 
 
 def read_goals(path: str | Path) -> tuple[Goal, ...]:
-    """Reads goals.jsonl: one JSON object a line with id, text and, optionally, family, group and instructions.
+    """Reads goals.jsonl: one JSON object a line with id, text and, optionally, family, group, instructions, negatives.
 
     Raises:
         FileNotFoundError: There is no such file.

@@ -1,0 +1,139 @@
+"""Negatives: which texts stand beside a goal in its softmax. Drawn once, from the settings and the goals alone.
+
+    candidates   c = 0 .. G-1   the goals, in order
+                 c = G .. C-1   explicit texts, and those that goals name themselves, that are no goal's
+    mask[c, g]   True where candidate c is a negative of goal g; never the goal itself
+
+Shape letters: G goals, C candidates.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from schemas.goals import Goal
+
+KINDS = ("family", "all", "sampled", "explicit")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NegativeSettings:
+    """Where negatives come from.
+
+    Args:
+        kind: "family": all other goals of the goal's family, which compete for one state: an agent faces one object at a
+            time, but may well carry another. "all": all other goals. "sampled": k of the other goals, drawn for each goal and then fixed (Baumli et al.
+            2023; they do not give k). "explicit": the given texts only. Texts that a goal names itself are always added.
+        k: Number of sampled goals; None for other kinds.
+        seed: Seed of the sampling.
+        explicit: Texts that are negatives of every goal, with any kind.
+
+    Raises:
+        ValueError: An unknown kind, a k without sampling or sampling without one, an explicit text that is empty or occurs
+            twice, or none for "explicit".
+    """
+
+    kind: str = "family"
+    k: int | None = None
+    seed: int = 0
+    explicit: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.explicit, str):
+            raise ValueError(
+                f"explicit negatives must be a list of texts, got the text {self.explicit!r}; put it into a list"
+            )
+        object.__setattr__(self, "explicit", tuple(self.explicit))
+        if self.kind not in KINDS:
+            raise ValueError(
+                f"kind of negatives must be one of {', '.join(KINDS)}, got {self.kind!r}; choose one of them"
+            )
+        if self.kind == "sampled" and (self.k is None or self.k < 1):
+            raise ValueError(f"sampled negatives must have k of at least 1, got {self.k}; give their number")
+        if self.kind != "sampled" and self.k is not None:
+            raise ValueError(
+                f"k must be left out for negatives of kind {self.kind!r}, got {self.k}; it is for 'sampled'"
+            )
+        if self.seed < 0:
+            raise ValueError(f"seed of the negatives must be 0 or more, got {self.seed}; choose another")
+        if self.kind == "explicit" and not self.explicit:
+            raise ValueError("explicit negatives must be at least one text, got none; give texts, or choose 'all'")
+        for text in self.explicit:
+            if not isinstance(text, str) or not text.strip():
+                raise ValueError(f"an explicit negative must be a text that is not empty, got {text!r}; remove it")
+            if self.explicit.count(text) > 1:
+                raise ValueError(
+                    f"every explicit negative must occur once, got {text!r} several times; remove the others"
+                )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Negatives:
+    """The negatives of every goal.
+
+    Args:
+        texts: The C candidate texts: those of the goals, in order, then the others.
+        mask: `[C, G]` bool: candidate c is a negative of goal g.
+    """
+
+    texts: tuple[str, ...]
+    mask: np.ndarray
+
+    @property
+    def digest(self) -> str:
+        """32 hexadecimal digits of texts and mask."""
+        digest = hashlib.sha256("\0".join(self.texts).encode())
+        digest.update(np.packbits(self.mask).tobytes())
+        return digest.hexdigest()[:32]
+
+
+def choose_negatives(settings: NegativeSettings, goals: Sequence[Goal]) -> Negatives:
+    """Chooses every goal's negatives: a pure function of the settings and the list of goals.
+
+    Goals of one group are never each other's negatives, and a text that is a goal's own, or that of a goal of its
+    group, is not a negative of that goal. Each goal's sample is drawn without replacement by a generator seeded with the
+    seed and the goal's id, from the other goals in their order: it depends on which goals there are, on nothing else.
+
+    Args:
+        settings: Where negatives come from.
+        goals: The goals, ids and texts distinct.
+
+    Raises:
+        ValueError: A goal has fewer than k goals to draw from.
+    """
+    groups: dict[tuple[str, str], int] = {}  # a goal without a group is one of its own
+    keys = [("id", goal.id) if goal.group is None else ("group", goal.group) for goal in goals]
+    codes = np.array([groups.setdefault(key, len(groups)) for key in keys])
+    own_group = codes[:, None] == codes[None, :]
+    position = {goal.text: index for index, goal in enumerate(goals)}
+    named = dict.fromkeys([*settings.explicit, *(text for goal in goals for text in goal.negatives)])
+    for text in named:
+        position.setdefault(text, len(position))
+    mask = np.zeros((len(position), len(goals)), dtype=bool)
+    if settings.kind == "all":
+        mask[: len(goals)] = True
+    elif settings.kind == "family":
+        families = np.array([goal.family for goal in goals])
+        mask[: len(goals)] = families[:, None] == families[None, :]
+    elif settings.kind == "sampled":
+        for index, goal in enumerate(goals):
+            mask[_sample(settings, goal, np.flatnonzero(~own_group[index])), index] = True
+    mask[[position[text] for text in settings.explicit]] = True
+    for index, goal in enumerate(goals):
+        mask[[position[text] for text in goal.negatives], index] = True
+    mask[: len(goals)] &= ~own_group
+    return Negatives(texts=tuple(position), mask=mask)
+
+
+def _sample(settings: NegativeSettings, goal: Goal, others: np.ndarray) -> np.ndarray:
+    assert settings.k is not None
+    if settings.k > len(others):
+        raise ValueError(
+            f"k of the sampled negatives must be at most the {len(others)} goals that can be negatives of {goal.id!r}, got "
+            f"{settings.k}; lower k, or choose all"
+        )
+    digest = hashlib.sha256(f"{settings.seed}\0{goal.id}".encode()).digest()
+    random = np.random.default_rng(np.random.SeedSequence(int.from_bytes(digest, "big")))
+    return random.choice(others, size=settings.k, replace=False)

@@ -1,0 +1,227 @@
+"""One recorded episode, and its Arrow schema: a row a frame.
+
+    frame       o_0   o_1   o_2   ...   o_T         F = T+1 frames (F = T where the last frame was not recorded)
+    action        a_0   a_1   ...  a_{T-1}          T steps
+    reward        r_0   r_1   ...  r_{T-1}          r_t looks at o_{t+1}, the frame after the action
+
+Row t of a table holds frame o_t, the action a_t taken in it, and what followed: r_t and whether the episode ended.
+The row of the final frame has no action: action, reward, terminated and truncated are null there.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+TIME_CONVENTION = (
+    "Row t holds frame o_t and the action a_t taken in it; reward, terminated and truncated of row t are of step t and "
+    "look at frame o_(t+1), the frame after the action; in the row of the final frame they are null."
+)
+METADATA_KEY = b"vlm_rewards"
+IMAGE_TYPE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+IMAGE_PREFIX = "observation.images."
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Episode:
+    """One episode: encoded frames, and what was done and said.
+
+    F is the number of frames, T of steps, S the width of the state vector, A that of a continuous action.
+
+    Args:
+        episode_id: Its key; no dots or slashes, since it names samples in tar files.
+        images: By camera, F encoded pictures (PNG, JPEG or WebP bytes).
+        actions: [T] int64 (discrete) or [T, A] float32 (continuous); None if none were recorded.
+        rewards: [T] float32, the environment's own; optional.
+        terminations: [T] bool, true where the step ended the episode in a final state; optional.
+        truncations: [T] bool, true where the step was the last for another reason; optional.
+        states: [F, S] float32; optional.
+        instruction: What the agent was asked to do; optional.
+        achieved_goals: F lists of the ids of the goals that truly hold in each frame; optional ground truth.
+
+    Raises:
+        ValueError: The parts disagree in length, or actions, rewards or states are not finite.
+    """
+
+    episode_id: str
+    images: Mapping[str, Sequence[bytes]]
+    actions: np.ndarray | None = None
+    rewards: np.ndarray | None = None
+    terminations: np.ndarray | None = None
+    truncations: np.ndarray | None = None
+    states: np.ndarray | None = None
+    instruction: str | None = None
+    achieved_goals: Sequence[Sequence[str]] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.episode_id or any(c in self.episode_id for c in "./\\"):
+            raise ValueError(
+                f"episode_id must be a text that is not empty, without '.', '/' and '\\', got {self.episode_id!r}; rename it"
+            )
+        lengths = {camera: len(images) for camera, images in self.images.items()}
+        if not lengths or len(set(lengths.values())) != 1 or min(lengths.values()) == 0:
+            self._refuse(f"must have as many frames in every camera and at least one, got {lengths or 'no camera'}")
+        if self.actions is not None and len(self.actions) not in (self.num_frames, self.num_frames - 1):
+            self._refuse(
+                f"must have T actions and T+1 (or T) frames, got {len(self.actions)} actions and {self.num_frames} frames"
+            )
+        for name, length in (
+            ("rewards", self.num_steps),
+            ("terminations", self.num_steps),
+            ("truncations", self.num_steps),
+            ("states", self.num_frames),
+            ("achieved_goals", self.num_frames),
+        ):
+            value = getattr(self, name)
+            if value is not None and len(value) != length:
+                self._refuse(f"must have {length} {name} for its {self.num_frames} frames, got {len(value)}")
+        for name in ("actions", "rewards", "states"):
+            value = getattr(self, name)
+            if value is not None and not np.isfinite(value).all():
+                index = np.argwhere(~np.isfinite(value))[0]
+                self._refuse(f"must have finite {name}, got {value[tuple(index)]} at index {index.tolist()}")
+
+    def _refuse(self, rule: str) -> None:
+        raise ValueError(f"episode {self.episode_id!r} {rule}; mend the recording or leave the episode out")
+
+    @property
+    def num_frames(self) -> int:
+        """F."""
+        return len(next(iter(self.images.values())))
+
+    @property
+    def num_steps(self) -> int:
+        """T: the number of actions; without recorded actions, the number of pairs of successive frames."""
+        return len(self.actions) if self.actions is not None else self.num_frames - 1
+
+    @property
+    def has_final_frame(self) -> bool:
+        """Whether the frame after the last action was recorded."""
+        return self.num_frames == self.num_steps + 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CorpusFeatures:
+    """What the episodes of one corpus hold; every shard of it has the same.
+
+    Args:
+        cameras: Names of the cameras.
+        action_size: None for no actions, 0 for discrete ones, otherwise the width A.
+        state_size: None for no state vector, otherwise the width S.
+        has_rewards: Whether rewards, terminations and truncations are recorded.
+        has_instruction: Whether episodes may have an instruction.
+        has_achieved_goals: Whether ground truth is recorded.
+
+    Raises:
+        ValueError: No camera, a camera's name is not one, or a width is out of range.
+    """
+
+    cameras: tuple[str, ...]
+    action_size: int | None = 0
+    state_size: int | None = None
+    has_rewards: bool = True
+    has_instruction: bool = True
+    has_achieved_goals: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cameras", tuple(self.cameras))
+        if not self.cameras or len(set(self.cameras)) != len(self.cameras):
+            raise ValueError(f"cameras must be at least one name, each once, got {self.cameras!r}; name them")
+        for camera in self.cameras:
+            if not camera.isidentifier():
+                raise ValueError(f"a camera's name must be letters, digits and '_', got {camera!r}; rename it")
+        if self.action_size is not None and self.action_size < 0:
+            raise ValueError(f"action_size must be None, 0 (discrete) or a width, got {self.action_size}; mend it")
+        if self.state_size is not None and self.state_size < 1:
+            raise ValueError(f"state_size must be None or a width of at least 1, got {self.state_size}; mend it")
+
+    @classmethod
+    def of(cls, episode: Episode) -> "CorpusFeatures":
+        """What this episode holds."""
+        actions = episode.actions
+        return cls(
+            cameras=tuple(sorted(episode.images)),
+            action_size=None if actions is None else 0 if actions.ndim == 1 else actions.shape[1],
+            state_size=None if episode.states is None else episode.states.shape[1],
+            has_rewards=episode.rewards is not None,
+            has_instruction=episode.instruction is not None,
+            has_achieved_goals=episode.achieved_goals is not None,
+        )
+
+    def check(self, episode: Episode) -> None:
+        """Refuses an episode that holds other things than this corpus.
+
+        Raises:
+            ValueError: A camera, the actions, the states, the rewards or the ground truth are missing, extra or of another width.
+        """
+        own, other = dataclasses.asdict(self), dataclasses.asdict(CorpusFeatures.of(episode))
+        own["cameras"] = tuple(sorted(self.cameras))
+        if self.has_instruction:  # may have one, need not
+            other["has_instruction"] = True
+        differing = [name for name in own if own[name] != other[name]]
+        for name in ("terminations", "truncations"):
+            if (getattr(episode, name) is not None) != self.has_rewards:
+                differing.append(name)
+        if differing:
+            raise ValueError(
+                f"episode {episode.episode_id!r} must hold what its corpus holds, got other {', '.join(differing)}: "
+                f"{CorpusFeatures.of(episode)} where the corpus has {self}; write it to a corpus of its own"
+            )
+
+
+def image_column(camera: str) -> str:
+    """The column that holds a camera's frames."""
+    return IMAGE_PREFIX + camera
+
+
+def huggingface_metadata(features: dict[str, object]) -> bytes:
+    """The value of the schema's `huggingface` key; without it `datasets` does not see images as images, silently."""
+    return json.dumps({"info": {"features": features}}, sort_keys=True).encode()
+
+
+def _value(dtype: str) -> dict[str, str]:
+    return {"dtype": dtype, "_type": "Value"}
+
+
+def corpus_schema(features: CorpusFeatures) -> pa.Schema:
+    """The Arrow schema of a corpus, a row a frame, with the convention of time in its metadata.
+
+    Columns: episode_id, frame_index, observation.images.<camera>, observation.state, action, reward, terminated,
+    truncated, instruction, achieved_goals; those the corpus does not hold are absent.
+    """
+    fields = [pa.field("episode_id", pa.string()), pa.field("frame_index", pa.int32())]
+    hf: dict[str, object] = {"episode_id": _value("string"), "frame_index": _value("int32")}
+
+    def add(name: str, dtype: pa.DataType, feature: object) -> None:
+        fields.append(pa.field(name, dtype))
+        hf[name] = feature
+
+    for camera in features.cameras:
+        add(image_column(camera), IMAGE_TYPE, {"_type": "Image"})
+    if features.state_size is not None:
+        size = features.state_size
+        add(
+            "observation.state",
+            pa.list_(pa.float32(), size),
+            {"feature": _value("float32"), "length": size, "_type": "List"},
+        )
+    if features.action_size == 0:
+        add("action", pa.int64(), _value("int64"))
+    elif features.action_size is not None:
+        size = features.action_size
+        add("action", pa.list_(pa.float32(), size), {"feature": _value("float32"), "length": size, "_type": "List"})
+    if features.has_rewards:
+        add("reward", pa.float32(), _value("float32"))
+        add("terminated", pa.bool_(), _value("bool"))
+        add("truncated", pa.bool_(), _value("bool"))
+    if features.has_instruction:
+        add("instruction", pa.string(), _value("string"))
+    if features.has_achieved_goals:
+        add("achieved_goals", pa.list_(pa.string()), {"feature": _value("string"), "_type": "List"})
+    own = {"kind": "corpus", "version": 1, "time": TIME_CONVENTION, "features": dataclasses.asdict(features)}
+    return pa.schema(
+        fields,
+        metadata={METADATA_KEY: json.dumps(own, sort_keys=True).encode(), b"huggingface": huggingface_metadata(hf)},
+    )

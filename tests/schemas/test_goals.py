@@ -1,0 +1,105 @@
+import json
+
+import pytest
+
+from schemas.goals import (
+    Goal,
+    check_goals,
+    goals_from_json,
+    goals_to_json,
+    normalize_instruction,
+    read_goals,
+    select_goals,
+    write_goals,
+)
+
+BALL = Goal(
+    "find-ball", "the agent is in front of a ball", family="find", instructions=("go to the ball", "go to a ball")
+)
+KEY = Goal("lift-key", "the agent carries a key", group="keys")
+
+
+def test_goals_survive_the_trip_through_json_and_a_file(tmp_path):
+    assert goals_from_json(goals_to_json([BALL, KEY])) == (BALL, KEY)
+    write_goals([BALL, KEY], tmp_path / "goals.jsonl")
+    assert read_goals(tmp_path / "goals.jsonl") == (BALL, KEY)
+    lines = (tmp_path / "goals.jsonl").read_text().splitlines()
+    assert json.loads(lines[1]) == {
+        "id": "lift-key",
+        "text": "the agent carries a key",
+        "family": "goal",
+        "group": "keys",
+    }
+
+
+def test_empty_lines_and_other_alphabets(tmp_path):
+    goal = Goal("lift-key", "агент несёт ключ")
+    write_goals([goal], tmp_path / "goals.jsonl")
+    with (tmp_path / "goals.jsonl").open("a", encoding="utf-8") as file:
+        file.write("\n  \n")
+    assert read_goals(tmp_path / "goals.jsonl") == (goal,)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"id": "a b", "text": "t"}, "a goal's id must be letters, digits, '-' and '_', got 'a b'"),
+        ({"id": "", "text": "t"}, "a goal's id must be letters"),
+        ({"id": "-a", "text": "t"}, "got '-a'"),
+        ({"id": 3, "text": "t"}, "a goal's id must be letters, .* got 3"),
+        ({"id": "a", "text": "  "}, "text of goal 'a' must be a text that is not empty, got '  '"),
+        ({"id": "a", "text": "t", "family": ""}, "family of goal 'a' must be a text that is not empty, got ''"),
+        ({"id": "a", "text": "t", "instructions": ("",)}, "instructions of goal 'a' must be texts that are not empty"),
+    ],
+)
+def test_a_goal_is_checked(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Goal(**fields)
+
+
+def test_a_list_of_goals_is_checked():
+    assert check_goals(iter([BALL, KEY])) == (BALL, KEY)
+    with pytest.raises(ValueError, match="must hold at least one goal, got none"):
+        check_goals([])
+    with pytest.raises(ValueError, match="every goal must have a id of its own, got 'find-ball'"):
+        check_goals([BALL, Goal("find-ball", "another text")])
+    with pytest.raises(
+        ValueError, match=r"every goal must have a text of its own, got .* for goals 'find-ball' and 'b'"
+    ):
+        check_goals([BALL, Goal("b", BALL.text)])
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ("find-ball", "a goal must be a JSON object such as .* got 'find-ball'"),
+        ({"id": "a"}, "a goal must have the fields id and text, got {'id': 'a'}; add text"),
+        ({"id": "a", "text": "t", "colour": "red"}, "a goal's fields must be among .*, got colour; remove them"),
+    ],
+)
+def test_records_are_checked(record, message):
+    with pytest.raises(ValueError, match=message):
+        goals_from_json([record])
+
+
+def test_files_are_checked(tmp_path):
+    path = tmp_path / "goals.jsonl"
+    with pytest.raises(FileNotFoundError, match=r"a goals file must exist, got .*goals.jsonl"):
+        read_goals(path)
+    path.write_text('{"id": "a", "text": "t"}\nfind the ball\n')
+    with pytest.raises(ValueError, match="line 2: a line must be a JSON object, got 'find the ball'"):
+        read_goals(path)
+    path.write_text('{"id": "a"}\n')
+    with pytest.raises(ValueError, match="add text") as caught:
+        read_goals(path)
+    assert caught.value.__notes__ == [f"in the goals file {path}"]
+
+
+def test_goals_are_selected_in_the_order_asked_for():
+    assert select_goals([BALL, KEY], ["lift-key", "find-ball"]) == (KEY, BALL)
+    with pytest.raises(ValueError, match=r"one of the 2 known goals \(find-ball, lift-key, ...\), got 'lift-box'"):
+        select_goals([BALL, KEY], ["lift-box"])
+
+
+def test_instructions_are_compared_without_case_space_and_full_stop():
+    assert normalize_instruction("  Go to  the Ball. ") == "go to the ball"
