@@ -24,8 +24,9 @@ class NegativeSettings:
 
     Args:
         kind: "family": all other goals of the goal's family, which compete for one state: an agent faces one object at a
-            time, but may well carry another. "all": all other goals. "sampled": k of the other goals, drawn for each goal and then fixed (Baumli et al.
-            2023; they do not give k). "explicit": the given texts only. Texts that a goal names itself are always added.
+            time, but may well carry another. "all": all other goals. "sampled": k of the other goals, drawn for each goal
+            and then fixed (Baumli et al. 2023; they do not give k). "explicit": the given texts only. Texts that a goal
+            names itself are always added.
         k: Number of sampled goals; None for other kinds.
         seed: Seed of the sampling.
         explicit: Texts that are negatives of every goal, with any kind.

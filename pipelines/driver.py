@@ -72,12 +72,13 @@ class RunUnits(beam.PTransform):
         return units | "Spread" >> beam.Reshuffle() | "Run" >> beam.ParDo(_RunUnit(self._work, self._output))
 
 
-def beam_arguments(options: Sequence[str], workers: int | None = None) -> list[str]:
+def beam_arguments(options: Sequence[str], workers: int | None = None, *, in_processes: bool = False) -> list[str]:
     """Beam's command-line options: those given, and the project's default runner if none is named.
 
     Args:
         options: Options for Beam, as given after a bare `--`.
         workers: Workers on this machine; by default one a core. Each runs one thread of the model.
+        in_processes: Whether workers are processes, which take some 10 s to start, rather than threads.
     """
     arguments = list(options)
     if not any(option == "--runner" or option.startswith("--runner=") for option in arguments):
@@ -85,7 +86,10 @@ def beam_arguments(options: Sequence[str], workers: int | None = None) -> list[s
         # Named explicitly: plain DirectRunner may try to download another runner and fall back silently.
         arguments += ["--runner=FnApiRunner", f"--direct_num_workers={count}"]
         if not any(option.startswith("--direct_running_mode") for option in options):
-            arguments.append(f"--direct_running_mode={'multi_threading' if count > 1 else 'in_memory'}")
+            parallel = "multi_processing" if in_processes else "multi_threading"
+            arguments.append(f"--direct_running_mode={parallel if count > 1 else 'in_memory'}")
+    if not any(option.startswith("--default_sdk_harness_log_level") for option in options):
+        arguments.append("--default_sdk_harness_log_level=WARNING")  # workers would fill the screen
     return arguments
 
 
@@ -102,6 +106,7 @@ def run_units(
     also_filled: Sequence[OutputFolder] = (),
     beam_options: Sequence[str] = (),
     workers: int | None = None,
+    in_processes: bool = False,
     max_failure_share: float = 0.0,
     title: str,
     row_name: str,
@@ -117,6 +122,7 @@ def run_units(
         also_filled: Folders that the work fills beside the output; a unit is done when it is done in all.
         beam_options: Options for Beam, as given after a bare `--`.
         workers: Workers on this machine, see `beam_arguments`.
+        in_processes: See `beam_arguments`; for work that is plain Python.
         max_failure_share: Highest share of frames, and of units, that may fail.
         title: Name of the work in the progress display.
         row_name: What a row is, in the plural.
@@ -142,7 +148,9 @@ def run_units(
             for unit in missing:  # a marker that no longer holds must not count as progress
                 output.marker_path(unit).unlink(missing_ok=True)
             with Progress(title, lambda: output.rows_so_far(done), num_rows, row_name):
-                pipeline = beam.Pipeline(options=PipelineOptions(beam_arguments(beam_options, workers)))
+                pipeline = beam.Pipeline(
+                    options=PipelineOptions(beam_arguments(beam_options, workers, in_processes=in_processes))
+                )
                 _ = (
                     pipeline
                     | "Units" >> beam.Create([unit.to_json() for unit in missing])

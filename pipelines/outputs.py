@@ -16,7 +16,7 @@ import os
 import shutil
 import time
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -46,7 +46,7 @@ class PartWriter:
         self.episodes = 0
         self.failed_frames = 0
         self.failures: list[Failure] = []
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = defaultdict(float)
         self.counts: Counter[str] = Counter()
         self._heartbeat = heartbeat
         self._last_beat = time.monotonic()

@@ -14,7 +14,7 @@ GOALS = (
 
 
 def test_all_other_goals_but_those_of_the_group() -> None:
-    negatives = choose_negatives(NegativeSettings(), GOALS)
+    negatives = choose_negatives(NegativeSettings(kind="all"), GOALS)
     assert negatives.texts == ("ball", "key left of box", "box right of key", "door")
     expected = [
         # negatives of  a  b  c  d
@@ -35,10 +35,18 @@ def test_explicit_texts_are_shared_and_a_goals_own_text_is_left_out() -> None:
 
 
 def test_explicit_texts_are_added_to_all() -> None:
-    negatives = choose_negatives(NegativeSettings(explicit=("nothing", "ball")), GOALS)
+    negatives = choose_negatives(NegativeSettings(kind="all", explicit=("nothing", "ball")), GOALS)
     assert negatives.texts[4:] == ("nothing",)
-    assert np.array_equal(negatives.mask[:4], choose_negatives(NegativeSettings(), GOALS).mask)
+    assert np.array_equal(negatives.mask[:4], choose_negatives(NegativeSettings(kind="all"), GOALS).mask)
     assert negatives.mask[4].all()
+
+
+def test_a_negative_that_is_the_text_of_a_goal_of_the_group_is_left_out() -> None:
+    # b names the text of c, which is in its group.
+    goals = (GOALS[0], Goal("b", "key left of box", group="pair", negatives=("box right of key", "no key")), *GOALS[2:])
+    negatives = choose_negatives(NegativeSettings(kind="explicit", explicit=("nothing",)), goals)
+    assert negatives.texts[4:] == ("nothing", "no key")
+    assert np.flatnonzero(negatives.mask[:, 1]).tolist() == [4, 5]
 
 
 def test_the_other_goals_of_the_family_and_the_texts_a_goal_names_itself() -> None:

@@ -16,7 +16,7 @@ from schemas.goals import (
 BALL = Goal(
     "find-ball", "the agent is in front of a ball", family="find", instructions=("go to the ball", "go to a ball")
 )
-KEY = Goal("lift-key", "the agent carries a key", group="keys")
+KEY = Goal("lift-key", "the agent carries a key", group="keys", negatives=("the agent carries nothing",))
 
 
 def test_goals_survive_the_trip_through_json_and_a_file(tmp_path):
@@ -29,6 +29,7 @@ def test_goals_survive_the_trip_through_json_and_a_file(tmp_path):
         "text": "the agent carries a key",
         "family": "goal",
         "group": "keys",
+        "negatives": ["the agent carries nothing"],
     }
 
 
@@ -49,7 +50,19 @@ def test_empty_lines_and_other_alphabets(tmp_path):
         ({"id": 3, "text": "t"}, "a goal's id must be letters, .* got 3"),
         ({"id": "a", "text": "  "}, "text of goal 'a' must be a text that is not empty, got '  '"),
         ({"id": "a", "text": "t", "family": ""}, "family of goal 'a' must be a text that is not empty, got ''"),
-        ({"id": "a", "text": "t", "instructions": ("",)}, "instructions of goal 'a' must be texts that are not empty"),
+        (
+            {"id": "a", "text": "t", "instructions": ("",)},
+            "instructions of goal 'a' must be a list of texts that are not empty",
+        ),
+        (
+            {"id": "a", "text": "t", "negatives": [" "]},
+            "negatives of goal 'a' must be a list of texts that are not empty",
+        ),
+        ({"id": "a", "text": "t", "negatives": ["t"]}, "negatives of goal 'a' must not hold its own text, got 't'"),
+        (
+            {"id": "a", "text": "t", "instructions": "go"},
+            "instructions of goal 'a' must be a list of texts .* got 'go'",
+        ),
     ],
 )
 def test_a_goal_is_checked(fields, message):

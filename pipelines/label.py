@@ -1,0 +1,351 @@
+"""Labels every frame of a corpus for all goals at once.
+
+    plan: units, without the finished ─► each unit: encode (see pipelines/encode.py) ─► score ─► write part ─► manifest
+                                                    └─ or read its kept embeddings ─┘
+
+One unit is one input shard, or a range of a large one. With kept embeddings the same rows are scored without reading a
+frame, and the labels have the same bytes.
+"""
+
+import contextlib
+import dataclasses
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from labelers.labeler import LabelerSettings
+from pipelines.corpora import MAX_UNIT_BYTES, plan_units, read_episode_ids, read_episodes, read_features
+from pipelines.driver import RunSummary, run_units
+from pipelines.encode import EmbeddingCache, Rows, SharedLabeler, encode_unit, read_ahead, shared_labeler
+from pipelines.label_writer import RowGroupWriter, key_columns, score_columns, vector_column
+from pipelines.outputs import OutputFolder, PartWriter, read_manifest
+from schemas.fingerprints import Fingerprint
+from schemas.labels import LabelMetadata, embedding_schema, label_schema
+from schemas.manifests import Failure, PartStatistics, Unit
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LabelUnit:
+    """Labels one unit; see the module's picture.
+
+    Args:
+        labeler: Settings of the labeler; every worker process builds it once.
+        metadata: What the labels say of themselves.
+        camera: Whose frames are labelled.
+        embeddings: Folder of kept embeddings: read where the unit is done there, else filled.
+    """
+
+    labeler: LabelerSettings
+    metadata: LabelMetadata
+    camera: str
+    embeddings: OutputFolder | None = None
+
+    def __call__(self, unit: Unit, part: PartWriter) -> None:
+        """Writes the unit's labels and, if asked for, its embeddings."""
+        shared = shared_labeler(self.labeler)
+        schema = label_schema(self.metadata)
+        writer = RowGroupWriter(part.path, schema, row_bytes=4 * len(self.metadata.goals) + 16)
+        with contextlib.closing(writer):
+            if self.embeddings is None:
+                self._label(shared, self._encode(shared, unit, part), writer, part)
+            elif self.embeddings.is_done(unit):
+                self._label(shared, read_embeddings(self.embeddings, unit, part), writer, part)
+            else:
+                with self.embeddings.writing(unit) as kept:
+                    rows = self._encode(shared, unit, kept)
+                    kept_schema = embedding_schema(shared.labeler.dim, self.embeddings.fingerprint)
+                    with contextlib.closing(
+                        RowGroupWriter(kept.path, kept_schema, 4 * shared.labeler.dim + 16)
+                    ) as kept_writer:
+                        self._label(shared, _keep(rows, kept_writer, kept), writer, part)
+                part.episodes = kept.episodes
+                part.failures, part.failed_frames = kept.failures, kept.failed_frames
+                part.seconds.update(kept.seconds)
+                part.counts.update({name: kept.counts[name] for name in ("encoded_frames", "cached_frames")})
+
+    def _encode(self, shared: SharedLabeler, unit: Unit, part: PartWriter) -> Iterator[Rows]:
+        with contextlib.closing(read_ahead(lambda: read_episodes(unit, cameras=[self.camera]), part)) as episodes:
+            yield from encode_unit(shared, episodes, Path(unit.shard).name, self.camera, part)
+        for failure in part.failures:
+            if failure.scope == "shard" and unit.num_frames is not None:
+                part.failed_frames = max(part.failed_frames, unit.num_frames - part.rows)
+
+    def _label(self, shared: SharedLabeler, rows: Iterable[Rows], writer: RowGroupWriter, part: PartWriter) -> None:
+        for group in rows:
+            with part.timing("score"):
+                scores = shared.labeler.score(group.embeddings)
+            with part.timing("write"):
+                writer.write(key_columns(group) + score_columns(scores, self.metadata))
+            part.advance(len(group.episode_ids))
+
+
+def _keep(rows: Iterable[Rows], writer: RowGroupWriter, part: PartWriter) -> Iterator[Rows]:
+    for group in rows:
+        writer.write([*key_columns(group), vector_column(group.embeddings)])
+        part.advance(len(group.episode_ids))
+        yield group
+
+
+def read_embeddings(folder: OutputFolder, unit: Unit, part: PartWriter) -> Iterator[Rows]:
+    """The unit's kept embeddings in order; its failures and counts are taken over into `part`."""
+    marker = folder.read_marker(unit)
+    assert marker is not None, unit.name
+    part.episodes, part.failed_frames = marker.episodes, marker.failed_frames
+    part.counts["kept_frames"] = marker.rows
+    if folder.failures_path(unit).is_file():
+        part.failures = [Failure(**json.loads(line)) for line in folder.failures_path(unit).read_text().splitlines()]
+    with pq.ParquetFile(folder.part_path(unit)) as file:
+        for batch in file.iter_batches(batch_size=1024):
+            values = batch.column("embedding").flatten().to_numpy()
+            yield Rows(
+                batch.column("episode_id").to_pylist(),
+                batch.column("frame_index").to_pylist(),
+                values.reshape(batch.num_rows, -1),
+            )
+
+
+def label(
+    *,
+    source: str | Path | None,
+    output: str | Path,
+    labeler: LabelerSettings,
+    camera: str | None = None,
+    sparse: bool = False,
+    embeddings: str | Path | None = None,
+    max_unit_bytes: int = MAX_UNIT_BYTES,
+    max_failure_share: float = 0.01,
+    beam_options: Sequence[str] = (),
+    workers: int | None = None,
+) -> RunSummary:
+    """Labels every frame of a corpus; run again after an interruption, it does what is missing.
+
+    Args:
+        source: The corpus, a folder or one shard; None to label from kept embeddings alone.
+        output: Folder for the labels.
+        labeler: Encoder, goals, prompts, formula and threshold.
+        camera: Whose frames; may be None where the corpus has one camera.
+        sparse: Store only the scores over the threshold.
+        embeddings: Folder of kept embeddings: read where it is filled, filled where it is not.
+        max_unit_bytes: Shards larger than this are done in ranges, in bytes.
+        max_failure_share: Highest share of frames, and of shards, that may fail.
+        beam_options: Options for Beam, as given after a bare `--`.
+        workers: Workers on this machine; by default one a core.
+
+    Returns:
+        What was done, with the manifest of the labels.
+
+    Raises:
+        ValueError: The corpus, the camera, the output folder or the embeddings do not fit; see the message.
+    """
+    plan = plan_label(
+        source=source,
+        output=output,
+        labeler=labeler,
+        camera=camera,
+        sparse=sparse,
+        embeddings=embeddings,
+        max_unit_bytes=max_unit_bytes,
+    )
+    kept = [plan.work.embeddings] if plan.work.embeddings is not None else []
+    if source is not None and not all(plan.output.is_done(unit) for unit in plan.units):
+        check_episode_ids(plan.units)
+    return run_units(
+        plan.units,
+        plan.work,
+        plan.output,
+        also_filled=kept,
+        beam_options=beam_options,
+        workers=workers,
+        max_failure_share=max_failure_share,
+        title="label",
+        row_name="frames",
+        num_rows=plan.num_frames,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LabelPlan:
+    """What a labelling run will do.
+
+    Args:
+        units: Its units.
+        work: What is done with each.
+        output: Where the labels go.
+    """
+
+    units: tuple[Unit, ...]
+    work: LabelUnit
+    output: OutputFolder
+
+    @property
+    def num_frames(self) -> int | None:
+        """Frames in all units, if the plan knows."""
+        frames = [unit.num_frames for unit in self.units]
+        return None if None in frames else sum(count for count in frames if count is not None)
+
+
+def plan_label(
+    *,
+    source: str | Path | None,
+    output: str | Path,
+    labeler: LabelerSettings,
+    camera: str | None = None,
+    sparse: bool = False,
+    embeddings: str | Path | None = None,
+    max_unit_bytes: int = MAX_UNIT_BYTES,
+) -> LabelPlan:
+    """Plans a labelling run and loads the labeler once, so that bad settings fail here; see `label` for arguments.
+
+    Raises:
+        ValueError: The corpus, the camera or the embeddings do not fit.
+    """
+    if source is None and embeddings is None:
+        raise ValueError("a corpus or kept embeddings must be given, got neither; give --input or --embeddings")
+    if source is None:
+        assert embeddings is not None
+        camera = read_manifest(Path(embeddings), "embeddings")["fingerprint"]["camera"]
+        markers = sorted((Path(embeddings) / "markers").glob("*.json"))
+        units = [PartStatistics.from_json(path.read_text()).unit for path in markers]
+    else:
+        units = plan_units(source, max_unit_bytes=max_unit_bytes)
+        camera = choose_camera(units, camera)
+    built = shared_labeler(labeler).labeler
+    label_fingerprint = Fingerprint({**built.fingerprint.parts, "camera": camera, "sparse": sparse})
+    kept = None
+    if embeddings is not None:
+        kept = OutputFolder(
+            embeddings,
+            kind="embeddings",
+            fingerprint=Fingerprint({**built.embedding_fingerprint.parts, "camera": camera}),
+            settings={"model": labeler.model, "camera": camera},
+            extension="parquet",
+        )
+    metadata = LabelMetadata(
+        goals=built.goals,
+        threshold=built.threshold,
+        formula=labeler.formula,
+        fingerprint=label_fingerprint,
+        sparse=sparse,
+    )
+    return LabelPlan(
+        units=tuple(units),
+        work=LabelUnit(labeler=labeler, metadata=metadata, camera=str(camera), embeddings=kept),
+        output=OutputFolder(
+            output,
+            kind="labels",
+            fingerprint=label_fingerprint,
+            settings={
+                "model": labeler.model,
+                "camera": camera,
+                "num_goals": len(built.goals),
+                "threshold": built.threshold,
+            },
+            extension="parquet",
+        ),
+    )
+
+
+def choose_camera(units: Sequence[Unit], camera: str | None) -> str:
+    """The camera to label: the one asked for, or the only one.
+
+    Raises:
+        ValueError: The corpus does not have it, or has several and none was asked for.
+    """
+    cameras: tuple[str, ...] = ()
+    for unit in units:
+        try:
+            cameras = read_features(unit).cameras
+        except ValueError:  # an unreadable shard: the run records it; the next one tells the cameras
+            continue
+        break
+    if not cameras:
+        raise ValueError(
+            f"a corpus must have a readable shard, got {len(units)} that are not, the first being {units[0].shard}"
+        )
+    if camera is None and len(cameras) > 1:
+        raise ValueError(
+            f"a camera must be chosen where there are several, got {', '.join(cameras)}; give --camera NAME"
+        )
+    if camera is not None and camera not in cameras:
+        raise ValueError(
+            f"the camera must be one of the corpus's ({', '.join(cameras)}), got {camera!r}; give --camera NAME"
+        )
+    return camera or cameras[0]
+
+
+def check_episode_ids(units: Sequence[Unit]) -> None:
+    """Refuses a corpus where two units hold an episode of the same id; labels are keyed by it.
+
+    Raises:
+        ValueError: An id occurs in two units.
+    """
+    shard_of: dict[str, str] = {}
+    for unit in units:
+        for episode_id in read_episode_ids(unit):
+            if shard_of.setdefault(episode_id, unit.name) != unit.name:
+                raise ValueError(
+                    f"an episode's id must occur once in a corpus, got {episode_id!r} in {shard_of[episode_id]} and in "
+                    f"{unit.name} ({unit.shard}); remove or rename one of the two"
+                )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a run would do, from the plan and a short measurement.
+
+    Args:
+        units: Units to do.
+        done_units: Units that are done.
+        frames: Frames to do; None where the plan does not know.
+        num_bytes: Bytes to read.
+        frames_per_s: Frames a second and worker, measured.
+        seconds: Estimated time; None where the number of frames is unknown.
+    """
+
+    units: int
+    done_units: int
+    frames: int | None
+    num_bytes: int
+    frames_per_s: float
+    seconds: float | None
+
+
+def estimate(plan: LabelPlan, workers: int, budget_s: float = 3.0) -> Estimate:
+    """Measures labelling on the first frames of the first unit for a few seconds; writes nothing.
+
+    Args:
+        plan: The run.
+        workers: Workers that will share the units.
+        budget_s: Seconds to measure for.
+    """
+    units = [unit for unit in plan.units if not plan.output.is_done(unit)]
+    total = None if any(unit.num_frames is None for unit in units) else sum(unit.num_frames or 0 for unit in units)
+    rate = _measure(plan.work, units[0], budget_s) if units else 0.0
+    seconds = 0.0 if not units else None if total is None or rate == 0 else total / rate / min(workers, len(units))
+    return Estimate(
+        units=len(units),
+        done_units=len(plan.units) - len(units),
+        frames=total,
+        num_bytes=sum(unit.num_bytes for unit in units),
+        frames_per_s=rate,
+        seconds=seconds,
+    )
+
+
+def _measure(work: LabelUnit, unit: Unit, budget_s: float) -> float:
+    labeler = shared_labeler(work.labeler).labeler
+    fresh = SharedLabeler(labeler, EmbeddingCache(labeler.dim))
+    scratch = PartWriter(Path("unused"), Path("unused"))
+    frames = 0
+    started = time.perf_counter()
+    episodes = read_episodes(unit, cameras=[work.camera])
+    with contextlib.closing(encode_unit(fresh, episodes, unit.shard, work.camera, scratch)) as groups:
+        for rows in groups:
+            labeler.score(rows.embeddings)
+            frames += len(rows.episode_ids)
+            if time.perf_counter() - started > budget_s:
+                break
+    return frames / (time.perf_counter() - started)
