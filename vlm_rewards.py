@@ -63,12 +63,8 @@ def _split_beam_options(argv: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _stop_at_once(message: str) -> None:
-    """Ends this process and its workers without waiting for units that are half done."""
+    """Ends this process without waiting for units that are half done; worker processes end with it."""
     print(message, file=sys.stderr, flush=True)
-    import psutil
-
-    for child in psutil.Process().children(recursive=True):
-        child.kill()
     os._exit(INTERRUPTED)
 
 
@@ -429,7 +425,7 @@ def _hindsight(options: argparse.Namespace) -> None:
     from pipelines.hindsight import hindsight
 
     try:
-        ratio = tuple(float(share) for share in options.ratio.split(":"))
+        original, achieved, negative = (float(share) for share in options.ratio.split(":"))
     except ValueError as error:
         raise ValueError(
             f"--ratio must be three numbers such as 0.2:0.5:0.3, got {options.ratio!r}; mend it"
@@ -437,7 +433,7 @@ def _hindsight(options: argparse.Namespace) -> None:
     settings = HindsightSettings(
         strategy=options.strategy,
         goals_per_episode=options.goals_per_episode,
-        ratio=ratio,
+        ratio=(original, achieved, negative),
         balance=options.balance,
         seed=options.seed,
     )
@@ -469,7 +465,10 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _figures(quality: dict) -> list[str]:
-    lines = [f"evaluated {quality['counts']['frames']:,} frames of {quality['counts']['episodes']:,} episodes", "  mean average precision:"]
+    lines = [
+        f"evaluated {quality['counts']['frames']:,} frames of {quality['counts']['episodes']:,} episodes",
+        "  mean average precision:",
+    ]
     for family, figures in [*quality["families"].items(), ("all goals", quality["overall"])]:
         score = figures["mean_average_precision"]
         shown = score if isinstance(score, str) else f"{score:.3f}"

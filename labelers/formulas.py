@@ -39,7 +39,29 @@ def cosine_similarity(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
     return _blocked_product(images, texts.astype(np.float64, copy=False).T)
 
 
-def softmax_probability(similarity: np.ndarray, mask: np.ndarray, temperature: float) -> np.ndarray:
+class NegativeMask:
+    """Which candidates are which goal's negatives, made ready for sums over them.
+
+    Many goals have the same negatives beside themselves (those of one group, say): each distinct sum is computed once.
+
+    Args:
+        mask: `[C, G]` bool, True where candidate c is a negative of goal g; False for the goal itself, candidate g.
+    """
+
+    def __init__(self, mask: np.ndarray) -> None:
+        assert mask.dtype == bool, mask.dtype
+        assert not mask.diagonal().any(), "a goal must not be its own negative"
+        self.mask = mask
+        self.all_others = bool(mask.sum() == mask.shape[1] * (mask.shape[0] - 1))
+        columns, self._index = np.unique(mask, axis=1, return_inverse=True)
+        self._columns = columns.astype(np.float64)
+
+    def sums(self, terms: np.ndarray) -> np.ndarray:
+        """`[N, C]` float64 terms of the candidates to `[N, G]` float64 sums over each goal's negatives."""
+        return _blocked_product(terms, self._columns)[:, self._index]
+
+
+def softmax_probability(similarity: np.ndarray, negatives: NegativeMask, temperature: float) -> np.ndarray:
     """Probability of the goal among itself and its negatives.
 
         p(o, l) = exp(f(o).g(l) / t) / sum over l' in {l} + negatives(l) of exp(f(o).g(l') / t)
@@ -51,7 +73,7 @@ def softmax_probability(similarity: np.ndarray, mask: np.ndarray, temperature: f
 
     Args:
         similarity: `[N, C]` cosines; the first G candidates are the goals.
-        mask: `[C, G]` bool, True where candidate c is a negative of goal g; False for the goal itself.
+        negatives: Of the G goals, among the C candidates.
         temperature: t, in units of cosine, at least 0.001.
 
     Returns:
@@ -59,33 +81,31 @@ def softmax_probability(similarity: np.ndarray, mask: np.ndarray, temperature: f
 
     Source: Baumli et al. 2023, equation (1). They give neither t nor the number of negatives.
     """
-    num_candidates, num_goals = mask.shape
-    assert similarity.shape[1:] == (num_candidates,), (similarity.shape, mask.shape)
-    assert mask.dtype == bool, mask.dtype
-    assert not mask.diagonal().any(), "a goal must not be its own negative"
+    num_candidates, num_goals = negatives.mask.shape
+    assert similarity.shape[1:] == (num_candidates,), (similarity.shape, negatives.mask.shape)
     assert temperature >= MIN_TEMPERATURE, temperature
     logits = similarity.astype(np.float64) / temperature
     terms = np.exp(logits - logits.max(axis=1, keepdims=True))
     own = terms[:, :num_goals]
-    if mask.sum() == num_goals * (num_candidates - 1):
+    if negatives.all_others:
         return (own / terms.sum(axis=1, keepdims=True)).astype(np.float32)
-    total = own + _blocked_product(terms, mask.astype(np.float64))
+    total = own + negatives.sums(terms)
     lost = total < _UNDERFLOW
     probability = own / np.where(lost, 1.0, total)
     for n, g in zip(*np.nonzero(lost), strict=True):
-        rivals = logits[n, mask[:, g]]
+        rivals = logits[n, negatives.mask[:, g]]
         largest = max(logits[n, g], rivals.max(initial=-np.inf))
         numerator = np.exp(logits[n, g] - largest)
         probability[n, g] = numerator / (numerator + np.exp(rivals - largest).sum())
     return probability.astype(np.float32)
 
 
-def cosine(similarity: np.ndarray, mask: np.ndarray, temperature: float) -> np.ndarray:
+def cosine(similarity: np.ndarray, negatives: NegativeMask, temperature: float) -> np.ndarray:
     """The cosine itself; neither negatives nor temperature matter.
 
     Args:
         similarity: `[N, C]` cosines; the first G candidates are the goals.
-        mask: `[C, G]` bool; only G is taken from it.
+        negatives: Only G is taken from it.
         temperature: Not used.
 
     Returns:
@@ -93,7 +113,7 @@ def cosine(similarity: np.ndarray, mask: np.ndarray, temperature: float) -> np.n
 
     Source: the cosine reward of VLM-RM (Rocamonde et al. 2024, equation 2).
     """
-    return similarity[:, : mask.shape[1]].astype(np.float32)
+    return similarity[:, : negatives.mask.shape[1]].astype(np.float32)
 
 
 def reward_from_scores(scores: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
@@ -117,13 +137,13 @@ class Formula:
     """A formula of the list.
 
     Args:
-        function: `(similarity [N, C], mask [C, G], temperature) -> scores [N, G] float32`.
+        function: `(similarity [N, C], negatives, temperature) -> scores [N, G] float32`.
         summary: One line for the command line's help.
         needs_negatives: Whether negatives and temperature matter.
         default_threshold: The threshold that has a meaning for every model, or None where there is none.
     """
 
-    function: Callable[[np.ndarray, np.ndarray, float], np.ndarray]
+    function: Callable[[np.ndarray, NegativeMask, float], np.ndarray]
     summary: str
     needs_negatives: bool
     default_threshold: float | None

@@ -22,7 +22,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from labelers.encoders import DEFAULT_BATCH_SIZE, PRECISIONS, DualEncoder
-from labelers.formulas import FORMULAS, MIN_TEMPERATURE, SCORE_BLOCK, cosine_similarity, reward_from_scores
+from labelers.formulas import (
+    FORMULAS,
+    MIN_TEMPERATURE,
+    SCORE_BLOCK,
+    NegativeMask,
+    cosine_similarity,
+    reward_from_scores,
+)
 from labelers.negatives import NegativeSettings, choose_negatives
 from labelers.prompts import DEFAULT_TEMPLATES, average_prompts, check_templates, fill_templates
 from schemas.fingerprints import Fingerprint
@@ -160,14 +167,15 @@ class Labeler:
                     f"every goal must have a negative, got none for {self.goals[int(alone.argmax())].id!r}: its probability would "
                     f"always be 1; add goals or explicit negatives"
                 )
-            texts, self._mask = negatives.texts, negatives.mask
+            texts, mask = negatives.texts, negatives.mask
             drawn: object = {**dataclasses.asdict(settings.negatives), "digest": negatives.digest}
         else:
-            texts, self._mask = tuple(goal.text for goal in self.goals), np.zeros((len(self.goals),) * 2, dtype=bool)
+            texts, mask = tuple(goal.text for goal in self.goals), np.zeros((len(self.goals),) * 2, dtype=bool)
             drawn = None
         prompts = [prompt for text in texts for prompt in fill_templates(settings.templates, text)]
         embeddings = encoder.embed_texts(prompts).reshape(len(texts), len(settings.templates), self.dim)
         self._texts = average_prompts(embeddings).astype(np.float64)
+        self._negatives = NegativeMask(mask)
         self.fingerprint = Fingerprint(
             {
                 **encoder.describe_images(),
@@ -230,7 +238,7 @@ class Labeler:
                     f"frames again"
                 )
             similarity = cosine_similarity(rows, self._texts)
-            scores[start : start + len(rows)] = self._function(similarity, self._mask, self.temperature or 1.0)
+            scores[start : start + len(rows)] = self._function(similarity, self._negatives, self.temperature or 1.0)
         return scores
 
     def __call__(self, frames: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:

@@ -13,12 +13,13 @@ import hashlib
 import queue
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from labelers.labeler import Labeler, LabelerSettings
 from pipelines.images import decode_image
@@ -65,6 +66,11 @@ class EmbeddingCache:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def clear(self) -> None:
+        """Forgets all frames."""
+        with self._lock:
+            self._rows.clear()
+
     def get(self, digest: bytes) -> np.ndarray | None:
         """The embedding [D] of the frame with this digest, or None."""
         with self._lock:
@@ -84,6 +90,7 @@ class EmbeddingCache:
 def shared_labeler(settings: LabelerSettings) -> SharedLabeler:
     """This process's labeler for these settings, built once; the model runs on one thread in each worker."""
     torch.set_num_threads(1)
+    threadpool_limits(limits=1, user_api="blas")
     with _labelers_lock:
         if settings not in _labelers:
             labeler = settings.build()
@@ -129,7 +136,7 @@ class Rows:
 
 def encode_unit(
     shared: SharedLabeler, episodes: Iterable[Episode | Failure], shard: str, camera: str, part: PartWriter
-) -> Iterator[Rows]:
+) -> Generator[Rows, None, None]:
     """Embeds all frames of the episodes, in order, in full batches.
 
     Args:
@@ -161,7 +168,7 @@ def _chunks(
     part: PartWriter,
     pool: ThreadPoolExecutor,
     batch: int,
-) -> Iterator[_Chunk]:
+) -> Generator[_Chunk, None, None]:
     pending: dict[bytes, _Frame] = {}  # frames of this chunk and the one before, whose embeddings are on their way
     chunk = _Chunk([], [], [])
     undecoded: list[bytes] = []
@@ -253,7 +260,9 @@ def _embed_chunk(shared: SharedLabeler, chunk: _Chunk, shard: str, part: PartWri
         )
 
 
-def read_ahead(read: Callable[[], Iterator[T]], part: PartWriter, ahead: int = _READ_AHEAD_EPISODES) -> Iterator[T]:
+def read_ahead(
+    read: Callable[[], Iterator[T]], part: PartWriter, ahead: int = _READ_AHEAD_EPISODES
+) -> Generator[T, None, None]:
     """Runs a reader in a thread of its own, a few items ahead; its errors are raised here.
 
     Args:

@@ -48,7 +48,7 @@ class Goal:
                 )
         for name in ("instructions", "negatives"):
             texts = getattr(self, name)
-            if isinstance(texts, str) or not all(isinstance(text, str) and text.strip() for text in texts):
+            if not isinstance(texts, list | tuple) or not all(isinstance(text, str) and text.strip() for text in texts):
                 raise ValueError(
                     f"{name} of goal {self.id!r} must be a list of texts that are not empty, got {texts!r}; leave it out if there "
                     f"are none"
@@ -140,7 +140,7 @@ def read_goals(path: str | Path) -> tuple[Goal, ...]:
             f"a goals file must exist, got {path}; write one goal a line, such as " + '{"id": ..., "text": ...}'
         )
     records = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
         if not line.strip():
             continue
         try:

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from labelers import formulas
-from labelers.formulas import FORMULAS, SCORE_BLOCK, cosine, cosine_similarity, reward_from_scores, softmax_probability
+from labelers.formulas import (
+    FORMULAS,
+    SCORE_BLOCK,
+    NegativeMask,
+    cosine,
+    cosine_similarity,
+    reward_from_scores,
+    softmax_probability,
+)
 
 
 def all_others(num_candidates: int, num_goals: int) -> np.ndarray:
@@ -26,7 +34,7 @@ def test_softmax_by_hand() -> None:
     # t = 0.1: similarities 0.1 ln 1, 0.1 ln 2, 0.1 ln 5 have the exponentials 1, 2, 5, which sum to 8.
     similarity = 0.1 * np.log([[1.0, 2.0, 5.0]])
     np.testing.assert_allclose(
-        softmax_probability(similarity, all_others(3, 3), 0.1), [[1 / 8, 2 / 8, 5 / 8]], atol=1e-7
+        softmax_probability(similarity, NegativeMask(all_others(3, 3)), 0.1), [[1 / 8, 2 / 8, 5 / 8]], atol=1e-7
     )
 
 
@@ -35,7 +43,7 @@ def test_softmax_with_a_mask_by_hand() -> None:
     # has negative 2 only: 2 / (2 + 5).
     similarity = 0.1 * np.log([[1.0, 2.0, 5.0]])
     mask = np.array([[0, 0], [1, 0], [0, 1]], dtype=bool)
-    np.testing.assert_allclose(softmax_probability(similarity, mask, 0.1), [[1 / 3, 2 / 7]], atol=1e-7)
+    np.testing.assert_allclose(softmax_probability(similarity, NegativeMask(mask), 0.1), [[1 / 3, 2 / 7]], atol=1e-7)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.07, 0.01, 0.001])
@@ -45,7 +53,7 @@ def test_softmax_equals_a_loop(temperature: float) -> None:
     for mask in (all_others(9, 9), all_others(9, 5), random.random((9, 5)) < 0.4):
         mask[np.arange(5), np.arange(5)] = False
         expected = naive_softmax(similarity, mask, temperature)
-        got = softmax_probability(similarity, mask, temperature)
+        got = softmax_probability(similarity, NegativeMask(mask), temperature)
         assert got.dtype == np.float32
         np.testing.assert_allclose(got, expected, rtol=2e-7, atol=1e-37)
 
@@ -57,29 +65,33 @@ def test_softmax_is_never_zero_by_zero() -> None:
     mask = np.zeros((4, 3), dtype=bool)
     mask[1, 0] = mask[0, 1] = True
     sigmoid = 1 / (1 + math.exp(-1))
-    np.testing.assert_allclose(softmax_probability(similarity, mask, 0.001), [[sigmoid, 1 - sigmoid, 1]], rtol=1e-6)
+    np.testing.assert_allclose(
+        softmax_probability(similarity, NegativeMask(mask), 0.001), [[sigmoid, 1 - sigmoid, 1]], rtol=1e-6
+    )
 
 
 def test_mask_and_fast_path_agree() -> None:
     # An explicit candidate that no frame is near adds nothing, but a mask without it takes the general path.
     similarity = np.random.default_rng(1).uniform(-0.2, 0.2, (300, 20))
-    fast = softmax_probability(similarity, all_others(20, 20), 0.01)
+    fast = softmax_probability(similarity, NegativeMask(all_others(20, 20)), 0.01)
     far = np.concatenate([similarity, np.full((300, 1), -1.0)], axis=1)
     mask = all_others(21, 20)
     mask[20] = False
-    np.testing.assert_allclose(softmax_probability(far, mask, 0.01), fast, rtol=2e-7)
+    np.testing.assert_allclose(softmax_probability(far, NegativeMask(mask), 0.01), fast, rtol=2e-7)
 
 
 def test_adding_a_negative_lowers_the_probability() -> None:
     similarity = np.random.default_rng(2).uniform(-0.2, 0.2, (50, 6))
-    fewer = softmax_probability(similarity[:, :5], all_others(5, 5), 0.05)
-    more = softmax_probability(similarity, all_others(6, 5), 0.05)
+    fewer = softmax_probability(similarity[:, :5], NegativeMask(all_others(5, 5)), 0.05)
+    more = softmax_probability(similarity, NegativeMask(all_others(6, 5)), 0.05)
     assert (more < fewer).all()
 
 
 def test_cosine_is_the_similarity_of_the_goals() -> None:
     similarity = np.array([[0.1, 0.2, 0.3]])
-    assert np.array_equal(cosine(similarity, all_others(3, 2), 1.0), np.array([[0.1, 0.2]], dtype=np.float32))
+    assert np.array_equal(
+        cosine(similarity, NegativeMask(all_others(3, 2)), 1.0), np.array([[0.1, 0.2]], dtype=np.float32)
+    )
 
 
 def test_cosine_similarity_by_hand() -> None:
@@ -100,7 +112,7 @@ def test_scores_do_not_depend_on_neighbours_place_or_number(formula: str) -> Non
     for mask in masks:
 
         def score(rows: np.ndarray, mask: np.ndarray = mask) -> np.ndarray:
-            return FORMULAS[formula].function(cosine_similarity(rows, texts), mask, 0.01)
+            return FORMULAS[formula].function(cosine_similarity(rows, texts), NegativeMask(mask), 0.01)
 
         scores = score(images)
         order = random.permutation(len(images))

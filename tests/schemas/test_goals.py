@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -116,3 +117,21 @@ def test_goals_are_selected_in_the_order_asked_for():
 
 def test_instructions_are_compared_without_case_space_and_full_stop():
     assert normalize_instruction("  Go to  the Ball. ") == "go to the ball"
+
+
+def test_a_text_with_an_exotic_line_break_survives_the_file(tmp_path: Path) -> None:
+    goals = (Goal("a", "left\u2028right"), Goal("b", "up\x85down"))
+    write_goals(goals, tmp_path / "goals.jsonl")
+    assert read_goals(tmp_path / "goals.jsonl") == goals
+
+
+@pytest.mark.parametrize("texts", [None, "one text", [""], [3]])
+@pytest.mark.parametrize("field", ["instructions", "negatives"])
+def test_wordings_that_are_no_list_of_texts_are_refused(field: str, texts: object) -> None:
+    with pytest.raises(ValueError, match=f"{field} of goal 'a' must be a list of texts"):
+        Goal("a", "at the ball", **{field: texts})
+
+
+def test_a_goal_is_not_its_own_negative() -> None:
+    with pytest.raises(ValueError, match="must not hold its own text, got 'at the ball'"):
+        Goal("a", "at the ball", negatives=("at the ball",))

@@ -1,0 +1,58 @@
+"""Corpora and models that the benchmarks measure on, made here: no download."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPProcessor
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from tiny_models import build_tokenizer
+
+from pipelines.corpora import write_episodes
+from pipelines.images import encode_png
+from schemas.episodes import CorpusFeatures, Episode
+
+
+def write_distinct_frames(
+    folder: Path, num_frames: int, size: int, frames_per_episode: int = 100, num_shards: int = 4
+) -> Path:
+    """Writes a corpus of frames [size, size, 3] no two of which are equal, so that none is saved by the cache."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+
+    def episodes(first: int, last: int) -> Iterator[Episode]:
+        for start in range(first, last, frames_per_episode):
+            count = min(frames_per_episode, last - start)
+            blocks = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+            frames = blocks.repeat(-(-size // 8), axis=1).repeat(-(-size // 8), axis=2)[:, :size, :size]
+            images = [encode_png(np.ascontiguousarray(frame)) for frame in frames]
+            yield Episode(episode_id=f"e{start:08d}", images={"view": images}, actions=np.zeros(count - 1, np.int64))
+
+    bounds = np.linspace(0, num_frames // frames_per_episode, num_shards + 1).astype(int) * frames_per_episode
+    for shard, (first, last) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+        write_episodes(
+            folder / f"shard-{shard:04d}.parquet",
+            CorpusFeatures(cameras=("view",), has_rewards=False, has_instruction=False),
+            episodes(int(first), int(last)),
+            "parquet",
+        )
+    return folder
+
+
+def save_vit_b32(folder: Path) -> Path:
+    """Saves a CLIP of ViT-B/32's shape with random weights: its speed is that of the public checkpoint, its scores are not."""
+    tokenizer = build_tokenizer(77)
+    text = {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    torch.manual_seed(0)
+    model = CLIPModel(CLIPConfig(text_config={**text, "pad_token_id": tokenizer.pad_token_id}))  # the config's defaults
+    model.save_pretrained(folder)
+    processor = CLIPProcessor(CLIPImageProcessorPil(size={"shortest_edge": 224}, crop_size=224), tokenizer)
+    processor.save_pretrained(folder)
+    return folder

@@ -1,0 +1,63 @@
+"""Small episodes that differ in what they hold, and how two are compared."""
+
+import dataclasses
+
+import numpy as np
+
+from pipelines.images import encode_png
+from schemas.episodes import Episode
+
+
+def frame(seed: int, size: int = 8) -> np.ndarray:
+    """A frame [size, size, 3] of noise."""
+    return np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+
+
+def plain_episode(index: int = 0, num_steps: int = 5, **changes: object) -> Episode:
+    """One camera, T+1 frames, discrete actions, rewards, an instruction and ground truth."""
+    rng = np.random.default_rng(index)
+    ends = np.arange(num_steps) == num_steps - 1
+    fields: dict = {
+        "episode_id": f"episode-{index:04d}",
+        "images": {"front": [encode_png(frame(100 * index + t)) for t in range(num_steps + 1)]},
+        "actions": rng.integers(0, 7, num_steps),
+        "rewards": rng.random(num_steps, dtype=np.float32),
+        "terminations": ends & (index % 2 == 0),
+        "truncations": ends & (index % 2 == 1),
+        "instruction": f"go to the ball {index}",
+        "achieved_goals": [["find-ball"] * (t % 2) + ["lift-key"] * (t % 3 == 0) for t in range(num_steps + 1)],
+    }
+    return Episode(**{**fields, **changes})
+
+
+def robot_episode(index: int = 0, num_steps: int = 5) -> Episode:
+    """Two cameras, T frames for T actions, continuous actions, a state vector; no rewards, instruction or truth."""
+    rng = np.random.default_rng(index)
+    return Episode(
+        episode_id=f"robot-{index:04d}",
+        images={
+            camera: [encode_png(frame(7 * index + t + offset)) for t in range(num_steps)]
+            for camera, offset in (("front", 0), ("wrist", 1000))
+        },
+        actions=rng.standard_normal((num_steps, 3)).astype(np.float32),
+        states=rng.standard_normal((num_steps, 4)).astype(np.float32),
+    )
+
+
+def assert_same(left: object, right: object) -> None:
+    """Two episodes are equal to the byte, dtypes and all."""
+    assert isinstance(left, Episode), left
+    assert isinstance(right, Episode), right
+    for field in dataclasses.fields(Episode):
+        a, b = getattr(left, field.name), getattr(right, field.name)
+        if isinstance(a, np.ndarray):
+            assert b is not None, field.name
+            assert a.dtype == b.dtype, (field.name, a.dtype, b.dtype)
+            np.testing.assert_array_equal(a, b, err_msg=field.name)
+        elif field.name == "images":
+            assert {camera: list(pictures) for camera, pictures in a.items()} == {k: list(v) for k, v in b.items()}
+        elif field.name == "achieved_goals" and a is not None:
+            assert b is not None
+            assert [list(goals) for goals in a] == [list(goals) for goals in b]
+        else:
+            assert a == b, field.name
