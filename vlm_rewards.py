@@ -180,7 +180,8 @@ def _add_label(command: argparse.ArgumentParser) -> None:
         "--model",
         default="reference-s",
         metavar="MODEL",
-        help="a shipped reference model (reference-s, reference-m, reference-l), the folder of a Hugging Face dual encoder, or its hub name",
+        help="a shipped reference model (reference-s, reference-m, reference-l), the folder of a Hugging Face dual encoder, or "
+        "its hub name",
     )
     _output(command, "the labels")
     command.add_argument(

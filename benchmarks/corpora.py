@@ -1,5 +1,6 @@
 """Corpora and models that the benchmarks measure on, made here: no download."""
 
+import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +33,7 @@ def write_distinct_frames(
             yield Episode(episode_id=f"e{start:08d}", images={"view": images}, actions=np.zeros(count - 1, np.int64))
 
     bounds = np.linspace(0, num_frames // frames_per_episode, num_shards + 1).astype(int) * frames_per_episode
-    for shard, (first, last) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+    for shard, (first, last) in enumerate(itertools.pairwise(bounds)):
         write_episodes(
             folder / f"shard-{shard:04d}.parquet",
             CorpusFeatures(cameras=("view",), has_rewards=False, has_instruction=False),

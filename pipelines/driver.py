@@ -49,14 +49,20 @@ class _RunUnit(beam.DoFn):
 
     def process(self, unit: dict) -> Iterable[str]:
         unit_to_do = Unit(**unit)
+        if self._output.has_recorded_error():  # the run will fail: what is left waits for the next one
+            return
         try:
             with self._output.writing(unit_to_do) as part:
                 self._work(unit_to_do, part)
         except Exception as error:
+            # Recorded and raised by the driver, in plain words: every runner wraps, prints and repeats errors in its own way.
             error.add_note(f"in unit {unit_to_do.name!r} of {unit_to_do.shard or 'the plan'}")
-            self._output.record_error(unit_to_do, error)
-            raise
-        yield unit_to_do.name
+            try:
+                self._output.record_error(unit_to_do, error)
+            except OSError:
+                raise error from None
+        else:
+            yield unit_to_do.name
 
 
 class RunUnits(beam.PTransform):
@@ -79,7 +85,12 @@ def beam_arguments(options: Sequence[str], workers: int | None = None, *, in_pro
         options: Options for Beam, as given after a bare `--`.
         workers: Workers on this machine; by default one a core. Each runs one thread of the model.
         in_processes: Whether workers are processes, which take some 10 s to start, rather than threads.
+
+    Raises:
+        ValueError: The number of workers is less than 1.
     """
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}; leave it out for one a core")
     arguments = list(options)
     if not any(option == "--runner" or option.startswith("--runner=") for option in arguments):
         count = workers if workers is not None else available_cores()
@@ -136,6 +147,8 @@ def run_units(
         ValueError: The output folder is not ours to write, or too much failed.
         RuntimeError: A unit could not be done (the disk is full, say), or the runner ended without having done all.
     """
+    if not 0 <= max_failure_share <= 1:
+        raise ValueError(f"max_failure_share must be from 0 to 1, got {max_failure_share}; it is a share of frames")
     folders = [output, *also_filled]
     with contextlib.ExitStack() as stack:
         for folder in folders:
@@ -156,11 +169,8 @@ def run_units(
                     | "Units" >> beam.Create([unit.to_json() for unit in missing])
                     | "Do" >> RunUnits(work, output)
                 )
-                try:
-                    pipeline.run().wait_until_finish()
-                except Exception as error:  # runners wrap errors in their own way: ours says what went wrong
-                    output.raise_recorded_error(error)
-                    raise
+                pipeline.run().wait_until_finish()
+            output.raise_recorded_error()
         for folder in also_filled:
             folder.finish(units, max_failure_share=1.0)  # what failed is judged once, below
         manifest = output.finish(units, max_failure_share=max_failure_share, extra=manifest_extra)

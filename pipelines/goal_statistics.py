@@ -56,9 +56,9 @@ class _CountUnit(beam.DoFn):
         try:
             read = read_labels(self._labels.part(unit_to_count))
             return list(count_achievements(read, metadata.goals, metadata.threshold).items())
-        except Exception as error:
+        except Exception as error:  # raised by the driver, in plain words
             self._output.record_error(unit_to_count, error)
-            raise
+            return []
 
 
 class CountAchievements(beam.PTransform):
@@ -80,7 +80,9 @@ class CountAchievements(beam.PTransform):
         )
 
 
-def _write_statistics(counts: dict[str, int], goals: Sequence[Goal], path: Path) -> None:
+def _write_statistics(counts: dict[str, int], goals: Sequence[Goal], output: OutputFolder) -> None:
+    if output.has_recorded_error():  # the counts are not whole
+        return
     statistics = {
         "episodes": counts.get("episodes", 0),
         "incomplete_episodes": counts.get("incomplete_episodes", 0),
@@ -88,7 +90,7 @@ def _write_statistics(counts: dict[str, int], goals: Sequence[Goal], path: Path)
             goal.id: {name: counts.get(f"{name}/{goal.id}", 0) for name in ("achieved", "holds")} for goal in goals
         },
     }
-    write_atomically(path, json.dumps(statistics, indent=1, sort_keys=True) + "\n")
+    write_atomically(output.path / STATISTICS_NAME, json.dumps(statistics, indent=1, sort_keys=True) + "\n")
 
 
 def goal_statistics(
@@ -121,13 +123,10 @@ def goal_statistics(
             pipeline
             | "Units" >> beam.Create([unit.to_json() for unit in units])
             | "Achievements" >> CountAchievements(labels, output)
-            | "Write" >> beam.Map(_write_statistics, labels.metadata.goals, path)
+            | "Write" >> beam.Map(_write_statistics, labels.metadata.goals, output)
         )
-        try:
-            pipeline.run().wait_until_finish()
-        except Exception as error:  # runners wrap errors in their own way: ours says what went wrong
-            output.raise_recorded_error(error)
-            raise
+        pipeline.run().wait_until_finish()
+        output.raise_recorded_error()
     if not path.is_file():
         raise RuntimeError(
             f"the runner must have counted all goals when it has ended, got no {path}; use another runner"

@@ -25,7 +25,7 @@ from labelers.hindsight import (
     original_goals,
     quotas,
 )
-from pipelines.corpora import MAX_UNIT_BYTES, plan_units, read_episodes, read_features
+from pipelines.corpora import read_episodes, read_features
 from pipelines.driver import RunSummary, run_units
 from pipelines.goal_statistics import goal_statistics
 from pipelines.label_parts import EpisodeLabels, Labels, open_labels, read_labels
@@ -238,7 +238,6 @@ def hindsight(
     output: str | Path,
     settings: HindsightSettings,
     format_name: str = "parquet",
-    max_unit_bytes: int = MAX_UNIT_BYTES,
     max_failure_share: float = 0.05,
     beam_options: Sequence[str] = (),
     workers: int | None = None,
@@ -251,7 +250,6 @@ def hindsight(
         output: Folder for the relabelled trajectories.
         settings: Which goals to choose.
         format_name: "parquet" or "webdataset".
-        max_unit_bytes: As given when the corpus was labelled, in bytes.
         max_failure_share: Highest share of episodes, and of shards, that may fail; one unlabelled frame fails its episode.
         beam_options: Options for Beam, as given after a bare `--`.
         workers: Workers on this machine; by default one a core.
@@ -264,8 +262,8 @@ def hindsight(
         ValueError: The corpus, the labels, the format or the output folder do not fit; see the message.
     """
     check_relabelled_format(format_name)
-    units = plan_units(source, max_unit_bytes=max_unit_bytes)
     opened = open_labels(labels)
+    units = opened.plan(source)
     num_episodes = opened.check_units(units)
     recorded = {**dataclasses.asdict(settings), "format": format_name}
     fingerprint = Fingerprint(

@@ -21,7 +21,7 @@ from pipelines.corpora import MAX_UNIT_BYTES, plan_units, read_episode_ids, read
 from pipelines.driver import RunSummary, run_units
 from pipelines.encode import EmbeddingCache, Rows, SharedLabeler, encode_unit, read_ahead, shared_labeler
 from pipelines.label_writer import RowGroupWriter, key_columns, score_columns, vector_column
-from pipelines.outputs import OutputFolder, PartWriter, read_manifest
+from pipelines.outputs import OutputFolder, PartWriter, read_manifest, read_settings
 from schemas.fingerprints import Fingerprint
 from schemas.labels import LabelMetadata, embedding_schema, label_schema
 from schemas.manifests import Failure, PartStatistics, Unit
@@ -207,6 +207,7 @@ def plan_label(
     if source is None:
         assert embeddings is not None
         camera = read_manifest(Path(embeddings), "embeddings")["fingerprint"]["camera"]
+        max_unit_bytes = read_settings(Path(embeddings))["settings"]["max_unit_bytes"]
         markers = sorted((Path(embeddings) / "markers").glob("*.json"))
         units = [PartStatistics.from_json(path.read_text()).unit for path in markers]
     else:
@@ -220,7 +221,7 @@ def plan_label(
             embeddings,
             kind="embeddings",
             fingerprint=Fingerprint({**built.embedding_fingerprint.parts, "camera": camera}),
-            settings={"model": labeler.model, "camera": camera},
+            settings={"model": labeler.model, "camera": camera, "max_unit_bytes": max_unit_bytes},
             extension="parquet",
         )
     metadata = LabelMetadata(
@@ -242,6 +243,7 @@ def plan_label(
                 "camera": camera,
                 "num_goals": len(built.goals),
                 "threshold": built.threshold,
+                "max_unit_bytes": max_unit_bytes,
             },
             extension="parquet",
         ),

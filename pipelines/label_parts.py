@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.outputs import read_manifest
+from pipelines.corpora import plan_units
+from pipelines.outputs import read_manifest, read_settings
 from schemas.labels import LabelMetadata, read_label_metadata
 from schemas.manifests import PartStatistics, Unit
 
@@ -39,11 +40,21 @@ class Labels:
         folder: The folder.
         metadata: Goals, threshold, formula and fingerprint, the same in every part.
         digest: Of the names and contents of all parts.
+        max_unit_bytes: Size of the ranges in which large shards were labelled.
     """
 
     folder: Path
     metadata: LabelMetadata
     digest: str
+    max_unit_bytes: int
+
+    def plan(self, source: str | Path) -> list[Unit]:
+        """The units of the corpus as they were labelled.
+
+        Raises:
+            ValueError: See `pipelines.corpora.plan_units`.
+        """
+        return plan_units(source, max_unit_bytes=self.max_unit_bytes)
 
     def part(self, unit: Unit) -> Path:
         """The part that holds the labels of this unit of the corpus."""
@@ -96,6 +107,7 @@ def open_labels(folder: str | Path) -> Labels:
         folder=folder,
         metadata=_part_metadata(folder / manifest["parts"][0]["path"]),
         digest=hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32],
+        max_unit_bytes=read_settings(folder)["settings"]["max_unit_bytes"],
     )
 
 

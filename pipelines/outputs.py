@@ -252,17 +252,20 @@ class OutputFolder:
     def record_error(self, unit: Unit, error: Exception) -> None:
         """Writes down what stopped a unit, for `raise_recorded_error` in the driver's process."""
         text = "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])])
-        with contextlib.suppress(OSError):  # the disk may be full; then the runner's own error is what there is
-            (self.path / "progress" / f"{unit.name}.error").write_text(text)
+        (self.path / "progress" / f"{unit.name}.error").write_text(text)
 
-    def raise_recorded_error(self, cause: Exception) -> None:
+    def has_recorded_error(self) -> bool:
+        """Whether a unit of this run recorded an error."""
+        return any((self.path / "progress").glob("*.error"))
+
+    def raise_recorded_error(self) -> None:
         """Raises the first error that a unit recorded, if there is one.
 
         Raises:
             RuntimeError: A unit recorded an error.
         """
         for path in sorted((self.path / "progress").glob("*.error")):
-            raise RuntimeError(path.read_text()) from cause
+            raise RuntimeError(path.read_text())
 
     def rows_so_far(self, done: dict[str, int]) -> int:
         """Rows in finished and unfinished parts, for progress.
@@ -299,8 +302,8 @@ class OutputFolder:
         missing = [name for name, marker in markers.items() if marker is None]
         if missing:
             raise RuntimeError(
-                f"every unit must be done when the pipeline has ended, got {len(missing)} of {len(units)} without a part, the first "
-                f"being {missing[0]!r}; run the same command again, it does what is missing"
+                f"every unit must be done when the pipeline has ended, got {len(missing)} of {len(units)} without a part, the "
+                f"first being {missing[0]!r}; run the same command again, it does what is missing"
             )
         parts = [marker for marker in markers.values() if marker is not None]
         rows = sum(part.rows for part in parts)
@@ -342,8 +345,8 @@ class OutputFolder:
             first = json.loads(self.failures_path(unit).read_text().splitlines()[0])
             raise ValueError(
                 f"at most a share of {max_failure_share:g} of the frames and of the shards may fail, got {failed_frames} of "
-                f"{rows + failed_frames} frames and {failed_units} of {len(parts)} units; the first is: {Failure(**first)}; all are "
-                f"listed in {self.path / 'failures'}; everything else is done and kept: mend the input and run the same command "
+                f"{rows + failed_frames} frames and {failed_units} of {len(parts)} units; the first is: {Failure(**first)}; all "
+                f"are listed in {self.path / 'failures'}; everything else is done and kept: mend the input and run the same command "
                 f"again, or allow more with --max-failure-share"
             )
 

@@ -76,9 +76,13 @@ def _to_batch(schema: pa.Schema, episode: Episode, start: int, stop: int) -> pa.
         """A value a step; null in the rows after the last step."""
         assert values is not None
         part = values[start:stop]
-        if pa.types.is_fixed_size_list(dtype):
+        if pa.types.is_fixed_size_list(dtype) or pa.types.is_list(dtype):
             flat = pa.array(np.ascontiguousarray(part, np.float32).reshape(-1))
-            present = pa.FixedSizeListArray.from_arrays(flat, type=dtype)
+            if pa.types.is_list(dtype):
+                offsets = pa.array(np.arange(len(part) + 1, dtype=np.int32) * values.shape[1])
+                present = pa.ListArray.from_arrays(offsets, flat, type=dtype)
+            else:
+                present = pa.FixedSizeListArray.from_arrays(flat, type=dtype)
         else:
             present = pa.array(np.asarray(part, dtype.to_pandas_dtype()), dtype)
         return pa.concat_arrays([present, pa.nulls(rows - len(part), dtype)])

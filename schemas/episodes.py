@@ -210,8 +210,8 @@ def corpus_schema(features: CorpusFeatures) -> pa.Schema:
     if features.action_size == 0:
         add("action", pa.int64(), _value("int64"))
     elif features.action_size is not None:
-        size = features.action_size
-        add("action", pa.list_(pa.float32(), size), {"feature": _value("float32"), "length": size, "_type": "List"})
+        # Not of fixed size: pyarrow writes a null in a column of fixed-size lists, but cannot read it back.
+        add("action", pa.list_(pa.float32()), {"feature": _value("float32"), "_type": "List"})
     if features.has_rewards:
         add("reward", pa.float32(), _value("float32"))
         add("terminated", pa.bool_(), _value("bool"))

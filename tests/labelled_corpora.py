@@ -104,7 +104,9 @@ def write_labels(
     """
     metadata = label_metadata(goals, sparse=sparse)
     units = plan_units(corpus)
-    output = OutputFolder(folder, kind="labels", fingerprint=metadata.fingerprint, settings={}, extension="parquet")
+    output = OutputFolder(
+        folder, kind="labels", fingerprint=metadata.fingerprint, settings={"max_unit_bytes": 2**28}, extension="parquet"
+    )
     with output.claim(units):
         for unit, episodes in zip(units, shards, strict=True):
             rows = [

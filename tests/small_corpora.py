@@ -30,17 +30,18 @@ def plain_episode(index: int = 0, num_steps: int = 5, **changes: object) -> Epis
     return Episode(**{**fields, **changes})
 
 
-def robot_episode(index: int = 0, num_steps: int = 5) -> Episode:
-    """Two cameras, T frames for T actions, continuous actions, a state vector; no rewards, instruction or truth."""
+def robot_episode(index: int = 0, num_steps: int = 5, *, final_frame: bool = False) -> Episode:
+    """Two cameras, T (or T+1) frames for T actions, continuous actions, a state vector; no rewards, instruction or truth."""
     rng = np.random.default_rng(index)
+    num_frames = num_steps + final_frame
     return Episode(
         episode_id=f"robot-{index:04d}",
         images={
-            camera: [encode_png(frame(7 * index + t + offset)) for t in range(num_steps)]
+            camera: [encode_png(frame(7 * index + t + offset)) for t in range(num_frames)]
             for camera, offset in (("front", 0), ("wrist", 1000))
         },
         actions=rng.standard_normal((num_steps, 3)).astype(np.float32),
-        states=rng.standard_normal((num_steps, 4)).astype(np.float32),
+        states=rng.standard_normal((num_frames, 4)).astype(np.float32),
     )
 
 

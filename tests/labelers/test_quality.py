@@ -88,14 +88,14 @@ def test_bins_rise_with_the_score_and_tell_scores_near_one_apart() -> None:
     rng = np.random.default_rng(0)
     parts = [rng.normal(0, 10.0**exponent, 4000) for exponent in range(-12, 7, 3)]
     parts += [1 - np.abs(rng.normal(0, 10.0**-exponent, 4000)) for exponent in (2, 4, 6)]
-    scores = np.sort(np.concatenate([*parts, [0, -0.0, 0.5, 1, 2, -1, 2**-8]]).astype(np.float32))
+    scores = np.sort(np.concatenate([*parts, [0, -0.0, 0.5, 1, 2, -1, 2**-8, -3.4e38, 3.4e38]]).astype(np.float32))
     bins = quality.score_bins(scores)
     assert (np.diff(bins) >= 0).all()
     assert np.abs(bins).max() < 1 << 20
     one = np.float32(1)
     near_one = np.array([one - np.float32(2**-24), one - np.float32(2**-23), one], np.float32)
     assert len(set(quality.score_bins(near_one).tolist())) == 3
-    assert quality.score_bins(np.array([-np.inf], np.float32)) < quality.score_bins(np.array([-3e38], np.float32))
+    assert quality.score_bins(np.array([-np.inf], np.float32)) < quality.score_bins(np.array([-3.4e38], np.float32))
 
 
 def test_thresholds_of_a_histogram_split_the_scores_where_they_say() -> None:
@@ -189,6 +189,9 @@ def test_table_of_goals_families_and_all() -> None:
     assert [row["average_precision"] for row in table["goals"][:3]] == pytest.approx(exact, abs=1e-3)
     assert table["families"]["one"]["mean_average_precision"] == pytest.approx(np.mean(exact[:2]), abs=1e-3)
     assert table["overall"]["mean_average_precision"] == pytest.approx(np.mean(exact), abs=1e-3)
+    low, high = table["overall"]["mean_average_precision_bounds"]
+    assert low <= np.mean(exact) <= high
+    assert high - low < 0.02
     pooled = average_precision_score(truth.ravel(), scores.ravel())
     assert table["overall"]["pooled"]["average_precision"] == pytest.approx(pooled, abs=1e-3)
     # A goal that never holds has no recall; what lies over the threshold is false.

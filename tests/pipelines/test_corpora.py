@@ -1,3 +1,4 @@
+import functools
 import json
 import re
 
@@ -22,7 +23,7 @@ def _write(path, episodes, format_name="parquet"):
     write_episodes(path, CorpusFeatures.of(episodes[0]), episodes, format_name)
 
 
-@pytest.mark.parametrize("make", [plain_episode, robot_episode])
+@pytest.mark.parametrize("make", [plain_episode, robot_episode, functools.partial(robot_episode, final_frame=True)])
 def test_both_containers_hold_the_same_episodes(tmp_path, make):
     episodes = [make(i, num_steps=2 + i) for i in range(3)]
     for name, known in FORMATS.items():

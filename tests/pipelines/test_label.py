@@ -363,7 +363,7 @@ def test_the_cache_drops_what_was_unused_longest() -> None:
 
 
 def test_an_error_of_the_reader_is_raised_where_its_items_are_used(tmp_path: Path) -> None:
-    def read():  # noqa: ANN202
+    def read():
         yield 1
         raise OSError("the disk is gone")
 

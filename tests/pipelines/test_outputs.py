@@ -43,7 +43,12 @@ def test_a_part_its_marker_and_the_manifest(tmp_path: Path) -> None:
     assert manifest == read_manifest(tmp_path / "out", "labels")
     assert manifest["rows"] == 4  # two rows in each of two parts
     assert [part["path"] for part in manifest["parts"]] == ["parts/a.txt", "parts/b.txt"]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["manifest.json", "markers", "parts", "settings.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "manifest.json",
+        "markers",
+        "parts",
+        "settings.json",
+    ]
 
 
 def test_work_that_raises_leaves_nothing(tmp_path: Path) -> None:
@@ -100,7 +105,10 @@ def test_a_unit_whose_shard_failed_is_tried_again(tmp_path: Path) -> None:
 def test_other_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_text("x")
-    with pytest.raises(ValueError, match=r"must be empty or hold an earlier run .* 'cat.jpg'"), folder_at(tmp_path / "photos").claim(UNITS):
+    with (
+        pytest.raises(ValueError, match=r"must be empty or hold an earlier run .* 'cat.jpg'"),
+        folder_at(tmp_path / "photos").claim(UNITS),
+    ):
         pass
     (tmp_path / "file").write_text("x")
     with pytest.raises(ValueError, match="the output must be a folder"), folder_at(tmp_path / "file").claim(UNITS):
@@ -115,7 +123,10 @@ def test_other_folders_are_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match="must hold corpus or nothing, got .* with labels"), other_kind.claim(UNITS):
         pass
-    with pytest.raises(ValueError, match="1 other parts, the first being 'a'"), folder_at(tmp_path / "out").claim(UNITS[1:]):
+    with (
+        pytest.raises(ValueError, match="1 other parts, the first being 'a'"),
+        folder_at(tmp_path / "out").claim(UNITS[1:]),
+    ):
         pass
 
 
@@ -137,12 +148,16 @@ def test_the_manifest_needs_every_unit(tmp_path: Path) -> None:
 
 def test_failures_are_kept_counted_and_limited(tmp_path: Path) -> None:
     folder = folder_at(tmp_path)
-    failure = Failure(scope="frame", shard="a", episode_id="e", frame_index=3, reason="undecodable image", detail="cut short")
+    failure = Failure(
+        scope="frame", shard="a", episode_id="e", frame_index=3, reason="undecodable image", detail="cut short"
+    )
     with folder.claim(UNITS):
         write(folder, UNITS[0], failures=(failure,))
         write(folder, UNITS[1])
         # 4 rows and 1 failed frame: a share of 0.2
-        with pytest.raises(ValueError, match=r"got 1 of 5 frames .* a, episode e, frame 3: undecodable image: cut short"):
+        with pytest.raises(
+            ValueError, match=r"got 1 of 5 frames .* a, episode e, frame 3: undecodable image: cut short"
+        ):
             folder.finish(UNITS, max_failure_share=0.19)
         manifest = folder.finish(UNITS, max_failure_share=0.2)
     assert manifest["failures"] == {"undecodable image": 1}
@@ -152,12 +167,14 @@ def test_failures_are_kept_counted_and_limited(tmp_path: Path) -> None:
 def test_a_recorded_error_is_raised(tmp_path: Path) -> None:
     folder = folder_at(tmp_path)
     with folder.claim(UNITS):
-        folder.raise_recorded_error(KeyError())  # nothing recorded: nothing raised
+        folder.raise_recorded_error()  # nothing recorded: nothing raised
+        assert not folder.has_recorded_error()
         error = OSError(errno.ENOSPC, "No space left on device")
         error.add_note("free some space")
         folder.record_error(UNITS[0], error)
+        assert folder.has_recorded_error()
         with pytest.raises(RuntimeError, match="No space left on device\nfree some space"):
-            folder.raise_recorded_error(KeyError())
+            folder.raise_recorded_error()
 
 
 def test_rows_so_far_counts_markers_and_heartbeats(tmp_path: Path) -> None:

@@ -48,11 +48,11 @@ def test_what_is_written_is_read_back(tmp_path):
 
 
 def test_cameras_states_continuous_actions_and_no_final_frame(tmp_path):
-    episodes = [robot_episode(i) for i in range(3)]
+    episodes = [robot_episode(i, final_frame=i == 1) for i in range(3)]
     unit = _write(tmp_path / "a.parquet", episodes)
     for written, read in zip(episodes, read_parquet(unit), strict=True):
         assert_same(written, read)
-        assert not read.has_final_frame
+        assert read.has_final_frame == written.has_final_frame
     (first, *_) = read_parquet(unit, cameras=["wrist"])
     assert dict(first.images) == {"wrist": list(episodes[0].images["wrist"])}
 

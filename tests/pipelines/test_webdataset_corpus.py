@@ -1,3 +1,4 @@
+import functools
 import io
 import json
 import tarfile
@@ -51,7 +52,7 @@ def _only_failure(unit, num_good):
     return failures[0]
 
 
-@pytest.mark.parametrize("make", [plain_episode, robot_episode])
+@pytest.mark.parametrize("make", [plain_episode, robot_episode, functools.partial(robot_episode, final_frame=True)])
 def test_what_is_written_is_read_back(tmp_path, make):
     episodes = [make(i, num_steps=3 + i) for i in range(4)]
     unit = _write(tmp_path / "a.tar", episodes)

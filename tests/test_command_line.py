@@ -1,0 +1,230 @@
+"""The command line as a user meets it: help, wrong arguments, messages, and the steps one after the other."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_models import save_tiny_clip
+
+from schemas.goals import read_goals
+from vlm_rewards import build_parser, main
+
+COMMAND = Path(sys.executable).with_name("vlm-rewards")
+COMMANDS = ("record", "label", "hindsight", "evaluate", "pretrain", "demo")
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recorded") / "corpus"
+    arguments = ["record", "--env", "BabyAI-GoToLocal-v0", "--episodes", "6", "--episodes-per-shard", "2"]
+    assert main([*arguments, "--output", str(folder)]) == 0
+    return folder
+
+
+def run(arguments: list[object], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    status = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_option_says_something(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    parser = next(
+        action.choices[command]
+        for action in build_parser()._actions
+        if isinstance(getattr(action, "choices", None), dict)
+    )
+    for action in parser._actions:
+        assert action.help, action.option_strings
+        assert action.option_strings[0] in text
+        if action.default not in (None, False, [], "==SUPPRESS=="):
+            assert f"(default: {action.default})" in " ".join(text.split()), action.option_strings
+
+
+def test_the_steps_end_with_what_they_made_and_the_next_command(
+    tmp_path: Path, clip: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels, goals = tmp_path / "labels", corpus / "goals.jsonl"
+    label = ["label", "--input", corpus, "--goals", goals, "--model", clip, "--output", labels]
+    status, out, _ = run([*label, "--dry-run"], capsys)
+    assert status == 0
+    assert "would label 3 units with" in out
+    assert "for 342 goals" in out
+    assert "frames/s and worker" in out
+    assert "nothing was written" in out
+    assert not labels.exists()
+
+    status, out, _ = run(label, capsys)
+    assert status == 0
+    frames = json.loads((corpus / "manifest.json").read_text())["rows"]
+    assert f"labelled {frames:,} frames for 342 goals, in {labels / 'parts'}\n" in out
+    assert f"next: vlm-rewards evaluate --input {corpus} --labels {labels}" in out
+
+    status, out, _ = run(label, capsys)
+    assert status == 0
+    assert "(all 3 units were done before: nothing to do)" in out
+
+    for container in ("parquet", "webdataset"):
+        relabelled = tmp_path / container
+        status, out, err = run(
+            ["hindsight", "--input", corpus, "--labels", labels, "--format", container, "--output", relabelled], capsys
+        )
+        assert status == 0, err
+        assert "relabelled" in out
+        assert "next: " in out
+
+    status, out, _ = run(["evaluate", "--input", corpus, "--labels", labels, "--output", tmp_path / "report"], capsys)
+    assert status == 0
+    assert f"evaluated {frames:,} frames of 6 episodes" in out
+    assert f"report: {tmp_path / 'report' / 'report.html'}" in out
+    assert (tmp_path / "report" / "report.html").stat().st_size > 10_000
+
+
+def test_recording_again_does_nothing_and_another_seed_is_refused(
+    corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "record",
+        "--env",
+        "BabyAI-GoToLocal-v0",
+        "--episodes",
+        "6",
+        "--episodes-per-shard",
+        "2",
+        "--output",
+        corpus,
+    ]
+    status, out, _ = run(arguments, capsys)
+    assert status == 0
+    assert "(all 3 units were done before: nothing to do)" in out
+    assert len(read_goals(corpus / "goals.jsonl")) == 342
+    status, _, err = run([*arguments, "--seed", "1"], capsys)
+    assert status == 2
+    assert "vlm-rewards record: error: the output folder" in err
+    assert "other seed (seed is 0 there and 1 here)" in err
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"--goals": "missing.jsonl"}, "a goals file must exist, got missing.jsonl"),
+        ({"--goal": "find-pink-ball"}, "got 'find-pink-ball'; check its id"),
+        ({"--model": "no/such/folder"}, "no/such/folder"),
+        ({"--input": "nowhere"}, "nowhere"),
+        ({"--template": "a photo"}, "{goal}"),
+        ({"--threshold": "nan"}, "threshold must be a finite number, got nan"),
+        ({"--formula": "magic"}, "formula must be one of softmax, cosine, got 'magic'"),
+        ({"--formula": "cosine"}, "threshold must be given for the formula 'cosine'"),
+        ({"--temperature": "0"}, "temperature must be at least"),
+        ({"--batch-size": "0"}, "batch_size must be at least 1, got 0"),
+        ({"--negatives": "sampled"}, "sampled negatives must have k of at least 1, got None"),
+        ({"--device": "cuda"}, "cuda"),
+        ({"--camera": "top"}, "must be one of the corpus's (egocentric), got 'top'"),
+        ({"--max-unit-mib": "0"}, "max_unit_bytes must be at least 1, got 0"),
+        ({"--workers": "0"}, "workers must be at least 1, got 0"),
+        ({"--max-failure-share": "2"}, "max_failure_share must be from 0 to 1, got 2.0"),
+    ],
+)
+def test_wrong_arguments_are_refused_with_the_value(
+    tmp_path: Path, clip: Path, corpus: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, str], message: str
+) -> None:
+    given = {
+        "--input": corpus,
+        "--goals": corpus / "goals.jsonl",
+        "--model": clip,
+        "--output": tmp_path / "labels",
+        **changes,
+    }
+    status, _, err = run(["label", *(part for item in given.items() for part in item)], capsys)
+    assert status == 2
+    assert err.startswith("vlm-rewards label: error: ")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_labels_of_another_corpus_are_refused(
+    tmp_path: Path, clip: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, labels = tmp_path / "other", tmp_path / "labels"
+    record = ["record", "--env", "BabyAI-GoToLocal-v0", "--episodes", "6", "--episodes-per-shard", "2", "--seed", "5"]
+    assert main([*record, "--output", str(other)]) == 0
+    goals = corpus / "goals.jsonl"
+    status, _, _ = run(["label", "--input", other, "--goals", goals, "--model", clip, "--output", labels], capsys)
+    assert status == 0
+    for command in ("hindsight", "evaluate"):
+        status, _, err = run([command, "--input", corpus, "--labels", labels, "--output", tmp_path / command], capsys)
+        assert status == 2
+        assert "give the labels of this corpus" in err
+
+
+def test_beam_options_go_only_to_commands_that_take_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(["pretrain", "--size", "s", "--output", tmp_path, "--", "--runner=X"], capsys)
+    assert status == 2
+    assert "takes no options after '--'" in err
+
+
+def test_a_full_disk_is_told_and_keeps_what_is_finished(tmp_path: Path, clip: Path, corpus: Path) -> None:
+    # A limit on the size of files stands for a full disk: the write fails with an error of the system.
+    arguments = [
+        COMMAND,
+        "label",
+        "--input",
+        corpus,
+        "--goals",
+        corpus / "goals.jsonl",
+        "--model",
+        clip,
+        "--output",
+        "labels",
+    ]
+    script = "import resource, signal, subprocess, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    script += (
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000)); sys.exit(subprocess.run(sys.argv[1:]).returncode)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert "vlm-rewards label: error: OSError" in done.stderr
+    assert "in unit 'episodes-" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list((tmp_path / "labels" / "parts").iterdir()) == []
+    assert subprocess.run(arguments, cwd=tmp_path, capture_output=True, check=False).returncode == 0
+
+
+def test_a_pipe_that_closes_early_is_no_error(corpus: Path) -> None:
+    command = f"set -o pipefail; '{COMMAND}' record --env BabyAI-GoToLocal-v0 --episodes 6 --episodes-per-shard 2 "
+    command += f"--output '{corpus}' | true"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
+def test_pretrain_makes_a_model_that_label_takes(
+    tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = run(["pretrain", "--size", "s", "--steps", "2", "--output", tmp_path / "model"], capsys)
+    assert status == 0, err
+    assert f"{tmp_path / 'model'}" in out
+    assert "of 2 steps (100 %)" in err
+    label = ["label", "--input", corpus, "--goals", corpus / "goals.jsonl", "--model", tmp_path / "model"]
+    status, _, err = run([*label, "--output", tmp_path / "labels"], capsys)
+    assert status == 0, err
