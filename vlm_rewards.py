@@ -212,10 +212,11 @@ def _add_label(command: argparse.ArgumentParser) -> None:
     )
     reward.add_argument(
         "--negatives",
-        choices=("family", "all", "sampled", "explicit"),
-        default="family",
-        help="the other goals of a goal's family, all other goals, k of them drawn once, or only those given; negatives that "
-        "a goal of the file names itself are always added",
+        choices=("auto", "explicit", "family", "all", "sampled"),
+        default="auto",
+        help="what stands beside a goal in the softmax: explicit: the texts of --negative and those that the goal names itself in "
+        "the file; family, all, sampled: also the other goals of its family, all others, or K of them drawn once; auto: explicit "
+        "if there are such texts for every goal, else family",
     )
     reward.add_argument(
         "--num-negatives", type=int, metavar="K", help="how many to draw a goal with --negatives sampled"

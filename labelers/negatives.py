@@ -15,7 +15,7 @@ import numpy as np
 
 from schemas.goals import Goal
 
-KINDS = ("family", "all", "sampled", "explicit")
+KINDS = ("auto", "family", "all", "sampled", "explicit")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,20 +23,21 @@ class NegativeSettings:
     """Where negatives come from.
 
     Args:
-        kind: "family": all other goals of the goal's family, which compete for one state: an agent faces one object at a
-            time, but may well carry another. "all": all other goals. "sampled": k of the other goals, drawn for each goal
-            and then fixed (Baumli et al. 2023; they do not give k). "explicit": the given texts only. Texts that a goal
-            names itself are always added.
+        kind: "explicit": the texts in `explicit` and those that a goal names itself, only. "family": also all other goals of
+            the goal's family, which compete for one state. "all": also all other goals. "sampled": also k of the other
+            goals, drawn for each goal and then fixed (Baumli et al. 2023; they do not give k). "auto": "explicit" if there
+            are explicit texts or every goal names some, else "family". Among other goals, those that hold in the same frame
+            share the probability; against texts alone, each goal is judged for itself.
         k: Number of sampled goals; None for other kinds.
         seed: Seed of the sampling.
         explicit: Texts that are negatives of every goal, with any kind.
 
     Raises:
-        ValueError: An unknown kind, a k without sampling or sampling without one, an explicit text that is empty or occurs
-            twice, or none for "explicit".
+        ValueError: An unknown kind, a k without sampling or sampling without one, or an explicit text that is empty or
+            occurs twice.
     """
 
-    kind: str = "family"
+    kind: str = "auto"
     k: int | None = None
     seed: int = 0
     explicit: tuple[str, ...] = ()
@@ -59,8 +60,6 @@ class NegativeSettings:
             )
         if self.seed < 0:
             raise ValueError(f"seed of the negatives must be 0 or more, got {self.seed}; choose another")
-        if self.kind == "explicit" and not self.explicit:
-            raise ValueError("explicit negatives must be at least one text, got none; give texts, or choose 'all'")
         for text in self.explicit:
             if not isinstance(text, str) or not text.strip():
                 raise ValueError(f"an explicit negative must be a text that is not empty, got {text!r}; remove it")
@@ -113,9 +112,10 @@ def choose_negatives(settings: NegativeSettings, goals: Sequence[Goal]) -> Negat
     for text in named:
         position.setdefault(text, len(position))
     mask = np.zeros((len(position), len(goals)), dtype=bool)
+    alone = bool(settings.explicit) or all(goal.negatives for goal in goals)
     if settings.kind == "all":
         mask[: len(goals)] = True
-    elif settings.kind == "family":
+    elif settings.kind == "family" or (settings.kind == "auto" and not alone):
         families = np.array([goal.family for goal in goals])
         mask[: len(goals)] = families[:, None] == families[None, :]
     elif settings.kind == "sampled":

@@ -6,7 +6,6 @@ part of labels ──► names and counts ──► sum by name ──► one di
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import apache_beam as beam
 import numpy as np

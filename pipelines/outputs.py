@@ -346,8 +346,8 @@ class OutputFolder:
             raise ValueError(
                 f"at most a share of {max_failure_share:g} of the frames and of the shards may fail, got {failed_frames} of "
                 f"{rows + failed_frames} frames and {failed_units} of {len(parts)} units; the first is: {Failure(**first)}; all "
-                f"are listed in {self.path / 'failures'}; everything else is done and kept: mend the input and run the same command "
-                f"again, or allow more with --max-failure-share"
+                f"are listed in {self.path / 'failures'}; everything else is done and kept: mend the input and run the same "
+                f"command again, or allow more with --max-failure-share"
             )
 
 

@@ -37,6 +37,10 @@ FRONT_CELL = (3, 5)
 _FIRST_TYPE = 5  # MiniGrid: key 5, ball 6, box 7
 
 
+NEUTRAL = "an agent in a room"
+"""What every frame shows: beside it alone, a goal's softmax says whether the goal holds, whatever other goals hold."""
+
+
 def goal_bank() -> list[Goal]:
     """Lists the 342 goals in the column order of `ground_truth`: 18 Find, 18 Lift, 306 Place.
 
@@ -53,7 +57,7 @@ def goal_bank() -> list[Goal]:
             text=f"the agent is in front of a {kind}",
             family="find",
             instructions=(f"go to a {kind}", f"go to the {kind}"),
-            negatives=("the agent is in front of nothing",),
+            negatives=(NEUTRAL,),
         )
         for kind in KINDS
     ]
@@ -63,7 +67,7 @@ def goal_bank() -> list[Goal]:
             text=f"the agent carries a {kind}",
             family="lift",
             instructions=(f"pick up a {kind}", f"pick up the {kind}"),
-            negatives=("the agent carries nothing",),
+            negatives=(NEUTRAL,),
         )
         for kind in KINDS
     ]
@@ -76,7 +80,7 @@ def goal_bank() -> list[Goal]:
             instructions=tuple(
                 f"put {one} {KINDS[a]} next to {other} {KINDS[b]}" for one in ("a", "the") for other in ("a", "the")
             ),
-            negatives=("no two objects are next to each other",),
+            negatives=(NEUTRAL,),
         )
         for a, b in place_pairs()
     ]

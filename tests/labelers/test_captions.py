@@ -3,6 +3,7 @@
 import numpy as np
 
 from labelers.captions import NEUTRAL, build_tokenizer, state_captions, state_names, state_truth
+from schemas import babyai
 from schemas.babyai import goal_bank, ground_truth
 
 
@@ -12,6 +13,7 @@ def test_states_are_36_goals_153_pairs_and_nothing_of_three_families():
     assert names[36] == "place red key + red ball"
     assert len(state_captions()) == len(names) + 1
     assert state_captions()[-1] == list(NEUTRAL)
+    assert NEUTRAL[0] == babyai.NEUTRAL  # the negative of the shipped goals
 
 
 def test_truth_of_the_states_follows_from_that_of_the_goals():

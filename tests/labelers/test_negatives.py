@@ -69,6 +69,17 @@ def test_the_other_goals_of_the_family_and_the_texts_a_goal_names_itself() -> No
     assert np.array_equal(negatives.mask, np.array(expected, dtype=bool))
 
 
+def test_auto_takes_texts_alone_where_every_goal_has_some_and_the_family_elsewhere() -> None:
+    named = tuple(Goal(goal.id, goal.text, negatives=("a room",)) for goal in GOALS)
+    for goals, settings, same_as in (
+        (GOALS, NegativeSettings(), NegativeSettings(kind="family")),
+        (named[:2] + GOALS[2:], NegativeSettings(), NegativeSettings(kind="family")),
+        (named, NegativeSettings(), NegativeSettings(kind="explicit")),
+        (GOALS, NegativeSettings(explicit=("x",)), NegativeSettings(kind="explicit", explicit=("x",))),
+    ):
+        assert choose_negatives(settings, goals).digest == choose_negatives(same_as, goals).digest
+
+
 def many_goals(number: int) -> tuple[Goal, ...]:
     return tuple(
         Goal(f"g{index}", f"text {index}", group=f"pair{index // 2}" if index < 10 else None) for index in range(number)
@@ -129,12 +140,11 @@ def test_more_samples_than_goals_are_refused() -> None:
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"kind": "none"}, "must be one of family, all, sampled, explicit, got 'none'"),
+        ({"kind": "none"}, "must be one of auto, family, all, sampled, explicit, got 'none'"),
         ({"kind": "sampled"}, "k of at least 1, got None"),
         ({"kind": "sampled", "k": 0}, "k of at least 1, got 0"),
-        ({"k": 4}, "k must be left out for negatives of kind 'family', got 4"),
+        ({"k": 4}, "k must be left out for negatives of kind 'auto', got 4"),
         ({"seed": -1}, "seed of the negatives must be 0 or more, got -1"),
-        ({"kind": "explicit"}, "at least one text, got none"),
         ({"explicit": "nothing"}, "must be a list of texts, got the text 'nothing'"),
         ({"explicit": (" ",)}, "must be a text that is not empty, got ' '"),
         ({"explicit": ("x", "x")}, "must occur once, got 'x'"),
