@@ -4,12 +4,13 @@ Every subcommand imports only what it runs. Errors in what the user gave end wit
 """
 
 import argparse
+import contextlib
 import logging
 import os
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 FORMATS = ("parquet", "webdataset")
@@ -37,22 +38,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not hasattr(options, "takes_beam_options") and beam_options:
         print(f"vlm-rewards {options.command}: error: this command takes no options after '--'", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends like Ctrl-C
-    try:
-        options.run(options)
-    except BrokenPipeError:  # whoever read our lines has seen enough; the work is done
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        _stop_at_once(
-            f"vlm-rewards {options.command}: interrupted; what is finished is kept: run the same command again to go on"
-        )
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
-        if os.environ.get("VLM_REWARDS_TRACEBACK"):
-            raise
-        message = "\n".join([str(error), *getattr(error, "__notes__", [])])
-        print(f"vlm-rewards {options.command}: error: {message}", file=sys.stderr)
-        return 2
+    with _ending_at_once_on_signals(options.command):
+        try:
+            options.run(options)
+        except BrokenPipeError:  # whoever read our lines has seen enough; the work is done
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except (ValueError, OSError, RuntimeError, ImportError) as error:
+            if os.environ.get("VLM_REWARDS_TRACEBACK"):
+                raise
+            message = "\n".join([str(error), *getattr(error, "__notes__", [])])
+            print(f"vlm-rewards {options.command}: error: {message}", file=sys.stderr)
+            return 2
     return 0
+
+
+@contextlib.contextmanager
+def _ending_at_once_on_signals(command: str) -> Iterator[None]:
+    """Ends the process on Ctrl-C and SIGTERM without waiting for units that are half done; worker processes end with it.
+
+    Not by KeyboardInterrupt: a runner takes an exception that is raised in the middle of its work for an error of that work.
+    """
+
+    def stop(number: int, frame: object) -> None:
+        message = f"vlm-rewards {command}: interrupted; what is finished is kept: run the same command again to go on\n"
+        os.write(2, message.encode())
+        os._exit(INTERRUPTED)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _split_beam_options(argv: list[str]) -> tuple[list[str], list[str]]:
@@ -60,12 +77,6 @@ def _split_beam_options(argv: list[str]) -> tuple[list[str], list[str]]:
         cut = argv.index("--")
         return argv[:cut], argv[cut + 1 :]
     return argv, []
-
-
-def _stop_at_once(message: str) -> None:
-    """Ends this process without waiting for units that are half done; worker processes end with it."""
-    print(message, file=sys.stderr, flush=True)
-    os._exit(INTERRUPTED)
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
