@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from corpora import save_vit_b32, write_distinct_frames
-from report_result import machine, parse_output, write_result
+from report_result import machine, parse_arguments, write_result
 
 from labelers.labeler import LabelerSettings
 from labelers.negatives import NegativeSettings
@@ -30,7 +30,7 @@ def seconds_to_label(corpus: Path, output: Path, settings: LabelerSettings) -> f
 
 def main() -> None:
     """Measures both encoders and prints the ratios."""
-    output = parse_output(__doc__)
+    output = parse_arguments(__doc__).output
     bank = tuple(goal_bank())
     results = {}
     with tempfile.TemporaryDirectory() as name:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from corpora import save_vit_b32
-from report_result import machine, parse_output, write_result
+from report_result import machine, parse_arguments, write_result
 
 from labelers.encoders import DualEncoder
 
@@ -21,7 +21,7 @@ SECONDS = 5.0
 
 def main() -> None:
     """Measures every combination and prints frames a second."""
-    output = parse_output(__doc__)
+    output = parse_arguments(__doc__).output
     if not torch.cuda.is_available():
         raise SystemExit(
             "benchmarks/gpu.py must run on a machine with a CUDA device, got none; run benchmarks/throughput.py"

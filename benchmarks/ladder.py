@@ -1,21 +1,24 @@
-"""Mean average precision of every reference model on one corpus of mixed policies, on levels no model was trained on.
+"""Mean average precision of every reference model on corpora of mixed policies, on levels no model was trained on.
 
-    python benchmarks/ladder.py [--output FOLDER]
+    python benchmarks/ladder.py [--output FOLDER] [--cards]
 
-Records with `vlm-rewards record`, labels with `vlm-rewards label` as it is by default, measures with `vlm-rewards evaluate`.
+Records with `vlm-rewards record`, labels with `vlm-rewards label` as it is by default, measures with `vlm-rewards evaluate`: frames
+of 56x56 pixels, and of 224x224, which the models' image processor resizes. --cards writes the figures into the models' cards.
 """
 
 import json
 import tempfile
 from pathlib import Path
 
-from report_result import machine, parse_output, write_result
+from report_result import machine, parse_arguments, write_result
 
-from labelers.encoders import reference_models
+from labelers.encoders import REFERENCE_FOLDER, reference_models
+from labelers.model_card import write_card
 from vlm_rewards import main as vlm_rewards
 
 LEVELS = ("BabyAI-GoToObj-v0", "BabyAI-GoToLocal-v0", "BabyAI-PickupDist-v0", "BabyAI-PutNextLocal-v0")
-RECORD = ["record", "--policy", "bot:0.2,noisy-bot:0.5,random:0.3", "--episodes", "1200", "--episodes-per-shard", "100"]
+MIX = ("--policy", "bot:0.2,noisy-bot:0.5,random:0.3", "--seed", "0", "--episodes-per-shard", "100")
+CORPORA = {"56x56": ("--episodes", "1200", "--tile-size", "8"), "224x224": ("--episodes", "400", "--tile-size", "32")}
 
 
 def run(arguments: list[str]) -> None:
@@ -24,34 +27,64 @@ def run(arguments: list[str]) -> None:
         raise SystemExit(f"the command must succeed: vlm-rewards {' '.join(arguments)}")
 
 
-def main() -> None:
-    """Measures every model and prints a table."""
-    output = parse_output(__doc__)
-    models = {}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        corpus = str(folder / "corpus")
-        levels = [argument for level in LEVELS for argument in ("--env", level)]
-        run([*RECORD, *levels, "--seed", "0", "--output", corpus])
-        for model in reference_models():
-            labels, report = str(folder / f"labels-{model}"), folder / f"report-{model}"
-            run(["label", "--input", corpus, "--goals", f"{corpus}/goals.jsonl", "--model", model, "--output", labels])
-            run(["evaluate", "--input", corpus, "--labels", labels, "--output", str(report)])
-            quality = json.loads((report / "quality.json").read_text())
-            models[model] = {
-                "frames": quality["counts"]["frames"],
-                "mean_average_precision": {
-                    family: figures["mean_average_precision"] for family, figures in quality["families"].items()
-                },
-                "goals_with_positives": {
-                    family: figures["num_goals_with_positives"] for family, figures in quality["families"].items()
-                },
-                "at_threshold": {
-                    family: figures["pooled"]["at_threshold"] for family, figures in quality["families"].items()
-                },
+def measure(model: str, corpus: Path, folder: Path) -> dict:
+    """Labels the corpus with the model and evaluates the labels."""
+    labels, report = str(folder / "labels"), folder / "report"
+    goals = str(corpus / "goals.jsonl")
+    run(["label", "--input", str(corpus), "--goals", goals, "--model", model, "--output", labels])
+    run(["evaluate", "--input", str(corpus), "--labels", labels, "--output", str(report)])
+    quality = json.loads((report / "quality.json").read_text())
+    return {
+        "frames": quality["counts"]["frames"],
+        "episodes": quality["counts"]["episodes"],
+        "families": {
+            family: {
+                "mean_average_precision": figures["mean_average_precision"],
+                "goals_with_positives": figures["num_goals_with_positives"],
+                **figures["pooled"]["at_threshold"],
             }
+            for family, figures in quality["families"].items()
+        },
+    }
+
+
+def add_to_card(model: str, results: dict[str, dict]) -> None:
+    """Writes a model's figures into its card."""
+    folder = REFERENCE_FOLDER / model
+    card = json.loads((folder / "card.json").read_text())
+    for title, result in results.items():
+        row = f"{result['episodes']:,} episodes, {title}, softmax with the neutral caption"
+        card["figures"][row] = {
+            family: round(figures["mean_average_precision"], 4) for family, figures in result["families"].items()
+        }
+    parts = [
+        f"{family} {figures['precision']:.3f} and {figures['recall']:.3f}"
+        for family, figures in results["56x56"]["families"].items()
+    ]
+    card["notes"] = [
+        f"Episodes: {', '.join(LEVELS)}; policies {MIX[1]};",
+        f"{results['56x56']['frames']:,} frames of 56x56 pixels; measured by `benchmarks/ladder.py`. At threshold 0.5, precision and",
+        f"recall are {', '.join(parts)}.",
+    ]
+    write_card(folder, card)
+
+
+def main() -> None:
+    """Measures every model on every corpus."""
+    arguments = parse_arguments(__doc__, cards="write the figures into the models' cards")
+    results: dict[str, dict[str, dict]] = {model: {} for model in reference_models()}
+    with tempfile.TemporaryDirectory() as name:
+        for title, options in CORPORA.items():
+            corpus = Path(name) / title
+            levels = [argument for level in LEVELS for argument in ("--env", level)]
+            run(["record", *levels, *MIX, *options, "--output", str(corpus)])
+            for model, result in results.items():
+                result[title] = measure(model, corpus, Path(name) / f"{model}-{title}")
+    if arguments.cards:
+        for model, result in results.items():
+            add_to_card(model, result)
     write_result(
-        output, "ladder", {"machine": machine(), "record": [*RECORD, *levels, "--seed", "0"], "models": models}
+        arguments.output, "ladder", {"machine": machine(), "levels": LEVELS, "policies": MIX[1], "models": results}
     )
 
 

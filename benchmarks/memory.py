@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from corpora import write_distinct_frames
-from report_result import machine, parse_output, write_result
+from report_result import machine, parse_arguments, write_result
 
 from schemas.babyai import goal_bank
 from schemas.goals import write_goals
@@ -29,7 +29,7 @@ def peak_mib(arguments: list[str]) -> float:
 
 def main() -> None:
     """Measures both sizes and prints the ratio."""
-    output = parse_output(__doc__)
+    output = parse_arguments(__doc__).output
     command = str(Path(sys.executable).with_name("vlm-rewards"))
     peaks = {}
     with tempfile.TemporaryDirectory() as name:

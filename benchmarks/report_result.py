@@ -12,13 +12,15 @@ import transformers
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
-def parse_output(description: str | None) -> Path:
-    """The folder for results, from the command line."""
+def parse_arguments(description: str | None, **flags: str) -> argparse.Namespace:
+    """The command line of a benchmark: --output, and flags with their help."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--output", type=Path, default=RESULTS, help="folder for the results as JSON (default: benchmarks/results)"
     )
-    return parser.parse_args().output
+    for flag, text in flags.items():
+        parser.add_argument(f"--{flag}", action="store_true", help=text)
+    return parser.parse_args()
 
 
 def machine() -> dict[str, object]:

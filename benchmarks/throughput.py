@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from corpora import save_vit_b32, write_distinct_frames
-from report_result import machine, parse_output, write_result
+from report_result import machine, parse_arguments, write_result
 
 from labelers.labeler import LabelerSettings
 from pipelines.encode import shared_labeler
@@ -22,7 +22,7 @@ ROUNDS = 5
 
 def main() -> None:
     """Measures both encoders and prints frames a second."""
-    output = parse_output(__doc__)
+    output = parse_arguments(__doc__).output
     results = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
