@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import logging
 import os
+import shlex
 import signal
 import sys
 import warnings
@@ -334,8 +335,9 @@ def _say(*lines: str) -> None:
         print(line, flush=True)
 
 
-def _next(command: str) -> None:
-    _say(f"  next: {command}")
+def _next(options: argparse.Namespace, *command: object) -> None:
+    if not getattr(options, "in_demo", False):  # the demo's own next step follows
+        _say(f"  next: {shlex.join(['vlm-rewards', *(str(word) for word in command)])}")
 
 
 def _record(options: argparse.Namespace) -> None:
@@ -358,7 +360,7 @@ def _record(options: argparse.Namespace) -> None:
         f"{_skipped(summary)}",
         f"  goals that the ground truth covers: {options.output / 'goals.jsonl'}",
     )
-    _next(f"vlm-rewards label --input {options.output} --goals {options.output / 'goals.jsonl'} --output labels/")
+    _next(options, "label", "--input", options.output, "--goals", options.output / "goals.jsonl", "--output", "labels/")
 
 
 def _skipped(summary: object) -> str:
@@ -371,6 +373,7 @@ def _skipped(summary: object) -> str:
 def _label(options: argparse.Namespace) -> None:
     from labelers.labeler import LabelerSettings
     from labelers.negatives import NegativeSettings
+    from pipelines.corpora import corpus_features, plan_units
     from pipelines.driver import available_cores
     from pipelines.label import estimate, label, plan_label
     from schemas.goals import read_goals, select_goals
@@ -414,7 +417,7 @@ def _label(options: argparse.Namespace) -> None:
             f"{guess.done_units} units are done before",
             f"  measured: {guess.frames_per_s:,.0f} frames/s and worker; time: {seconds}; nothing was written",
         )
-        return
+        return None
     summary = label(
         **common,
         max_failure_share=options.max_failure_share,
@@ -425,16 +428,28 @@ def _label(options: argparse.Namespace) -> None:
     _say(
         f"labelled {manifest['rows']:,} frames for {len(goals)} goals, in {options.output / 'parts'}{_skipped(summary)}"
     )
-    if manifest["failed_frames"] or manifest["failures"]:
+    _say_failures(manifest, options.output)
+    if options.input is None:
+        return _next(options, "hindsight", "--input", "CORPUS", "--labels", options.output, "--output", "relabelled/")
+    if corpus_features(plan_units(options.input)).has_achieved_goals:
+        _next(options, "evaluate", "--input", options.input, "--labels", options.output, "--output", "report/")
+    return _next(options, "hindsight", "--input", options.input, "--labels", options.output, "--output", "relabelled/")
+
+
+def _say_failures(manifest: dict, output: Path) -> None:
+    if manifest["failures"]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in manifest["failures"].items())
-        _say(f"  {manifest['failed_frames']} frames could not be read ({reasons}): see {options.output / 'failures'}")
-    if options.input is not None:
-        _next(f"vlm-rewards evaluate --input {options.input} --labels {options.output} --output report/")
-        _next(f"vlm-rewards hindsight --input {options.input} --labels {options.output} --output relabelled/")
+        lost = (
+            f"{manifest['failed_frames']} frames at least"
+            if manifest["failed_frames"]
+            else "an unknown number of frames"
+        )
+        _say(f"  left out: {reasons} ({lost}): see {output / 'failures'}")
 
 
 def _hindsight(options: argparse.Namespace) -> None:
     from labelers.hindsight import HindsightSettings
+    from pipelines.corpora import corpus_features, plan_units
     from pipelines.hindsight import hindsight
 
     try:
@@ -467,7 +482,12 @@ def _hindsight(options: argparse.Namespace) -> None:
         f"  how often each goal was achieved and used: {options.output / 'goal_statistics.json'}, "
         f"{options.output / 'goal_usage.json'}",
     )
-    _next(f"python -c \"from offline_rl.transitions import read_relabelled as r; print(next(r('{options.output}')))\"")
+    if summary.run.manifest["failures"]:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in summary.run.manifest["failures"].items())
+        _say(f"  left out: {reasons}: see {options.output / 'failures'}")
+    if corpus_features(plan_units(options.input)).has_achieved_goals:
+        _next(options, "evaluate", "--input", options.input, "--labels", options.labels, "--output", "report/")
+    _say(f"  read it: from offline_rl.transitions import read_relabelled; read_relabelled({str(options.output)!r})")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -475,6 +495,13 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     quality = evaluate(options.input, options.labels, options.output, beam_options=options.beam_options)
     _say(*_figures(quality), f"  report: {options.output / 'report.html'} (open it in a browser)")
+    _next(options, "hindsight", "--input", options.input, "--labels", options.labels, "--output", "relabelled/")
+
+
+def _average_title(quality: dict) -> str:
+    return "  mean average precision" + (
+        " (a lower bound: scores over the threshold only):" if quality["sparse"] else ":"
+    )
 
 
 def _figures(quality: dict) -> list[str]:
@@ -512,11 +539,19 @@ def _pretrain(options: argparse.Namespace) -> None:
 
     card = pretrain(settings, options.output, seed=options.seed, progress=show)
     _say(f"trained {card['name']} in {card['seconds']:,} s: {options.output}")
-    _next(f"vlm-rewards label --model {options.output} --input corpus/ --goals corpus/goals.jsonl --output labels/")
+    label = ["label", "--model", options.output, "--input", "corpus/", "--goals", "corpus/goals.jsonl"]
+    _next(options, *label, "--output", "labels/")
 
 
 def _demo(options: argparse.Namespace) -> None:
     corpus, labels = options.output / "corpus", options.output / "labels"
+    entries = {path.name for path in options.output.iterdir()} if options.output.is_dir() else set()
+    strange = entries - {"corpus", "labels", "relabelled", "report"}
+    if strange or options.output.is_file():
+        found = f"{options.output} with {min(strange)!r}" if strange else f"the file {options.output}"
+        raise ValueError(
+            f"the output must be an empty folder or one of an earlier demo, got {found}; give another folder"
+        )
     levels = ("BabyAI-GoToLocal-v0", "BabyAI-PickupDist-v0", "BabyAI-PutNextLocal-v0")
     record = ["record", "--policy", "bot:0.2,noisy-bot:0.5,random:0.3", "--episodes", str(options.episodes)]
     for level in levels:
@@ -529,9 +564,9 @@ def _demo(options: argparse.Namespace) -> None:
     )
     for step in steps:
         arguments = [str(argument) for argument in step]
-        _say("", f"$ vlm-rewards {' '.join(arguments)}")
+        _say("", f"$ vlm-rewards {shlex.join(arguments)}")
         parsed = build_parser().parse_args(arguments)
-        parsed.beam_options = []
+        parsed.beam_options, parsed.in_demo = [], True
         parsed.run(parsed)
 
 

@@ -63,8 +63,8 @@ def add_to_card(model: str, results: dict[str, dict]) -> None:
     ]
     card["notes"] = [
         f"Episodes: {', '.join(LEVELS)}; policies {MIX[1]};",
-        f"{results['56x56']['frames']:,} frames of 56x56 pixels; measured by `benchmarks/ladder.py`. At threshold 0.5, precision and",
-        f"recall are {', '.join(parts)}.",
+        f"{results['56x56']['frames']:,} frames of 56x56 pixels; measured by `benchmarks/ladder.py`. At threshold 0.5, precision",
+        f"and recall are {', '.join(parts)}.",
     ]
     write_card(folder, card)
 

@@ -135,8 +135,8 @@ SIZES = {
         text_width=64,
         text_layers=2,
         text_heads=4,
-        embedding=64,
-        steps=1500,
+        embedding=24,
+        steps=3000,
         learning_rate=2e-3,
     ),
     "m": PretrainSettings(
@@ -179,7 +179,7 @@ def pretrain(
 
     Args:
         settings: the recipe, for example `SIZES["s"]`.
-        output: folder to write; made if missing.
+        output: folder to write, missing or empty.
         seed: of weights, scenes and captions.
         precision: "bfloat16" (mixed, several times as fast where the processor computes in it), "float32", or "auto".
         max_minutes: stop after that time and finish as if the steps were over; such a run cannot be repeated exactly.
@@ -189,9 +189,13 @@ def pretrain(
         The card: how the model was made. It is also written to the folder, as card.json and README.md.
 
     Raises:
-        ValueError: an unknown precision, or bfloat16 on a processor without it.
+        ValueError: an unknown precision, bfloat16 on a processor without it, or an output that is not an empty folder.
         ImportError: MiniGrid is not installed.
     """
+    output = Path(output)
+    if output.exists() and not (output.is_dir() and next(output.iterdir(), None) is None):
+        found = "one that holds files" if output.is_dir() else "a file"
+        raise ValueError(f"the output folder must be empty, got {found}, {output}; give another folder")
     precision = resolve_precision(precision, "cpu")
     start = time.monotonic()
     torch.manual_seed(seed)
@@ -267,7 +271,6 @@ def pretrain(
             )
             sums.clear()
 
-    output = Path(output)
     save_model(model.eval(), tokenizer, output)
     card = {
         "name": f"reference-{settings.size}",

@@ -3,6 +3,7 @@
 Shape letters: P templates, M texts, D size of an embedding.
 """
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,13 +12,14 @@ DEFAULT_TEMPLATES = ("{goal}",)
 """The goal's text alone."""
 
 PLACEHOLDER = "{goal}"
+_FIELD = re.compile(r"\{[^{}]*\}")
 
 
 def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
-    """The templates as a tuple, after checking that each holds `{goal}` once and that none occurs twice.
+    """The templates as a tuple, after checking that each holds `{goal}` once, no other field in braces, and that none occurs twice.
 
     Raises:
-        ValueError: No template, one without or with several `{goal}`, or a duplicate.
+        ValueError: No template, one without or with several `{goal}`, one with another field in braces, or a duplicate.
     """
     if isinstance(templates, str):
         raise ValueError(f"templates must be a list of texts, got the text {templates!r}; put it into a list")
@@ -28,6 +30,12 @@ def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
         if not isinstance(template, str) or template.count(PLACEHOLDER) != 1:
             raise ValueError(
                 f"a template must hold {PLACEHOLDER} exactly once, got {template!r}; write it where the goal goes"
+            )
+        others = [field for field in _FIELD.findall(template) if field != PLACEHOLDER]
+        if others:
+            raise ValueError(
+                f"{PLACEHOLDER} must be the only field in braces of a template, got {others[0]} in {template!r}, which nothing "
+                f"fills in; remove it"
             )
         if checked.count(template) > 1:
             raise ValueError(f"every template must occur once, got {template!r} several times; remove the others")

@@ -126,6 +126,24 @@ def read_features(unit: Unit) -> CorpusFeatures:
     return _format_of(Path(unit.shard)).read_features(unit)
 
 
+def corpus_features(units: Sequence[Unit]) -> CorpusFeatures:
+    """What a corpus holds, by its first readable shard; the run records what is wrong with the others.
+
+    Raises:
+        ValueError: No shard can be read; the message says what is wrong with the first.
+    """
+    first: ValueError | None = None
+    for unit in units:
+        try:
+            return read_features(unit)
+        except ValueError as error:
+            first = first or error
+    raise ValueError(
+        f"a corpus must have a readable shard, got {len(units)} that are not, the first being {units[0].shard} ({first}); "
+        f"copy or record it again"
+    ) from first
+
+
 def write_episodes(path: str | Path, features: CorpusFeatures, episodes: Iterable[Episode], format_name: str) -> None:
     """Writes one shard; the same episodes give the same bytes. After an error no file is left.
 

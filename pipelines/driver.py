@@ -8,6 +8,8 @@ depends on what a runner does with outputs, metrics or states (one of them drops
 
 import contextlib
 import dataclasses
+import difflib
+import io
 import os
 from collections.abc import Iterable, Sequence
 from typing import Protocol
@@ -57,10 +59,7 @@ class _RunUnit(beam.DoFn):
         except Exception as error:
             # Recorded and raised by the driver, in plain words: every runner wraps, prints and repeats errors in its own way.
             error.add_note(f"in unit {unit_to_do.name!r} of {unit_to_do.shard or 'the plan'}")
-            try:
-                self._output.record_error(unit_to_do, error)
-            except OSError:
-                raise error from None
+            self._output.record_error(unit_to_do, error)
         else:
             yield unit_to_do.name
 
@@ -104,6 +103,34 @@ def beam_arguments(options: Sequence[str], workers: int | None = None, *, in_pro
     return arguments
 
 
+def beam_options_of(
+    options: Sequence[str], workers: int | None = None, *, in_processes: bool = False
+) -> PipelineOptions:
+    """Beam's options from the command line, see `beam_arguments`; a misspelt one is refused, which Beam would ignore.
+
+    Raises:
+        ValueError: A value is not among its choices, or a name is nearly that of an option.
+    """
+    arguments = beam_arguments(options, workers, in_processes=in_processes)
+    known = PipelineOptions([]).get_all_options()
+    for option in options:
+        name = option.removeprefix("--").split("=", 1)[0]
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+        if option.startswith("--") and name not in known and close:
+            raise ValueError(f"an option for Beam must be one that it knows, got --{name}; did you mean --{close[0]}?")
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            parsed = PipelineOptions(arguments)
+            parsed.get_all_options()
+    except SystemExit as error:  # Beam's parser prints its whole usage and exits
+        reason = complaint.getvalue().strip().splitlines()[-1:]
+        raise ValueError(
+            f"options for Beam must be valid, got {' '.join(options)} ({' '.join(reason)}); mend them"
+        ) from error
+    return parsed
+
+
 def available_cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0))
@@ -120,8 +147,9 @@ def run_units(
     in_processes: bool = False,
     max_failure_share: float = 0.0,
     title: str,
-    row_name: str,
-    num_rows: int | None,
+    counted: str = "rows",
+    counted_name: str,
+    total: int | None,
     manifest_extra: dict | None = None,
 ) -> RunSummary:
     """Does what is missing of the work, then writes the manifest.
@@ -136,8 +164,9 @@ def run_units(
         in_processes: See `beam_arguments`; for work that is plain Python.
         max_failure_share: Highest share of frames, and of units, that may fail.
         title: Name of the work in the progress display.
-        row_name: What a row is, in the plural.
-        num_rows: Rows expected in all, if known.
+        counted: What progress counts: "rows" or "episodes".
+        counted_name: What that is, in the plural.
+        total: How many are expected in all, if known.
         manifest_extra: More entries for the manifest.
 
     Returns:
@@ -156,14 +185,13 @@ def run_units(
         missing = [unit for unit in units if not all(folder.is_done(unit) for folder in folders)]
         if missing:
             for folder in folders:
-                (folder.path / "manifest.json").unlink(missing_ok=True)
+                if not all(folder.is_done(unit) for unit in missing):
+                    (folder.path / "manifest.json").unlink(missing_ok=True)
             done: dict[str, int] = {}
             for unit in missing:  # a marker that no longer holds must not count as progress
                 output.marker_path(unit).unlink(missing_ok=True)
-            with Progress(title, lambda: output.rows_so_far(done), num_rows, row_name):
-                pipeline = beam.Pipeline(
-                    options=PipelineOptions(beam_arguments(beam_options, workers, in_processes=in_processes))
-                )
+            with Progress(title, lambda: output.count_so_far(done, counted), total, counted_name):
+                pipeline = beam.Pipeline(options=beam_options_of(beam_options, workers, in_processes=in_processes))
                 _ = (
                     pipeline
                     | "Units" >> beam.Create([unit.to_json() for unit in missing])

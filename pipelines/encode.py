@@ -247,7 +247,7 @@ def _embed_chunk(shared: SharedLabeler, chunk: _Chunk, shard: str, part: PartWri
                     reason="undecodable image",
                     detail=source.error,
                 ),
-                num_frames=1,
+                num_rows=1,
             )
         else:
             frame.embedding = source.embedding

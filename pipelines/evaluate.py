@@ -17,11 +17,10 @@ from typing import NamedTuple
 
 import apache_beam as beam
 import numpy as np
-from apache_beam.options.pipeline_options import PipelineOptions
 
 from labelers.quality import ScoreHistogram, merge_histograms, quality_table, score_histogram
 from pipelines.corpora import read_episodes
-from pipelines.driver import beam_arguments
+from pipelines.driver import beam_options_of
 from pipelines.label_parts import Labels, open_labels, read_labels
 from pipelines.outputs import write_atomically
 from pipelines.report import write_report
@@ -272,7 +271,7 @@ def evaluate(corpus: str | Path, labels: str | Path, output: str | Path, *, beam
         )
     output.mkdir(parents=True, exist_ok=True)
     outcome_path = output / _OUTCOME
-    pipeline = beam.Pipeline(options=PipelineOptions(beam_arguments(beam_options)))
+    pipeline = beam.Pipeline(options=beam_options_of(beam_options))
     _ = (
         pipeline
         | "Units" >> beam.Create([unit.to_json() for unit in units])

@@ -9,10 +9,9 @@ from collections.abc import Iterable, Sequence
 
 import apache_beam as beam
 import numpy as np
-from apache_beam.options.pipeline_options import PipelineOptions
 
 from labelers.hindsight import achievements
-from pipelines.driver import beam_arguments
+from pipelines.driver import beam_options_of
 from pipelines.label_parts import EpisodeLabels, Labels, read_labels
 from pipelines.outputs import OutputFolder, write_atomically
 from schemas.goals import Goal
@@ -117,7 +116,7 @@ def goal_statistics(
     """
     path = output.path / STATISTICS_NAME
     if not path.is_file():
-        pipeline = beam.Pipeline(options=PipelineOptions(beam_arguments(beam_options, workers)))
+        pipeline = beam.Pipeline(options=beam_options_of(beam_options, workers))
         _ = (
             pipeline
             | "Units" >> beam.Create([unit.to_json() for unit in units])

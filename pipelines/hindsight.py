@@ -25,7 +25,7 @@ from labelers.hindsight import (
     original_goals,
     quotas,
 )
-from pipelines.corpora import read_episodes, read_features
+from pipelines.corpora import corpus_features, read_episodes
 from pipelines.driver import RunSummary, run_units
 from pipelines.goal_statistics import goal_statistics
 from pipelines.label_parts import EpisodeLabels, Labels, open_labels, read_labels
@@ -150,7 +150,7 @@ class RelabelUnit:
             for episode, labels in _timed(pairs, part):
                 failure = episode if isinstance(episode, Failure) else self._refusal(episode, labels, shard)
                 if failure is not None:
-                    part.fail(failure, num_frames=1)  # a row of this output is an episode: so are its losses
+                    part.fail(failure, num_rows=1)  # a row of this output is an episode: so are its losses
                     continue
                 assert isinstance(episode, Episode)
                 assert labels is not None
@@ -294,26 +294,12 @@ def hindsight(
         workers=workers,
         max_failure_share=max_failure_share,
         title="hindsight",
-        row_name="episodes",
-        num_rows=num_episodes,
+        counted_name="episodes",
+        total=num_episodes,
     )
     usage = goal_usage(folder, units)
     write_atomically(folder.path / USAGE_NAME, json.dumps(usage, indent=1, sort_keys=True) + "\n")
     return HindsightSummary(run=summary, usage=usage)
-
-
-def corpus_features(units: Sequence[Unit]) -> CorpusFeatures:
-    """What the corpus holds, by its first readable shard.
-
-    Raises:
-        ValueError: No shard can be read.
-    """
-    for unit in units:
-        with contextlib.suppress(ValueError):  # an unreadable shard: the run records it
-            return read_features(unit)
-    raise ValueError(
-        f"a corpus must have a readable shard, got {len(units)} that are not, the first being {units[0].shard}; record it again"
-    )
 
 
 def goal_usage(folder: OutputFolder, units: Sequence[Unit]) -> dict:

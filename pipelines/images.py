@@ -68,7 +68,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     if width * height > max_pixels:
         raise ValueError(
             f"a picture must have at most {max_pixels} pixels, got {width} x {height}, a picture too large to be one; "
-            "re-record it or raise max_pixels"
+            "scale it down or leave it out"
         )
     try:
         picture.load()

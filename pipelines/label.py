@@ -11,13 +11,13 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from labelers.labeler import LabelerSettings
-from pipelines.corpora import MAX_UNIT_BYTES, plan_units, read_episode_ids, read_episodes, read_features
+from pipelines.corpora import MAX_UNIT_BYTES, corpus_features, plan_units, read_episode_ids, read_episodes
 from pipelines.driver import RunSummary, run_units
 from pipelines.encode import EmbeddingCache, Rows, SharedLabeler, encode_unit, read_ahead, shared_labeler
 from pipelines.label_writer import RowGroupWriter, key_columns, score_columns, vector_column
@@ -36,12 +36,18 @@ class LabelUnit:
         metadata: What the labels say of themselves.
         camera: Whose frames are labelled.
         embeddings: Folder of kept embeddings: read where the unit is done there, else filled.
+        without_frames: There is no corpus to read: the embeddings are all there is, units that failed included.
     """
 
     labeler: LabelerSettings
     metadata: LabelMetadata
     camera: str
     embeddings: OutputFolder | None = None
+    without_frames: bool = False
+
+    def is_kept(self, unit: Unit) -> bool:
+        """Whether the unit is labelled from its kept embeddings."""
+        return self.embeddings is not None and (self.without_frames or self.embeddings.is_done(unit))
 
     def __call__(self, unit: Unit, part: PartWriter) -> None:
         """Writes the unit's labels and, if asked for, its embeddings."""
@@ -51,7 +57,7 @@ class LabelUnit:
         with contextlib.closing(writer):
             if self.embeddings is None:
                 self._label(shared, self._encode(shared, unit, part), writer, part)
-            elif self.embeddings.is_done(unit):
+            elif self.is_kept(unit):
                 self._label(shared, read_embeddings(self.embeddings, unit, part), writer, part)
             else:
                 with self.embeddings.writing(unit) as kept:
@@ -89,7 +95,7 @@ def _keep(rows: Iterable[Rows], writer: RowGroupWriter, part: PartWriter) -> Ite
         yield group
 
 
-def read_embeddings(folder: OutputFolder, unit: Unit, part: PartWriter) -> Iterator[Rows]:
+def read_embeddings(folder: OutputFolder, unit: Unit, part: PartWriter) -> Generator[Rows, None, None]:
     """The unit's kept embeddings in order; its failures and counts are taken over into `part`."""
     marker = folder.read_marker(unit)
     assert marker is not None, unit.name
@@ -149,7 +155,7 @@ def label(
         embeddings=embeddings,
         max_unit_bytes=max_unit_bytes,
     )
-    kept = [plan.work.embeddings] if plan.work.embeddings is not None else []
+    kept = [plan.work.embeddings] if plan.work.embeddings is not None and source is not None else []
     if source is not None and not all(plan.output.is_done(unit) for unit in plan.units):
         check_episode_ids(plan.units)
     return run_units(
@@ -161,8 +167,8 @@ def label(
         workers=workers,
         max_failure_share=max_failure_share,
         title="label",
-        row_name="frames",
-        num_rows=plan.num_frames,
+        counted_name="frames",
+        total=plan.num_frames,
     )
 
 
@@ -231,23 +237,25 @@ def plan_label(
         fingerprint=label_fingerprint,
         sparse=sparse,
     )
-    return LabelPlan(
-        units=tuple(units),
-        work=LabelUnit(labeler=labeler, metadata=metadata, camera=str(camera), embeddings=kept),
-        output=OutputFolder(
-            output,
-            kind="labels",
-            fingerprint=label_fingerprint,
-            settings={
-                "model": labeler.model,
-                "camera": camera,
-                "num_goals": len(built.goals),
-                "threshold": built.threshold,
-                "max_unit_bytes": max_unit_bytes,
-            },
-            extension="parquet",
-        ),
+    folder = OutputFolder(
+        output,
+        kind="labels",
+        fingerprint=label_fingerprint,
+        settings={
+            "model": labeler.model,
+            "camera": camera,
+            "num_goals": len(built.goals),
+            "threshold": built.threshold,
+            "max_unit_bytes": max_unit_bytes,
+        },
+        extension="parquet",
     )
+    for claimed in [folder] if kept is None else [folder, kept]:
+        claimed.check_ours()
+    work = LabelUnit(
+        labeler=labeler, metadata=metadata, camera=str(camera), embeddings=kept, without_frames=source is None
+    )
+    return LabelPlan(units=tuple(units), work=work, output=folder)
 
 
 def choose_camera(units: Sequence[Unit], camera: str | None) -> str:
@@ -256,17 +264,7 @@ def choose_camera(units: Sequence[Unit], camera: str | None) -> str:
     Raises:
         ValueError: The corpus does not have it, or has several and none was asked for.
     """
-    cameras: tuple[str, ...] = ()
-    for unit in units:
-        try:
-            cameras = read_features(unit).cameras
-        except ValueError:  # an unreadable shard: the run records it; the next one tells the cameras
-            continue
-        break
-    if not cameras:
-        raise ValueError(
-            f"a corpus must have a readable shard, got {len(units)} that are not, the first being {units[0].shard}"
-        )
+    cameras = corpus_features(units).cameras
     if camera is None and len(cameras) > 1:
         raise ValueError(
             f"a camera must be chosen where there are several, got {', '.join(cameras)}; give --camera NAME"
@@ -341,10 +339,14 @@ def _measure(work: LabelUnit, unit: Unit, budget_s: float) -> float:
     labeler = shared_labeler(work.labeler).labeler
     fresh = SharedLabeler(labeler, EmbeddingCache(labeler.dim))
     scratch = PartWriter(Path("unused"), Path("unused"))
+    if work.is_kept(unit):
+        assert work.embeddings is not None
+        groups = read_embeddings(work.embeddings, unit, scratch)
+    else:
+        groups = encode_unit(fresh, read_episodes(unit, cameras=[work.camera]), unit.shard, work.camera, scratch)
     frames = 0
     started = time.perf_counter()
-    episodes = read_episodes(unit, cameras=[work.camera])
-    with contextlib.closing(encode_unit(fresh, episodes, unit.shard, work.camera, scratch)) as groups:
+    with contextlib.closing(groups):
         for rows in groups:
             labeler.score(rows.embeddings)
             frames += len(rows.episode_ids)

@@ -51,10 +51,15 @@ class PartWriter:
         self._heartbeat = heartbeat
         self._last_beat = time.monotonic()
 
-    def fail(self, failure: Failure, num_frames: int = 0) -> None:
-        """Records something that could not be read and the number of frames lost with it, as far as known."""
+    def fail(self, failure: Failure, num_rows: int | None = None) -> None:
+        """Records something that could not be read.
+
+        Args:
+            failure: What and why.
+            num_rows: Rows lost with it; by default its frames, as far as they are known.
+        """
         self.failures.append(failure)
-        self.failed_frames += num_frames
+        self.failed_frames += failure.num_frames if num_rows is None else num_rows
 
     def advance(self, rows: int) -> None:
         """Counts rows and, about once a second, shows the count to whoever draws the progress bar."""
@@ -117,21 +122,31 @@ class OutputFolder:
         Raises:
             ValueError: The folder holds something else, another fingerprint, parts of another input, or another run.
         """
-        self._check_ours()
+        self.check_ours()
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as lock:
+        path = self.path / ".lock"
+        with path.open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not path.exists() or path.stat().st_ino != os.fstat(lock.fileno()).st_ino:
+                    raise BlockingIOError  # the run that had it has just ended, and another one begun
             except BlockingIOError as error:
                 raise ValueError(
-                    f"the output folder must be written by one run at a time, got {self.path} while another run writes to it; "
-                    f"wait for that run or give another folder"
+                    f"the output folder must be written by one run at a time, got {self.path} while another run writes to "
+                    f"it; wait for that run or give another folder"
                 ) from error
             self._prepare(units)
-            yield
-        (self.path / ".lock").unlink(missing_ok=True)
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
 
-    def _check_ours(self) -> None:
+    def check_ours(self) -> None:
+        """Refuses a folder that this output may not be written to; writes nothing.
+
+        Raises:
+            ValueError: The folder holds something else, or the same kind of another fingerprint.
+        """
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"the output must be a folder, got the file {self.path}; give another path")
         settings_path = self.path / "settings.json"
@@ -185,7 +200,10 @@ class OutputFolder:
         path = self.marker_path(unit)
         if not path.is_file():
             return None
-        marker = PartStatistics.from_json(path.read_text())
+        try:
+            marker = PartStatistics.from_json(path.read_text())
+        except (ValueError, TypeError, KeyError):  # not what we wrote: the unit is done again
+            return None
         part = self.part_path(unit)
         same_unit = dataclasses.replace(marker.unit, shard="") == dataclasses.replace(
             unit, shard=""
@@ -223,7 +241,8 @@ class OutputFolder:
                     write_atomically(self.failures_path(unit), "\n".join(lines) + "\n")
                 os.replace(temporary, self.part_path(unit))
                 _sync_folder(temporary.parent)
-            part.counts["failed_shards"] += sum(failure.scope == "shard" for failure in part.failures)
+            for scope in ("shard", "episode"):
+                part.counts[f"failed_{scope}s"] += sum(failure.scope == scope for failure in part.failures)
             marker = PartStatistics(
                 unit=unit,
                 fingerprint=self._digest,
@@ -240,19 +259,25 @@ class OutputFolder:
         except BaseException as error:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                error.add_note(
-                    f"the disk of {self.path} is full; free some space and run the same command again: finished parts are kept"
-                )
+            explain_full_disk(error, self.path)
             raise
         finally:
             with contextlib.suppress(OSError):
                 heartbeat.unlink(missing_ok=True)
 
     def record_error(self, unit: Unit, error: Exception) -> None:
-        """Writes down what stopped a unit, for `raise_recorded_error` in the driver's process."""
+        """Writes down what stopped a unit, for `raise_recorded_error` in the driver's process.
+
+        Raises:
+            RuntimeError: It could not be written; the message is what was to be written.
+        """
         text = "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])])
-        (self.path / "progress" / f"{unit.name}.error").write_text(text)
+        path = self.path / "progress" / f"{unit.name}.error"
+        try:
+            path.write_text(text)
+        except OSError:  # the disk may be full: then this error has to find its way through the runner
+            path.unlink(missing_ok=True)
+            raise RuntimeError(text) from error
 
     def has_recorded_error(self) -> bool:
         """Whether a unit of this run recorded an error."""
@@ -267,21 +292,23 @@ class OutputFolder:
         for path in sorted((self.path / "progress").glob("*.error")):
             raise RuntimeError(path.read_text())
 
-    def rows_so_far(self, done: dict[str, int]) -> int:
-        """Rows in finished and unfinished parts, for progress.
+    def count_so_far(self, done: dict[str, int], field: str = "rows") -> int:
+        """Rows, or episodes, that are done, for progress; rows of unfinished parts count, too.
 
         Args:
-            done: Rows of finished units by name; this call adds those that have finished since.
+            done: Counts of finished units by name; this call adds those that have finished since.
+            field: "rows" or "episodes".
         """
         for path in (self.path / "markers").glob("*.json"):
             if path.stem not in done:
-                done[path.stem] = PartStatistics.from_json(path.read_text()).rows
-        rows = sum(done.values())
-        for path in (self.path / "progress").glob("*"):
-            if path.name not in done and path.suffix != ".error":
-                with contextlib.suppress(FileNotFoundError, ValueError):  # just finished, or just being written
-                    rows += int(path.read_text())
-        return rows
+                done[path.stem] = getattr(PartStatistics.from_json(path.read_text()), field)
+        count = sum(done.values())
+        if field == "rows":
+            for path in (self.path / "progress").glob("*"):
+                if path.name not in done and path.suffix != ".error":
+                    with contextlib.suppress(FileNotFoundError, ValueError):  # just finished, or just being written
+                        count += int(path.read_text())
+        return count
 
     def finish(self, units: Sequence[Unit], *, max_failure_share: float = 0.0, extra: dict | None = None) -> dict:
         """Reconciles the parts with the plan and writes the manifest.
@@ -307,17 +334,24 @@ class OutputFolder:
             )
         parts = [marker for marker in markers.values() if marker is not None]
         rows = sum(part.rows for part in parts)
+        episodes = sum(part.episodes for part in parts)
         failures: Counter[str] = Counter()
         for part in parts:
             failures.update(part.failures)
-        self._check_failures(parts, rows, max_failure_share)
+        self._check_failures(parts, max_failure_share)
+        if not rows:
+            raise ValueError(
+                f"there must be something to write, got nothing from {len(parts)} units ({dict(failures) or 'no episodes'}); check "
+                f"the input, and what is listed in {self.path / 'failures'}"
+            )
         manifest = {
             "kind": self.kind,
             "version": 1,
             "fingerprint": dict(self.fingerprint.parts),
             "fingerprint_digest": self._digest,
             "rows": rows,
-            "episodes": sum(part.episodes for part in parts),
+            "episodes": episodes,
+            "failed_episodes": sum(part.counts.get("failed_episodes", 0) for part in parts),
             "failed_frames": sum(part.failed_frames for part in parts),
             "failures": dict(sorted(failures.items())),
             "parts": [
@@ -336,19 +370,29 @@ class OutputFolder:
         shutil.rmtree(self.path / "progress", ignore_errors=True)
         return manifest
 
-    def _check_failures(self, parts: Sequence[PartStatistics], rows: int, max_failure_share: float) -> None:
-        failed_frames = sum(part.failed_frames for part in parts)
-        failed_units = sum(bool(part.counts.get("failed_shards")) for part in parts)
-        share = max(failed_frames / max(rows + failed_frames, 1), failed_units / max(len(parts), 1))
-        if share > max_failure_share:
+    def _check_failures(self, parts: Sequence[PartStatistics], max_failure_share: float) -> None:
+        units = len(parts), sum(bool(part.counts.get("failed_shards")) for part in parts)
+        failed_rows = sum(part.failed_frames for part in parts)
+        rows = sum(part.rows for part in parts) + failed_rows, failed_rows
+        failed_episodes = sum(part.counts.get("failed_episodes", 0) for part in parts)
+        episodes = sum(part.episodes for part in parts) + failed_episodes, failed_episodes
+        if max(failed / max(total, 1) for total, failed in (units, rows, episodes)) > max_failure_share:
             unit = next(part.unit for part in parts if part.failures)
             first = json.loads(self.failures_path(unit).read_text().splitlines()[0])
             raise ValueError(
-                f"at most a share of {max_failure_share:g} of the frames and of the shards may fail, got {failed_frames} of "
-                f"{rows + failed_frames} frames and {failed_units} of {len(parts)} units; the first is: {Failure(**first)}; all "
-                f"are listed in {self.path / 'failures'}; everything else is done and kept: mend the input and run the same "
-                f"command again, or allow more with --max-failure-share"
+                f"at most a share of {max_failure_share:g} may fail, got {rows[1]} of {rows[0]} rows, {episodes[1]} of "
+                f"{episodes[0]} episodes and {units[1]} of {units[0]} shards; the first is: {Failure(**first)}; all are listed in "
+                f"{self.path / 'failures'}; everything else is done and kept: mend the input and run the same command again, or "
+                f"allow more with --max-failure-share"
             )
+
+
+def explain_full_disk(error: BaseException, path: Path) -> None:
+    """Adds to an error of a full disk what to do."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        error.add_note(
+            f"the disk of {path} is full; free some space and run the same command again: finished parts are kept"
+        )
 
 
 def read_settings(folder: Path) -> dict:
@@ -401,9 +445,10 @@ def write_atomically(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
         _sync(temporary)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        explain_full_disk(error, path.parent)
         raise
     _sync_folder(path.parent)
 

@@ -78,10 +78,7 @@ def read_parquet(
     Args:
         unit: A range of row groups of a file.
         images: False leaves the picture columns unread; every frame is then b"".
-        cameras: Read only these; all by default.
-
-    Raises:
-        ValueError: The file has no such camera.
+        cameras: Read only these; all by default. A file that lacks one is a Failure.
     """
     shard = Path(unit.shard).name
     pending: list[pa.RecordBatch] = []
@@ -92,21 +89,23 @@ def read_parquet(
             chosen = features.cameras if cameras is None else tuple(cameras)
             unknown = [camera for camera in chosen if camera not in features.cameras]
             if unknown:
-                raise ValueError(
-                    f"a camera must be one of {', '.join(features.cameras)} in {unit.shard}, got {unknown[0]!r}; "
-                    "check its name"
+                detail = (
+                    f"a camera must be one of {', '.join(features.cameras)} in {shard}, got {unknown[0]!r}; read the "
+                    "shard by itself with its own camera, or leave it out"
                 )
+                yield Failure(scope="shard", shard=shard, reason="missing camera", detail=detail)
+                return
             columns = _columns_to_read(file.schema_arrow, chosen if images else ())
             for rows, starts_episode, ends_episode in _runs(file, unit, columns):
                 if starts_episode and pending:
-                    yield _to_episode(pending, chosen, images, shard, seen)
+                    yield _to_episode(pending, features, chosen, images, shard, seen)
                     pending = []
                 pending.append(rows)
                 if ends_episode:
-                    yield _to_episode(pending, chosen, images, shard, seen)
+                    yield _to_episode(pending, features, chosen, images, shard, seen)
                     pending = []
         if pending:
-            yield _to_episode(pending, chosen, images, shard, seen)
+            yield _to_episode(pending, features, chosen, images, shard, seen)
     except _UnknownLayoutError as error:
         yield Failure(scope="shard", shard=shard, reason="unknown layout", detail=str(error))
     except _MISSING_FILE as error:
@@ -293,20 +292,28 @@ def _runs(file: pq.ParquetFile, unit: Unit, columns: list[str]) -> Iterator[tupl
 
 
 def _to_episode(
-    batches: list[pa.RecordBatch], cameras: Sequence[str], images: bool, shard: str, seen: set[str]
+    batches: list[pa.RecordBatch],
+    features: CorpusFeatures,
+    cameras: Sequence[str],
+    images: bool,
+    shard: str,
+    seen: set[str],
 ) -> Episode | Failure:
     first_id = batches[0].column("episode_id").cast(pa.string())[0].as_py()
     episode_id = "" if first_id is None else first_id
+    num_frames = sum(batch.num_rows for batch in batches)
 
     def failure(reason: str, detail: str) -> Failure:
-        return Failure(scope="episode", shard=shard, episode_id=episode_id, reason=reason, detail=detail)
+        return Failure(
+            scope="episode", shard=shard, episode_id=episode_id, reason=reason, detail=detail, num_frames=num_frames
+        )
 
     if episode_id in seen:
         detail = f"an episode_id must occur once, got {episode_id!r} again; rename or remove one"
         return failure("duplicate episode", detail)
     seen.add(episode_id)
     try:
-        return _assemble(episode_id, pa.Table.from_batches(batches), cameras, images)
+        return _assemble(episode_id, pa.Table.from_batches(batches), features, cameras, images)
     except _MissingFramesError as error:
         return failure("missing frames", str(error))
     except ValueError as error:
@@ -320,7 +327,9 @@ class _MissingFramesError(ValueError):
     """An episode's frames are not all there."""
 
 
-def _assemble(episode_id: str, table: pa.Table, cameras: Sequence[str], images: bool) -> Episode:
+def _assemble(
+    episode_id: str, table: pa.Table, features: CorpusFeatures, cameras: Sequence[str], images: bool
+) -> Episode:
     num_frames = table.num_rows
     indices = table.column("frame_index").to_numpy()
     wrong = np.flatnonzero(indices != np.arange(num_frames))
@@ -339,6 +348,8 @@ def _assemble(episode_id: str, table: pa.Table, cameras: Sequence[str], images: 
         num_steps = num_frames - (1 if not column[-1].is_valid else 0)
         dtype: type = np.int64 if pa.types.is_integer(column.type) else np.float32
         values["actions"] = _numbers("action", column.slice(0, num_steps), dtype)
+        if num_steps == 0 and features.action_size:  # no row tells the width
+            values["actions"] = np.zeros((0, features.action_size), np.float32)
     if "observation.state" in table.column_names:
         values["states"] = _numbers("observation.state", table.column("observation.state"), np.float32)
     for name, attribute in STEP_COLUMNS.items():

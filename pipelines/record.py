@@ -88,7 +88,7 @@ class RecordSettings:
                 close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
                 raise ValueError(
                     f"a level must be one of MiniGrid's {len(known)} {_LEVEL_PREFIX}... levels, got {name!r}; "
-                    f"{'did you mean ' + ' or '.join(close) if close else 'take one, such as ' + known[0]}?"
+                    f"{'did you mean ' + ' or '.join(close) + '?' if close else 'take one, such as ' + known[0]}"
                 )
         parse_policy(self.policy)
         check_format(self.format)
@@ -217,8 +217,9 @@ def record(
         in_processes=True,
         max_failure_share=0.5,
         title="record",
-        row_name="frames",
-        num_rows=None,
+        counted="episodes",
+        counted_name="episodes",
+        total=settings.episodes,
     )
 
 

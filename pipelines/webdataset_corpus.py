@@ -40,6 +40,7 @@ _ARRAYS = {
 }
 _HEADER_ERRORS = (tarfile.TarError, ValueError, OverflowError)
 _FLAGS = ("terminations", "truncations")
+_MISSING_CAMERA = "missing camera"
 _PICTURE = re.compile(r"(?P<camera>\w+)\.(?P<frame>\d{1,9})\.(?:png|jpe?g|webp|bmp)", re.ASCII | re.IGNORECASE)
 
 
@@ -121,11 +122,23 @@ def read_webdataset(
     Args:
         unit: A range of bytes of a tar file.
         images: False skips the pictures; every frame is then b"".
-        cameras: Read only these; all by default.
-
-    Raises:
-        ValueError: An episode has no such camera.
+        cameras: Read only these; all by default. An episode that lacks one is a Failure; where all do, the shard is.
     """
+    lacking: list[Failure] = []
+    found = False
+    for item in _read_samples(unit, images, cameras):
+        if not found and isinstance(item, Failure) and item.reason == _MISSING_CAMERA:
+            lacking.append(item)
+            continue
+        if not found and isinstance(item, Episode):
+            found = True
+            yield from lacking
+        yield item
+    if lacking and not found:
+        yield Failure(scope="shard", shard=lacking[0].shard, reason=_MISSING_CAMERA, detail=lacking[0].detail)
+
+
+def _read_samples(unit: Unit, images: bool, cameras: Sequence[str] | None) -> Iterator[Episode | Failure]:
     shard = Path(unit.shard).name
     seen: set[str] = set()
     sample: _Sample | None = None
@@ -216,28 +229,40 @@ class _Sample:
     def add(
         self, member: tarfile.TarInfo, suffix: str, file: BinaryIO, images: bool, cameras: Sequence[str] | None
     ) -> None:
-        if self.problem is not None:
-            return
-        try:
-            if not member.isreg() or member.sparse is not None or "/" in self.key:
-                kind = "in a folder" if member.isreg() else f"a link, device or other (tar type {member.type!r})"
-                detail = f"a member must be a plain file, got {member.name!r}, {kind}; write the tar anew"
-                raise _InvalidError("odd member", detail)
-            if suffix == "json":
-                self.record = _json(_read(file, member, MAX_JSON_BYTES), member.name)
-            elif suffix in _ARRAYS:
-                self.arrays[_ARRAYS[suffix]] = _array(_read(file, member, MAX_ARRAY_BYTES), member.name)
-            elif match := _PICTURE.fullmatch(suffix):
-                pictures = self.pictures.setdefault(match["camera"], {})
-                frame = int(match["frame"])
-                if frame in pictures:
-                    raise _InvalidError(
-                        "duplicate frame", f"a frame must occur once, got {member.name!r} again; remove one"
-                    )
-                wanted = images and (cameras is None or match["camera"] in cameras)
-                pictures[frame] = _read(file, member, MAX_IMAGE_BYTES) if wanted else b""
-        except _InvalidError as problem:
-            self.problem = problem
+        if self.problem is None:
+            try:
+                self._take(member, suffix, file, images, cameras)
+            except _InvalidError as problem:
+                self.problem = problem
+        if self.problem is not None and (match := _PICTURE.fullmatch(suffix)):  # lost with the rest, but counted
+            self.pictures.setdefault(match["camera"], {}).setdefault(int(match["frame"]), b"")
+
+    @property
+    def num_frames(self) -> int:
+        """As its JSON says, or as the pictures tell."""
+        recorded = 0 if self.record is None else self.record["num_frames"]
+        return max([recorded, *map(len, self.pictures.values())])
+
+    def _take(
+        self, member: tarfile.TarInfo, suffix: str, file: BinaryIO, images: bool, cameras: Sequence[str] | None
+    ) -> None:
+        if not member.isreg() or member.sparse is not None or "/" in self.key:
+            kind = "in a folder" if member.isreg() else f"a link, device or other (tar type {member.type!r})"
+            detail = f"a member must be a plain file, got {member.name!r}, {kind}; write the tar anew"
+            raise _InvalidError("odd member", detail)
+        if suffix == "json":
+            self.record = _json(_read(file, member, MAX_JSON_BYTES), member.name)
+        elif suffix in _ARRAYS:
+            self.arrays[_ARRAYS[suffix]] = _array(_read(file, member, MAX_ARRAY_BYTES), member.name)
+        elif match := _PICTURE.fullmatch(suffix):
+            pictures = self.pictures.setdefault(match["camera"], {})
+            frame = int(match["frame"])
+            if frame in pictures:
+                raise _InvalidError(
+                    "duplicate frame", f"a frame must occur once, got {member.name!r} again; remove one"
+                )
+            wanted = images and (cameras is None or match["camera"] in cameras)
+            pictures[frame] = _read(file, member, MAX_IMAGE_BYTES) if wanted else b""
 
 
 def _members(features: CorpusFeatures, episode: Episode) -> Iterator[tuple[str, bytes]]:
@@ -356,7 +381,14 @@ def _array(data: bytes, name: str) -> np.ndarray:
 
 def _to_episode(sample: _Sample, cameras: Sequence[str] | None, shard: str, seen: set[str]) -> Episode | Failure:
     def failure(reason: str, detail: str) -> Failure:
-        return Failure(scope="episode", shard=shard, episode_id=sample.key, reason=reason, detail=detail)
+        return Failure(
+            scope="episode",
+            shard=shard,
+            episode_id=sample.key,
+            reason=reason,
+            detail=detail,
+            num_frames=sample.num_frames,
+        )
 
     if sample.key in seen:
         detail = f"an episode_id must occur once, got {sample.key!r} again; rename or remove one"
@@ -366,8 +398,6 @@ def _to_episode(sample: _Sample, cameras: Sequence[str] | None, shard: str, seen
         if sample.problem is not None:
             raise sample.problem
         return _assemble(sample, cameras, shard)
-    except _UnknownCameraError:
-        raise
     except _InvalidError as problem:
         return failure(problem.reason, str(problem))
     except ValueError as error:
@@ -375,10 +405,6 @@ def _to_episode(sample: _Sample, cameras: Sequence[str] | None, shard: str, seen
     except Exception as error:
         error.add_note(f"while reading episode {sample.key} of {shard}")
         raise
-
-
-class _UnknownCameraError(ValueError):
-    """The caller asked for a camera that is not there: his mistake, not the corpus's."""
 
 
 def _assemble(sample: _Sample, cameras: Sequence[str] | None, shard: str) -> Episode:
@@ -389,9 +415,11 @@ def _assemble(sample: _Sample, cameras: Sequence[str] | None, shard: str) -> Epi
     chosen = record["cameras"] if cameras is None else list(cameras)
     for camera in chosen:
         if camera not in record["cameras"]:
-            raise _UnknownCameraError(
-                f"a camera must be one of {', '.join(record['cameras'])} in {shard}, got {camera!r}; check its name"
+            detail = (
+                f"a camera must be one of {', '.join(record['cameras'])} in {shard}, got {camera!r}; read the shard by "
+                "itself with its own camera, or leave it out"
             )
+            raise _InvalidError(_MISSING_CAMERA, detail)
         frames = sample.pictures.get(camera, {})
         missing = next((i for i in range(record["num_frames"]) if i not in frames), None)
         if missing is not None or len(frames) != record["num_frames"]:
@@ -414,7 +442,7 @@ def _assemble(sample: _Sample, cameras: Sequence[str] | None, shard: str) -> Epi
         if values.ndim != rank and not (rank == 2 and values.ndim == 1):
             detail = f"{name} must have {rank} axes, got {list(values.shape)}; mend the recording"
             raise _InvalidError("invalid episode", detail)
-        arrays[name] = values.astype(dtype).reshape(len(values), -1) if rank == 2 else values.astype(dtype)
+        arrays[name] = (values if values.ndim == rank else values[:, None]).astype(dtype)
     return Episode(
         episode_id=sample.key,
         images={camera: [sample.pictures[camera][i] for i in range(record["num_frames"])] for camera in chosen},

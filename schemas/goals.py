@@ -106,25 +106,22 @@ def goals_from_json(records: Iterable[dict]) -> tuple[Goal, ...]:
     Raises:
         ValueError: A record is no object, lacks an id or text, has an unknown field, or occurs twice.
     """
+    return check_goals(_goal_from_json(record) for record in records)
+
+
+def _goal_from_json(record: object) -> Goal:
+    if not isinstance(record, dict):
+        raise ValueError(f'a goal must be a JSON object such as {{"id": ..., "text": ...}}, got {record!r}; mend it')
+    missing = {"id", "text"} - record.keys()
+    if missing:
+        raise ValueError(f"a goal must have the fields id and text, got {record!r}; add {', '.join(sorted(missing))}")
     known = {field.name for field in dataclasses.fields(Goal)}
-    goals = []
-    for record in records:
-        if not isinstance(record, dict):
-            raise ValueError(
-                f'a goal must be a JSON object such as {{"id": ..., "text": ...}}, got {record!r}; mend it'
-            )
-        missing = {"id", "text"} - record.keys()
-        if missing:
-            raise ValueError(
-                f"a goal must have the fields id and text, got {record!r}; add {', '.join(sorted(missing))}"
-            )
-        unknown = record.keys() - known
-        if unknown:
-            raise ValueError(
-                f"a goal's fields must be among {', '.join(sorted(known))}, got {', '.join(sorted(unknown))}; remove them"
-            )
-        goals.append(Goal(**record))
-    return check_goals(goals)
+    unknown = record.keys() - known
+    if unknown:
+        raise ValueError(
+            f"a goal's fields must be among {', '.join(sorted(known))}, got {', '.join(sorted(unknown))}; remove them"
+        )
+    return Goal(**record)
 
 
 def read_goals(path: str | Path) -> tuple[Goal, ...]:
@@ -132,25 +129,38 @@ def read_goals(path: str | Path) -> tuple[Goal, ...]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: A line is not JSON or not a goal, or two goals share an id or a text; the note names the file.
+        ValueError: The file is not UTF-8, a line is not JSON or not a goal, or two goals share an id or a text; the message or
+            the note names the file and, where it is one line's, the line.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
             f"a goals file must exist, got {path}; write one goal a line, such as " + '{"id": ..., "text": ...}'
         )
-    records = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")  # editors on Windows begin a file with a byte order mark
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{path}, line {line}: a goals file must be UTF-8, got the byte 0x{error.object[error.start]:02x}; save the file as "
+            f"UTF-8"
+        ) from error
+    goals = []
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
-            records.append(json.loads(line))
+            goals.append(_goal_from_json(json.loads(line)))
         except json.JSONDecodeError as error:
             raise ValueError(
                 f"{path}, line {number}: a line must be a JSON object, got {line[:80]!r} ({error}); mend it"
             ) from error
+        except ValueError as error:
+            error.add_note(f"in line {number} of the goals file {path}")
+            raise
     try:
-        return goals_from_json(records)
+        return check_goals(goals)
     except ValueError as error:
         error.add_note(f"in the goals file {path}")
         raise

@@ -56,6 +56,7 @@ class Failure:
         frame_index: The frame, if the scope is a frame.
         reason: A short class of reasons, to count by, such as "undecodable image".
         detail: What exactly was wrong, with the value and the remedy.
+        num_frames: Frames lost with it, 0 where unknown.
     """
 
     scope: str
@@ -64,6 +65,7 @@ class Failure:
     detail: str
     episode_id: str | None = None
     frame_index: int | None = None
+    num_frames: int = 0
 
     def __post_init__(self) -> None:
         assert self.scope in SCOPES, self.scope

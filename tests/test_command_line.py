@@ -169,6 +169,15 @@ def test_labels_of_another_corpus_are_refused(
         assert "give the labels of this corpus" in err
 
 
+def test_demo_refuses_a_folder_that_holds_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    status, _, err = run(["demo", "--output", tmp_path], capsys)
+    assert status == 2
+    assert "must be an empty folder or one of an earlier demo" in err
+    assert "'thesis.txt'" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
 def test_beam_options_go_only_to_commands_that_take_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, _, err = run(["pretrain", "--size", "s", "--output", tmp_path, "--", "--runner=X"], capsys)
     assert status == 2

@@ -18,7 +18,7 @@ from tiny_models import save_tiny_clip
 from labelers.labeler import LabelerSettings
 from labelers.negatives import NegativeSettings
 from pipelines.corpora import plan_units, read_episodes, write_episodes
-from pipelines.driver import beam_arguments, run_units
+from pipelines.driver import beam_arguments, beam_options_of, run_units
 from pipelines.encode import EmbeddingCache, read_ahead
 from pipelines.images import decode_image, encode_png
 from pipelines.label import check_episode_ids, choose_camera, estimate, label, plan_label
@@ -266,7 +266,7 @@ def test_bad_frames_and_shards_are_listed_and_the_rest_goes_on(tmp_path: Path, c
     corpus = write_corpus(tmp_path / "c", recorded, 4)
     (corpus / "shard-003.parquet").write_bytes(b"PAR1 but no more")
     with pytest.raises(
-        ValueError, match=r"1 of 4 units; the first is: shard-001.parquet, episode episode-0001, frame 2: undecodable"
+        ValueError, match=r"1 of 4 shards; the first is: shard-001.parquet, episode episode-0001, frame 2: undecodable"
     ):
         label(source=corpus, output=tmp_path / "l", labeler=settings(clip))
     assert not (tmp_path / "l" / "manifest.json").exists()
@@ -320,8 +320,46 @@ def test_a_camera_must_be_chosen_where_there_are_several(tmp_path: Path, clip: P
 def test_a_corpus_without_a_readable_shard_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"nothing")
     units = [Unit(name="a", shard=str(tmp_path / "a.parquet"))]
-    with pytest.raises(ValueError, match="must have a readable shard, got 1 that are not"):
+    with pytest.raises(
+        ValueError, match=r"must have a readable shard, got 1 that are not, the first being .*a.parquet \(.*Parquet"
+    ):
         choose_camera(units, None)
+
+
+def test_kept_embeddings_stand_for_a_corpus_that_is_gone_also_where_a_shard_had_failed(
+    tmp_path: Path, clip: Path
+) -> None:
+    corpus, kept = write_corpus(tmp_path / "c", episodes(4), 4), tmp_path / "e"
+    (corpus / "shard-003.parquet").write_bytes(b"PAR1 but no more")
+    label(source=corpus, output=tmp_path / "l1", labeler=settings(clip), embeddings=kept, max_failure_share=0.5)
+    shutil.rmtree(corpus)
+    before = part_bytes(kept)
+    with pytest.raises(ValueError, match="1 of 4 shards"):
+        label(source=None, output=tmp_path / "l2", labeler=settings(clip), embeddings=kept)
+    label(source=None, output=tmp_path / "l2", labeler=settings(clip), embeddings=kept, max_failure_share=0.5)
+    assert part_bytes(tmp_path / "l2") == part_bytes(tmp_path / "l1")
+    assert part_bytes(kept) == before
+    plan = plan_label(source=None, output=tmp_path / "l3", labeler=settings(clip), embeddings=kept)
+    assert estimate(plan, workers=1).frames_per_s > 0
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_by_the_plan(tmp_path: Path, clip: Path) -> None:
+    corpus = write_corpus(tmp_path / "c", episodes(2), 1)
+    with pytest.raises(ValueError, match="must be empty or hold an earlier run"):
+        plan_label(source=corpus, output=corpus, labeler=settings(clip))
+    with pytest.raises(ValueError, match="must be empty or hold an earlier run"):
+        plan_label(source=corpus, output=tmp_path / "l", labeler=settings(clip), embeddings=corpus)
+
+
+def test_beam_options_that_beam_would_ignore_or_exit_on_are_refused() -> None:
+    with pytest.raises(ValueError, match="got --direct_num_worker; did you mean --direct_num_workers"):
+        beam_options_of(["--direct_num_worker=3"])
+    with pytest.raises(
+        ValueError, match="options for Beam must be valid, got --direct_running_mode=foo .*invalid choice"
+    ):
+        beam_options_of(["--direct_running_mode=foo"])
+    with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
+        beam_arguments([], 0)
 
 
 def test_an_episode_id_in_two_shards_is_refused(tmp_path: Path, clip: Path) -> None:
@@ -356,7 +394,7 @@ class _Raise:
 def test_an_error_in_a_unit_reaches_the_caller_in_plain_words(tmp_path: Path, workers: int) -> None:
     folder = OutputFolder(tmp_path, kind="labels", fingerprint=Fingerprint({"a": 1}), settings={}, extension="txt")
     with pytest.raises(RuntimeError, match="^ValueError: cannot do u\nin unit 'u' of the plan$"):
-        run_units([Unit(name="u")], _Raise(), folder, workers=workers, title="t", row_name="rows", num_rows=None)
+        run_units([Unit(name="u")], _Raise(), folder, workers=workers, title="t", counted_name="rows", total=None)
 
 
 def test_the_cache_drops_what_was_unused_longest() -> None:

@@ -26,7 +26,7 @@ def write(folder: OutputFolder, unit: Unit, text: str = "rows", failures: tuple[
         part.advance(2)
         part.episodes += 1
         for failure in failures:
-            part.fail(failure, num_frames=1)
+            part.fail(failure, num_rows=1)
 
 
 def test_a_part_its_marker_and_the_manifest(tmp_path: Path) -> None:
@@ -156,12 +156,47 @@ def test_failures_are_kept_counted_and_limited(tmp_path: Path) -> None:
         write(folder, UNITS[1])
         # 4 rows and 1 failed frame: a share of 0.2
         with pytest.raises(
-            ValueError, match=r"got 1 of 5 frames .* a, episode e, frame 3: undecodable image: cut short"
+            ValueError, match=r"got 1 of 5 rows, .* a, episode e, frame 3: undecodable image: cut short"
         ):
             folder.finish(UNITS, max_failure_share=0.19)
         manifest = folder.finish(UNITS, max_failure_share=0.2)
     assert manifest["failures"] == {"undecodable image": 1}
     assert Failure(**json.loads(folder.failures_path(UNITS[0]).read_text())) == failure
+
+
+def test_failed_episodes_count_and_an_output_of_nothing_is_refused(tmp_path: Path) -> None:
+    folder = folder_at(tmp_path)
+    failure = Failure(scope="episode", shard="a", episode_id="e", reason="invalid episode", detail="NaN", num_frames=7)
+    with folder.claim(UNITS):
+        for unit in UNITS:
+            with folder.writing(unit) as part:
+                part.path.write_text("no rows")
+                part.fail(failure)
+        # no episode was written and one failed in each of two units, with 7 frames each
+        with pytest.raises(ValueError, match="got 14 of 14 rows, 2 of 2 episodes and 0 of 2 shards"):
+            folder.finish(UNITS, max_failure_share=0.9)
+        with pytest.raises(
+            ValueError, match=r"must be something to write, got nothing from 2 units \({'invalid episode': 2}\)"
+        ):
+            folder.finish(UNITS, max_failure_share=1.0)
+
+
+def test_a_marker_that_is_not_ours_is_done_again(tmp_path: Path) -> None:
+    folder = folder_at(tmp_path)
+    with folder.claim(UNITS):
+        write(folder, UNITS[0])
+        folder.marker_path(UNITS[0]).write_text("{")
+        assert not folder.is_done(UNITS[0])
+        folder.marker_path(UNITS[0]).write_text("{}")
+        assert not folder.is_done(UNITS[0])
+
+
+def test_an_error_that_cannot_be_written_down_is_raised_with_its_notes(tmp_path: Path) -> None:
+    folder = folder_at(tmp_path)
+    error = OSError(errno.ENOSPC, "No space left on device")
+    error.add_note("free some space")
+    with pytest.raises(RuntimeError, match="No space left on device\nfree some space"):
+        folder.record_error(UNITS[0], error)  # there is no folder to write it to
 
 
 def test_a_recorded_error_is_raised(tmp_path: Path) -> None:
@@ -177,12 +212,13 @@ def test_a_recorded_error_is_raised(tmp_path: Path) -> None:
             folder.raise_recorded_error()
 
 
-def test_rows_so_far_counts_markers_and_heartbeats(tmp_path: Path) -> None:
+def test_count_so_far_counts_markers_and_heartbeats(tmp_path: Path) -> None:
     folder = folder_at(tmp_path)
     with folder.claim(UNITS):
         write(folder, UNITS[0])
         (tmp_path / "progress" / "b").write_text("7")
-        assert folder.rows_so_far({}) == 9  # 2 rows of the finished part and 7 of the one being written
+        assert folder.count_so_far({}) == 9  # 2 rows of the finished part and 7 of the one being written
+        assert folder.count_so_far({}, "episodes") == 1  # of the finished part
 
 
 def test_settings_that_are_not_ours_are_refused(tmp_path: Path) -> None:
