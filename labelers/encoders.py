@@ -17,12 +17,14 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import torch
+from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
@@ -38,7 +40,8 @@ _TEXT_LENGTHS = {"align": 64}
 """Tokens to which a processor pads texts where that is less than its model could read (AlignProcessor)."""
 
 _TOKENIZER_LOCK = threading.Lock()  # a fast tokenizer keeps the padding of a call as state
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_HUB_TIMEOUT_S = 5.0
 _DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 
 
@@ -103,12 +106,19 @@ class DualEncoder:
         check_device(device)
         precision = resolve_precision(precision, device)
         source = resolve_model(name)
-        model = _load_model(source)
+        with _quiet_hub():
+            local = {"local_files_only": not (Path(source).is_dir() or _hub_answers(source))}
+            model = _load_model(source, **local)
+            image_processor = _load_part(AutoImageProcessor, source, "an image processor", backend="pil", **local)
+            tokenizer = _load_part(AutoTokenizer, source, "a tokenizer", **local)
         digest = _weights_digest(model)
-        preprocessor = Preprocessor.from_processor(
-            _load_part(AutoImageProcessor, source, "an image processor", backend="pil")
-        )
-        tokenizer = _load_part(AutoTokenizer, source, "a tokenizer")
+        preprocessor = Preprocessor.from_processor(image_processor)
+        words = tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens)
+        if len(words) < 2:
+            raise ValueError(
+                f"a tokenizer must know words besides its special tokens, got {len(words)} from {source}, tokenizer.json (or the "
+                f"tokenizer's other files) missing; save the tokenizer into the folder with save_pretrained"
+            )
         if tokenizer.pad_token_id is None:
             raise ValueError(
                 f"a tokenizer must have a pad token, got none in {source}; set pad_token in its tokenizer_config.json"
@@ -131,7 +141,7 @@ class DualEncoder:
             logit_bias=logit_bias,
         )
         image = encoder.embed_images(np.zeros((1, *preprocessor.size, 3), dtype=np.uint8))
-        text = encoder.embed_texts(["a"])
+        text = encoder._embed_texts(["a"])
         if image.shape[1] != text.shape[1]:
             raise ValueError(
                 f"a dual encoder must embed pictures and texts in one space, got sizes {image.shape[1]} and {text.shape[1]} from "
@@ -180,10 +190,17 @@ class DualEncoder:
             `[M, D]` float32, unit length. Row m depends on `texts[m]` alone, bit for bit.
 
         Raises:
-            ValueError: A text has more tokens than the model reads.
+            ValueError: A text has more tokens than the model reads or no word that the tokenizer knows, or two texts differ in
+                unknown words alone.
         """
         if not texts:
             return np.zeros((0, self.dim), dtype=np.float32)
+        self._check_texts(texts)
+        return self._embed_texts(texts)
+
+    def _check_texts(self, texts: Sequence[str]) -> None:
+        special, unknown = set(self.tokenizer.all_special_ids), _unknown_id(self.tokenizer)
+        seen: dict[tuple[int, ...], str] = {}
         with _TOKENIZER_LOCK:
             unpadded = self.tokenizer(list(texts), verbose=False)["input_ids"]
         for text, ids in zip(texts, unpadded, strict=True):
@@ -192,6 +209,19 @@ class DualEncoder:
                     f"a text must have at most {self.max_tokens} tokens for this model, got {len(ids)} tokens in {text!r}; "
                     f"shorten the goal or the template"
                 )
+            if special.issuperset(ids):
+                raise ValueError(
+                    f"a text must have at least one word that the model's tokenizer knows, got {text!r}; reword it"
+                )
+            if unknown in ids:
+                other = seen.setdefault(tuple(ids), text)
+                if other.lower().split() != text.lower().split():
+                    raise ValueError(
+                        f"two texts must differ in words that the model's tokenizer knows, got {other!r} and {text!r}, which it "
+                        f"reads as one; reword one, or choose another model"
+                    )
+
+    def _embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         rows = []
         for start in range(0, len(texts), TEXT_BATCH):
             part = list(texts[start : start + TEXT_BATCH])
@@ -285,7 +315,8 @@ def resolve_model(name: str | Path) -> str:
     """The folder or hub id that a name stands for: first a reference model, then a local folder, then the hub.
 
     Raises:
-        ValueError: A folder without a config or without safetensors weights, or no folder and no hub id either.
+        ValueError: A folder without a config or without safetensors weights, a reference model that does not exist, or no
+            folder and no hub id either.
     """
     if (REFERENCE_FOLDER / name / "config.json").is_file() and Path(name).name == str(name):
         name = REFERENCE_FOLDER / name
@@ -303,9 +334,15 @@ def resolve_model(name: str | Path) -> str:
                 f"it and save it with save_pretrained, or download its safetensors file"
             )
         return str(folder)
+    shipped = ", ".join(reference_models()) or "none"
+    if folder.name == str(name) and folder.name.startswith("reference-"):
+        raise ValueError(
+            f"a reference model must be one that ships with vlm-rewards ({shipped}), got {name!s}; choose one"
+        )
     if not isinstance(name, str) or not _HUB_ID.fullmatch(name):
         raise ValueError(
-            f"a model must be a folder or a Hugging Face hub id, got {str(name)!r}, which is neither; check the path"
+            f"a model must be a folder or a Hugging Face hub id (owner/name), got {str(name)!r}, which is neither; check the path, "
+            f"or choose a model that ships with vlm-rewards: {shipped}"
         )
     return name
 
@@ -313,6 +350,34 @@ def resolve_model(name: str | Path) -> str:
 def reference_models() -> list[str]:
     """Names of the models that ship with the package."""
     return sorted(path.parent.name for path in REFERENCE_FOLDER.glob("*/config.json"))
+
+
+@contextlib.contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Holds back the hub's warnings, such as one line a retry: what fails is raised, with its remedy."""
+    verbosity = huggingface_hub.logging.get_verbosity()
+    huggingface_hub.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        huggingface_hub.logging.set_verbosity(verbosity)
+
+
+def _hub_answers(hub_id: str) -> bool:
+    """Whether the hub answers, be it that it has no such model. Loading itself would ask for half a minute before it gives up."""
+    try:
+        huggingface_hub.HfApi().model_info(hub_id, timeout=_HUB_TIMEOUT_S)
+    except HfHubHTTPError as error:
+        return error.response.status_code < 500
+    except Exception:  # no network, HF_HUB_OFFLINE, a timeout: the HTTP library's own errors, whichever it is
+        return False
+    return True
+
+
+def _unknown_id(tokenizer: Any) -> int | None:
+    """The token of unknown words alone; None where there is none, or, as in CLIP's, another token also stands for them."""
+    others = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    return None if tokenizer.unk_token_id in others else tokenizer.unk_token_id
 
 
 def _load_part(loader: Any, source: str, what: str, **options: Any) -> Any:
@@ -325,17 +390,17 @@ def _load_part(loader: Any, source: str, what: str, **options: Any) -> Any:
         else:
             shipped = ", ".join(reference_models()) or "none"
             remedy = (
-                f"check the id and the network; without a network (HF_HUB_OFFLINE=1) only the hub's cache is read: download the "
-                f"model elsewhere with 'hf download {source} --local-dir FOLDER' and give the folder; models that ship with "
-                f"vlm-rewards: {shipped}"
+                f"check the path or the id, and the network; without a network (HF_HUB_OFFLINE=1) only the hub's cache is read: "
+                f"download the model elsewhere with 'hf download {source} --local-dir FOLDER' and give the folder; models that "
+                f"ship with vlm-rewards: {shipped}"
             )
         raise ValueError(
             f"a model must have {what} that can be loaded, got none from {source!r} ({_first_line(error)}); {remedy}"
         ) from error
 
 
-def _load_model(source: str) -> Any:
-    config = _load_part(AutoConfig, source, "a config")
+def _load_model(source: str, **options: Any) -> Any:
+    config = _load_part(AutoConfig, source, "a config", **options)
     try:
         model_class = AutoModel._model_mapping[type(config)]
         if not (hasattr(model_class, "get_image_features") and hasattr(model_class, "get_text_features")):
@@ -356,6 +421,7 @@ def _load_model(source: str) -> Any:
         attn_implementation=attention,
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # so that they are listed below rather than logged
+        **options,
     )
     for problem in ("missing_keys", "mismatched_keys"):
         keys = sorted(str(key) for key in info[problem])

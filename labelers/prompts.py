@@ -3,7 +3,6 @@
 Shape letters: P templates, M texts, D size of an embedding.
 """
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,14 +11,13 @@ DEFAULT_TEMPLATES = ("{goal}",)
 """The goal's text alone."""
 
 PLACEHOLDER = "{goal}"
-_FIELD = re.compile(r"\{[^{}]*\}")
 
 
 def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
-    """The templates as a tuple, after checking that each holds `{goal}` once, no other field in braces, and that none occurs twice.
+    """The templates as a tuple, after checking that each holds `{goal}` once and no other braces, and that none occurs twice.
 
     Raises:
-        ValueError: No template, one without or with several `{goal}`, one with another field in braces, or a duplicate.
+        ValueError: No template, one without or with several `{goal}`, one with other braces, or a duplicate.
     """
     if isinstance(templates, str):
         raise ValueError(f"templates must be a list of texts, got the text {templates!r}; put it into a list")
@@ -31,11 +29,9 @@ def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
             raise ValueError(
                 f"a template must hold {PLACEHOLDER} exactly once, got {template!r}; write it where the goal goes"
             )
-        others = [field for field in _FIELD.findall(template) if field != PLACEHOLDER]
-        if others:
+        if {"{", "}"} & set(template.replace(PLACEHOLDER, "")):
             raise ValueError(
-                f"{PLACEHOLDER} must be the only field in braces of a template, got {others[0]} in {template!r}, which nothing "
-                f"fills in; remove it"
+                f"a template must hold no braces but {PLACEHOLDER}, got {template!r}; nothing fills in others: remove them"
             )
         if checked.count(template) > 1:
             raise ValueError(f"every template must occur once, got {template!r} several times; remove the others")

@@ -8,6 +8,7 @@ process, shared by its threads.
 """
 
 import contextlib
+import ctypes
 import dataclasses
 import hashlib
 import queue
@@ -31,6 +32,7 @@ _CACHE_BYTES = 32 << 20
 _READ_AHEAD_EPISODES = 4
 _DECODE_GROUP = 16
 _CHUNK_BATCHES = 16  # rows of a chunk at most, in batches: frames that are all known must not pile up
+_CHUNKS_PER_TRIM = 32
 T = TypeVar("T")
 
 _labelers: dict[LabelerSettings, "SharedLabeler"] = {}
@@ -53,38 +55,45 @@ class SharedLabeler:
 class EmbeddingCache:
     """Embeddings of the frames seen last, by the digest of their bytes; safe to share between threads.
 
+    One array holds them all: thousands of small arrays that live on between the large ones of the model would keep the C
+    library from giving memory back, and a process would grow with every batch.
+
     Args:
         dim: Size of an embedding.
         max_bytes: Memory it may take, in bytes.
     """
 
     def __init__(self, dim: int, max_bytes: int = _CACHE_BYTES) -> None:
-        self._capacity = max(1, max_bytes // (4 * dim + 200))
-        self._rows: OrderedDict[bytes, np.ndarray] = OrderedDict()
+        self._rows = np.empty((max(1, max_bytes // (4 * dim + 200)), dim), np.float32)
+        self._slots: OrderedDict[bytes, int] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._slots)
 
     def clear(self) -> None:
         """Forgets all frames."""
         with self._lock:
-            self._rows.clear()
+            self._slots.clear()
 
     def get(self, digest: bytes) -> np.ndarray | None:
         """The embedding [D] of the frame with this digest, or None."""
         with self._lock:
-            row = self._rows.get(digest)
-            if row is not None:
-                self._rows.move_to_end(digest)
-            return row
+            slot = self._slots.get(digest)
+            if slot is None:
+                return None
+            self._slots.move_to_end(digest)
+            return self._rows[slot].copy()
 
     def put(self, digest: bytes, embedding: np.ndarray) -> None:
-        """Keeps an embedding [D], dropping the one unused longest if the cache is full."""
+        """Keeps an embedding [D], in place of the one unused longest if the cache is full."""
         with self._lock:
-            self._rows[digest] = embedding
-            if len(self._rows) > self._capacity:
-                self._rows.popitem(last=False)
+            slot = self._slots.pop(digest, None)
+            if slot is None:
+                full = len(self._slots) == len(self._rows)
+                slot = self._slots.popitem(last=False)[1] if full else len(self._slots)
+            self._slots[digest] = slot
+            self._rows[slot] = embedding
 
 
 def shared_labeler(settings: LabelerSettings) -> SharedLabeler:
@@ -153,12 +162,21 @@ def encode_unit(
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="decode") as pool:
         with contextlib.closing(_chunks(shared, episodes, camera, part, pool, batch)) as chunks:
             waiting: _Chunk | None = None
-            for chunk in chunks:  # the next chunk decodes while this one is encoded
+            for number, chunk in enumerate(chunks):  # the next chunk decodes while this one is encoded
                 if waiting is not None:
                     yield from _embed_chunk(shared, waiting, shard, part)
+                if number % _CHUNKS_PER_TRIM == 0:
+                    _give_memory_back()
                 waiting = chunk
             if waiting is not None:
                 yield from _embed_chunk(shared, waiting, shard, part)
+
+
+def _give_memory_back() -> None:
+    """Returns freed memory to the system, where the C library is glibc: it keeps more of it the longer threads come and go."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _chunks(
@@ -230,8 +248,8 @@ def _embed_chunk(shared: SharedLabeler, chunk: _Chunk, shard: str, part: PartWri
         with part.timing("encode"):
             embeddings = shared.labeler.embed(np.stack(pixels))
         for frame, embedding in zip(embedded, embeddings, strict=True):
-            frame.embedding = embedding.copy()  # a view would keep the whole batch in memory
-            shared.cache.put(frame.digest, frame.embedding)
+            frame.embedding = embedding
+            shared.cache.put(frame.digest, embedding)
     part.counts["encoded_frames"] += len(pixels)
     part.counts["cached_frames"] += len(chunk.frames) - len(chunk.new)
     rows = []

@@ -19,10 +19,10 @@ import apache_beam as beam
 import numpy as np
 
 from labelers.quality import ScoreHistogram, merge_histograms, quality_table, score_histogram
-from pipelines.corpora import read_episodes
+from pipelines.corpora import corpus_features, read_episodes
 from pipelines.driver import beam_options_of
 from pipelines.label_parts import Labels, open_labels, read_labels
-from pipelines.outputs import write_atomically
+from pipelines.outputs import explain_full_disk, write_atomically
 from pipelines.report import write_report
 from schemas.goals import Goal, read_goals
 from schemas.manifests import Failure, PartStatistics, Unit
@@ -33,6 +33,7 @@ _EXAMPLES_PER_FAMILY = 8
 _STRIPS_PER_FAMILY = 2
 _BLOCK_SCORES = 1 << 20
 _MAX_LISTED = 20
+_GOALS = "goals.jsonl"
 _OUTCOME = ".outcome.json"
 
 
@@ -243,7 +244,8 @@ def evaluate(corpus: str | Path, labels: str | Path, output: str | Path, *, beam
     Writes quality.json, report.html (one file that opens offline), precision_recall.png and precision_recall_goals.png.
 
     Args:
-        corpus: The corpus that was labelled, with its goals.jsonl: the goals that its ground truth covers.
+        corpus: The corpus that was labelled, with its goals.jsonl: the goals that its ground truth covers. It is in the
+            folder, or beside it where the folder is called parts; of a single shard, beside it or in the folder above.
         labels: A folder that `label` has finished.
         output: Folder to write; absent, empty or of an earlier evaluation.
         beam_options: Options for Beam, as given after a bare `--`.
@@ -254,6 +256,7 @@ def evaluate(corpus: str | Path, labels: str | Path, output: str | Path, *, beam
 
     Raises:
         FileNotFoundError: The corpus has no goals.jsonl.
+        OSError: A file cannot be written; the note says what to do where the disk is full.
         ValueError: There are no finished labels; the output folder holds something else; the corpus has no ground truth,
             or none for any labelled goal; or the labels are not of this corpus.
     """
@@ -262,40 +265,66 @@ def evaluate(corpus: str | Path, labels: str | Path, output: str | Path, *, beam
     opened = open_labels(labels)
     units = opened.plan(corpus)
     _check_parts(opened, units)
-    bank = {goal.id for goal in read_goals((corpus if corpus.is_dir() else corpus.parent) / "goals.jsonl")}
+    if not corpus_features(units).has_achieved_goals:
+        raise ValueError(
+            f"a corpus to evaluate with must have ground truth (the column achieved_goals), got {corpus} without; record one "
+            f"with vlm-rewards record, or add the column"
+        )
+    goals_path = _find_goals(corpus)
+    bank = {goal.id for goal in read_goals(goals_path)}
     goals = [goal for goal in opened.metadata.goals if goal.id in bank]
     if not goals:
         raise ValueError(
             f"labels must be of at least one goal that the ground truth covers, got none of {len(opened.metadata.goals)} goals "
-            f"in {corpus / 'goals.jsonl'}; label with goals of that file, by their ids"
+            f"in {goals_path}; label with goals of that file, by their ids"
         )
-    output.mkdir(parents=True, exist_ok=True)
-    outcome_path = output / _OUTCOME
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        outcome = _measure(opened, units, goals, output / _OUTCOME, beam_options)
+        quality = {**_description(corpus, opened, bank, goals), **outcome, "run": run_statistics(opened.folder)}
+        write_atomically(output / "quality.json", json.dumps(quality, indent=1, allow_nan=False) + "\n")
+        write_report(quality, units, opened, output)
+    except OSError as error:
+        if not getattr(error, "__notes__", []):
+            explain_full_disk(error, output)
+        raise
+    return quality
+
+
+def _measure(
+    labels: Labels, units: Sequence[Unit], goals: Sequence[Goal], outcome_path: Path, beam_options: Sequence[str]
+) -> dict:
+    """What all units say: counts, unreadable, figures, examples and film strips."""
     pipeline = beam.Pipeline(options=beam_options_of(beam_options))
     _ = (
         pipeline
         | "Units" >> beam.Create([unit.to_json() for unit in units])
         | "Spread" >> beam.Reshuffle()
-        | "Join" >> beam.Map(_evidence_or_refusal, UnitEvidence(opened, goals))
+        | "Join" >> beam.Map(_evidence_or_refusal, UnitEvidence(labels, goals))
         | "Merge" >> beam.CombineGlobally(_merge_packed).without_defaults()
         | "Write" >> beam.Map(_write_outcome, str(outcome_path), goals)
     )
     pipeline.run().wait_until_finish()
     outcome = json.loads(outcome_path.read_text(encoding="utf-8"))
     outcome_path.unlink()
-    if outcome["refusals"]:
-        others = len(outcome["refusals"]) - 1
-        raise ValueError(outcome["refusals"][0] + (f" (and {others} more units like it)" if others else ""))
+    if refusals := outcome.pop("refusals"):
+        others = len(refusals) - 1
+        raise ValueError(refusals[0] + (f" (and {others} more units like it)" if others else ""))
     if not outcome["counts"].get("frames"):
         raise ValueError(
-            f"labels must hold at least one frame of the corpus, got none in {opened.folder}; see its failures, mend the corpus "
+            f"labels must hold at least one frame of the corpus, got none in {labels.folder}; see its failures, mend the corpus "
             f"and label it again"
         )
-    quality = {**_description(corpus, opened, bank, goals), **outcome, "run": run_statistics(opened.folder)}
-    del quality["refusals"]
-    write_atomically(output / "quality.json", json.dumps(quality, indent=1, allow_nan=False) + "\n")
-    write_report(quality, units, opened, output)
-    return quality
+    return outcome
+
+
+def _find_goals(corpus: Path) -> Path:
+    """goals.jsonl as `record` leaves it: beside the shards or, where they are in parts/, beside that folder."""
+    folder = corpus if corpus.is_dir() else corpus.parent
+    above = folder.absolute().parent
+    if not (folder / _GOALS).is_file() and (folder.absolute().name == "parts" or not corpus.is_dir()):
+        return above / _GOALS if (above / _GOALS).is_file() else folder / _GOALS
+    return folder / _GOALS
 
 
 def _check_output(output: Path) -> None:

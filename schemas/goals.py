@@ -137,14 +137,12 @@ def read_goals(path: str | Path) -> tuple[Goal, ...]:
         raise FileNotFoundError(
             f"a goals file must exist, got {path}; write one goal a line, such as " + '{"id": ..., "text": ...}'
         )
-    content = path.read_bytes()
     try:
-        text = content.decode("utf-8-sig")  # editors on Windows begin a file with a byte order mark
+        text = path.read_text(encoding="utf-8-sig")  # editors on Windows begin a file with a byte order mark
     except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
+        number, byte = error.object.count(b"\n", 0, error.start) + 1, error.object[error.start]
         raise ValueError(
-            f"{path}, line {line}: a goals file must be UTF-8, got the byte 0x{error.object[error.start]:02x}; save the file as "
-            f"UTF-8"
+            f"{path}, line {number}: a goals file must be UTF-8, got the byte 0x{byte:02x}; save the file as UTF-8"
         ) from error
     goals = []
     for number, line in enumerate(text.split("\n"), 1):

@@ -26,7 +26,10 @@ from transformers import (
 )
 
 SPECIAL = ("<pad>", "<unk>", "<start>")
-WORDS = "a an the agent is in front of next to carries red green blue ball key box nothing photo picture"
+WORDS = (
+    "a an the agent is in on front of next to carries red green blue purple yellow grey ball key box door room nothing photo "
+    "picture cup sink table empty"
+)
 END = "<end>"
 
 

@@ -1,5 +1,8 @@
 import dataclasses
+import http.server
 import shutil
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -277,9 +280,24 @@ def test_incomplete_folders_are_refused(tiny_clip: Path, tmp_path: Path) -> None
 
 
 def test_a_name_that_is_neither_folder_nor_id_is_refused(tmp_path: Path) -> None:
-    for name in (tmp_path / "missing", str(tmp_path / "missing"), "a/b/c", "./missing"):
-        with pytest.raises(ValueError, match=r"must be a folder or a Hugging Face hub id, got .* which is neither"):
+    for name in (
+        tmp_path / "missing",
+        str(tmp_path / "missing"),
+        "a/b/c",
+        "./missing",
+        "../missing",
+        "~/missing",
+        "reference_s",
+    ):
+        with pytest.raises(
+            ValueError,
+            match=r"must be a folder or a Hugging Face hub id \(owner/name\), got .* which is neither; .*: reference-l, ",
+        ):
             DualEncoder.load(name)
+    with pytest.raises(
+        ValueError, match=r"must be one that ships with vlm-rewards \(reference-l, .*\), got reference-xl; choose one"
+    ):
+        DualEncoder.load("reference-xl")
 
 
 def test_a_hub_model_without_a_network_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,6 +307,40 @@ def test_a_hub_model_without_a_network_names_the_remedy(monkeypatch: pytest.Monk
         match=r"must have a config that can be loaded, got none from 'nobody/nothing' .* 'hf download nobody/nothing",
     ):
         DualEncoder.load("nobody/nothing")
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    # Nothing listens on port 9. The library's own retries would wait 1 + 2 + 4 + 8 + 8 s, with two lines of log for each.
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    verbosity = huggingface_hub.logging.get_verbosity()
+    start = time.monotonic()
+    with pytest.raises(
+        ValueError, match="got none from 'nobody/nothing' .*; check the path or the id, and the network"
+    ):
+        DualEncoder.load("nobody/nothing")
+    assert time.monotonic() - start < 15
+    assert "Retry" not in capfd.readouterr().err
+    assert huggingface_hub.logging.get_verbosity() == verbosity
+
+
+@pytest.mark.parametrize("status", [404, 503])
+def test_a_hub_that_has_no_such_model_or_is_down(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(status)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        assert encoders._hub_answers("nobody/nothing") is (status == 404)
+        server.shutdown()
 
 
 def change_weights(folder: Path, name: str, tensor: torch.Tensor | None) -> None:
@@ -339,3 +391,55 @@ def test_a_tokenizer_without_a_pad_token_is_refused(tiny_clip: Path, tmp_path: P
     tokenizer.save_pretrained(tmp_path / "clip")
     with pytest.raises(ValueError, match="a tokenizer must have a pad token, got none"):
         DualEncoder.load(tmp_path / "clip")
+
+
+@pytest.mark.parametrize("family", ["tiny_clip", "tiny_align"])
+def test_a_folder_without_tokenizer_files_is_refused(
+    family: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    # transformers then makes up a tokenizer of the special tokens alone, which reads every text as unknown words.
+    folder = shutil.copytree(request.getfixturevalue(family), tmp_path / "model")
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(
+        ValueError,
+        match=r"must know words besides its special tokens, got 0 from .*model, tokenizer.json \(or .*\) missing; save the",
+    ):
+        DualEncoder.load(folder)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_texts_that_the_tokenizer_does_not_know_are_refused(family: str, request: pytest.FixtureRequest) -> None:
+    encoder = DualEncoder.load(request.getfixturevalue(family))
+    for text in ("zebra", "Zebra lion", " "):
+        with pytest.raises(ValueError, match=f"must have at least one word .* knows, got '{text}'; reword it"):
+            encoder.embed_texts(["a red ball", text])
+    with pytest.raises(
+        ValueError, match=r"must differ in words .* got 'a red zebra' and 'a red lion', which it reads as"
+    ):
+        encoder.embed_texts(["a red zebra", "a blue zebra", "a red lion"])
+
+
+def test_texts_that_differ_in_case_alone_or_in_a_known_word_are_embedded(tiny_clip: Path) -> None:
+    encoder = DualEncoder.load(tiny_clip)
+    same, again, other = encoder.embed_texts(["a red zebra", "A red  Zebra", "a blue zebra"])
+    assert np.array_equal(same, again)
+    assert not np.array_equal(same, other)
+    assert len(encoder.embed_texts(["a red ball", "A red ball", "a red ball"])) == 3
+
+
+def test_words_of_a_model_in_another_language_need_no_english(tiny_clip: Path, tmp_path: Path) -> None:
+    # The letter "a", by which the loader tries the text tower, is unknown to it.
+    folder = shutil.copytree(tiny_clip, tmp_path / "model")
+    tokenizer = (folder / "tokenizer.json").read_text()
+    (folder / "tokenizer.json").write_text(tokenizer.replace('"a":', '"один":'))
+    encoder = DualEncoder.load(folder)
+    assert len(encoder.embed_texts(["один"])) == 1
+
+
+def test_an_end_token_that_stands_for_unknown_words_too_tells_nothing() -> None:
+    # As in OpenAI's CLIP, where every text has an end token and no word is unknown.
+    tokenizer = build_tokenizer(16)
+    assert encoders._unknown_id(tokenizer) == 1
+    tokenizer.unk_token = tokenizer.eos_token
+    assert encoders._unknown_id(tokenizer) is None

@@ -52,6 +52,16 @@ def test_unknown_precision_is_refused(tmp_path):
         pretrain(TINY, tmp_path, precision="float16")
 
 
+def test_an_output_that_is_not_an_empty_folder_is_refused_before_training(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    steps: list[object] = []
+    for name, found in (("model", "one that holds files"), ("model/config.json", "a file")):
+        with pytest.raises(ValueError, match=f"the output folder must be empty, got {found}, .*; give another folder"):
+            pretrain(TINY, tmp_path / name, progress=steps.append)
+    assert not steps
+
+
 def test_every_shipped_recipe_is_named_after_its_size():
     assert all(settings.size == name for name, settings in SIZES.items())
 

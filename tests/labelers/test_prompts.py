@@ -35,6 +35,10 @@ def test_prompts_that_cancel_out_are_refused() -> None:
         ("{goal}", "must be a list of texts, got the text"),
         (("a photo",), r"must hold \{goal\} exactly once, got 'a photo'"),
         (("{goal} {goal}",), "exactly once"),
+        (("a photo of {goal}", "{goal} {x}"), r"no braces but \{goal\}, got '\{goal\} \{x\}'; .* remove them"),
+        (("{goal} {}",), "no braces but"),
+        (("{{goal}}",), "no braces but"),
+        (("{goal} {x",), "no braces but"),
         (("{goal}", "{goal}"), "must occur once"),
     ],
 )

@@ -43,6 +43,33 @@ def test_both_containers_hold_the_same_episodes(tmp_path, make):
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("indices", [(0,), (0, 1), (1, 0)])
+def test_an_episode_of_one_frame_keeps_the_width_of_its_actions(tmp_path, format_name, indices):
+    episodes = [robot_episode(i, num_steps=4 * i, final_frame=True) for i in indices]  # number 0 has no step
+    path = tmp_path / f"a.{FORMATS[format_name].extension}"
+    _write(path, episodes, format_name)
+    (unit,) = plan_units(path)
+    read = list(read_episodes(unit))
+    for written, got in zip(episodes, read, strict=True):
+        assert_same(written, got)
+    assert read[indices.index(0)].actions.shape == (0, 3)
+    assert read_features(unit) == CorpusFeatures.of(episodes[0])
+
+
+@pytest.mark.parametrize("format_name", FORMATS)
+def test_a_shard_without_the_camera_is_a_failure_of_the_shard(tmp_path, format_name):
+    path = tmp_path / f"a.{FORMATS[format_name].extension}"
+    _write(path, [robot_episode(i) for i in range(2)], format_name)
+    (failure,) = read_episodes(*plan_units(path), cameras=["side"])
+    assert (failure.scope, failure.shard, failure.reason) == ("shard", path.name, "missing camera")
+    assert (failure.episode_id, failure.num_frames) == (None, 0)
+    assert failure.detail == (
+        f"a camera must be one of front, wrist in {path.name}, got 'side'; read the shard by itself with its own camera, "
+        "or leave it out"
+    )
+
+
+@pytest.mark.parametrize("format_name", FORMATS)
 def test_units_of_a_large_shard_are_named_by_their_range(tmp_path, format_name):
     path = tmp_path / f"a.{FORMATS[format_name].extension}"
     episodes = [plain_episode(i) for i in range(3)]

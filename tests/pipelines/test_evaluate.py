@@ -1,13 +1,16 @@
 import dataclasses
+import errno
 import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from labelled_corpus import GOALS, THRESHOLD, Labelled, draw_episodes, write_corpus, write_labels
 from sklearn.metrics import average_precision_score
 
 from labelers.quality import average_precision_of_counts, count_scores
+from pipelines import outputs
 from pipelines.corpora import plan_units
 from pipelines.evaluate import UnitEvidence, evaluate, merge_evidence, run_statistics
 from pipelines.label_parts import open_labels
@@ -168,11 +171,83 @@ def test_run_statistics_add_up_the_markers(tmp_path: Path) -> None:
 
 
 def test_a_corpus_without_ground_truth_is_refused(tmp_path: Path) -> None:
+    episodes = draw_episodes(4)
+    corpus = write_corpus(tmp_path / "corpus", episodes, with_truth=False)
+    labels = write_labels(tmp_path / "labels", corpus, episodes)
+    (corpus / "goals.jsonl").unlink()  # without ground truth there are no goals of it: this is the lesser trouble
+    with pytest.raises(ValueError, match=r"must have ground truth .*, got .*/corpus without; record one with"):
+        evaluate(corpus, labels, tmp_path / "report")
+    assert not (tmp_path / "report").exists()
+
+
+def test_shards_without_ground_truth_are_refused(tmp_path: Path) -> None:
+    episodes = draw_episodes(6)
+    corpus = write_corpus(tmp_path / "corpus", episodes, num_shards=3)
+    bare = write_corpus(tmp_path / "bare", episodes, num_shards=3, with_truth=False)
+    for name in ("shard-01.parquet", "shard-02.parquet"):
+        (bare / name).replace(corpus / name)
+    labels = write_labels(tmp_path / "labels", corpus, episodes)
     with pytest.raises(
-        ValueError, match=r"must have ground truth .*'episode-000'.* without; record one .*and 1 more units"
+        ValueError, match=r"must have ground truth .*'episode-002'.* without; record one .*and 1 more units"
     ):
-        _run(tmp_path, draw_episodes(4), with_truth=False)
+        evaluate(corpus, labels, tmp_path / "report", beam_options=ONE_WORKER)
     assert list((tmp_path / "report").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("shards", "goals"),
+    [("parts", "parts"), ("parts", "."), ("parts/shard-00.parquet", "parts"), ("parts/shard-00.parquet", ".")],
+)
+def test_goals_are_found_beside_the_shards_or_their_parts(tmp_path: Path, shards: str, goals: str) -> None:
+    episodes = draw_episodes(4)
+    root = tmp_path / "corpus"
+    root.mkdir()
+    write_corpus(root / "parts", episodes, num_shards=1)
+    (root / "parts" / "goals.jsonl").replace(root / goals / "goals.jsonl")
+    labels = write_labels(tmp_path / "labels", root / shards, episodes)
+    quality = evaluate(root / shards, labels, tmp_path / "report", beam_options=ONE_WORKER)
+    assert [goal["id"] for goal in quality["goals"]] == [goal.id for goal in GOALS]
+
+
+def test_goals_of_the_folder_above_are_not_those_of_a_corpus(tmp_path: Path) -> None:
+    episodes = draw_episodes(4)
+    corpus = write_corpus(tmp_path / "corpus", episodes)
+    labels = write_labels(tmp_path / "labels", corpus, episodes)
+    (corpus / "goals.jsonl").replace(tmp_path / "goals.jsonl")
+    with pytest.raises(FileNotFoundError, match=r"a goals file must exist, got .*/corpus/goals\.jsonl"):
+        evaluate(corpus, labels, tmp_path / "report")
+
+
+def test_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
+    _run(tmp_path, draw_episodes(4))
+    (tmp_path / "report" / "precision_recall.png").unlink()
+    (tmp_path / "report" / "precision_recall.png").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        evaluate(tmp_path / "corpus", tmp_path / "labels", tmp_path / "report", beam_options=ONE_WORKER)
+    (note,) = caught.value.__notes__
+    assert note.startswith(f"the disk of {tmp_path / 'report'} is full; free some space and run the same command again")
+
+
+@pytest.mark.parametrize("name", [".outcome.json", "quality.json", "report.html"])
+def test_a_disk_that_is_full_early_or_late_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    episodes = draw_episodes(4)
+    corpus = write_corpus(tmp_path / "corpus", episodes)
+    labels = write_labels(tmp_path / "labels", corpus, episodes)
+    sync = outputs._sync
+
+    def fill(path: Path) -> tuple[str, int]:
+        if path.name.startswith(name):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return sync(path)
+
+    monkeypatch.setattr(outputs, "_sync", fill)
+    with pytest.raises((OSError, RuntimeError)) as caught:  # a runner makes a RuntimeError of what a worker raised
+        evaluate(corpus, labels, tmp_path / "report", beam_options=ONE_WORKER)
+    told = "; ".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+    assert told.count(f"the disk of {tmp_path / 'report'} is full; free some space and run the same command again") == 1
+    assert not [path for path in (tmp_path / "report").iterdir() if path.name.startswith(name)]
 
 
 def test_a_corpus_without_goals_is_refused(tmp_path: Path) -> None:
@@ -223,7 +298,11 @@ def test_labels_of_a_larger_corpus_are_refused(tmp_path: Path) -> None:
 def test_labels_without_a_single_frame_are_refused(tmp_path: Path) -> None:
     episodes = draw_episodes(4)
     corpus = write_corpus(tmp_path / "corpus", episodes)
-    labels = write_labels(tmp_path / "labels", corpus, [])
+    labels = write_labels(tmp_path / "labels", corpus, episodes)
+    for part in (labels / "parts").iterdir():  # empty each
+        pq.write_table(pq.read_table(part).slice(0, 0), part)
+        marker = labels / "markers" / f"{part.stem}.json"
+        marker.write_text(json.dumps({**json.loads(marker.read_text()), "num_bytes": part.stat().st_size}))
     with pytest.raises(ValueError, match="must hold at least one frame of the corpus, got none"):
         evaluate(corpus, labels, tmp_path / "report", beam_options=ONE_WORKER)
 

@@ -16,7 +16,7 @@ from PIL import Image
 from labelers.hindsight import HindsightSettings
 from offline_rl.transitions import read_relabelled
 from pipelines import goal_statistics, relabelled_writer
-from pipelines.corpora import plan_units, write_episodes
+from pipelines.corpora import FORMATS, plan_units, write_episodes
 from pipelines.goal_statistics import count_achievements
 from pipelines.hindsight import HindsightSummary, goal_table, hindsight, join_labels, relabel_episode
 from pipelines.label_parts import EpisodeLabels
@@ -224,18 +224,39 @@ def test_an_episode_of_other_features_is_left_out_and_recorded(tmp_path: Path) -
 
 def test_an_episode_without_a_goal_is_left_out_and_counted(tmp_path: Path) -> None:
     corpus = write_corpus(
-        tmp_path / "corpus", [[episode("a", 3), episode("b", 1), episode("c", 3, instruction="go to the ball")]]
+        tmp_path / "corpus",
+        [[episode("a", 3), episode("b", 1), episode("c", 3, instruction="go to the ball"), episode("d", 3)]],
     )
     held = [
-        ("a", holds("...", "...", "...", "...")),
-        ("b", holds("X", ".", ".", ".")),
+        ("a", holds("XXX", "...", "...", "...")),  # the only goal that is ever achieved holds from the start
+        ("b", holds("X", ".", ".", ".")),  # no step
         ("c", holds("XXX", "...", "...", "...")),
+        ("d", holds("..X", "...", "...", "...")),
     ]
     labels = write_labels(tmp_path / "labels", corpus, [held])
     summary = run(tmp_path, {"source": corpus, "labels": labels})
-    assert list(read_relabelled(tmp_path / "relabelled")) == []
+    assert [item.episode_id for item in read_relabelled(tmp_path / "relabelled")] == ["d"]
     assert summary.usage["episodes"]["episodes_without_a_goal"] == 3
     assert summary.usage["episodes"]["original_holds_from_the_start"] == 1
+
+
+@pytest.mark.parametrize("container", ["parquet", "webdataset"])
+def test_an_episode_of_one_frame_has_the_action_size_of_its_corpus(tmp_path: Path, container: str) -> None:
+    short, long = (
+        dataclasses.replace(episode(name, n), actions=np.zeros((n - 1, 3), np.float32))
+        for name, n in [("a", 1), ("b", 3)]
+    )
+    (tmp_path / "corpus").mkdir()
+    path = tmp_path / "corpus" / f"x.{FORMATS[container].extension}"
+    write_episodes(path, CorpusFeatures.of(long), [short, long], container)
+    held = [("a", holds("X", ".", ".", ".")), ("b", holds("..X", "...", "...", "..."))]
+    labels = write_labels(tmp_path / "labels", tmp_path / "corpus", [held])
+    summary = run(tmp_path, {"source": tmp_path / "corpus", "labels": labels}, format_name=container)
+    assert summary.run.manifest["failures"] == {}
+    assert summary.usage["episodes"]["episodes_without_a_goal"] == 1  # a: no step, no goal to reach
+    (read,) = read_relabelled(tmp_path / "relabelled")
+    assert read.actions is not None
+    assert read.actions.shape == (2, 3)
 
 
 def test_a_shard_cut_short_keeps_the_episodes_before_the_cut(tmp_path: Path) -> None:
@@ -367,8 +388,12 @@ def test_bad_input_is_refused(tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "shard-000.parquet").write_bytes(b"nothing of ours")
-    labels = write_labels(tmp_path / "broken-labels", broken, [[]])
-    with pytest.raises(ValueError, match="a corpus must have a readable shard, got 1 that are not"):
+    labels = write_labels(tmp_path / "broken-labels", broken, [[("a", holds("X", ".", ".", "."))]])
+    with pytest.raises(
+        ValueError,
+        match=r"a corpus must have a readable shard, got 1 that are not, the first being .*shard-000.parquet "
+        r"\(a Parquet file must be whole, got .*; copy or record it again",
+    ):
         run(tmp_path, {"source": broken, "labels": labels})
 
 

@@ -399,13 +399,18 @@ def test_an_error_in_a_unit_reaches_the_caller_in_plain_words(tmp_path: Path, wo
 
 def test_the_cache_drops_what_was_unused_longest() -> None:
     cache = EmbeddingCache(dim=2, max_bytes=2 * 208)  # two rows of 4 * 2 + 200 bytes
-    for key in (b"a", b"b"):
-        cache.put(key, np.zeros(2, np.float32))
-    assert cache.get(b"a") is not None
-    cache.put(b"c", np.zeros(2, np.float32))
+    for number, key in enumerate((b"a", b"b", b"b")):
+        cache.put(key, np.full(2, number, np.float32))
+    first = cache.get(b"a")
+    assert first is not None
+    cache.put(b"c", np.full(2, 7, np.float32))  # in place of b: a was used since
     assert cache.get(b"b") is None
-    assert cache.get(b"a") is not None
+    found = {key: cache.get(key) for key in (b"a", b"c")}
+    assert {key: row.tolist() for key, row in found.items() if row is not None} == {b"a": [0, 0], b"c": [7, 7]}
     assert len(cache) == 2
+    cache.clear()
+    assert cache.get(b"a") is None
+    assert first.tolist() == [0, 0]  # what was given out does not change
 
 
 def test_an_error_of_the_reader_is_raised_where_its_items_are_used(tmp_path: Path) -> None:

@@ -110,12 +110,6 @@ def test_an_episode_that_is_not_of_the_corpus_is_refused(tmp_path):
         write_parquet(tmp_path / "a.parquet", CorpusFeatures.of(plain_episode()), [robot_episode()])
 
 
-def test_an_unknown_camera_is_refused(tmp_path):
-    unit = _write(tmp_path / "a.parquet", [robot_episode()])
-    with pytest.raises(ValueError, match=r"a camera must be one of front, wrist in .*, got 'side'"):
-        list(read_parquet(unit, cameras=["side"]))
-
-
 def test_large_episodes_span_row_groups_and_small_ones_share_them(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet_writer, "ROW_GROUP_ROWS", 4)
     episodes = [plain_episode(0, num_steps=9), plain_episode(1, num_steps=1), plain_episode(2, num_steps=1)]
@@ -248,6 +242,15 @@ def test_the_second_episode_of_one_id_fails(tmp_path, order):
     unit = _write(tmp_path / "a.parquet", [plain_episode(i) for i in order])
     failure = _only_failure(unit, num_good=2)
     assert (failure.episode_id, failure.reason) == ("episode-0000", "duplicate episode")
+    assert failure.num_frames == 6
+
+
+@pytest.mark.parametrize("row_group_size", [2, 1000])
+def test_a_failed_episode_tells_how_many_frames_are_lost(tmp_path, row_group_size):
+    unit = _write(tmp_path / "a.parquet", [plain_episode(i, num_steps=3 + i) for i in range(3)])
+    _rewrite(unit.shard, _value_at("reward", 5, float("nan")), row_group_size=row_group_size)  # rows 4 to 8 are of 1
+    failure = _only_failure(unit, num_good=2)
+    assert (failure.episode_id, failure.num_frames) == ("episode-0001", 5)
 
 
 def test_an_episode_id_that_cannot_be_a_key_fails(tmp_path):
@@ -262,7 +265,7 @@ def test_a_file_that_is_not_parquet_is_a_failure(tmp_path, content):
     path = tmp_path / "a.parquet"
     path.write_bytes({"cut": path.read_bytes()[:-40], "garbage": b"x" * 500, "empty": b""}[content])
     failure = _only_failure(unit, num_good=0)
-    assert (failure.scope, failure.reason) == ("shard", "unreadable shard")
+    assert (failure.scope, failure.reason, failure.num_frames) == ("shard", "unreadable shard", 0)
     assert "the rest of it is not read: copy or record it again" in failure.detail
     assert plan_parquet(path, 1) == [Unit(name="a", shard=str(path), num_bytes=path.stat().st_size)]
     assert read_parquet_ids(unit) == []

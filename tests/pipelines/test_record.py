@@ -222,8 +222,9 @@ def test_shares_of_a_mix():
     ("changes", "message"),
     [
         ({"envs": ()}, "envs must name at least one level, got none"),
-        ({"envs": ("BabyAI-GoToLocl-v0",)}, r"got 'BabyAI-GoToLocl-v0'; did you mean BabyAI-GoToLocal-v0 or"),
+        ({"envs": ("BabyAI-GoToLocl-v0",)}, r"got 'BabyAI-GoToLocl-v0'; did you mean BabyAI-GoToLocal-v0 or .*\?$"),
         ({"envs": ("CartPole-v1",)}, "must be one of MiniGrid's 96 BabyAI-... levels, got 'CartPole-v1'"),
+        ({"envs": ("?",)}, r"got '\?'; take one, such as BabyAI-ActionObjDoor-v0$"),
         ({"policy": "expert"}, "a policy must be one of bot, noisy-bot, random, got 'expert'"),
         ({"policy": ""}, "a policy must be one of bot, noisy-bot, random, got ''"),
         ({"policy": "bot:1,bot:2"}, "a mix must name each policy once, got 'bot' twice"),

@@ -118,8 +118,28 @@ def test_some_cameras_and_no_pictures(tmp_path):
     assert dict(wrist.images) == {"wrist": list(episode.images["wrist"])}
     (blind,) = read_webdataset(unit, images=False)
     assert blind.images == {"front": [b""] * 5, "wrist": [b""] * 5}
-    with pytest.raises(ValueError, match=r"a camera must be one of front, wrist in a.tar, got 'side'"):
-        list(read_webdataset(unit, cameras=["side"]))
+
+
+@pytest.mark.parametrize("order", [("wrist", "front", "wrist"), ("front", "front", "wrist")])
+def test_an_episode_without_the_camera_of_the_others_is_a_failure(tmp_path, order):
+    _write(tmp_path / "a.tar", [plain_episode(9)])
+    members = _members(tmp_path / "a.tar")
+    for index, camera in enumerate(order):
+        pictures = plain_episode(index).images["front"]
+        _write(tmp_path / "b.tar", [plain_episode(index, images={camera: pictures})])
+        members += _members(tmp_path / "b.tar")
+    _rewrite(tmp_path / "a.tar", members)
+    items = list(read_webdataset(Unit(name="a", shard=str(tmp_path / "a.tar")), cameras=["wrist"]))
+    read = [item.episode_id for item in items if isinstance(item, Episode)]
+    assert read == [f"episode-{index:04d}" for index, camera in enumerate(order) if camera == "wrist"]
+    failures = [item for item in items if isinstance(item, Failure)]
+    assert [failure.episode_id for failure in failures] == [
+        "episode-0009",
+        *(f"episode-{index:04d}" for index, camera in enumerate(order) if camera == "front"),
+    ]
+    for failure in failures:
+        assert (failure.scope, failure.reason, failure.num_frames) == ("episode", "missing camera", 6)
+        assert "a camera must be one of front in a.tar, got 'wrist'" in failure.detail
 
 
 def test_what_does_not_belong_is_not_written(tmp_path):
@@ -227,6 +247,7 @@ def test_an_invalid_episode_is_a_failure_and_the_rest_goes_on(tmp_path, suffix, 
     assert (failure.scope, failure.shard, failure.episode_id) == ("episode", "a.tar", "episode-0001")
     assert failure.reason == reason
     assert detail in failure.detail
+    assert failure.num_frames == (7 if data == _json(num_frames=7) else 6)  # as recorded, or as there are pictures
 
 
 @pytest.mark.parametrize(("missing", "reason"), [("json", "missing member"), ("front.000002.png", "missing frames")])
@@ -234,7 +255,7 @@ def test_a_missing_member_is_a_failure(tmp_path, missing, reason):
     unit = _write(tmp_path / "a.tar", [plain_episode(i) for i in range(3)])
     _rewrite(unit.shard, [pair for pair in _members(unit.shard) if pair[0].name != f"episode-0001.{missing}"])
     failure = _only_failure(unit, num_good=2)
-    assert (failure.episode_id, failure.reason) == ("episode-0001", reason)
+    assert (failure.episode_id, failure.reason, failure.num_frames) == ("episode-0001", reason, 6)
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
@@ -270,6 +291,7 @@ def test_an_oversized_member_is_refused_before_it_is_read(tmp_path, monkeypatch)
     failure = _only_failure(unit, num_good=0)
     assert failure.reason == "oversized member"
     assert "'episode-0000.front.000000.png' must have at most 10 bytes" in failure.detail
+    assert failure.num_frames == 6
 
 
 def test_a_frame_twice_and_an_episode_twice(tmp_path):
@@ -308,7 +330,7 @@ def test_of_a_tar_cut_anywhere_the_episodes_before_are_given_and_the_cut_is_told
         path.write_bytes(data[:cut])
         items = list(read_webdataset(unit))
         assert isinstance(items[-1], Failure), cut
-        assert (items[-1].scope, items[-1].reason) == ("shard", "unreadable shard")
+        assert (items[-1].scope, items[-1].reason, items[-1].num_frames) == ("shard", "unreadable shard", 0)
         assert "a tar file must be whole, got one that" in items[-1].detail
         whole = sum(last_byte <= cut for last_byte in ends)
         for written, read in zip(episodes, items[:-1], strict=False):

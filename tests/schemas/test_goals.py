@@ -106,7 +106,26 @@ def test_files_are_checked(tmp_path):
     path.write_text('{"id": "a"}\n')
     with pytest.raises(ValueError, match="add text") as caught:
         read_goals(path)
+    assert caught.value.__notes__ == [f"in line 1 of the goals file {path}"]
+    path.write_text('{"id": "a", "text": "t"}\n\n{"id": "b", "text": "u", "colour": "red"}\n')
+    with pytest.raises(ValueError, match="got colour; remove them") as caught:
+        read_goals(path)
+    assert caught.value.__notes__ == [f"in line 3 of the goals file {path}"]
+    path.write_text('{"id": "a", "text": "t"}\n{"id": "a", "text": "u"}\n')
+    with pytest.raises(ValueError, match="must have a id of its own") as caught:
+        read_goals(path)
     assert caught.value.__notes__ == [f"in the goals file {path}"]
+
+
+def test_files_of_other_editors(tmp_path):
+    path = tmp_path / "goals.jsonl"
+    path.write_text('{"id": "a", "text": "t"}\r\n', encoding="utf-8-sig", newline="")  # as Windows' Notepad saves
+    assert read_goals(path) == (Goal("a", "t"),)
+    path.write_bytes('{"id": "a", "text": "t"}\n{"id": "b", "text": "tür"}\n'.encode("latin-1"))
+    with pytest.raises(
+        ValueError, match=r"goals.jsonl, line 2: a goals file must be UTF-8, got the byte 0xfc; save the file as UTF-8"
+    ):
+        read_goals(path)
 
 
 def test_goals_are_selected_in_the_order_asked_for():

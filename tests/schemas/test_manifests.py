@@ -36,6 +36,13 @@ def test_a_failure_says_where_and_why():
     assert str(failure) == "a.tar, episode e, frame 3: undecodable image: cut"
     assert str(Failure(scope="shard", shard="a.tar", reason="r", detail="d")) == "a.tar: r: d"
     assert Failure(**failure.to_json()) == failure
+    assert failure.num_frames == 0  # unknown
+
+
+def test_a_failure_keeps_how_many_frames_are_lost():
+    failure = Failure(scope="episode", shard="a.tar", episode_id="e", reason="r", detail="d", num_frames=7)
+    assert failure.to_json()["num_frames"] == 7
+    assert Failure(**failure.to_json()) == failure
 
 
 def test_a_failure_has_one_of_three_scopes():
