@@ -27,6 +27,7 @@ import torch
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from labelers.preprocessing import Preprocessor
 
@@ -402,6 +403,7 @@ def _load_part(loader: Any, source: str, what: str, **options: Any) -> Any:
 def _load_model(source: str, **options: Any) -> Any:
     config = _load_part(AutoConfig, source, "a config", **options)
     try:
+        transformers_logging.disable_progress_bar()  # every worker would draw one
         model_class = AutoModel._model_mapping[type(config)]
         if not (hasattr(model_class, "get_image_features") and hasattr(model_class, "get_text_features")):
             raise KeyError

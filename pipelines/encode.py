@@ -28,11 +28,11 @@ from pipelines.outputs import PartWriter
 from schemas.episodes import Episode
 from schemas.manifests import Failure
 
-_CACHE_BYTES = 32 << 20
+_CACHE_BYTES = 16 << 20
 _READ_AHEAD_EPISODES = 4
 _DECODE_GROUP = 16
 _CHUNK_BATCHES = 16  # rows of a chunk at most, in batches: frames that are all known must not pile up
-_CHUNKS_PER_TRIM = 32
+_CHUNKS_PER_TRIM = 8
 T = TypeVar("T")
 
 _labelers: dict[LabelerSettings, "SharedLabeler"] = {}
