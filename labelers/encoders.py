@@ -402,8 +402,8 @@ def _load_part(loader: Any, source: str, what: str, **options: Any) -> Any:
 
 def _load_model(source: str, **options: Any) -> Any:
     config = _load_part(AutoConfig, source, "a config", **options)
+    transformers_logging.disable_progress_bar()  # every worker would draw one
     try:
-        transformers_logging.disable_progress_bar()  # every worker would draw one
         model_class = AutoModel._model_mapping[type(config)]
         if not (hasattr(model_class, "get_image_features") and hasattr(model_class, "get_text_features")):
             raise KeyError

@@ -101,10 +101,7 @@ def read_episodes(
     Args:
         unit: One of `plan_units`.
         images: False leaves the pictures unread, which is much faster: every frame is then b"", so that lengths hold.
-        cameras: Read only these; all by default.
-
-    Raises:
-        ValueError: There is no such camera.
+        cameras: Read only these; all by default. A shard or episode that lacks one is a Failure.
     """
     return _format_of(Path(unit.shard)).read(unit, images=images, cameras=cameras)
 

@@ -341,8 +341,9 @@ class OutputFolder:
         self._check_failures(parts, max_failure_share)
         if not rows:
             raise ValueError(
-                f"there must be something to write, got nothing from {len(parts)} units ({dict(failures) or 'no episodes'}); check "
-                f"the input, and what is listed in {self.path / 'failures'}"
+                f"there must be something to write, got nothing from {len(parts)} units "
+                f"({dict(failures) or 'without a failure'}); check the input and its episodes, what is listed in "
+                f"{self.path / 'failures'}, and for hindsight whether any goal is achieved at the threshold of the labels"
             )
         manifest = {
             "kind": self.kind,
