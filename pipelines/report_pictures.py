@@ -137,6 +137,7 @@ def picture_element(data: bytes, alt: str) -> str:
 
 
 def strips_section(quality: Mapping, shown: Mapping[tuple[str, str], ShownEpisode], labels: Labels) -> str:
+    """The page's section of film strips: frames of an episode with the scores of several goals under them, and the truth."""
     strips = [
         _strip(strip, shown[strip["unit"], strip["episode_id"]], labels, {goal["id"] for goal in quality["goals"]})
         for strip in quality["film_strips"]
@@ -202,6 +203,7 @@ def track_goals(
 
 
 def examples_section(quality: Mapping, shown: Mapping[tuple[str, str], ShownEpisode], goals: Mapping[str, Goal]) -> str:
+    """The page's section of true positives, false positives and false negatives, a picture each."""
     parts = ["<section id=examples><h2>Hits and misses</h2>"]
     parts.append(
         f"<p class=note>At the labels' own threshold, {quality['threshold']:g}; of each family at most eight of a kind, one a "
