@@ -1,4 +1,4 @@
-"""Speed of image encoders on a GPU, ViT-B/32's and ViT-L/14's shapes, by precision and batch size.
+"""Speed of an image encoder of ViT-B/32's shape on a GPU, by precision and batch size.
 
     python benchmarks/gpu.py [--output FILE]
 
