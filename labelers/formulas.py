@@ -116,22 +116,6 @@ def cosine(similarity: np.ndarray, negatives: NegativeMask, temperature: float) 
     return similarity[:, : negatives.mask.shape[1]].astype(np.float32)
 
 
-def reward_from_scores(scores: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
-    """Rewards of an episode's steps: `r_t = 1 if score(o_{t+1}) > threshold else 0`.
-
-    Args:
-        scores: `[F, ...]` float32 of one episode's frames in order, F = T + 1.
-        threshold: One number, or one a goal `[G]`. Compared in float32, as scores are.
-
-    Returns:
-        `[F - 1, ...]` float32, 0 or 1. Row t looks at frame t + 1; the first frame gives no reward.
-
-    Source: Baumli et al. 2023, equation (2). They do not give the threshold.
-    """
-    assert scores.shape[:1] >= (1,), scores.shape
-    return (scores[1:] > np.asarray(threshold, dtype=np.float32)).astype(np.float32)
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Formula:
     """A formula of the list.

@@ -17,7 +17,7 @@ embedding, G goals, P templates.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -28,12 +28,13 @@ from labelers.formulas import (
     SCORE_BLOCK,
     NegativeMask,
     cosine_similarity,
-    reward_from_scores,
 )
 from labelers.negatives import NegativeSettings, choose_negatives
 from labelers.prompts import DEFAULT_TEMPLATES, average_prompts, check_templates, fill_templates
+from labelers.rewards import rewards_of_scores
 from schemas.fingerprints import Fingerprint
-from schemas.goals import Goal, check_goals, goals_to_json
+from schemas.goals import Goal, check_goals, goals_from_json, goals_to_json
+from schemas.rules import RewardRule
 
 EMBEDDING_PARTS = ("weights", "preprocessing", "precision", "batch_size", "device", "attention")
 """The parts of a labeler's fingerprint that image embeddings depend on."""
@@ -53,8 +54,9 @@ class LabelerSettings:
         negatives: Where negatives come from; of no effect on "cosine".
         formula: A name of `labelers.formulas.FORMULAS`.
         temperature: Of the softmax, in units of cosine; None for the model's own, `1 / exp(logit_scale)`.
-        threshold: A goal counts as achieved where its score is greater; None for the formula's default (softmax 0.5). The
-            cosine has none, because its scale depends on the model, and must be given one.
+        threshold: A goal counts as achieved where its score is greater; one for all goals or one a goal; None for the formula's
+            default (softmax 0.5). The cosine has none, because its scale depends on the model, and must be given one.
+        hysteresis, min_frames, reward, discount, fire_rates: See `schemas.rules.RewardRule`.
         precision: "auto", "float32" or "bfloat16".
         batch_size: Rows of an image batch.
         device: "cpu", "cuda" or "cuda:N".
@@ -69,7 +71,12 @@ class LabelerSettings:
     negatives: NegativeSettings = dataclasses.field(default_factory=NegativeSettings)
     formula: str = "softmax"
     temperature: float | None = None
-    threshold: float | None = None
+    threshold: float | tuple[float, ...] | None = None
+    hysteresis: float = 0.0
+    min_frames: int = 1
+    reward: str = "success"
+    discount: float = 0.0
+    fire_rates: tuple[float, ...] | None = None
     precision: str = "auto"
     batch_size: int = DEFAULT_BATCH_SIZE
     device: str = "cpu"
@@ -84,14 +91,10 @@ class LabelerSettings:
             raise ValueError(
                 f"temperature must be at least {MIN_TEMPERATURE} and finite, got {self.temperature}; CLIP's own is about 0.01"
             )
-        if self.threshold is None:
-            if FORMULAS[self.formula].default_threshold is None:
-                raise ValueError(
-                    f"threshold must be given for the formula {self.formula!r}, got None; its scale depends on the model: look at "
-                    f"some scores first"
-                )
-        elif not np.isfinite(self.threshold):
-            raise ValueError(f"threshold must be a finite number, got {self.threshold}; give one")
+        for name in ("threshold", "fire_rates"):
+            if isinstance(getattr(self, name), list | tuple | np.ndarray):
+                object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
+        _ = self.rule
         if self.precision not in PRECISIONS:
             raise ValueError(
                 f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}; choose one of them"
@@ -100,6 +103,37 @@ class LabelerSettings:
             raise ValueError(
                 f"batch_size must be at least 1, got {self.batch_size}; {DEFAULT_BATCH_SIZE} is a good start"
             )
+
+    @property
+    def rule(self) -> RewardRule:
+        """When a goal counts as achieved, and what a step is worth.
+
+        Raises:
+            ValueError: There is no threshold, or not as many as goals, or a number is out of its range.
+        """
+        threshold = FORMULAS[self.formula].default_threshold if self.threshold is None else self.threshold
+        if threshold is None:
+            raise ValueError(
+                f"threshold must be given for the formula {self.formula!r}, got None; its scale depends on the model: look at some "
+                f"scores first, or let vlm-rewards calibrate choose it"
+            )
+        thresholds = threshold if isinstance(threshold, tuple) else (threshold,) * len(self.goals)
+        if len(thresholds) != len(self.goals):
+            raise ValueError(
+                f"thresholds must be one for all or one a goal, {len(self.goals)}, got {len(thresholds)}; calibrate for these goals"
+            )
+        return RewardRule(
+            thresholds=thresholds,
+            hysteresis=self.hysteresis,
+            min_frames=self.min_frames,
+            reward=self.reward,
+            discount=self.discount,
+            fire_rates=self.fire_rates,
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """The settings as one JSON object, kept beside every output; `settings_from_json` is the inverse."""
+        return {**dataclasses.asdict(self), "goals": goals_to_json(self.goals)}
 
     def load_encoder(self) -> DualEncoder:
         """Loads the model that these settings name."""
@@ -124,7 +158,7 @@ class Labeler:
         goals: The G goals, in the order of the scores.
         dim: D.
         temperature: The softmax's temperature in force, or None for formulas without one.
-        threshold: The threshold in force.
+        rule: When a goal counts as achieved, and what a step is worth.
         fingerprint: All that scores and rewards depend on.
         embedding_fingerprint: What image embeddings depend on; a subset of the fingerprint.
 
@@ -155,9 +189,7 @@ class Labeler:
         self.goals = settings.goals
         self.dim = encoder.dim
         self.temperature = _temperature(settings, encoder) if formula.needs_negatives else None
-        threshold = formula.default_threshold if settings.threshold is None else settings.threshold
-        assert threshold is not None
-        self.threshold = float(threshold)
+        self.rule = settings.rule
         self._function = formula.function
         if formula.needs_negatives:
             negatives = choose_negatives(settings.negatives, self.goals)
@@ -185,7 +217,7 @@ class Labeler:
                 "negatives": drawn,
                 "formula": settings.formula,
                 "temperature": self.temperature,
-                "threshold": self.threshold,
+                "rule": self.rule.to_json(),
                 "score_block": SCORE_BLOCK,
             }
         )
@@ -255,8 +287,19 @@ class Labeler:
         return self.score(self.embed(np.stack(pixels) if pixels else np.zeros((0, *size), dtype=np.uint8)))
 
     def rewards(self, scores: np.ndarray) -> np.ndarray:
-        """`[F, G]` scores of an episode's frames to `[F - 1, G]` float32 rewards, 0 or 1; row t looks at frame t + 1."""
-        return reward_from_scores(scores, self.threshold)
+        """`[F, G]` scores of an episode's frames to `[F - 1, G]` float32 rewards by the rule; row t looks at frame t + 1."""
+        return rewards_of_scores(scores, self.rule)
+
+
+def settings_from_json(record: Mapping) -> LabelerSettings:
+    """The inverse of `LabelerSettings.to_json`: the labeler of an earlier run, from the settings kept beside its output."""
+    return LabelerSettings(
+        **{
+            **record,
+            "goals": goals_from_json(record["goals"]),
+            "negatives": NegativeSettings(**record["negatives"]),
+        }
+    )
 
 
 def _temperature(settings: LabelerSettings, encoder: DualEncoder) -> float:

@@ -82,7 +82,7 @@ class ScoreHistogram:
         keys: [B] int64, rising: goal and bin of each entry.
         positives: [B] int64, frames in which the goal holds.
         negatives: [B] int64, the others.
-        over_threshold: [G, 2] int64, exact: positives and negatives over the labels' own threshold.
+        over_threshold: [G, 2] int64, exact: positives and negatives where the labels say that the goal is achieved.
     """
 
     num_goals: int
@@ -113,13 +113,13 @@ def count_scores(scores: np.ndarray, truth: np.ndarray) -> RankedCounts:
     return RankedCounts(below[::-1], positives[::-1], negatives[::-1], missing)
 
 
-def score_histogram(scores: np.ndarray, truth: np.ndarray, threshold: float) -> ScoreHistogram:
+def score_histogram(scores: np.ndarray, truth: np.ndarray, over: np.ndarray) -> ScoreHistogram:
     """The histogram of a block of frames.
 
     Args:
         scores: [N, G] float32; -inf where sparse labels hold no score.
         truth: [N, G] bool.
-        threshold: The labels' own; a goal counts as achieved where its score is greater.
+        over: [N, G] bool, where the labels say that the goal is achieved.
 
     Raises:
         ValueError: The shapes differ, or a score is NaN or +inf.
@@ -131,7 +131,6 @@ def score_histogram(scores: np.ndarray, truth: np.ndarray, threshold: float) -> 
     true_keys, true_counts = np.unique(keys[truth], return_counts=True)
     positives = np.zeros(len(distinct), dtype=np.int64)
     positives[np.searchsorted(distinct, true_keys)] = true_counts
-    over = scores > threshold
     return ScoreHistogram(
         num_goals=num_goals,
         keys=distinct,

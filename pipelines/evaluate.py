@@ -19,6 +19,7 @@ import apache_beam as beam
 import numpy as np
 
 from labelers.quality import ScoreHistogram, merge_histograms, quality_table, score_histogram
+from labelers.rewards import successes
 from pipelines.corpora import corpus_features, read_episodes
 from pipelines.driver import beam_options_of
 from pipelines.label_parts import Labels, open_labels, read_labels
@@ -97,6 +98,7 @@ class UnitEvidence:
         labelled = {goal.id: index for index, goal in enumerate(labels.metadata.goals)}
         self._selected = np.array([labelled[goal.id] for goal in self._goals])
         families = sorted({goal.family for goal in self._goals})
+        self._rule = labels.metadata.rule.select(self._selected.tolist())
         self._members = {
             family: np.array([goal.family == family for goal in self._goals], dtype=bool) for family in families
         }
@@ -108,12 +110,11 @@ class UnitEvidence:
             ValueError: The corpus has no ground truth, or labels are of frames that it does not hold.
         """
         truths, failures = self._read_truths(unit)
-        threshold = self._labels.metadata.threshold
         counts: Counter[str] = Counter(unlabelled_frames=sum(truth.num_frames for truth in truths.values()))
         histograms: list[ScoreHistogram] = []
         examples: dict[tuple[str, int], list[Example]] = {}
         strips: dict[str, list[StripCandidate]] = {}
-        block: list[tuple[np.ndarray, np.ndarray]] = []
+        block: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         for episode in read_labels(self._labels.part(unit)):
             known = truths.get(episode.episode_id)
             if known is None or episode.frame_indices[-1] >= known.num_frames:
@@ -127,17 +128,18 @@ class UnitEvidence:
             truth[known.frames, known.columns] = True
             truth, scores = truth[episode.frame_indices], episode.scores[:, self._selected]
             counts.update(frames=len(scores), episodes=1, unlabelled_frames=-len(scores))
-            self._add_examples(examples, scores, truth, episode.episode_id, episode.frame_indices, unit.name)
+            over = successes(scores, self._rule)
+            self._add_examples(examples, scores, truth, over, episode.episode_id, episode.frame_indices, unit.name)
             changing = truth.any(axis=0) & ~truth.all(axis=0)
             for family, members in self._members.items():
                 if num_goals := int((changing & members).sum()):
                     strips.setdefault(family, []).append(StripCandidate(num_goals, episode.episode_id, unit.name))
-            block.append((scores, truth))
-            if sum(scores.size for scores, _ in block) >= _BLOCK_SCORES:
-                histograms.append(_block_histogram(block, threshold))
+            block.append((scores, truth, over))
+            if sum(scores.size for scores, _, _ in block) >= _BLOCK_SCORES:
+                histograms.append(_block_histogram(block))
                 block = []
         if block:
-            histograms.append(_block_histogram(block, threshold))
+            histograms.append(_block_histogram(block))
         return merge_evidence(
             [
                 Evidence(
@@ -178,11 +180,11 @@ class UnitEvidence:
         examples: dict[tuple[str, int], list[Example]],
         scores: np.ndarray,
         truth: np.ndarray,
+        over: np.ndarray,
         episode_id: str,
         frame_indices: np.ndarray,
         unit_name: str,
     ) -> None:
-        over = scores > self._labels.metadata.threshold
         for kind, mask in zip(EXAMPLE_KINDS, (over & truth, over & ~truth, ~over & truth), strict=True):
             masked = np.where(mask, -scores if kind == "false_negatives" else scores, -np.inf)
             # Sparse labels have no score for a false negative: -(-inf), still above the -inf of what is masked.
@@ -196,9 +198,9 @@ class UnitEvidence:
                     found[:] = _best_examples(kind, found)
 
 
-def _block_histogram(block: Sequence[tuple[np.ndarray, np.ndarray]], threshold: float) -> ScoreHistogram:
-    scores, truth = (np.concatenate(parts) for parts in zip(*block, strict=True))
-    return score_histogram(scores, truth, threshold)
+def _block_histogram(block: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> ScoreHistogram:
+    scores, truth, over = (np.concatenate(parts) for parts in zip(*block, strict=True))
+    return score_histogram(scores, truth, over)
 
 
 def _best_examples(kind: str, examples: Iterable[Example]) -> list[Example]:
@@ -421,7 +423,8 @@ def _description(corpus: Path, labels: Labels, bank: set[str], goals: Sequence[G
         "corpus": str(corpus),
         "labels": str(labels.folder),
         "formula": metadata.formula,
-        "threshold": metadata.threshold,
+        "threshold": metadata.rule.common_threshold,
+        "rule": metadata.rule.to_json(),
         "sparse": metadata.sparse,
         "average_precision_covers": "scores over the threshold only: a lower bound"
         if metadata.sparse

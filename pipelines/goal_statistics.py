@@ -11,22 +11,24 @@ import apache_beam as beam
 import numpy as np
 
 from labelers.hindsight import achievements
+from labelers.rewards import successes
 from pipelines.driver import beam_options_of
 from pipelines.label_parts import EpisodeLabels, Labels, read_labels
 from pipelines.outputs import OutputFolder, write_atomically
 from schemas.goals import Goal
 from schemas.manifests import Unit
+from schemas.rules import RewardRule
 
 STATISTICS_NAME = "goal_statistics.json"
 
 
-def count_achievements(labels: Iterable[EpisodeLabels], goals: Sequence[Goal], threshold: float) -> Counter[str]:
+def count_achievements(labels: Iterable[EpisodeLabels], goals: Sequence[Goal], rule: RewardRule) -> Counter[str]:
     """Counts in how many episodes each goal is achieved, and in how many it holds in some frame.
 
     Args:
         labels: Episodes; those with a gap in their frames count as incomplete and no further.
         goals: The G goals, in the order of the scores.
-        threshold: A goal holds where its score is greater than this.
+        rule: Where a goal holds.
 
     Returns:
         "episodes", "incomplete_episodes", and "achieved/<id>" and "holds/<id>" for the goals with any.
@@ -37,7 +39,7 @@ def count_achievements(labels: Iterable[EpisodeLabels], goals: Sequence[Goal], t
             counts["incomplete_episodes"] += 1
             continue
         counts["episodes"] += 1
-        holds = scores > threshold
+        holds = successes(scores, rule)
         for name, found in (("achieved", achievements(holds)), ("holds", holds)):
             counts.update(f"{name}/{goals[goal].id}" for goal in np.flatnonzero(np.any(found, axis=0)).tolist())
     return counts
@@ -53,7 +55,7 @@ class _CountUnit(beam.DoFn):
         metadata = self._labels.metadata
         try:
             read = read_labels(self._labels.part(unit_to_count))
-            return list(count_achievements(read, metadata.goals, metadata.threshold).items())
+            return list(count_achievements(read, metadata.goals, metadata.rule).items())
         except Exception as error:  # raised by the driver, in plain words
             self._output.record_error(unit_to_count, error)
             return []

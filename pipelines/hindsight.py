@@ -25,17 +25,19 @@ from labelers.hindsight import (
     original_goals,
     quotas,
 )
+from labelers.rewards import rewards_of_scores, successes
 from pipelines.corpora import corpus_features, read_episodes
 from pipelines.driver import RunSummary, run_units
 from pipelines.goal_statistics import goal_statistics
 from pipelines.label_parts import EpisodeLabels, Labels, open_labels, read_labels
-from pipelines.outputs import OutputFolder, PartWriter, write_atomically
+from pipelines.outputs import OutputFolder, PartWriter, read_settings, write_atomically
 from pipelines.relabelled_writer import EXTENSIONS, check_relabelled_format, open_writer
 from schemas.episodes import CorpusFeatures, Episode
 from schemas.fingerprints import Fingerprint
 from schemas.goals import Goal, normalize_instruction
 from schemas.manifests import Failure, Unit
 from schemas.relabelled import GOAL_KINDS, RelabelledEpisode
+from schemas.rules import RewardRule
 
 USAGE_NAME = "goal_usage.json"
 
@@ -45,22 +47,22 @@ class GoalTable(NamedTuple):
 
     Attributes:
         goals: The G goals, in the order of the scores.
-        threshold: A goal counts as achieved where its score is greater than this.
+        rule: When a goal counts as achieved, and what a step is worth.
         originals: By normalized instruction, the index of the goal it asks for.
         groups: [G] int64, numbers of the groups.
         counts: [G] int64, the episodes of the corpus that achieve each goal.
     """
 
     goals: tuple[Goal, ...]
-    threshold: float
+    rule: RewardRule
     originals: dict[str, int]
     groups: np.ndarray
     counts: np.ndarray
 
 
-def goal_table(goals: Sequence[Goal], threshold: float, counts: Sequence[int]) -> GoalTable:
+def goal_table(goals: Sequence[Goal], rule: RewardRule, counts: Sequence[int]) -> GoalTable:
     """Prepares the goals for `relabel_episode`; see `GoalTable`."""
-    return GoalTable(tuple(goals), threshold, original_goals(goals), goal_groups(goals), np.asarray(counts))
+    return GoalTable(tuple(goals), rule, original_goals(goals), goal_groups(goals), np.asarray(counts))
 
 
 def relabel_episode(
@@ -78,7 +80,7 @@ def relabel_episode(
         The relabelled episode, None if there is no goal for it, and counts: what became of its instruction, and the goals
         used, by kind ("original_goals") and by kind and goal ("original/<id>").
     """
-    achieved = scores > table.threshold
+    achieved = successes(scores, table.rule)
     instruction = None if episode.instruction is None else normalize_instruction(episode.instruction)
     original = None if instruction is None else table.originals.get(instruction)
     chosen = choose_goals(
@@ -114,7 +116,7 @@ def relabel_episode(
         goal_ids=[goal.id for goal in goals],
         goal_texts=[goal.text for goal in goals],
         goal_kinds=[item.kind for item in chosen],
-        rewards=achieved[1:, [item.goal for item in chosen]].T.astype(np.float32),
+        rewards=rewards_of_scores(scores, table.rule)[:, [item.goal for item in chosen]].T.copy(),
         start=np.array([item.start for item in chosen], np.int32),
         stop=np.array([item.stop for item in chosen], np.int32),
         terminated=np.array([item.terminated for item in chosen], np.bool_),
@@ -143,7 +145,7 @@ class RelabelUnit:
 
     def __call__(self, unit: Unit, part: PartWriter) -> None:
         """Writes the unit's relabelled episodes."""
-        table = goal_table(self.labels.metadata.goals, self.labels.metadata.threshold, self.counts)
+        table = goal_table(self.labels.metadata.goals, self.labels.metadata.rule, self.counts)
         shard = Path(unit.shard).name
         pairs = join_labels(read_episodes(unit), read_labels(self.labels.part(unit)))
         with contextlib.closing(open_writer(self.format_name, part.path, self.features, self.fingerprint)) as writer:
@@ -273,7 +275,13 @@ def hindsight(
         output,
         kind="relabelled",
         fingerprint=fingerprint,
-        settings={"source": str(source), "labels": str(labels), **recorded},
+        settings={
+            "source": str(source),
+            "labels": str(labels),
+            "labels_settings": read_settings(opened.folder)["settings"],
+            "labels_fingerprint": dict(opened.metadata.fingerprint.parts),
+            **recorded,
+        },
         extension=EXTENSIONS[format_name],
     )
     features = corpus_features(units)

@@ -232,7 +232,7 @@ def plan_label(
         )
     metadata = LabelMetadata(
         goals=built.goals,
-        threshold=built.threshold,
+        rule=built.rule,
         formula=labeler.formula,
         fingerprint=label_fingerprint,
         sparse=sparse,
@@ -245,7 +245,7 @@ def plan_label(
             "model": labeler.model,
             "camera": camera,
             "num_goals": len(built.goals),
-            "threshold": built.threshold,
+            "labeler": labeler.to_json(),
             "max_unit_bytes": max_unit_bytes,
         },
         extension="parquet",

@@ -70,7 +70,7 @@ def score_columns(scores: np.ndarray, metadata: LabelMetadata) -> list[pa.Array]
     """[N, G] scores as the dense or sparse columns of labels."""
     if not metadata.sparse:
         return [vector_column(scores)]
-    row, goal = np.nonzero(scores > metadata.threshold)
+    row, goal = np.nonzero(scores > metadata.rule.release_array)
     offsets = np.searchsorted(row, np.arange(len(scores) + 1)).astype(np.int32)
     return [
         pa.ListArray.from_arrays(offsets, pa.array(goal.astype(np.int32))),

@@ -17,7 +17,7 @@ from string import Template
 from pipelines.charts import colour, curve_chart, line_key, save_curves, skyline, sparkline
 from pipelines.label_parts import Labels
 from pipelines.outputs import write_atomically
-from pipelines.report_pictures import examples_section, gather, strips_section
+from pipelines.report_pictures import examples_section, gather, strips_section, threshold_words
 from schemas.manifests import Unit
 
 _MAX_VALUE_CHARS = 20_000
@@ -101,7 +101,7 @@ def _header(quality: Mapping) -> str:
     nav = "".join(f'<a href="#{anchor}">{text}</a>' for anchor, text in links.items())
     return (
         f"<header><h1>How good are these labels?</h1><p class=muted>The labels <code>{html.escape(quality['labels'])}</code> "
-        f"({html.escape(quality['formula'])}, threshold {quality['threshold']:g}) against the ground truth of "
+        f"({html.escape(quality['formula'])}, threshold {threshold_words(quality)}) against the ground truth of "
         f"<code>{html.escape(quality['corpus'])}</code>.</p><nav>{nav}</nav>"
         f"<dl class=tiles>{''.join(tiles)}</dl>{_warnings(quality)}</header>"
     )
@@ -151,7 +151,7 @@ def _curves_section(quality: Mapping, pooled: Mapping[str, Mapping]) -> str:
         "<div class=scroll tabindex=0><table class=families><thead><tr><th rowspan=2>Family</th>"
         "<th rowspan=2 class=number>mean<br>AP</th><th rowspan=2 class=number>pooled<br>AP</th>"
         "<th colspan=4>at the best threshold</th>"
-        f"<th colspan=3>at {quality['threshold']:g}</th></tr><tr><th class=number>value</th><th class=number>P</th>"
+        f"<th colspan=3>at the labels' own</th></tr><tr><th class=number>value</th><th class=number>P</th>"
         "<th class=number>R</th><th class=number>F1</th><th class=number>P</th><th class=number>R</th>"
         f"<th class=number>F1</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div></div></section>"
     )
@@ -181,7 +181,7 @@ def _goals_section(quality: Mapping) -> str:
         f"at 0.5 and 1.</p><div class=skyline>{skylines}</div><div class=filter hidden><input type=search "
         'placeholder="Filter goals" aria-label="Filter goals"><select aria-label="Family"><option value="">all families'
         f"</option>{options}</select><output class=muted></output></div><p class=note>Lowest average precision first. Frames: "
-        f"in how many the goal holds. The last three columns are at the labels' own threshold, {quality['threshold']:g}.</p>"
+        f"in how many the goal holds. The last three columns are at the labels' own threshold, {threshold_words(quality)}.</p>"
         f'<div class="scroll tall" tabindex=0><table class=goals><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
         "</div></section>"
     )

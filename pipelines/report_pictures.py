@@ -155,19 +155,26 @@ def strips_section(quality: Mapping, shown: Mapping[tuple[str, str], ShownEpisod
     )
 
 
+def threshold_words(quality: Mapping) -> str:
+    """The labels' threshold in words."""
+    return "one a goal" if quality["threshold"] is None else f"{quality['threshold']:g}"
+
+
 def _strip(strip: Mapping, episode: ShownEpisode, labels: Labels, evaluated: set[str]) -> str:
     frames = strip_frames(episode.num_frames)
     tracks = track_goals(labels.metadata.goals, episode, strip["family"], evaluated)
     columns = [index for index, _ in tracks]
     known = [row[columns] for row in episode.scores.values()]
-    finite = [score for row in known for score in row.tolist() if np.isfinite(score)] + [labels.metadata.threshold]
+    thresholds = labels.metadata.rule.thresholds
+    finite = [score for row in known for score in row.tolist() if np.isfinite(score)]
+    finite += [thresholds[column] for column in columns]
     low, high = min(0.0, *finite), max(finite)
     pictures = "".join(f"<div>{episode.pictures[frame]}{frame}</div>" for frame in frames)
     rows = ""
     for index, goal in tracks:
         scores = [float(episode.scores[f][index]) if f in episode.scores else None for f in range(episode.num_frames)]
         truth = [goal.id in achieved for achieved in episode.truth]
-        track = score_track(scores, truth, labels.metadata.threshold, low, high)
+        track = score_track(scores, truth, thresholds[index], low, high)
         rows += f"<div class=track><span class=name>{html.escape(goal.text)}</span>{track}</div>"
     return (
         f"<h3>{html.escape(strip['family'])}: episode {html.escape(strip['episode_id'])} <span class=muted>"
@@ -206,7 +213,7 @@ def examples_section(quality: Mapping, shown: Mapping[tuple[str, str], ShownEpis
     """The page's section of true positives, false positives and false negatives, a picture each."""
     parts = ["<section id=examples><h2>Hits and misses</h2>"]
     parts.append(
-        f"<p class=note>At the labels' own threshold, {quality['threshold']:g}; of each family at most eight of a kind, one a "
+        f"<p class=note>At the labels' own threshold, {threshold_words(quality)}; of each family at most eight of a kind, one a "
         "goal and one an episode.</p>"
     )
     for kind, (title, meaning) in _KINDS.items():

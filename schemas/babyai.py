@@ -58,6 +58,7 @@ def goal_bank() -> list[Goal]:
             family="find",
             instructions=(f"go to a {kind}", f"go to the {kind}"),
             negatives=(NEUTRAL,),
+            attributes=_attributes(kind),
         )
         for kind in KINDS
     ]
@@ -68,6 +69,7 @@ def goal_bank() -> list[Goal]:
             family="lift",
             instructions=(f"pick up a {kind}", f"pick up the {kind}"),
             negatives=(NEUTRAL,),
+            attributes=_attributes(kind),
         )
         for kind in KINDS
     ]
@@ -81,6 +83,7 @@ def goal_bank() -> list[Goal]:
                 f"put {one} {KINDS[a]} next to {other} {KINDS[b]}" for one in ("a", "the") for other in ("a", "the")
             ),
             negatives=(NEUTRAL,),
+            attributes=_attributes(KINDS[a]) | _attributes(KINDS[b], "other "),
         )
         for a, b in place_pairs()
     ]
@@ -169,6 +172,11 @@ def kind_indices(types: np.ndarray, colours: np.ndarray) -> np.ndarray:
 
 def _one_hot(kinds: np.ndarray) -> np.ndarray:
     return kinds[:, None] == np.arange(NUM_KINDS)
+
+
+def _attributes(kind: str, prefix: str = "") -> dict[str, str]:
+    colour, type_name = kind.split()
+    return {f"{prefix}colour": colour, f"{prefix}object": type_name}
 
 
 def _slug(text: str) -> str:

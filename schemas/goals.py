@@ -1,12 +1,48 @@
 """Language goals: what they are, and the goals.jsonl file that lists them."""
 
 import dataclasses
+import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+@dataclasses.dataclass(frozen=True)
+class GoalImage:
+    """A picture that shows a goal achieved.
+
+    Args:
+        path: Its file.
+        sha256: Of the file's contents, as hexadecimal digits, so that a labeler made of it can tell when it was changed.
+    """
+
+    path: str
+    sha256: str
+
+    def read(self) -> bytes:
+        """The file's contents.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is not the file that the goal was read with.
+        """
+        data = _read_image(Path(self.path))
+        found = hashlib.sha256(data).hexdigest()
+        if found != self.sha256:
+            raise ValueError(
+                f"a goal's picture must be the one it was read with, sha256 {self.sha256[:12]}..., got {found[:12]}... in "
+                f"{self.path}; restore it, or label again with the new one"
+            )
+        return data
+
+
+def _read_image(path: Path) -> bytes:
+    if not path.is_file():
+        raise FileNotFoundError(f"a goal's picture must exist, got {path}; mend the path in the goals file")
+    return path.read_bytes()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,9 +61,15 @@ class Goal:
         negatives: Texts that describe states in which the goal is not achieved, such as "the agent carries nothing". They
             stand beside the goal in its softmax, whatever other negatives are chosen, and give its probability an
             absolute meaning: where no goal of a family holds, one of these does.
+        prompts: What the text encoder reads instead of the text in the run's templates; several are averaged.
+        baseline: The baseline text of the goal-baseline formula, instead of the run's.
+        images: Pictures in which the goal is achieved, in place of words: the model compares frames with them, averaged over
+            several, and the text is only what people and agents call the goal.
+        attributes: What the goal is about, by name, such as {"colour": "red", "object": "ball"}: reports tell by them whether
+            a false positive showed another colour or another object.
 
     Raises:
-        ValueError: The id is not a key, or the text or family is empty.
+        ValueError: The id is not a key, the text or family is empty, or a field is not of its kind.
     """
 
     id: str
@@ -36,6 +78,10 @@ class Goal:
     group: str | None = None
     instructions: tuple[str, ...] = ()
     negatives: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
+    baseline: str | None = None
+    images: tuple[GoalImage, ...] = ()
+    attributes: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not _ID.fullmatch(self.id):
@@ -46,7 +92,7 @@ class Goal:
                 raise ValueError(
                     f"{name} of goal {self.id!r} must be a text that is not empty, got {value!r}; write one"
                 )
-        for name in ("instructions", "negatives"):
+        for name in ("instructions", "negatives", "prompts"):
             texts = getattr(self, name)
             if not isinstance(texts, list | tuple) or not all(isinstance(text, str) and text.strip() for text in texts):
                 raise ValueError(
@@ -54,6 +100,21 @@ class Goal:
                     f"are none"
                 )
             object.__setattr__(self, name, tuple(texts))
+        if self.baseline is not None and not (isinstance(self.baseline, str) and self.baseline.strip()):
+            raise ValueError(
+                f"baseline of goal {self.id!r} must be a text that is not empty, got {self.baseline!r}; leave it out"
+            )
+        if self.images and self.prompts:
+            raise ValueError(
+                f"goal {self.id!r} must have either images or prompts, got {len(self.images)} and {len(self.prompts)}; remove one"
+            )
+        object.__setattr__(self, "images", tuple(self.images))
+        entries = self.attributes.items() if isinstance(self.attributes, Mapping) else [(self.attributes, None)]
+        if not all(isinstance(entry, str) for pair in entries for entry in pair):
+            raise ValueError(
+                f"attributes of goal {self.id!r} must be texts by name, got {self.attributes!r}; leave them out if there are none"
+            )
+        object.__setattr__(self, "attributes", dict(self.attributes))
         if self.text in self.negatives:
             raise ValueError(f"negatives of goal {self.id!r} must not hold its own text, got {self.text!r}; remove it")
 
@@ -62,9 +123,15 @@ class Goal:
         record: dict[str, object] = {"id": self.id, "text": self.text, "family": self.family}
         if self.group is not None:
             record["group"] = self.group
-        for name in ("instructions", "negatives"):
+        for name in ("instructions", "negatives", "prompts"):
             if getattr(self, name):
                 record[name] = list(getattr(self, name))
+        if self.baseline is not None:
+            record["baseline"] = self.baseline
+        if self.images:
+            record["images"] = [dataclasses.asdict(image) for image in self.images]
+        if self.attributes:
+            record["attributes"] = dict(self.attributes)
         return record
 
 
@@ -109,7 +176,7 @@ def goals_from_json(records: Iterable[dict]) -> tuple[Goal, ...]:
     return check_goals(_goal_from_json(record) for record in records)
 
 
-def _goal_from_json(record: object) -> Goal:
+def _goal_from_json(record: object, folder: Path | None = None) -> Goal:
     if not isinstance(record, dict):
         raise ValueError(f'a goal must be a JSON object such as {{"id": ..., "text": ...}}, got {record!r}; mend it')
     missing = {"id", "text"} - record.keys()
@@ -121,14 +188,28 @@ def _goal_from_json(record: object) -> Goal:
         raise ValueError(
             f"a goal's fields must be among {', '.join(sorted(known))}, got {', '.join(sorted(unknown))}; remove them"
         )
-    return Goal(**record)
+    images = record.get("images", [])
+    if not isinstance(images, list) or not all(isinstance(image, str | dict) for image in images):
+        raise ValueError(
+            f"images of goal {record['id']!r} must be a list of paths, got {images!r}; leave it out if there are none"
+        )
+    return Goal(**{**record, "images": tuple(_goal_image(image, folder or Path()) for image in images)})
+
+
+def _goal_image(image: str | dict, folder: Path) -> GoalImage:
+    if isinstance(image, dict):
+        return GoalImage(**image)
+    path = (folder / image).absolute()
+    return GoalImage(str(path), hashlib.sha256(_read_image(path)).hexdigest())
 
 
 def read_goals(path: str | Path) -> tuple[Goal, ...]:
-    """Reads goals.jsonl: one JSON object a line with id, text and, optionally, family, group, instructions, negatives.
+    """Reads goals.jsonl: one JSON object a line with id, text and, optionally, the other fields of `Goal`.
+
+    Paths of images are relative to the file's folder.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: There is no such file, or a picture that it names does not exist.
         ValueError: The file is not UTF-8, a line is not JSON or not a goal, or two goals share an id or a text; the message or
             the note names the file and, where it is one line's, the line.
     """
@@ -149,12 +230,12 @@ def read_goals(path: str | Path) -> tuple[Goal, ...]:
         if not line.strip():
             continue
         try:
-            goals.append(_goal_from_json(json.loads(line)))
+            goals.append(_goal_from_json(json.loads(line), path.parent))
         except json.JSONDecodeError as error:
             raise ValueError(
                 f"{path}, line {number}: a line must be a JSON object, got {line[:80]!r} ({error}); mend it"
             ) from error
-        except ValueError as error:
+        except (ValueError, FileNotFoundError) as error:
             error.add_note(f"in line {number} of the goals file {path}")
             raise
     try:

@@ -13,10 +13,11 @@ import pyarrow as pa
 from schemas.episodes import METADATA_KEY
 from schemas.fingerprints import Fingerprint
 from schemas.goals import Goal, goals_from_json, goals_to_json
+from schemas.rules import RewardRule, rule_from_json
 
 LABEL_TIME_CONVENTION = (
-    "scores of row t judge frame o_t; the reward of step t is 1 where the score of frame o_(t+1), the frame after the "
-    "action, is greater than the threshold, else 0."
+    "scores of row t judge frame o_t; the reward of step t looks at frame o_(t+1), the frame after the action: by default it is 1 "
+    "where the score of that frame is greater than the goal's threshold, else 0. The rule says what holds here."
 )
 KEYS = [pa.field("episode_id", pa.string()), pa.field("frame_index", pa.int32())]
 
@@ -27,14 +28,14 @@ class LabelMetadata:
 
     Args:
         goals: The G goals, in the order of the scores.
-        threshold: A goal counts as achieved where its score is greater than this.
+        rule: When a goal counts as achieved, and what a step is worth.
         formula: Name of the formula the scores come from.
         fingerprint: What the scores depend on.
-        sparse: Whether only scores over the threshold are stored.
+        sparse: Whether only scores over the threshold, or over the one that ends a success, are stored.
     """
 
     goals: tuple[Goal, ...]
-    threshold: float
+    rule: RewardRule
     formula: str
     fingerprint: Fingerprint
     sparse: bool = False
@@ -48,10 +49,10 @@ def label_schema(metadata: LabelMetadata) -> pa.Schema:
         fields = [pa.field("scores", pa.list_(pa.field("item", pa.float32(), nullable=False), len(metadata.goals)))]
     own = {
         "kind": "labels",
-        "version": 1,
+        "version": 2,
         "time": LABEL_TIME_CONVENTION,
         "goals": goals_to_json(metadata.goals),
-        "threshold": metadata.threshold,
+        "rule": metadata.rule.to_json(),
         "formula": metadata.formula,
         "sparse": metadata.sparse,
         "fingerprint": dict(metadata.fingerprint.parts),
@@ -66,9 +67,10 @@ def read_label_metadata(schema: pa.Schema) -> LabelMetadata:
         ValueError: The schema is not one of labels.
     """
     own = read_own_metadata(schema, "labels")
+    goals = goals_from_json(own["goals"])
     return LabelMetadata(
-        goals=goals_from_json(own["goals"]),
-        threshold=own["threshold"],
+        goals=goals,
+        rule=rule_from_json(own["rule"], len(goals)),
         formula=own["formula"],
         fingerprint=Fingerprint(own["fingerprint"]),
         sparse=own["sparse"],

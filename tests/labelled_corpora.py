@@ -16,6 +16,7 @@ from schemas.fingerprints import Fingerprint
 from schemas.goals import Goal
 from schemas.labels import LabelMetadata, label_schema
 from schemas.relabelled import RelabelledEpisode
+from schemas.rules import RewardRule
 
 GOALS = (
     Goal(id="ball", text="at the ball", instructions=("go to the ball",)),
@@ -62,7 +63,7 @@ def label_metadata(goals: Sequence[Goal] = GOALS, *, sparse: bool = False) -> La
     """Labels of these goals with the threshold above."""
     return LabelMetadata(
         goals=tuple(goals),
-        threshold=THRESHOLD,
+        rule=RewardRule(thresholds=(THRESHOLD,) * len(goals)),
         formula="cosine",
         fingerprint=Fingerprint({"weights": "none", "goals": [goal.id for goal in goals]}),
         sparse=sparse,
@@ -75,7 +76,7 @@ def label_table(rows: Sequence[tuple[str, int, np.ndarray]], metadata: LabelMeta
     for episode_id, frame_index, scores in rows:
         record: dict[str, object] = {"episode_id": episode_id, "frame_index": frame_index}
         if metadata.sparse:
-            over = np.flatnonzero(scores > metadata.threshold)
+            over = np.flatnonzero(scores > metadata.rule.threshold_array)
             record |= {"goal_indices": over.tolist(), "goal_scores": scores[over].tolist()}
         else:
             record["scores"] = scores.tolist()

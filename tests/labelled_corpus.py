@@ -17,6 +17,7 @@ from schemas.fingerprints import Fingerprint
 from schemas.goals import Goal, write_goals
 from schemas.labels import LabelMetadata, label_schema
 from schemas.manifests import Failure
+from schemas.rules import RewardRule
 
 GOALS = (
     Goal("see-ball", "a ball is <b>seen</b>", "see"),
@@ -99,7 +100,11 @@ def write_labels(
     """Writes a finished folder of labels, a part for every unit of the corpus."""
     fingerprint = Fingerprint({"weights": "sha256:0", "camera": "front", "goals": [goal.id for goal in goals] * 20})
     metadata = LabelMetadata(
-        goals=tuple(goals), threshold=THRESHOLD, formula="softmax", fingerprint=fingerprint, sparse=sparse
+        goals=tuple(goals),
+        rule=RewardRule(thresholds=(THRESHOLD,) * len(goals)),
+        formula="softmax",
+        fingerprint=fingerprint,
+        sparse=sparse,
     )
     output = OutputFolder(
         folder, kind="labels", fingerprint=fingerprint, settings={"max_unit_bytes": max_unit_bytes}, extension="parquet"
@@ -140,7 +145,7 @@ def _write_part(path: Path, metadata: LabelMetadata, episodes: Sequence[Labelled
     ]
     schema = label_schema(metadata)
     if metadata.sparse:
-        over = [np.flatnonzero(row > metadata.threshold) for row in rows]
+        over = [np.flatnonzero(row > metadata.rule.threshold_array) for row in rows]
         columns.append(pa.array(over, schema.field("goal_indices").type))
         columns.append(
             pa.array([row[found] for row, found in zip(rows, over, strict=True)], schema.field("goal_scores").type)

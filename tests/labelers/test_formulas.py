@@ -10,7 +10,6 @@ from labelers.formulas import (
     NegativeMask,
     cosine,
     cosine_similarity,
-    reward_from_scores,
     softmax_probability,
 )
 
@@ -121,25 +120,6 @@ def test_scores_do_not_depend_on_neighbours_place_or_number(formula: str) -> Non
             assert np.array_equal(np.concatenate([score(images[:cut]), score(images[cut:])]), scores)
         assert np.array_equal(np.concatenate([score(images[n : n + 1]) for n in range(len(images))]), scores)
         assert score(images[:0]).shape == (0, mask.shape[1])
-
-
-def test_rewards_look_at_the_next_frame() -> None:
-    # frames o_0 .. o_3: only o_0 and o_2 show the goal. r_0 looks at o_1: 0. r_1 at o_2: 1. r_2 at o_3: 0. No reward for o_0.
-    scores = np.array([0.9, 0.1, 0.8, 0.2], dtype=np.float32)
-    rewards = reward_from_scores(scores, 0.5)
-    assert rewards.dtype == np.float32
-    assert rewards.tolist() == [0.0, 1.0, 0.0]
-
-
-def test_the_threshold_itself_is_not_enough() -> None:
-    # Equation (2) says greater; 0.1 is compared as a float32, which the score 0.1 equals.
-    scores = np.array([[0, 0], [0.1, 0.1], [0.2, 0.2]], dtype=np.float32)
-    assert reward_from_scores(scores, 0.1).tolist() == [[0, 0], [1, 1]]
-    assert reward_from_scores(scores, np.array([0.1, 0.2])).tolist() == [[0, 0], [1, 0]]
-
-
-def test_an_episode_of_one_frame_has_no_rewards() -> None:
-    assert reward_from_scores(np.zeros((1, 3), dtype=np.float32), 0.5).shape == (0, 3)
 
 
 def test_every_formula_is_listed_with_a_summary() -> None:

@@ -122,10 +122,10 @@ def test_no_frames_give_no_scores(labeler: Labeler) -> None:
 
 
 def test_rewards_use_the_threshold_in_force(settings: LabelerSettings, labeler: Labeler) -> None:
-    scores = np.array([[0.9], [0.6], [0.4]], dtype=np.float32)
-    assert labeler.threshold == 0.5
-    assert labeler.rewards(scores).tolist() == [[1.0], [0.0]]
-    assert dataclasses.replace(settings, threshold=0.7).build().rewards(scores).tolist() == [[0.0], [0.0]]
+    scores = np.repeat(np.array([[0.9], [0.6], [0.4]], dtype=np.float32), 5, axis=1)
+    assert labeler.rule.thresholds == (0.5,) * len(labeler.goals)
+    assert labeler.rewards(scores).tolist() == [[1.0] * 5, [0.0] * 5]
+    assert dataclasses.replace(settings, threshold=0.7).build().rewards(scores).tolist() == [[0.0] * 5] * 2
 
 
 def test_templates_are_averaged(settings: LabelerSettings, labeler: Labeler) -> None:
@@ -151,7 +151,7 @@ def test_fingerprint_changes_with_everything_that_matters(settings: LabelerSetti
         "goals": {"goals": (*GOALS[:-1], Goal("carry", "the agent carries a key"))},
         "negatives": {"negatives": NegativeSettings(explicit=("nothing",))},
         "temperature": {"temperature": 0.5},
-        "threshold": {"threshold": 0.6},
+        "rule": {"threshold": 0.6},
     }
     for part, change in changes.items():
         other = Labeler(dataclasses.replace(settings, **change), labeler.encoder)

@@ -26,7 +26,7 @@ def _cosine_like(rng: np.random.Generator, shape: tuple[int, ...], share: float)
 
 
 def _figures(scores: np.ndarray, truth: np.ndarray) -> quality.RankedCounts:
-    return quality.ranked_counts(quality.score_histogram(scores[:, None], truth[:, None], 0.5), [0])
+    return quality.ranked_counts(quality.score_histogram(scores[:, None], truth[:, None], scores[:, None] > 0.5), [0])
 
 
 def test_curve_by_hand() -> None:
@@ -110,9 +110,11 @@ def test_thresholds_of_a_histogram_split_the_scores_where_they_say() -> None:
 def test_merging_does_not_depend_on_the_sharding() -> None:
     rng = np.random.default_rng(1)
     scores, truth = _softmax_like(rng, (1000, 5), 0.1)
-    whole = quality.score_histogram(scores, truth, 0.5)
+    whole = quality.score_histogram(scores, truth, scores > 0.5)
     order = rng.permutation(1000)
-    parts = [quality.score_histogram(scores[rows], truth[rows], 0.5) for rows in np.array_split(order, 7)]
+    parts = [
+        quality.score_histogram(scores[rows], truth[rows], scores[rows] > 0.5) for rows in np.array_split(order, 7)
+    ]
     nested = quality.merge_histograms([quality.merge_histograms(parts[4:]), *parts[:4]])
     for merged in (quality.merge_histograms(parts), nested):
         for name in ("keys", "positives", "negatives", "over_threshold"):
@@ -124,7 +126,7 @@ def test_merging_does_not_depend_on_the_sharding() -> None:
 def test_pooled_goals_are_one_ranking() -> None:
     rng = np.random.default_rng(2)
     scores, truth = _cosine_like(rng, (2000, 4), 0.1)
-    counts = quality.ranked_counts(quality.score_histogram(scores, truth, 0.25), [0, 2])
+    counts = quality.ranked_counts(quality.score_histogram(scores, truth, scores > 0.25), [0, 2])
     pooled = _figures(scores[:, [0, 2]].ravel(), truth[:, [0, 2]].ravel())
     for ours, expected in zip(counts, pooled, strict=True):
         np.testing.assert_array_equal(ours, expected)
@@ -183,7 +185,7 @@ def test_table_of_goals_families_and_all() -> None:
     rng = np.random.default_rng(3)
     scores, truth = _softmax_like(rng, (4000, 4), 0.05)
     truth[:, 3] = False
-    table = quality.quality_table(quality.score_histogram(scores, truth, 0.5), goals)
+    table = quality.quality_table(quality.score_histogram(scores, truth, scores > 0.5), goals)
     exact = [average_precision_score(truth[:, goal], scores[:, goal]) for goal in range(3)]
     assert [row["id"] for row in table["goals"]] == ["a", "b", "c", "d"]
     assert [row["average_precision"] for row in table["goals"][:3]] == pytest.approx(exact, abs=1e-3)
@@ -208,7 +210,7 @@ def test_table_of_goals_families_and_all() -> None:
 
 
 def test_a_family_without_positives_says_so() -> None:
-    histogram = quality.score_histogram(np.zeros((3, 1), np.float32), np.zeros((3, 1), bool), 0.5)
+    histogram = quality.score_histogram(np.zeros((3, 1), np.float32), np.zeros((3, 1), bool), np.zeros((3, 1), bool))
     table = quality.quality_table(histogram, [Goal("a", "text a", "one")])
     assert table["families"]["one"]["mean_average_precision"] == "undefined: no positives"
     assert table["overall"]["pooled"]["best_threshold"] == "undefined: no positives"
@@ -248,12 +250,13 @@ def test_scores_that_are_no_numbers_are_refused(value: float) -> None:
 
 def test_shapes_that_differ_are_refused() -> None:
     with pytest.raises(ValueError, match=r"of 2 dimensions and of one shape, got \[3, 2\] and \[3, 1\]"):
-        quality.score_histogram(np.zeros((3, 2), np.float32), np.zeros((3, 1), bool), 0.5)
+        quality.score_histogram(np.zeros((3, 2), np.float32), np.zeros((3, 1), bool), np.zeros((3, 1), bool))
 
 
 def test_histograms_of_other_goals_do_not_merge() -> None:
     one, two = (
-        quality.score_histogram(np.zeros((1, size), np.float32), np.ones((1, size), bool), 0.5) for size in (1, 2)
+        quality.score_histogram(np.zeros((1, size), np.float32), np.ones((1, size), bool), np.ones((1, size), bool))
+        for size in (1, 2)
     )
     with pytest.raises(ValueError, match="must be of one list of goals, got 1 and 2 goals"):
         quality.merge_histograms([one, two])

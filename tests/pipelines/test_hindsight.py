@@ -25,6 +25,7 @@ from schemas.episodes import CorpusFeatures
 from schemas.fingerprints import Fingerprint
 from schemas.goals import Goal
 from schemas.manifests import Failure
+from schemas.rules import RewardRule
 
 # Goals:          ball      box       near      beside (near and beside are one group)
 SHARDS = [
@@ -344,12 +345,13 @@ def test_rare_goals_are_used_nearly_as_often_as_common_ones(tmp_path: Path) -> N
         achieved = np.zeros((2, 12), np.bool_)
         achieved[1, random.choice(12, size=3, replace=False, p=odds / odds.sum())] = True
         held.append(achieved)
+    rule = RewardRule(thresholds=(THRESHOLD,) * len(goals))
     counts = count_achievements(
         (EpisodeLabels(name, np.arange(2), achieved * 1.0) for name, achieved in zip(names, held, strict=True)),
         goals,
-        THRESHOLD,
+        rule,
     )
-    prepared = goal_table(goals, THRESHOLD, [counts[f"achieved/{goal.id}"] for goal in goals])
+    prepared = goal_table(goals, rule, [counts[f"achieved/{goal.id}"] for goal in goals])
     spread = {}
     for balance in (0.0, 1.0):
         settings = HindsightSettings(goals_per_episode=2, ratio=(0, 1, 1), balance=balance)

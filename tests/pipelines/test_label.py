@@ -296,7 +296,7 @@ def test_a_dry_run_measures_and_writes_nothing(tmp_path: Path, clip: Path) -> No
 def test_another_labeler_is_refused_in_the_same_folder(tmp_path: Path, clip: Path) -> None:
     corpus = write_corpus(tmp_path / "c", episodes(4), 2)
     label(source=corpus, output=tmp_path / "l", labeler=settings(clip), embeddings=tmp_path / "e")
-    with pytest.raises(ValueError, match="other threshold"):
+    with pytest.raises(ValueError, match="other rule"):
         label(source=corpus, output=tmp_path / "l", labeler=settings(clip, threshold=0.9))
     with pytest.raises(ValueError, match="other goals, negatives"):
         label(source=corpus, output=tmp_path / "l", labeler=settings(clip, OTHER_GOALS))

@@ -49,7 +49,7 @@ def test_batches_cut_nowhere_in_particular(
     for item in read:
         expected = scores[item.episode_id]
         if sparse:  # what is not listed is at or under any threshold
-            expected = np.where(expected > metadata.threshold, expected, -np.inf)
+            expected = np.where(expected > metadata.rule.threshold_array, expected, -np.inf)
         assert (item.scores == expected).all()
 
 
