@@ -7,13 +7,14 @@ Everything that a score depends on is in the fingerprint, and nothing else matte
 stands beside it. Building is in two steps, so that goals can change without loading the model again:
 
     encoder = DualEncoder.load("reference-s")             # seconds; shared by the threads of a process
-    labeler = Labeler(settings, encoder)                  # texts only
+    labeler = Labeler(settings, encoder)                  # goals only
     labeler = settings.build()                            # both
 
 Shape letters: N frames, F = T + 1 frames of one episode, H and W sides of a frame, S sides of the model's input, D size of an
 embedding, G goals, P templates.
 """
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -22,16 +23,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from labelers.encoders import DEFAULT_BATCH_SIZE, PRECISIONS, DualEncoder
-from labelers.formulas import (
-    FORMULAS,
-    MIN_TEMPERATURE,
-    SCORE_BLOCK,
-    NegativeMask,
-    cosine_similarity,
-)
-from labelers.negatives import NegativeSettings, choose_negatives
-from labelers.prompts import DEFAULT_TEMPLATES, average_prompts, check_templates, fill_templates
+from labelers.formulas import FORMULAS, MIN_TEMPERATURE, score_frames
+from labelers.negatives import SCORE_BLOCK, NegativeSettings
+from labelers.prompts import DEFAULT_TEMPLATES, check_templates
 from labelers.rewards import rewards_of_scores
+from labelers.targets import build_targets
+from labelers.windows import EpisodeScorer, WindowSettings
 from schemas.fingerprints import Fingerprint
 from schemas.goals import Goal, check_goals, goals_from_json, goals_to_json
 from schemas.rules import RewardRule
@@ -40,7 +37,8 @@ EMBEDDING_PARTS = ("weights", "preprocessing", "precision", "batch_size", "devic
 """The parts of a labeler's fingerprint that image embeddings depend on."""
 
 _UNIT_TOLERANCE = 1e-3
-_SCORE_ROWS = 1024  # frames scored at once, which bounds the memory of the [N, C] intermediates
+_CHECK_ROWS = 1024  # embeddings whose lengths are checked at once, which bounds the memory of that
+DEFAULT_ALPHA = 0.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,13 +48,17 @@ class LabelerSettings:
     Args:
         model: A reference model's name, a local folder, or a Hugging Face hub id.
         goals: The G goals, in the order of the scores.
-        templates: Prompts with `{goal}` in them; several are averaged.
+        templates: Prompts with `{goal}` in them, of goals without prompts or images of their own; several are averaged.
         negatives: Where negatives come from; of no effect on "cosine".
         formula: A name of `labelers.formulas.FORMULAS`.
         temperature: Of the softmax, in units of cosine; None for the model's own, `1 / exp(logit_scale)`.
+        baseline: The text of "goal-baseline" for goals that have none of their own.
+        alpha: Strength of its projection, 0..1: 0 is the cosine; None for 0.5.
         threshold: A goal counts as achieved where its score is greater; one for all goals or one a goal; None for the formula's
-            default (softmax 0.5). The cosine has none, because its scale depends on the model, and must be given one.
+            default: 0.5 for "softmax" and "sigmoid", 0 for "shifted-softmax". The others have none, because their scale depends
+            on the model, and must be given one.
         hysteresis, min_frames, reward, discount, fire_rates: See `schemas.rules.RewardRule`.
+        window: How many frames a score looks at.
         precision: "auto", "float32" or "bfloat16".
         batch_size: Rows of an image batch.
         device: "cpu", "cuda" or "cuda:N".
@@ -71,12 +73,15 @@ class LabelerSettings:
     negatives: NegativeSettings = dataclasses.field(default_factory=NegativeSettings)
     formula: str = "softmax"
     temperature: float | None = None
+    baseline: str | None = None
+    alpha: float | None = None
     threshold: float | tuple[float, ...] | None = None
     hysteresis: float = 0.0
     min_frames: int = 1
     reward: str = "success"
     discount: float = 0.0
     fire_rates: tuple[float, ...] | None = None
+    window: WindowSettings = dataclasses.field(default_factory=WindowSettings)
     precision: str = "auto"
     batch_size: int = DEFAULT_BATCH_SIZE
     device: str = "cpu"
@@ -91,6 +96,7 @@ class LabelerSettings:
             raise ValueError(
                 f"temperature must be at least {MIN_TEMPERATURE} and finite, got {self.temperature}; CLIP's own is about 0.01"
             )
+        self._check_baseline()
         for name in ("threshold", "fire_rates"):
             if isinstance(getattr(self, name), list | tuple | np.ndarray):
                 object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
@@ -103,6 +109,31 @@ class LabelerSettings:
             raise ValueError(
                 f"batch_size must be at least 1, got {self.batch_size}; {DEFAULT_BATCH_SIZE} is a good start"
             )
+
+    def _check_baseline(self) -> None:
+        if not FORMULAS[self.formula].needs_baseline:
+            for name in ("baseline", "alpha"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"{name} must be left out for the formula {self.formula!r}, got {getattr(self, name)!r}; it is for "
+                        f"'goal-baseline'"
+                    )
+            return
+        if self.baseline is not None and not (isinstance(self.baseline, str) and self.baseline.strip()):
+            raise ValueError(f"baseline must be a text that is not empty, got {self.baseline!r}; write one")
+        if not 0 <= self.alpha_in_force <= 1:
+            raise ValueError(f"alpha must be 0 to 1, got {self.alpha}; 0 is the cosine, {DEFAULT_ALPHA} the default")
+        missing = [goal.id for goal in self.goals if goal.baseline is None]
+        if missing and self.baseline is None:
+            raise ValueError(
+                f"every goal must have a baseline for the formula {self.formula!r}, got none for {missing[0]!r}; give one for all, "
+                f"or the field baseline in the goals file"
+            )
+
+    @property
+    def alpha_in_force(self) -> float:
+        """The strength of the goal-baseline projection, 0..1."""
+        return DEFAULT_ALPHA if self.alpha is None else self.alpha
 
     @property
     def rule(self) -> RewardRule:
@@ -149,8 +180,8 @@ class Labeler:
 
     Args:
         settings: What to label with.
-        encoder: The model that `settings.load_encoder()` gave, now or for settings that differ in goals, templates,
-            negatives, formula, temperature or threshold only.
+        encoder: The model that `settings.load_encoder()` gave, now or for settings with the same model, precision, batch size and
+            device.
 
     Attributes:
         settings: As given.
@@ -163,8 +194,8 @@ class Labeler:
         embedding_fingerprint: What image embeddings depend on; a subset of the fingerprint.
 
     Raises:
-        ValueError: The encoder is not the one that the settings name, a goal has no negatives, the model has no temperature of
-            its own and none is given, or a text is too long.
+        ValueError: The encoder is not the one that the settings name, or what `labelers.targets.build_targets` refuses.
+        FileNotFoundError: A goal's picture does not exist.
     """
 
     def __init__(self, settings: LabelerSettings, encoder: DualEncoder) -> None:
@@ -183,42 +214,27 @@ class Labeler:
                 f"precision of the encoder must be that of the settings, {settings.precision}, got "
                 f"{encoder.precision}; load it with them"
             )
-        formula = FORMULAS[settings.formula]
+        targets = build_targets(settings, encoder)
         self.settings = settings
         self.encoder = encoder
         self.goals = settings.goals
         self.dim = encoder.dim
-        self.temperature = _temperature(settings, encoder) if formula.needs_negatives else None
+        self.temperature = targets.context.temperature
         self.rule = settings.rule
-        self._function = formula.function
-        if formula.needs_negatives:
-            negatives = choose_negatives(settings.negatives, self.goals)
-            alone = ~negatives.mask.any(axis=0)
-            if alone.any():
-                raise ValueError(
-                    f"every goal must have a negative, got none for {self.goals[int(alone.argmax())].id!r}: its probability would "
-                    f"always be 1; add goals or explicit negatives"
-                )
-            texts, mask = negatives.texts, negatives.mask
-            drawn: object = {**dataclasses.asdict(settings.negatives), "digest": negatives.digest}
-        else:
-            texts, mask = tuple(goal.text for goal in self.goals), np.zeros((len(self.goals),) * 2, dtype=bool)
-            drawn = None
-        prompts = [prompt for text in texts for prompt in fill_templates(settings.templates, text)]
-        embeddings = encoder.embed_texts(prompts).reshape(len(texts), len(settings.templates), self.dim)
-        self._texts = average_prompts(embeddings).astype(np.float64)
-        self._negatives = NegativeMask(mask)
+        self._candidates = targets.candidates
+        self._context = targets.context
+        window = {} if settings.window.frames == 1 else {"window": dataclasses.asdict(settings.window)}
         self.fingerprint = Fingerprint(
             {
                 **encoder.describe_images(),
                 "text_encoding": encoder.describe_texts(),
                 "templates": list(settings.templates),
-                "goals": {"number": len(self.goals), "digest": _digest(goals_to_json(self.goals))},
-                "negatives": drawn,
+                "goals": {"number": len(self.goals), "digest": _digest_goals(self.goals)},
                 "formula": settings.formula,
-                "temperature": self.temperature,
                 "rule": self.rule.to_json(),
                 "score_block": SCORE_BLOCK,
+                **targets.parts,
+                **window,
             }
         )
         self.embedding_fingerprint = self.fingerprint.subset(EMBEDDING_PARTS)
@@ -228,10 +244,27 @@ class Labeler:
         """Loads the model and embeds the goals."""
         return settings.build()
 
+    def at_temperature(self, temperature: float) -> "Labeler":
+        """The same labeler at another temperature of its softmax; nothing is embedded again.
+
+        Raises:
+            ValueError: The temperature is too low, or the formula has none.
+        """
+        if self.temperature is None:
+            raise ValueError(
+                f"a temperature must be left out for the formula {self.settings.formula!r}, got {temperature}; it has none"
+            )
+        other = copy.copy(self)
+        other.settings = dataclasses.replace(self.settings, temperature=temperature)
+        other.temperature = temperature
+        other._context = dataclasses.replace(self._context, temperature=temperature)
+        other.fingerprint = Fingerprint({**self.fingerprint.parts, "temperature": temperature})
+        return other
+
     @property
-    def text_embeddings(self) -> np.ndarray:
-        """`[G, D]` float32, unit length: the goals' embeddings."""
-        return self._texts[: len(self.goals)].astype(np.float32)
+    def goal_embeddings(self) -> np.ndarray:
+        """`[G, D]` float32, unit length: of the goals' prompts or pictures."""
+        return self._candidates[: len(self.goals)].astype(np.float32)
 
     def resize(self, frame: np.ndarray) -> np.ndarray:
         """`[H, W, 3]` uint8 to `[S, S, 3]` uint8, as the model's own image processor does."""
@@ -242,25 +275,37 @@ class Labeler:
         return self.encoder.embed_images(pixels)
 
     def score(self, embeddings: np.ndarray) -> np.ndarray:
-        """Scores frames by their embeddings.
+        """Scores frames by their embeddings, each by itself.
 
         Args:
             embeddings: `[N, D]` float32, unit length, from `embed` or kept by an earlier run.
 
         Returns:
-            `[N, G]` float32; 0..1 for "softmax", -1..1 for "cosine". Each row depends on its embedding alone, bit for bit.
+            `[N, G]` float32, in the range of the formula. Each row depends on its embedding alone, bit for bit.
 
         Raises:
-            ValueError: The embeddings are not `[N, D]` float32, or not finite and of unit length.
+            ValueError: The embeddings are not `[N, D]` float32, or not finite and of unit length, or a window is of more than one
+                frame: frames of episodes in order are for `episodes`.
         """
+        if self.settings.window.frames > 1:
+            raise ValueError(
+                f"frames must come in the order of their episodes for a window of {self.settings.window.frames}, got frames alone; "
+                f"score them by Labeler.episodes, or set the window to 1"
+            )
+        return self._score(embeddings)
+
+    def episodes(self) -> EpisodeScorer:
+        """What scores the frames of episodes in order, each by its window: one for every unit of work or live run."""
+        return EpisodeScorer(self._score, self.settings.window)
+
+    def _score(self, embeddings: np.ndarray) -> np.ndarray:
         if embeddings.ndim != 2 or embeddings.shape[1] != self.dim or embeddings.dtype != np.float32:
             raise ValueError(
                 f"embeddings must be [N, {self.dim}] float32, got {list(embeddings.shape)} {embeddings.dtype}; embed the "
                 f"frames with this labeler's model"
             )
-        scores = np.empty((len(embeddings), len(self.goals)), dtype=np.float32)
-        for start in range(0, len(embeddings), _SCORE_ROWS):
-            rows = embeddings[start : start + _SCORE_ROWS]
+        for start in range(0, len(embeddings), _CHECK_ROWS):
+            rows = embeddings[start : start + _CHECK_ROWS]
             lengths = np.linalg.norm(rows.astype(np.float64), axis=1)
             bad = ~(np.abs(lengths - 1.0) <= _UNIT_TOLERANCE)
             if bad.any():
@@ -269,9 +314,7 @@ class Labeler:
                     f"embeddings must be finite and of unit length, got length {lengths[index]} in row {start + index}; embed the "
                     f"frames again"
                 )
-            similarity = cosine_similarity(rows, self._texts)
-            scores[start : start + len(rows)] = self._function(similarity, self._negatives, self.temperature or 1.0)
-        return scores
+        return score_frames(self.settings.formula, embeddings, self._candidates, self._context)
 
     def __call__(self, frames: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
         """Scores frames of one size or of many.
@@ -281,6 +324,9 @@ class Labeler:
 
         Returns:
             `[N, G]` float32.
+
+        Raises:
+            ValueError: A window is of more than one frame; see `score`.
         """
         pixels = [self.resize(frame) for frame in frames]
         size = (*self.encoder.preprocessor.size, 3)
@@ -298,23 +344,15 @@ def settings_from_json(record: Mapping) -> LabelerSettings:
             **record,
             "goals": goals_from_json(record["goals"]),
             "negatives": NegativeSettings(**record["negatives"]),
+            "window": WindowSettings(**record["window"]),
         }
     )
 
 
-def _temperature(settings: LabelerSettings, encoder: DualEncoder) -> float:
-    if settings.temperature is not None:
-        return float(settings.temperature)
-    if encoder.temperature is None:
-        raise ValueError(
-            f"temperature must be given for a model that has none of its own, got None for {settings.model}; try 0.01"
-        )
-    if not encoder.temperature >= MIN_TEMPERATURE:
-        raise ValueError(
-            f"temperature must be at least {MIN_TEMPERATURE}, got the model's own {encoder.temperature}; give one in the settings"
-        )
-    return encoder.temperature
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
+def _digest_goals(goals: Sequence[Goal]) -> str:
+    """32 hexadecimal digits of the goals; of a picture's, its contents count, not where it lies."""
+    records = goals_to_json(goals)
+    for record, goal in zip(records, goals, strict=True):
+        if goal.images:
+            record["images"] = [image.sha256 for image in goal.images]
+    return hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()[:32]

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from transformers import CLIPModel, PreTrainedTokenizerFast
 
 from labelers.captions import NEUTRAL
-from labelers.quality import average_precision
+from labelers.rankings import average_precision
 from labelers.reference_clip import normalise
 from labelers.scenes import VALIDATION_SEEDS, draw_scenes, load_layouts, render
 from schemas.babyai import goal_bank, ground_truth

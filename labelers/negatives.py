@@ -4,7 +4,7 @@
                  c = G .. C-1   explicit texts, and those that goals name themselves, that are no goal's
     mask[c, g]   True where candidate c is a negative of goal g; never the goal itself
 
-Shape letters: G goals, C candidates.
+Shape letters: N frames, G goals, C candidates.
 """
 
 import dataclasses
@@ -12,10 +12,18 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from schemas.goals import Goal
 
 KINDS = ("auto", "family", "all", "sampled", "explicit")
+
+SCORE_BLOCK = 64
+"""Rows of a matrix product: every product has this many, the last one padded, so that a row's bits do not depend on N."""
+
+_ENTRY_NS, _SPARSE_NS = 0.04, 0.2  # a frame and core, as measured: an entry of a product, and of a sparse sum
+_KEPT_SHARE = 1e-6
+"""Of a sum, after a subtraction: float64 keeps the nine digits more that float32 scores have no use for."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,3 +146,109 @@ def _sample(settings: NegativeSettings, goal: Goal, others: np.ndarray) -> np.nd
     digest = hashlib.sha256(f"{settings.seed}\0{goal.id}".encode()).digest()
     random = np.random.default_rng(np.random.SeedSequence(int.from_bytes(digest, "big")))
     return random.choice(others, size=settings.k, replace=False)
+
+
+class NegativeMask:
+    """Which candidates are which goal's negatives, made ready for sums over a goal and its negatives.
+
+    The sums are found in one of three ways, whichever is cheapest for the mask, chosen once:
+
+        product     of the terms with the distinct columns of the mask: few families, or a few texts that are everybody's
+        shared      sums over a few wide sets, less what a goal's set lacks: all others but those of the goal's group
+        sparse      a goal's negatives one by one, in their order: sampled negatives, which have little in common
+
+    What is left by the subtraction has lost digits where nearly all of it was taken off; such sums are found by the product.
+
+    Args:
+        mask: `[C, G]` bool, True where candidate c is a negative of goal g; False for the goal itself, candidate g.
+    """
+
+    def __init__(self, mask: np.ndarray) -> None:
+        assert mask.dtype == bool, mask.dtype
+        assert not mask.diagonal().any(), "a goal must not be its own negative"
+        num_candidates, num_goals = mask.shape
+        self.mask = mask
+        self.counts = mask.sum(axis=0)
+        self._all_others = bool((self.counts == num_candidates - 1).all())
+        if self._all_others:
+            return
+        own = np.zeros_like(mask)
+        own[np.arange(num_goals), np.arange(num_goals)] = True
+        self._product = min(
+            _Product(mask | own, own_inside=True), _Product(mask, own_inside=False), key=_Product.cost_ns
+        )
+        self._wide: _Product | None = None
+        self._sparse: csr_array | None = None
+        cost_ns = self._product.cost_ns()
+        if cost_ns > _SPARSE_NS * num_goals:
+            wide = _reach(mask | own)
+            lacking, shared = wide & ~(mask | own), _Product(wide, own_inside=True)
+            shared_ns = shared.cost_ns() + _SPARSE_NS * lacking.sum()
+            sparse_ns = _SPARSE_NS * self.counts.sum()
+            if min(shared_ns, sparse_ns) < cost_ns:
+                self._wide = shared if shared_ns < sparse_ns else None
+                self._sparse = csr_array((lacking if shared_ns < sparse_ns else mask | own).T.astype(np.float64))
+
+    def totals(self, terms: np.ndarray) -> np.ndarray:
+        """Sums over each goal and its negatives.
+
+        Args:
+            terms: `[N, C]` float64, 0 or more.
+
+        Returns:
+            `[N, G]` float64, or `[N, 1]` where all goals have the same sum. A row's bits depend on its terms alone.
+        """
+        if self._all_others:
+            return terms.sum(axis=1, keepdims=True)
+        own = terms[:, : len(self.counts)]
+        if self._sparse is None:
+            return self._product(terms, own)
+        if self._wide is None:
+            return _sparse_sums(self._sparse, terms)
+        wide = self._wide(terms, own)
+        total = wide - _sparse_sums(self._sparse, terms)
+        lost = total < _KEPT_SHARE * wide
+        return np.where(lost, self._product(terms, own), total) if lost.any() else total
+
+
+class _Product:
+    """Sums over the columns of a mask `[C, G]` by one product with the distinct ones."""
+
+    def __init__(self, mask: np.ndarray, own_inside: bool) -> None:
+        packed, first, index = np.unique(np.packbits(mask, axis=0), axis=1, return_index=True, return_inverse=True)
+        self._own_inside = own_inside
+        self._columns = mask[:, first].astype(np.float64)
+        self._index = index if packed.shape[1] > 1 else None
+
+    def cost_ns(self) -> float:
+        return _ENTRY_NS * self._columns.size
+
+    def __call__(self, terms: np.ndarray, own: np.ndarray) -> np.ndarray:
+        sums = _blocked_product(terms, self._columns)
+        if self._index is not None:
+            sums = np.take(sums, self._index, axis=1)
+        return sums if self._own_inside else sums + own
+
+
+def _reach(mask: np.ndarray) -> np.ndarray:
+    """`[C, G]` bool: what is in the column of a goal that is in the goal's column."""
+    entries = mask.astype(np.float32)
+    return entries @ entries[: mask.shape[1]] > 0
+
+
+def _sparse_sums(members: csr_array, terms: np.ndarray) -> np.ndarray:
+    """`[N, G]`: of the terms `[N, C]`, the sum over each row's members `[G, C]`, added one after the other."""
+    return np.ascontiguousarray((members @ np.ascontiguousarray(terms.T)).T)
+
+
+def _blocked_product(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """`rows @ matrix` in float64, by products of SCORE_BLOCK rows each."""
+    if len(rows) == SCORE_BLOCK:
+        return rows @ matrix
+    block = np.zeros((SCORE_BLOCK, rows.shape[1]))
+    product = np.empty((len(rows), matrix.shape[1]))
+    for start in range(0, len(rows), SCORE_BLOCK):
+        part = rows[start : start + SCORE_BLOCK]
+        block[: len(part)] = part
+        product[start : start + len(part)] = (block @ matrix)[: len(part)]
+    return product

@@ -1,4 +1,4 @@
-"""Prompt templates: how a goal's text is put to the text encoder, and the mean over several of them.
+"""Prompt templates: how a goal's text is put to the text encoder, and the mean over several prompts or pictures.
 
 Shape letters: P templates, M texts, D size of an embedding.
 """
@@ -43,7 +43,7 @@ def fill_templates(templates: Sequence[str], text: str) -> list[str]:
     return [template.replace(PLACEHOLDER, text) for template in templates]
 
 
-def average_prompts(embeddings: np.ndarray) -> np.ndarray:
+def average_prompts(embeddings: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """Averages the embeddings of a text's prompts: the mean of the unit vectors, made a unit vector again.
 
         e = m / |m|,    m = (1/P) sum over p of e_p,    |e_p| = 1
@@ -52,13 +52,14 @@ def average_prompts(embeddings: np.ndarray) -> np.ndarray:
     section 3.1.4); VLM-RM averages without the last step, and its goal-baseline distances then differ.
 
     Args:
-        embeddings: `[M, P, D]` float32, unit length.
+        embeddings: `[M, P, D]` float32, unit length: of prompts, or of a goal's pictures.
+        names: M, what the error calls each.
 
     Returns:
         `[M, D]` float32, unit length.
 
     Raises:
-        ValueError: The prompts of a text cancel out, so that their mean has no direction.
+        ValueError: The prompts or pictures of one cancel out, so that their mean has no direction.
     """
     assert (embeddings.ndim, embeddings.dtype) == (3, np.float32), (embeddings.shape, embeddings.dtype)
     if embeddings.shape[1] == 1:
@@ -67,7 +68,7 @@ def average_prompts(embeddings: np.ndarray) -> np.ndarray:
     norm = np.linalg.norm(mean, axis=1, keepdims=True)
     if not (norm > 1e-6).all():
         raise ValueError(
-            f"the mean over templates must have a direction, got length {norm.min():.3g} for text {int(norm.argmin())}; "
-            f"use fewer templates"
+            f"the mean over prompts or pictures must have a direction, got length {norm.min():.3g} for "
+            f"{names[int(norm.argmin())]!r}; use fewer of them"
         )
     return (mean / norm).astype(np.float32)

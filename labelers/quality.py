@@ -1,404 +1,274 @@
-"""How good scores are, against ground truth: precision-recall curves, average precision, thresholds.
+"""How good labels are, against ground truth: every figure of every goal, family and of all goals.
 
-    scores, truth ──► ScoreHistogram ──merge──► RankedCounts of a goal or of several ──► curve, average precision, ...
-      [N, G]            G goals, B bins           positives and negatives, best first
+    episodes ──► QualityCounts ──add──► quality_table: rows of goals, families, overall, confusion
+    scores,        integers            rankings:  precision-recall, average precision       agreement: EPIC, tau, calibration, order
+    truth                              confusion: where false positives fall
 
-Two roads lead to `RankedCounts`: `count_scores` keeps every distinct score and is exact; a `ScoreHistogram` keeps one
-count a bin, so that its size does not grow with the corpus, and parts of it add up in any order to the same counts.
-Everything after `RankedCounts` is the same code, so a histogram's figures differ from the exact ones only by the ties
-inside a bin, and `average_precision_bounds` says by how much at most.
+Everything that a corpus says is in `QualityCounts`, whose size does not grow with the corpus, and which adds up in any order to
+the same counts to the last bit.
 
-Shapes: N frames, G goals, B occupied bins, P points of a curve.
+Shapes: N labelled frames and F frames of an episode, G goals, K false positives.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy import sparse
 
-from schemas.goals import Goal
+from labelers.agreement import (
+    NO_GOALS,
+    NO_NEGATIVES,
+    NOTHING_OVER,
+    UNDEFINED,
+    VALUE_ORDER_COUNTS,
+    calibration_figures,
+    epic_distance,
+    return_table,
+    return_tau,
+    success_epic_distance,
+    value_order_counts,
+    value_order_figures,
+)
+from labelers.confusion import (
+    NEAR_FRAMES,
+    FalsePositiveCounts,
+    GoalRelations,
+    Pairs,
+    cause_figures,
+    confused_goals,
+    confusion_tables,
+    count_false_positives,
+)
+from labelers.rankings import (
+    RankedCounts,
+    ScoreHistogram,
+    average_precision_bounds,
+    average_precision_of_counts,
+    check_positives,
+    curve_of_counts,
+    merge_histograms,
+    ranked_counts,
+    score_histogram,
+)
 
-UNDEFINED = "undefined: no positives"
-"""What stands in place of a figure that no frame defines."""
+_THRESHOLD_FIGURES = ("precision", "recall", "f1", "false_positive_rate")
+_NUM_WORST = 12
 
-_LINEAR_BITS = 16  # bins of width 2^-16 in the middle
-_TAIL_SHIFT = 13  # towards 0 and 1, 10 bits of mantissa: relative width 2^-10
-_FAR_SHIFT = 11  # beyond [-1, 2], 12 bits of mantissa: relative width 2^-12
-_TAIL = np.float32(2.0**-8)
-_OFFSET = 1 << 20
-_STRIDE = 1 << 21  # bins a goal; a key is goal * _STRIDE + bin + _OFFSET
-_MISSING = -_OFFSET  # the bin of scores that sparse labels do not hold
+WORST_RULE = (
+    "lowest average precision first, of equals the lowest F1 at the threshold; goals without positives are left out, and of a "
+    "group all but its worst goal"
+)
+"""Which goals `worst_goals` puts first, in words."""
+
+DEFINITIONS = {
+    "average_precision": "Step-wise area under the precision-recall curve, sum of (R_n - R_(n-1)) P_n, as scikit-learn defines "
+    "it; the bounds hold whatever the order of the scores inside a bin.",
+    "macro": "Means over the goals that define the figure; num_goals says how many they are.",
+    "epic_distance": "sqrt((1 - rho) / 2), rho Pearson's correlation with ground truth over frames, of the score and of the "
+    "success (Gleave et al. 2020; VLM-RM): 0 perfect, 0.71 uncorrelated, 1 reversed. Without canonical shaping, which adds a "
+    "constant to rewards of the successor frame alone, and without discount.",
+    "calibration": "Frequency of the goal against the mean score in 16 even bins of the score, and the expected calibration "
+    "error, their absolute difference averaged over frames (Guo et al. 2017); for scores that are probabilities.",
+    "episodes": "Average precision of 'the goal holds in some frame of the episode' by the episode's highest score; Kendall's "
+    "tau-b over episodes between the number of frames labelled a success and the number in which the goal holds, numbers from "
+    "16 on in bins of an eighth.",
+    "value_order": "Spearman's correlation of score and time in an episode, up to the first frame in which its goal holds (GVL): "
+    "the goal of its instruction or, without one, every goal it achieves. A score that only rises with time is as good for "
+    "failures: look at the difference.",
+    "false_positives": f"Each false positive has the first cause that is so. Near in time: at most {NEAR_FRAMES} frames from one "
+    "in which the goal holds. Another colour (or whatever attribute): a goal of the family that differs in this attribute alone "
+    "holds in the frame. The same attributes in another family: a goal holds whose attributes are the goal's, or part of them, "
+    "or these and more.",
+    "confused_with": "Goals that hold where this goal fires falsely, and in what share of its false positives.",
+    "undefined": "A figure that the data do not define is a text that says why, never 0.",
+}
+"""What the figures mean, one text each, for whoever reads quality.json or its report."""
 
 
-class RankedCounts(NamedTuple):
-    """How many frames have each score, from the highest score to the lowest.
+class LabelledEpisode(NamedTuple):
+    """Labels and ground truth of one episode.
 
     Attributes:
-        thresholds: [P] float32, falling; the frames of entry i and of those before it are the ones with a score greater
-            than `thresholds[i]`.
-        positives: [P] int64, frames in which the goal holds.
-        negatives: [P] int64, the others.
-        missing: Positives and negatives whose score is not known, only that it is lower than all others.
+        truth: [F, G] bool, of every frame.
+        frames: [N] integers, rising: the frames that have labels.
+        scores: [N, G] float32, -inf where sparse labels hold none.
+        successes: [N, G] bool, where the labels say that the goal is achieved.
+        own_goal: Index of the goal that the instruction asks for; None without one.
     """
 
-    thresholds: np.ndarray
-    positives: np.ndarray
-    negatives: np.ndarray
-    missing: tuple[int, int] = (0, 0)
-
-    @property
-    def num_positives(self) -> int:
-        """Frames in which the goal holds."""
-        return int(self.positives.sum()) + self.missing[0]
-
-    @property
-    def num_negatives(self) -> int:
-        """Frames in which it does not."""
-        return int(self.negatives.sum()) + self.missing[1]
-
-
-class PrecisionRecall(NamedTuple):
-    """A curve: [P] each, thresholds falling, so recall rising; a frame counts where its score > threshold."""
-
-    thresholds: np.ndarray
-    precision: np.ndarray
-    recall: np.ndarray
+    truth: np.ndarray
+    frames: np.ndarray
+    scores: np.ndarray
+    successes: np.ndarray
+    own_goal: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class ScoreHistogram:
-    """Positives and negatives of G goals by bins of their scores; a sufficient statistic that merges by adding.
-
-        score   -1 ......... 0 . 2^-8 ............... 1-2^-8 . 1 ......... 2
-        width      2^-16     |log|       2^-16         | log |    2^-16      beyond: relative, 2^-12
-
-    A softmax piles its scores up at 0 and at 1, a cosine in a narrow band between, so the bins are of a width relative
-    to the distance from 0 or 1 near these, and even elsewhere. Bins that are empty take no room. A goal occupies at
-    most 2^16 bins in [2^-8, 1 - 2^-8] and 1024 an octave nearer to 0 and 1; 24 bytes each.
+class QualityCounts:
+    """All that episodes say about the labels of G goals; parts add up.
 
     Args:
-        num_goals: G.
-        keys: [B] int64, rising: goal and bin of each entry.
-        positives: [B] int64, frames in which the goal holds.
-        negatives: [B] int64, the others.
-        over_threshold: [G, 2] int64, exact: positives and negatives where the labels say that the goal is achieved.
+        frames: Scores of frames.
+        episodes: Highest scores of episodes; positive where the goal holds in some labelled frame.
+        returns: [G, 2^16], from `labelers.agreement.return_table`.
+        value_order: [G, 2, 5] int64, of failures and successes, from `labelers.agreement.value_order_counts`.
+        false_positives: Where they fall.
     """
 
-    num_goals: int
-    keys: np.ndarray
-    positives: np.ndarray
-    negatives: np.ndarray
-    over_threshold: np.ndarray
+    frames: ScoreHistogram
+    episodes: ScoreHistogram
+    returns: sparse.csr_array
+    value_order: np.ndarray
+    false_positives: FalsePositiveCounts
 
-
-def count_scores(scores: np.ndarray, truth: np.ndarray) -> RankedCounts:
-    """Counts positives and negatives at every distinct score: exact, for one goal in memory.
-
-    Args:
-        scores: [N] float32; -inf where sparse labels hold no score.
-        truth: [N] bool.
-
-    Raises:
-        ValueError: The shapes differ, or a score is NaN or +inf.
-    """
-    scores, truth = _checked(scores, truth, ndim=1)
-    unknown = np.isneginf(scores)
-    missing = (int((unknown & truth).sum()), int((unknown & ~truth).sum()))
-    scores, truth = scores[~unknown], truth[~unknown]
-    distinct, inverse = np.unique(scores, return_inverse=True)
-    positives = np.bincount(inverse[truth], minlength=len(distinct))
-    negatives = np.bincount(inverse[~truth], minlength=len(distinct))
-    below = np.nextafter(distinct, np.float32(-np.inf))
-    return RankedCounts(below[::-1], positives[::-1], negatives[::-1], missing)
-
-
-def score_histogram(scores: np.ndarray, truth: np.ndarray, over: np.ndarray) -> ScoreHistogram:
-    """The histogram of a block of frames.
-
-    Args:
-        scores: [N, G] float32; -inf where sparse labels hold no score.
-        truth: [N, G] bool.
-        over: [N, G] bool, where the labels say that the goal is achieved.
-
-    Raises:
-        ValueError: The shapes differ, or a score is NaN or +inf.
-    """
-    scores, truth = _checked(scores, truth, ndim=2)
-    num_goals = scores.shape[1]
-    keys = score_bins(scores) + (np.arange(num_goals) * _STRIDE + _OFFSET)
-    distinct, counts = np.unique(keys, return_counts=True)
-    true_keys, true_counts = np.unique(keys[truth], return_counts=True)
-    positives = np.zeros(len(distinct), dtype=np.int64)
-    positives[np.searchsorted(distinct, true_keys)] = true_counts
-    return ScoreHistogram(
-        num_goals=num_goals,
-        keys=distinct,
-        positives=positives,
-        negatives=counts - positives,
-        over_threshold=np.stack([(over & truth).sum(axis=0), (over & ~truth).sum(axis=0)], axis=1),
-    )
-
-
-def merge_histograms(histograms: Iterable[ScoreHistogram]) -> ScoreHistogram:
-    """Adds histograms of the same goals; the result does not depend on their order or grouping.
-
-    Raises:
-        ValueError: There is none, or they are of different numbers of goals.
-    """
-    merged: ScoreHistogram | None = None
-    for histogram in histograms:
-        if merged is not None and merged.num_goals != histogram.num_goals:
-            raise ValueError(
-                f"histograms to merge must be of one list of goals, got {merged.num_goals} and {histogram.num_goals} goals; "
-                f"evaluate labels of one run"
-            )
-        merged = histogram if merged is None else _sum_of_two(merged, histogram)
-    if merged is None:
-        raise ValueError("histograms to merge must be at least one, got none; evaluate at least one frame")
-    return merged
-
-
-def _sum_of_two(one: ScoreHistogram, other: ScoreHistogram) -> ScoreHistogram:
-    keys = np.concatenate([one.keys, other.keys])
-    order = np.argsort(keys, kind="stable")  # two sorted runs: a merge, in linear time
-    keys = keys[order]
-    first = np.flatnonzero(np.diff(keys, prepend=-1))
-    return ScoreHistogram(
-        num_goals=one.num_goals,
-        keys=keys[first],
-        positives=np.add.reduceat(np.concatenate([one.positives, other.positives])[order], first),
-        negatives=np.add.reduceat(np.concatenate([one.negatives, other.negatives])[order], first),
-        over_threshold=one.over_threshold + other.over_threshold,
-    )
-
-
-def ranked_counts(histogram: ScoreHistogram, goals: Sequence[int]) -> RankedCounts:
-    """The counts of one goal, or of several pooled, from the highest bin to the lowest."""
-    starts = np.searchsorted(histogram.keys, np.asarray(goals) * _STRIDE)
-    stops = np.searchsorted(histogram.keys, (np.asarray(goals) + 1) * _STRIDE)
-    entries = np.concatenate([np.arange(start, stop) for start, stop in zip(starts, stops, strict=True)])
-    bins, inverse = np.unique(histogram.keys[entries] % _STRIDE - _OFFSET, return_inverse=True)
-    positives = np.bincount(inverse, histogram.positives[entries], len(bins)).astype(np.int64)[::-1]
-    negatives = np.bincount(inverse, histogram.negatives[entries], len(bins)).astype(np.int64)[::-1]
-    bins = bins[::-1]
-    if len(bins) and bins[-1] == _MISSING:
-        missing = (int(positives[-1]), int(negatives[-1]))
-        return RankedCounts(_largest_below(bins[:-1]), positives[:-1], negatives[:-1], missing)
-    return RankedCounts(_largest_below(bins), positives, negatives)
-
-
-def score_bins(scores: np.ndarray) -> np.ndarray:
-    """The bin of each score: rising with the score, fine near 0 and 1; see `ScoreHistogram`.
-
-    Args:
-        scores: float32 of any shape, -inf for a score that is not known.
-
-    Returns:
-        int64 of the same shape, in [-2^20, 2^20).
-    """
-    scores = np.asarray(scores, dtype=np.float32)
-    upper = scores > 0.5
-    # 1 - s is exact in [0.5, 2], so no two scores near 1 fall together before binning.
-    distance = np.where(upper, np.float32(1) - scores, scores)
-    bins = np.where(distance < 0, -1, 1) * _bins_from_zero(np.abs(distance))
-    bins = np.where(upper, 2 * int(_bins_from_zero(np.array(0.5, np.float32))) - bins, bins)
-    return np.where(np.isneginf(scores), _MISSING, bins)
-
-
-def _bins_from_zero(distance: np.ndarray) -> np.ndarray:
-    bits = distance.view(np.int32).astype(np.int64)
-    tail = int(_TAIL.view(np.int32)) >> _TAIL_SHIFT
-    linear = 1 << _LINEAR_BITS
-    first = int(_TAIL * linear)
-    middle = np.minimum(distance, 1) * np.float32(linear)
-    far = (bits - int(np.float32(1).view(np.int32))) >> _FAR_SHIFT
-    return np.where(
-        distance < _TAIL,
-        bits >> _TAIL_SHIFT,
-        tail - first + np.where(distance < 1, middle.astype(np.int64), linear + far),
-    )
-
-
-def _largest_below(bins: np.ndarray) -> np.ndarray:
-    """The largest float32 that lies in a lower bin, by bisection over all finite float32 in their order."""
-    low = np.full(bins.shape, _order(np.finfo(np.float32).min))
-    high = np.full(bins.shape, _order(np.finfo(np.float32).max))
-    while (high - low > 1).any():
-        middle = (low + high) // 2
-        below = score_bins(_float_at(middle)) < bins
-        low, high = np.where(below, middle, low), np.where(below, high, middle)
-    return _float_at(low)
-
-
-def _order(value: np.float32) -> int:
-    bits = int(np.float32(value).view(np.int32))
-    return bits if bits >= 0 else -(bits & 0x7FFFFFFF)
-
-
-def _float_at(order: np.ndarray) -> np.ndarray:
-    values = np.abs(order).astype(np.int32).view(np.float32)
-    return np.where(order < 0, -values, values)
-
-
-def _checked(scores: np.ndarray, truth: np.ndarray, ndim: int) -> tuple[np.ndarray, np.ndarray]:
-    scores, truth = np.asarray(scores, dtype=np.float32), np.asarray(truth, dtype=bool)
-    if scores.ndim != ndim or scores.shape != truth.shape:
-        raise ValueError(
-            f"scores and truth must both be of {ndim} dimensions and of one shape, got {list(scores.shape)} and "
-            f"{list(truth.shape)}; give a truth for every score"
-        )
-    if not (scores < np.inf).all():
-        index = np.argwhere(~(scores < np.inf))[0].tolist()
-        raise ValueError(
-            f"scores must be finite numbers, got {scores[tuple(index)]} at index {index}; label the frames again"
-        )
-    return scores, truth
-
-
-def curve_of_counts(counts: RankedCounts) -> PrecisionRecall:
-    """Precision and recall of "score > threshold" for every threshold of the counts.
-
-        precision = TP / (TP + FP)          recall = TP / positives
-
-    Raises:
-        ValueError: There are no positives, so that recall is undefined.
-    """
-    _check_positives(counts)
-    true_positives = np.cumsum(counts.positives)
-    predicted = true_positives + np.cumsum(counts.negatives)
-    return PrecisionRecall(counts.thresholds, true_positives / predicted, true_positives / counts.num_positives)
-
-
-def average_precision_of_counts(counts: RankedCounts) -> float:
-    """The step-wise area under the precision-recall curve, frames of one score taken together.
-
-        AP = sum over n of (R_n - R_(n-1)) P_n
-
-    Positives whose score is missing add nothing: then this is the average precision over the threshold only, a lower
-    bound.
-
-    Returns:
-        In [0, 1].
-
-    Raises:
-        ValueError: There are no positives.
-
-    Source: sklearn.metrics.average_precision_score; equal to it for counts of every distinct score.
-    """
-    curve = curve_of_counts(counts)
-    return float((counts.positives * curve.precision).sum() / counts.num_positives)
-
-
-def average_precision_bounds(counts: RankedCounts) -> tuple[float, float]:
-    """Between what the average precision would lie if the frames of every entry were told apart, in any order.
-
-    With a positives and b frames before an entry of p positives and n negatives: at most all p come first together,
-    with precision (a + p) / (b + p) each; at least they come last one by one,
-
-        sum over i = 1..p of (a + i) / c_i  =  p - (b + n - a) (1 / c_1 + ... + 1 / c_p),    c_i = b + n + i,
-
-    where the terms after the first add up to at most ln((c_p + 1/2) / (c_1 + 1/2)).
-
-    Returns:
-        The lowest and the highest value.
-
-    Raises:
-        ValueError: There are no positives.
-    """
-    _check_positives(counts)
-    positives, negatives = (
-        np.append(part, missing).astype(np.float64)
-        for part, missing in zip((counts.positives, counts.negatives), counts.missing, strict=True)
-    )
-    before = np.cumsum(positives) - positives
-    ranked = before + np.cumsum(negatives) - negatives
-    behind = ranked + negatives
-    inverses = 1 / (behind + 1) + np.log1p(np.maximum(positives - 1, 0) / (behind + 1.5))
-    lowest = np.where(positives > 0, np.maximum(positives - (behind - before) * inverses, 0), 0)
-    lowest[-1] = 0  # what is missing may lie below everything
-    highest = positives * (before + positives) / np.maximum(ranked + positives, 1)
-    average = average_precision_of_counts(counts)  # between the two; rounding must not say otherwise
-    return min(float(lowest.sum() / positives.sum()), average), max(float(highest.sum() / positives.sum()), average)
-
-
-def precision_recall_curve(scores: np.ndarray, truth: np.ndarray) -> PrecisionRecall:
-    """The exact curve of one goal: [N] float32 scores, [N] bool; see `curve_of_counts`."""
-    return curve_of_counts(count_scores(scores, truth))
-
-
-def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
-    """The exact average precision of one goal: [N] float32 scores, [N] bool; see `average_precision_of_counts`."""
-    return average_precision_of_counts(count_scores(scores, truth))
-
-
-def _check_positives(counts: RankedCounts) -> None:
-    if counts.num_positives == 0:
-        raise ValueError(
-            f"precision and recall must have at least one positive, got none among {counts.num_negatives} frames; "
-            f"leave the goal out, or record episodes that achieve it"
+    def __add__(self, other: "QualityCounts") -> "QualityCounts":
+        return QualityCounts(
+            frames=merge_histograms([self.frames, other.frames]),
+            episodes=merge_histograms([self.episodes, other.episodes]),
+            returns=self.returns + other.returns,
+            value_order=self.value_order + other.value_order,
+            false_positives=self.false_positives + other.false_positives,
         )
 
 
-def threshold_figures(true_positives: int, false_positives: int, counts: RankedCounts) -> dict[str, float | None]:
-    """Precision, recall, F1 and false-positive rate of what lies over a threshold; None where a figure is undefined.
+def count_quality(episodes: Sequence[LabelledEpisode], relations: GoalRelations) -> tuple[QualityCounts, np.ndarray]:
+    """Counts what episodes say about the labels, all in memory at once.
+
+    Args:
+        episodes: At least one.
+        relations: Of the G goals.
+
+    Returns:
+        The counts; and [K] int64, for every false positive in the order of `numpy.nonzero` over the labelled frames of all
+        episodes, its cause's index in `GoalRelations.causes`.
+
+    Raises:
+        ValueError: A score is NaN or +inf.
+    """
+    scores, successes = (np.concatenate([getattr(e, name) for e in episodes]) for name in ("scores", "successes"))
+    labelled = [episode.truth[episode.frames] for episode in episodes]
+    truth = np.concatenate(labelled)
+    best = np.stack([episode.scores.max(axis=0) for episode in episodes])
+    label_returns = np.stack([episode.successes.sum(axis=0) for episode in episodes])
+    true_returns = np.stack([holds.sum(axis=0) for holds in labelled])
+
+    starts = np.cumsum([0] + [len(episode.truth) + NEAR_FRAMES for episode in episodes[:-1]])
+    numbers = np.concatenate([start + episode.frames for start, episode in zip(starts, episodes, strict=True)])
+    rows, goals = np.nonzero(successes & ~truth)
+    false = Pairs(numbers[rows], goals)
+    held = [np.nonzero(episode.truth) for episode in episodes]
+    true = Pairs(
+        np.concatenate([start + frames for start, (frames, _) in zip(starts, held, strict=True)]),
+        np.concatenate([goals for _, goals in held]),
+    )
+    causes = relations.causes_of(false, true)
+    counts = QualityCounts(
+        frames=score_histogram(scores, truth, successes),
+        episodes=score_histogram(best, true_returns > 0, label_returns > 0),
+        returns=return_table(label_returns, true_returns),
+        value_order=_count_value_order(episodes, relations),
+        false_positives=count_false_positives(false, true, causes, relations),
+    )
+    return counts, causes
+
+
+def _count_value_order(episodes: Sequence[LabelledEpisode], relations: GoalRelations) -> np.ndarray:
+    counts = np.zeros((len(relations.goals), 2, len(VALUE_ORDER_COUNTS)), dtype=np.int64)
+    for episode in episodes:
+        holds = episode.truth[episode.frames]
+        if episode.own_goal is None:
+            goals = np.flatnonzero(holds.any(axis=0))
+            # Of a group the first goal speaks for all, whether or not all are in the ground truth.
+            goals = goals[np.unique(relations.groups[goals], return_index=True)[1]]
+        else:
+            goals = np.array([episode.own_goal])
+        for goal in goals.tolist():
+            group = holds[:, relations.groups == relations.groups[goal]].any(axis=1)
+            stop = int(group.argmax()) + 1 if group.any() else len(group)
+            counts[goal, int(group.any())] += value_order_counts(episode.scores[:stop, goal])
+    return counts
+
+
+def threshold_figures(true_positives: int, false_positives: int, counts: RankedCounts) -> dict[str, float | str]:
+    """Precision, recall, F1 and false-positive rate of what lies over a threshold.
 
     Precision is undefined where nothing lies over the threshold, recall and F1 where there are no positives, the
-    false-positive rate where there are no negatives.
+    false-positive rate where there are no negatives; the text then says so.
     """
     predicted, positives, negatives = true_positives + false_positives, counts.num_positives, counts.num_negatives
     return {
-        "precision": true_positives / predicted if predicted else None,
-        "recall": true_positives / positives if positives else None,
-        "f1": 2 * true_positives / (predicted + positives) if positives else None,
-        "false_positive_rate": false_positives / negatives if negatives else None,
+        "precision": true_positives / predicted if predicted else NOTHING_OVER,
+        "recall": true_positives / positives if positives else UNDEFINED,
+        "f1": 2 * true_positives / (predicted + positives) if positives else UNDEFINED,
+        "false_positive_rate": false_positives / negatives if negatives else NO_NEGATIVES,
     }
 
 
-def best_threshold(counts: RankedCounts) -> dict[str, float | None] | None:
+def best_threshold(counts: RankedCounts) -> dict[str, float | str] | str:
     """The threshold of highest F1, the higher one of two that are equal, and the figures there.
 
     Returns:
-        `threshold` and `threshold_figures`, or None where no positive has a score.
+        `threshold` and `threshold_figures`; undefined where no positive has a score.
 
     Raises:
         ValueError: There are no positives.
     """
-    _check_positives(counts)
+    check_positives(counts)
     if not counts.positives.any():
-        return None
+        return "undefined: no positive has a score"
     true_positives, false_positives = np.cumsum(counts.positives), np.cumsum(counts.negatives)
     best = int(np.argmax(true_positives / (true_positives + false_positives + counts.num_positives)))
     figures = threshold_figures(int(true_positives[best]), int(false_positives[best]), counts)
     return {"threshold": float(counts.thresholds[best]), **figures}
 
 
-def quality_figures(counts: RankedCounts, over_threshold: np.ndarray, num_points: int) -> dict[str, object]:
-    """All figures of one ranking as JSON values.
+def quality_figures(
+    counts: RankedCounts, over_threshold: np.ndarray, *, num_points: int, formula: str
+) -> dict[str, object]:
+    """All figures of one ranking of frames as JSON values.
 
     Args:
         counts: Of a goal, or of several pooled.
-        over_threshold: [2] positives and negatives over the labels' own threshold.
+        over_threshold: [2] positives and negatives that the labels call a success.
         num_points: Points to which the curve is thinned.
+        formula: What made the scores.
 
     Returns:
         positives, negatives, at_threshold; average_precision with its bounds, best_threshold and curve, which are
-        `UNDEFINED` without positives.
+        `UNDEFINED` without positives; epic_distance of score and success, and calibration.
     """
     true_positives, false_positives = (int(count) for count in over_threshold)
     figures: dict[str, object] = {
         "positives": counts.num_positives,
         "negatives": counts.num_negatives,
-        "at_threshold": threshold_figures(true_positives, false_positives, counts),
+        "at_threshold": {
+            "true_positives": true_positives,
+            "false_positives": false_positives,
+            **threshold_figures(true_positives, false_positives, counts),
+        },
     }
-    names = ("average_precision", "average_precision_bounds", "best_threshold", "curve")
     if counts.num_positives == 0:
-        return figures | dict.fromkeys(names, UNDEFINED)
-    curve = curve_of_counts(counts)
-    points = thinned_points(curve.recall, num_points)
-    thinned = {name: [float(f"{value:.6g}") for value in column[points]] for name, column in curve._asdict().items()}
-    values = (average_precision_of_counts(counts), average_precision_bounds(counts), best_threshold(counts), thinned)
-    return figures | dict(zip(names, values, strict=True))
+        figures |= dict.fromkeys(
+            ("average_precision", "average_precision_bounds", "best_threshold", "curve"), UNDEFINED
+        )
+    else:
+        curve = curve_of_counts(counts)
+        points = thinned_points(curve.recall, num_points)
+        figures |= {
+            "average_precision": average_precision_of_counts(counts),
+            "average_precision_bounds": average_precision_bounds(counts),
+            "best_threshold": best_threshold(counts),
+            "curve": {name: [float(f"{x:.6g}") for x in column[points]] for name, column in curve._asdict().items()},
+        }
+    return figures | {
+        "epic_distance": {
+            "score": epic_distance(counts),
+            "success": success_epic_distance(true_positives, false_positives, counts),
+        },
+        "calibration": calibration_figures(counts, formula),
+    }
 
 
 def thinned_points(recall: np.ndarray, num_points: int) -> np.ndarray:
@@ -409,46 +279,136 @@ def thinned_points(recall: np.ndarray, num_points: int) -> np.ndarray:
     return np.unique(np.searchsorted(recall, targets))
 
 
-def quality_table(histogram: ScoreHistogram, goals: Sequence[Goal]) -> dict[str, object]:
-    """The figures of every goal, of every family and of all goals.
-
-    The mean average precision is over the goals that have at least one positive; the others are named. The other
-    figures of a family are those of its goals pooled: every score of every goal in one ranking.
-
-    Args:
-        histogram: Of these goals.
-        goals: G goals, in the histogram's order.
+def episode_figures(counts: QualityCounts, goals: Sequence[int]) -> dict[str, object]:
+    """Rewards against the success of episodes, of one goal or of several pooled.
 
     Returns:
-        `overall`, `families` by name, and `goals`, a list in the order of the goals.
+        num_episodes (of every goal), achieved, average_precision with its bounds, kendall_tau.
     """
-    assert len(goals) == histogram.num_goals, (len(goals), histogram.num_goals)
+    ranked = ranked_counts(counts.episodes, goals)
+    is_defined = ranked.num_positives > 0
+    return {
+        "num_episodes": ranked.num_positives + ranked.num_negatives,
+        "achieved": ranked.num_positives,
+        "average_precision": average_precision_of_counts(ranked) if is_defined else UNDEFINED,
+        "average_precision_bounds": average_precision_bounds(ranked) if is_defined else UNDEFINED,
+        "kendall_tau": return_tau(counts.returns[list(goals)]),
+    }
+
+
+def quality_table(
+    counts: QualityCounts, relations: GoalRelations, *, thresholds: Sequence[float], formula: str
+) -> dict:
+    """The figures of every goal, of every family and of all goals.
+
+    The mean average precision is over the goals that have at least one positive; the others are named. Pooled figures are of
+    every score of every goal in one ranking; macro figures are means over the goals that define them.
+
+    Args:
+        counts: Of these goals.
+        relations: Of the G goals, in the order of the counts.
+        thresholds: [G], over which a score is a success.
+        formula: What made the scores.
+
+    Returns:
+        `overall`, `families` by name, `goals`, a list in the order of the goals, `confusion`, and `definitions`.
+    """
+    goals = relations.goals
+    assert len(goals) == counts.frames.num_goals == len(thresholds), (len(goals), counts.frames.num_goals)
+    causes = counts.false_positives.causes
     rows: list[dict] = []
-    for index, goal in enumerate(goals):
-        figures = quality_figures(ranked_counts(histogram, [index]), histogram.over_threshold[index], num_points=32)
-        rows.append({"id": goal.id, "text": goal.text, "family": goal.family, **figures})
-
-    def mean(scored: list[dict], name: str) -> object:
-        return np.mean([row[name] for row in scored], axis=0).tolist() if scored else UNDEFINED
-
-    def group(indices: list[int]) -> dict[str, object]:
-        scored = [rows[index] for index in indices if rows[index]["positives"]]
-        pooled = quality_figures(
-            ranked_counts(histogram, indices), histogram.over_threshold[indices].sum(axis=0), num_points=200
+    for index, (goal, threshold) in enumerate(zip(goals, thresholds, strict=True)):
+        ranked, over = ranked_counts(counts.frames, [index]), counts.frames.over_threshold[index]
+        rows.append(
+            {
+                "id": goal.id,
+                "text": goal.text,
+                "family": goal.family,
+                "threshold": threshold,
+                **quality_figures(ranked, over, num_points=32, formula=formula),
+                "episodes": episode_figures(counts, [index]),
+                "value_order": value_order_figures(counts.value_order[index]),
+                "false_positives": cause_figures(causes[index], relations),
+                "confused_with": confused_goals(counts.false_positives, relations, index),
+            }
         )
+
+    def group(indices: np.ndarray) -> dict[str, object]:
+        members = [rows[index] for index in indices]
+        over = counts.frames.over_threshold[indices].sum(axis=0)
+        ranked = ranked_counts(counts.frames, indices.tolist())
         return {
-            "mean_average_precision": mean(scored, "average_precision"),
-            "mean_average_precision_bounds": mean(scored, "average_precision_bounds"),
-            "num_goals": len(indices),
-            "num_goals_with_positives": len(scored),
-            "goals_without_positives": [rows[index]["id"] for index in indices if not rows[index]["positives"]],
-            "pooled": pooled,
+            "mean_average_precision": _mean([row["average_precision"] for row in members])[0],
+            "mean_average_precision_bounds": _mean([row["average_precision_bounds"] for row in members])[0],
+            "num_goals": len(members),
+            "num_goals_with_positives": sum(row["positives"] > 0 for row in members),
+            "goals_without_positives": [row["id"] for row in members if not row["positives"]],
+            "macro": _macro(members),
+            "pooled": quality_figures(ranked, over, num_points=200, formula=formula),
+            "episodes": _episodes_of_goals(members, counts, indices),
+            "value_order": value_order_figures(counts.value_order[indices].sum(axis=0)),
+            "false_positives": cause_figures(causes[indices].sum(axis=0), relations),
         }
 
-    families = list(dict.fromkeys(goal.family for goal in goals))
-    members = {family: [index for index, goal in enumerate(goals) if goal.family == family] for family in families}
     return {
-        "overall": group(list(range(len(goals)))),
-        "families": {family: group(indices) for family, indices in members.items()},
+        "overall": group(np.arange(len(goals))),
+        "families": {
+            name: group(np.flatnonzero(relations.family == number)) for number, name in enumerate(relations.families)
+        },
         "goals": rows,
+        "confusion": confusion_tables(counts.false_positives, relations),
+        "definitions": DEFINITIONS,
+    }
+
+
+def worst_goals(rows: Sequence[dict], relations: GoalRelations) -> list[int]:
+    """Indices of at most 12 goals by `WORST_RULE`.
+
+    Args:
+        rows: The `goals` of `quality_table`.
+        relations: Of the same goals.
+    """
+    ranked = sorted(
+        (row["average_precision"], row["at_threshold"]["f1"], index)
+        for index, row in enumerate(rows)
+        if row["positives"]
+    )
+    first: dict[int, int] = {}
+    for *_, index in ranked:
+        first.setdefault(int(relations.groups[index]), index)
+    return list(first.values())[:_NUM_WORST]
+
+
+def _mean(values: Sequence) -> tuple[object, int]:
+    """The mean of the figures that are defined and their number; where there is none, the reason that all share."""
+    defined = [value for value in values if not isinstance(value, str)]
+    if defined:
+        return np.mean(np.array(defined), axis=0).tolist(), len(defined)
+    return (values[0] if len(set(values)) == 1 else NO_GOALS), 0
+
+
+def _macro(rows: Sequence[dict]) -> dict[str, object]:
+    pairs = {name: _mean([row["at_threshold"][name] for row in rows]) for name in _THRESHOLD_FIGURES}
+    pairs["expected_calibration_error"] = _mean([_error_of(row["calibration"]) for row in rows])
+    distances = {kind: _mean([row["epic_distance"][kind] for row in rows]) for kind in ("score", "success")}
+    means, numbers = (
+        {name: pair[part] for name, pair in pairs.items()}
+        | {"epic_distance": {kind: pair[part] for kind, pair in distances.items()}}
+        for part in (0, 1)
+    )
+    return {**means, "num_goals": numbers}
+
+
+def _error_of(calibration: dict | str) -> float | str:
+    return calibration if isinstance(calibration, str) else calibration["expected_calibration_error"]
+
+
+def _episodes_of_goals(rows: Sequence[dict], counts: QualityCounts, indices: np.ndarray) -> dict[str, object]:
+    precision, num_precisions = _mean([row["episodes"]["average_precision"] for row in rows])
+    tau, num_taus = _mean([row["episodes"]["kendall_tau"] for row in rows])
+    return {
+        "pooled": episode_figures(counts, indices.tolist()),
+        "mean_average_precision": precision,
+        "mean_kendall_tau": tau,
+        "num_goals": {"average_precision": num_precisions, "kendall_tau": num_taus},
     }

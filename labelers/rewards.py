@@ -30,9 +30,13 @@ def successes(scores: np.ndarray, rule: RewardRule) -> np.ndarray:
 
     Returns:
         `[F, G]` bool.
+
+    Raises:
+        ValueError: A score is NaN.
     """
     assert scores.ndim == 2, scores.shape
     assert scores.shape[1] == len(rule.thresholds), (scores.shape, len(rule.thresholds))
+    _check_numbers(scores)
     over = scores > rule.threshold_array
     if rule.is_framewise:
         return over
@@ -62,7 +66,7 @@ def rewards_of_scores(scores: np.ndarray, rule: RewardRule) -> np.ndarray:
         `[F - 1, G]` float32. Row t looks at frame t + 1; the first frame gives no reward.
 
     Raises:
-        ValueError: The reward needs every score, and one is missing, as in sparse labels.
+        ValueError: A score is NaN, or the reward needs every score and one is missing, as in sparse labels.
 
     Sources: Baumli et al. 2023 (they do not give the threshold); Rocamonde et al. 2024 (VLM-RM); Fan et al. 2022 (MineCLIP); Ma et
     al. 2023 (LIV, VIP: there V is the similarity or a negative distance, here any formula, and there is no discount factor in the
@@ -71,6 +75,7 @@ def rewards_of_scores(scores: np.ndarray, rule: RewardRule) -> np.ndarray:
     """
     assert len(scores) >= 1, scores.shape
     if rule.reward in ("score", "difference"):
+        _check_numbers(scores)
         if np.isneginf(scores).any():
             raise ValueError(
                 f"scores must all be known for the reward {rule.reward!r}, got sparse labels; label again without --sparse"
@@ -81,3 +86,10 @@ def rewards_of_scores(scores: np.ndarray, rule: RewardRule) -> np.ndarray:
         return achieved
     cost = rule.discount * np.array(rule.fire_rates)
     return np.maximum(0.0, achieved - cost).astype(np.float32)
+
+
+def _check_numbers(scores: np.ndarray) -> None:
+    undefined = np.isnan(scores)
+    if undefined.any():
+        frame, goal = np.argwhere(undefined)[0]
+        raise ValueError(f"scores must be numbers, got NaN in frame {frame} for goal {goal}; label these frames again")

@@ -13,7 +13,6 @@ import dataclasses
 import hashlib
 import queue
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -22,13 +21,13 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+from labelers.embedding_cache import EmbeddingCache
 from labelers.labeler import Labeler, LabelerSettings
 from pipelines.images import decode_image
 from pipelines.outputs import PartWriter
 from schemas.episodes import Episode
 from schemas.manifests import Failure
 
-_CACHE_BYTES = 16 << 20
 _READ_AHEAD_EPISODES = 4
 _DECODE_GROUP = 16
 _CHUNK_BATCHES = 16  # rows of a chunk at most, in batches: frames that are all known must not pile up
@@ -49,51 +48,7 @@ class SharedLabeler:
     """
 
     labeler: Labeler
-    cache: "EmbeddingCache"
-
-
-class EmbeddingCache:
-    """Embeddings of the frames seen last, by the digest of their bytes; safe to share between threads.
-
-    One array holds them all: thousands of small arrays that live on between the large ones of the model would keep the C
-    library from giving memory back, and a process would grow with every batch.
-
-    Args:
-        dim: Size of an embedding.
-        max_bytes: Memory it may take, in bytes.
-    """
-
-    def __init__(self, dim: int, max_bytes: int = _CACHE_BYTES) -> None:
-        self._rows = np.empty((max(1, max_bytes // (4 * dim + 200)), dim), np.float32)
-        self._slots: OrderedDict[bytes, int] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._slots)
-
-    def clear(self) -> None:
-        """Forgets all frames."""
-        with self._lock:
-            self._slots.clear()
-
-    def get(self, digest: bytes) -> np.ndarray | None:
-        """The embedding [D] of the frame with this digest, or None."""
-        with self._lock:
-            slot = self._slots.get(digest)
-            if slot is None:
-                return None
-            self._slots.move_to_end(digest)
-            return self._rows[slot].copy()
-
-    def put(self, digest: bytes, embedding: np.ndarray) -> None:
-        """Keeps an embedding [D], in place of the one unused longest if the cache is full."""
-        with self._lock:
-            slot = self._slots.pop(digest, None)
-            if slot is None:
-                full = len(self._slots) == len(self._rows)
-                slot = self._slots.popitem(last=False)[1] if full else len(self._slots)
-            self._slots[digest] = slot
-            self._rows[slot] = embedding
+    cache: EmbeddingCache
 
 
 def shared_labeler(settings: LabelerSettings) -> SharedLabeler:

@@ -1,82 +1,15 @@
-"""Pictures to pixels and back: PNG, JPEG, WebP and BMP bytes, and uint8 frames [H, W, 3]."""
+"""Pixels to pictures, uint8 frames [H, W, 3] to PNG bytes; back again by `labelers.pictures`."""
 
 import io
 
 import numpy as np
-from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL import Image
 
-MAX_PIXELS = 64_000_000
+from labelers.pictures import decode_image, image_extension
+
+__all__ = ["decode_image", "encode_png", "image_extension"]
+
 _PNG_LEVEL = 3
-
-_OPENERS = {
-    "png": PngImagePlugin.PngImageFile,
-    "jpg": JpegImagePlugin.JpegImageFile,
-    "webp": WebPImagePlugin.WebPImageFile,
-    "bmp": BmpImagePlugin.BmpImageFile,
-}
-
-
-def image_extension(data: bytes) -> str:
-    """The file name extension of a picture, by its first bytes.
-
-    Returns:
-        "png", "jpg", "webp" or "bmp".
-
-    Raises:
-        ValueError: It is none of these.
-    """
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "png"
-    if data.startswith(b"\xff\xd8\xff"):
-        return "jpg"
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return "webp"
-    if data.startswith(b"BM"):
-        return "bmp"
-    raise ValueError(
-        f"a picture must be PNG, JPEG, WebP or BMP, got {len(data)} bytes that start with {data[:8]!r}; "
-        "convert or re-record it"
-    )
-
-
-def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decodes one picture, in full or not at all; of an animation, the first picture.
-
-    The size is read from the picture's header and checked before any pixel is decoded.
-
-    Args:
-        data: PNG, JPEG, WebP or BMP bytes.
-        max_pixels: A picture of more pixels is refused as too large to be one.
-
-    Returns:
-        [H, W, 3] uint8, RGB, as `labelers.preprocessing.to_rgb` converts other modes.
-
-    Raises:
-        ValueError: The bytes are of another format, cut short or broken, or the picture is too large.
-    """
-    from labelers.preprocessing import to_rgb  # needs torch, which those who only write pictures need not load
-
-    # The format's own class, not Image.open: that one warns of large pictures before we can look at the size.
-    opener = _OPENERS[image_extension(data)]
-    try:
-        picture = opener(io.BytesIO(data))
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's readers raise nearly anything on broken bytes
-        raise _undecodable(data, error) from error
-    width, height = picture.size
-    if width * height > max_pixels:
-        raise ValueError(
-            f"a picture must have at most {max_pixels} pixels, got {width} x {height}, a picture too large to be one; "
-            "scale it down or leave it out"
-        )
-    try:
-        picture.load()
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise _undecodable(data, error) from error
-    return to_rgb(picture)
 
 
 def encode_png(frame: np.ndarray) -> bytes:
@@ -93,8 +26,3 @@ def encode_png(frame: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(frame).save(buffer, format="PNG", compress_level=_PNG_LEVEL)
     return buffer.getvalue()
-
-
-def _undecodable(data: bytes, error: Exception) -> ValueError:
-    reason = str(error) or type(error).__name__
-    return ValueError(f"a picture must decode in full, got {len(data)} bytes that do not ({reason}); re-record it")

@@ -4,7 +4,8 @@
                                                     └─ or read its kept embeddings ─┘
 
 One unit is one input shard, or a range of a large one. With kept embeddings the same rows are scored without reading a
-frame, and the labels have the same bytes.
+frame, and the labels have the same bytes. Embeddings are kept as the encoder gives them: windows of several frames are taken
+when they are scored, within an episode, and a frame that failed is in none.
 """
 
 import contextlib
@@ -16,10 +17,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from labelers.embedding_cache import EmbeddingCache
 from labelers.labeler import LabelerSettings
 from pipelines.corpora import MAX_UNIT_BYTES, corpus_features, plan_units, read_episode_ids, read_episodes
 from pipelines.driver import RunSummary, run_units
-from pipelines.encode import EmbeddingCache, Rows, SharedLabeler, encode_unit, read_ahead, shared_labeler
+from pipelines.encode import Rows, SharedLabeler, encode_unit, read_ahead, shared_labeler
 from pipelines.label_writer import RowGroupWriter, key_columns, score_columns, vector_column
 from pipelines.outputs import OutputFolder, PartWriter, read_manifest, read_settings
 from schemas.fingerprints import Fingerprint
@@ -80,9 +82,11 @@ class LabelUnit:
                 part.failed_frames = max(part.failed_frames, unit.num_frames - part.rows)
 
     def _label(self, shared: SharedLabeler, rows: Iterable[Rows], writer: RowGroupWriter, part: PartWriter) -> None:
+        scorer = shared.labeler.episodes()
         for group in rows:
             with part.timing("score"):
-                scores = shared.labeler.score(group.embeddings)
+                scores = scorer.push(group.episode_ids, group.embeddings)
+                scorer.end_all_but(group.episode_ids[-1])  # an episode's frames follow one another
             with part.timing("write"):
                 writer.write(key_columns(group) + score_columns(scores, self.metadata))
             part.advance(len(group.episode_ids))
@@ -131,7 +135,7 @@ def label(
     Args:
         source: The corpus, a folder or one shard; None to label from kept embeddings alone.
         output: Folder for the labels.
-        labeler: Encoder, goals, prompts, formula and threshold.
+        labeler: Encoder, goals, prompts, formula, windows and reward rule.
         camera: Whose frames; may be None where the corpus has one camera.
         sparse: Store only the scores over the threshold.
         embeddings: Folder of kept embeddings: read where it is filled, filled where it is not.
@@ -206,10 +210,14 @@ def plan_label(
     """Plans a labelling run and loads the labeler once, so that bad settings fail here; see `label` for arguments.
 
     Raises:
-        ValueError: The corpus, the camera or the embeddings do not fit.
+        ValueError: The corpus, the camera or the embeddings do not fit, or labels of that reward cannot be sparse.
     """
     if source is None and embeddings is None:
         raise ValueError("a corpus or kept embeddings must be given, got neither; give --input or --embeddings")
+    if sparse and labeler.reward in ("score", "difference"):
+        raise ValueError(
+            f"labels must be dense for the reward {labeler.reward!r}, which needs every score, got sparse ones; leave out --sparse"
+        )
     if source is None:
         assert embeddings is not None
         camera = read_manifest(Path(embeddings), "embeddings")["fingerprint"]["camera"]
@@ -345,10 +353,11 @@ def _measure(work: LabelUnit, unit: Unit, budget_s: float) -> float:
     else:
         groups = encode_unit(fresh, read_episodes(unit, cameras=[work.camera]), unit.shard, work.camera, scratch)
     frames = 0
+    scorer = labeler.episodes()
     started = time.perf_counter()
     with contextlib.closing(groups):
         for rows in groups:
-            labeler.score(rows.embeddings)
+            scorer.push(rows.episode_ids, rows.embeddings)
             frames += len(rows.episode_ids)
             if time.perf_counter() - started > budget_s:
                 break

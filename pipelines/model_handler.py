@@ -21,9 +21,17 @@ class LabelerHandler(ModelHandler[np.ndarray, np.ndarray, Labeler]):
 
     Args:
         settings: What to label with.
+
+    Raises:
+        ValueError: A window is of more than one frame: a Beam pipeline has no order.
     """
 
     def __init__(self, settings: LabelerSettings) -> None:
+        if settings.window.frames > 1:
+            raise ValueError(
+                f"a window must be of one frame for RunInference, whose elements have no order, got {settings.window.frames}; "
+                f"label with vlm-rewards label, or set the window to 1"
+            )
         super().__init__(min_batch_size=1, max_batch_size=settings.batch_size)
         self._settings = settings
 

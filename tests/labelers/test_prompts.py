@@ -13,19 +13,19 @@ def test_fill_templates_puts_the_goal_in_and_leaves_other_braces() -> None:
 
 def test_average_of_one_prompt_is_the_prompt() -> None:
     embeddings = np.array([[[0.6, 0.8]]], dtype=np.float32)
-    assert np.array_equal(average_prompts(embeddings), embeddings[:, 0])
+    assert np.array_equal(average_prompts(embeddings, ["a"]), embeddings[:, 0])
 
 
 def test_average_is_the_mean_made_unit_length() -> None:
     # (1, 0) and (0, 1) have the mean (1/2, 1/2), of length sqrt(1/2): (sqrt(1/2), sqrt(1/2)). Equal prompts stay.
     embeddings = np.array([[[1, 0], [0, 1]], [[0.6, 0.8], [0.6, 0.8]]], dtype=np.float32)
     half = np.sqrt(0.5)
-    np.testing.assert_allclose(average_prompts(embeddings), [[half, half], [0.6, 0.8]], atol=1e-7)
+    np.testing.assert_allclose(average_prompts(embeddings, ["a", "b"]), [[half, half], [0.6, 0.8]], atol=1e-7)
 
 
 def test_prompts_that_cancel_out_are_refused() -> None:
-    with pytest.raises(ValueError, match="must have a direction, got length 0 for text 1"):
-        average_prompts(np.array([[[1, 0], [1, 0]], [[1, 0], [-1, 0]]], dtype=np.float32))
+    with pytest.raises(ValueError, match="must have a direction, got length 0 for 'b'; use fewer"):
+        average_prompts(np.array([[[1, 0], [1, 0]], [[1, 0], [-1, 0]]], dtype=np.float32), ["a", "b"])
 
 
 @pytest.mark.parametrize(

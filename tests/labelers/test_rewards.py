@@ -30,7 +30,8 @@ def test_an_episode_of_one_frame_has_no_rewards() -> None:
 
 
 def test_a_flicker_neither_begins_nor_ends_a_success() -> None:
-    # The picture of the module: .9 alone is a flicker; the success begins at the second frame over .5, survives .45 > .4, ends at .2.
+    # The picture of the module: .9 alone is a flicker; the success begins at the second frame over .5,
+    # survives .45 > .4, ends at .2.
     scores = column(0.2, 0.9, 0.3, 0.9, 0.9, 0.45, 0.9, 0.2)
     rule = RewardRule(thresholds=(0.5,), min_frames=2, hysteresis=0.1)
     assert successes(scores, rule)[:, 0].tolist() == [False, False, False, False, True, True, True, False]
@@ -91,3 +92,20 @@ def test_sparse_scores_cannot_be_a_dense_reward() -> None:
         ValueError, match=r"scores must all be known for the reward 'difference', got sparse labels; label again"
     ):
         rewards_of_scores(column(0.1, -np.inf), RewardRule(thresholds=(0.5,), reward="difference"))
+
+
+@pytest.mark.parametrize("reward", ["success", "score", "difference"])
+def test_a_score_that_is_no_number_is_refused(reward: str) -> None:
+    with pytest.raises(
+        ValueError, match="scores must be numbers, got NaN in frame 2 for goal 0; label these frames again"
+    ):
+        rewards_of_scores(column(0.1, 0.2, np.nan), RewardRule(thresholds=(0.5,), reward=reward))
+    with pytest.raises(ValueError, match="got NaN in frame 0 for goal 0"):
+        successes(column(np.nan), RewardRule(thresholds=(0.5,), min_frames=2))
+
+
+def test_the_delta_of_minecraft_by_hand() -> None:
+    # A goal and three negatives, N = 4: with P = .25, .5, .75 the shifted softmax is 0, .25, .5 and rises by .25 each step.
+    scores = column(0.0, 0.25, 0.5)
+    rewards = rewards_of_scores(scores, RewardRule(thresholds=(0.0,), reward="difference"))
+    assert rewards.ravel().tolist() == [0.25, 0.25]

@@ -15,17 +15,19 @@ import pytest
 from small_corpora import frame, plain_episode, robot_episode
 from tiny_models import save_tiny_clip
 
+from labelers.embedding_cache import EmbeddingCache
 from labelers.labeler import LabelerSettings
 from labelers.negatives import NegativeSettings
+from labelers.windows import WindowSettings
 from pipelines.corpora import plan_units, read_episodes, write_episodes
 from pipelines.driver import beam_arguments, beam_options_of, run_units
-from pipelines.encode import EmbeddingCache, read_ahead
+from pipelines.encode import read_ahead
 from pipelines.images import decode_image, encode_png
 from pipelines.label import check_episode_ids, choose_camera, estimate, label, plan_label
 from pipelines.outputs import OutputFolder, PartWriter
 from schemas.episodes import CorpusFeatures, Episode
 from schemas.fingerprints import Fingerprint
-from schemas.goals import Goal, write_goals
+from schemas.goals import Goal, read_goals, write_goals
 from schemas.labels import read_label_metadata
 from schemas.manifests import Unit
 
@@ -503,3 +505,67 @@ def test_units_of_ranges_give_the_same_scores(tmp_path: Path, clip: Path) -> Non
         units = plan_units(corpus, max_unit_bytes=max_unit_bytes)
         read = [item for unit in units for item in read_episodes(unit)]
         assert [episode.episode_id for episode in read] == [episode.episode_id for episode in recorded]
+
+
+@pytest.mark.parametrize("over", ["embeddings", "scores"])
+def test_windows_give_the_same_bytes_whatever_the_shards_ranges_and_embeddings(
+    tmp_path: Path, clip: Path, over: str
+) -> None:
+    recorded = [plain_episode(index, num_steps=30 + 3 * (index % 2)) for index in range(24)]
+    windowed = settings(clip, window=WindowSettings(frames=4, over=over))
+    whole = write_corpus(tmp_path / "whole", recorded, 1)
+    shard = next(whole.iterdir())
+    pq.write_table(pq.read_table(shard), shard, row_group_size=50)  # row groups that begin in the middle of an episode
+    label(source=whole, output=tmp_path / "l", labeler=windowed, embeddings=tmp_path / "kept", workers=1)
+    expected = score_bytes(tmp_path / "l")
+    label(source=write_corpus(tmp_path / "shards", recorded, 5), output=tmp_path / "l5", labeler=windowed, workers=2)
+    assert score_bytes(tmp_path / "l5") == expected
+    tar = write_corpus(tmp_path / "tar", recorded, 1, "webdataset")
+    summary = label(source=tar, output=tmp_path / "ranges", labeler=windowed, max_unit_bytes=300_000)
+    assert summary.num_units > 1
+    assert score_bytes(tmp_path / "ranges") == expected
+    label(source=None, output=tmp_path / "alone", labeler=windowed, embeddings=tmp_path / "kept")
+    assert part_bytes(tmp_path / "alone") == part_bytes(tmp_path / "l")
+    # The kept embeddings are of frames alone: they give labels without a window the bytes that frames give them.
+    label(source=None, output=tmp_path / "plain", labeler=settings(clip), embeddings=tmp_path / "kept")
+    label(source=whole, output=tmp_path / "plain frames", labeler=settings(clip))
+    assert part_bytes(tmp_path / "plain") == part_bytes(tmp_path / "plain frames")
+    # Live: one frame of every episode at a time.
+    labeler = windowed.build()
+    scorer = labeler.episodes()
+    for step in range(33):
+        present = [episode for episode in recorded if step < episode.num_frames]
+        frames = [labeler.resize(decode_image(episode.images["front"][step])) for episode in present]
+        ids = [episode.episode_id for episode in present]
+        for episode_id, row in zip(ids, scorer.push(ids, labeler.embed(np.stack(frames))), strict=True):
+            assert row.tobytes() == expected[episode_id, step]
+
+
+def test_a_frame_that_failed_is_in_no_window(tmp_path: Path, clip: Path) -> None:
+    whole = plain_episode(0, num_steps=5)
+    bad = [*whole.images["front"][:2], encode_png(frame(3))[:40], *whole.images["front"][3:]]
+    corpus = write_corpus(tmp_path / "c", [plain_episode(0, num_steps=5, images={"front": bad})], 1)
+    windowed = settings(clip, window=WindowSettings(frames=2))
+    label(source=corpus, output=tmp_path / "l", labeler=windowed, max_failure_share=0.5)
+    found = score_bytes(tmp_path / "l")
+    assert sorted(index for _, index in found) == [0, 1, 3, 4, 5]
+    scores = settings(clip).build()([decode_image(data) for data in whole.images["front"]]).astype(np.float64)
+    window = (scores[1] + scores[3]) / 2  # the readable frame before frame 3 is frame 1
+    assert found["episode-0000", 3] == window.astype(np.float32).tobytes()
+    assert found["episode-0000", 0] == scores[0].astype(np.float32).tobytes()
+
+
+def test_sparse_labels_cannot_give_dense_rewards(tmp_path: Path, clip: Path) -> None:
+    for reward in ("score", "difference"):
+        with pytest.raises(ValueError, match=f"labels must be dense for the reward '{reward}', .* leave out --sparse"):
+            plan_label(source=tmp_path, output=tmp_path / "l", labeler=settings(clip, reward=reward), sparse=True)
+
+
+def test_goals_given_by_pictures_are_found_in_the_corpus(tmp_path: Path, clip: Path) -> None:
+    recorded = episodes(2)
+    (tmp_path / "goal.png").write_bytes(recorded[1].images["front"][2])
+    (tmp_path / "goals.jsonl").write_text('{"id": "seen", "text": "as in the picture", "images": ["goal.png"]}\n')
+    labeler = settings(clip, read_goals(tmp_path / "goals.jsonl"), formula="cosine", threshold=0.99999)
+    label(source=write_corpus(tmp_path / "c", recorded, 1), output=tmp_path / "l", labeler=labeler)
+    found = {key: np.frombuffer(row, np.float32)[0] for key, row in score_bytes(tmp_path / "l").items()}
+    assert [key for key, score in found.items() if score > 0.99999] == [("episode-0001", 2)]

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import apache_beam as beam
 import numpy as np
+import pytest
 from apache_beam.ml.inference.base import KeyedModelHandler, RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
 from tiny_models import save_tiny_clip
 
 from labelers.labeler import LabelerSettings
+from labelers.windows import WindowSettings
 from pipelines.model_handler import LabelerHandler
 from schemas.goals import Goal
 
@@ -37,3 +39,11 @@ def test_the_size_of_a_batch_is_that_of_its_frames(tmp_path: Path) -> None:
     handler = LabelerHandler(LabelerSettings(model=str(tmp_path), goals=(Goal("a", "a red ball"),)))
     assert handler.get_num_bytes([np.zeros((4, 5, 3), np.uint8), np.zeros((2, 2, 3), np.uint8)]) == 60 + 12
     assert handler.get_metrics_namespace() == "vlm_rewards"
+
+
+def test_a_window_of_several_frames_is_refused(tmp_path: Path) -> None:
+    settings = LabelerSettings(model=str(tmp_path), goals=(Goal("a", "a red ball"),), window=WindowSettings(frames=3))
+    with pytest.raises(
+        ValueError, match="a window must be of one frame for RunInference, whose elements have no order, got 3"
+    ):
+        LabelerHandler(settings)

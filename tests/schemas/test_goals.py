@@ -5,6 +5,7 @@ import pytest
 
 from schemas.goals import (
     Goal,
+    GoalImage,
     check_goals,
     goals_from_json,
     goals_to_json,
@@ -61,13 +62,28 @@ def test_empty_lines_and_other_alphabets(tmp_path):
         ),
         ({"id": "a", "text": "t", "negatives": ["t"]}, "negatives of goal 'a' must not hold its own text, got 't'"),
         (
+            {"id": "a", "text": "t", "prompts": ("p", "")},
+            "prompts of goal 'a' must be a list of texts that are not empty",
+        ),
+        ({"id": "a", "text": "t", "baseline": " "}, "baseline of goal 'a' must be a text that is not empty, got ' '"),
+        ({"id": "a", "text": "t", "baseline": 3}, "baseline of goal 'a' must be a text that is not empty, got 3"),
+        (
+            {"id": "a", "text": "t", "prompts": ("p",), "images": (GoalImage("x.png", "00"),)},
+            "goal 'a' must have either images or prompts, got 1 and 1; remove one",
+        ),
+        (
+            {"id": "a", "text": "t", "attributes": {"colour": 3}},
+            "attributes of goal 'a' must be texts by name, got {'colour': 3}",
+        ),
+        ({"id": "a", "text": "t", "attributes": ["red"]}, "attributes of goal 'a' must be texts by name, got ['red']"),
+        (
             {"id": "a", "text": "t", "instructions": "go"},
             "instructions of goal 'a' must be a list of texts .* got 'go'",
         ),
     ],
 )
 def test_a_goal_is_checked(fields, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message.replace("[", r"\[")):
         Goal(**fields)
 
 
@@ -88,6 +104,11 @@ def test_a_list_of_goals_is_checked():
     [
         ("find-ball", "a goal must be a JSON object such as .* got 'find-ball'"),
         ({"id": "a"}, "a goal must have the fields id and text, got {'id': 'a'}; add text"),
+        (
+            {"id": "a", "text": "t", "images": "x.png"},
+            "images of goal 'a' must be a list of paths, got 'x.png'; leave it out",
+        ),
+        ({"id": "a", "text": "t", "images": [3]}, r"images of goal 'a' must be a list of paths, got \[3\]"),
         ({"id": "a", "text": "t", "colour": "red"}, "a goal's fields must be among .*, got colour; remove them"),
     ],
 )
@@ -154,3 +175,41 @@ def test_wordings_that_are_no_list_of_texts_are_refused(field: str, texts: objec
 def test_a_goal_is_not_its_own_negative() -> None:
     with pytest.raises(ValueError, match="must not hold its own text, got 'at the ball'"):
         Goal("a", "at the ball", negatives=("at the ball",))
+
+
+def test_prompts_baseline_and_attributes_survive_the_file(tmp_path: Path) -> None:
+    goal = Goal(
+        "a",
+        "at the red ball",
+        prompts=("red ball", "a ball"),
+        baseline="a room",
+        attributes={"colour": "red", "object": "ball"},
+    )
+    write_goals([goal, BALL], tmp_path / "goals.jsonl")
+    assert read_goals(tmp_path / "goals.jsonl") == (goal, BALL)
+    assert goals_from_json(goals_to_json([goal])) == (goal,)
+    assert {goal: 1}[
+        Goal("a", "at the red ball", prompts=("red ball", "a ball"), baseline="a room", attributes=goal.attributes)
+    ]
+
+
+def test_pictures_are_found_beside_the_goals_file_and_told_when_changed(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "ball.png").write_bytes(b"first")
+    (tmp_path / "goals.jsonl").write_text('{"id": "a", "text": "t", "images": ["pictures/ball.png"]}\n')
+    goal = read_goals(tmp_path / "goals.jsonl")[0]
+    # Of b"first", by sha256sum.
+    assert goal.images[0].sha256 == "a7937b64b8caa58f03721bb6bacf5c78cb235febe0e70b1b84cd99541461a08e"
+    assert goal.images[0].read() == b"first"
+    assert goals_from_json(json.loads(json.dumps(goals_to_json([goal])))) == (goal,)
+    (tmp_path / "pictures" / "ball.png").write_bytes(b"second")
+    with pytest.raises(
+        ValueError, match=r"must be the one it was read with, sha256 a7937b64b8ca..., got .* in .*ball.png; restore"
+    ):
+        goal.images[0].read()
+    (tmp_path / "pictures" / "ball.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"a goal's picture must exist, got .*ball.png; mend the path"):
+        goal.images[0].read()
+    with pytest.raises(FileNotFoundError, match="a goal's picture must exist") as caught:
+        read_goals(tmp_path / "goals.jsonl")
+    assert caught.value.__notes__ == [f"in line 1 of the goals file {tmp_path / 'goals.jsonl'}"]

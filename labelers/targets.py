@@ -1,0 +1,180 @@
+"""What frames are compared with: the embeddings of goals, of their negatives or baselines, and what the formula knows of them.
+
+    candidates   c = 0 .. G-1   the goals: the mean over their prompts, or over their pictures
+                 c = G .. C-1   negatives that are no goal's text, or the distinct baselines
+
+Pictures are nearer to pictures than to texts, whatever either shows: the two towers of a dual encoder leave a gap between them.
+So a goal given by pictures never stands in one softmax with texts, nor in a sigmoid whose bias was learned with texts.
+
+Shape letters: G goals, C candidates, P prompts or pictures of one candidate, D size of an embedding.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from labelers.encoders import DualEncoder
+from labelers.formulas import FORMULAS, MIN_BASELINE_DISTANCE, MIN_TEMPERATURE, Context, baselines_of
+from labelers.negatives import NegativeMask, Negatives, choose_negatives
+from labelers.pictures import decode_image
+from labelers.prompts import average_prompts, fill_templates
+from schemas.goals import Goal
+
+if TYPE_CHECKING:
+    from labelers.labeler import LabelerSettings
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Targets:
+    """What frames are compared with.
+
+    Args:
+        candidates: `[C, D]` float64, unit length in float32; the first G are the goals.
+        context: What the formula needs besides.
+        parts: The parts of the fingerprint that tell of negatives, temperature and baselines, where the formula has them.
+    """
+
+    candidates: np.ndarray
+    context: Context
+    parts: dict[str, object]
+
+
+def build_targets(settings: "LabelerSettings", encoder: DualEncoder) -> Targets:
+    """Embeds goals, negatives and baselines, and checks that the formula can be computed.
+
+    Args:
+        settings: Goals, templates, negatives, formula, temperature, baseline and alpha.
+        encoder: The settings' model.
+
+    Raises:
+        ValueError: A goal has no negatives, or pictures among texts; the model has no temperature or bias of its own; a baseline is
+            at its goal; a text is too long; a picture is not the one that the goal was read with or cannot be decoded.
+        FileNotFoundError: A picture does not exist.
+    """
+    formula, goals = FORMULAS[settings.formula], settings.goals
+    if formula.needs_negatives:
+        negatives = choose_negatives(settings.negatives, goals)
+        _check_negatives(negatives, goals, settings.formula)
+        temperature = _temperature(settings, encoder)
+        return Targets(
+            candidates=_embed(settings, encoder, negatives.texts[len(goals) :]),
+            context=Context(num_goals=len(goals), negatives=NegativeMask(negatives.mask), temperature=temperature),
+            parts={
+                "negatives": {**dataclasses.asdict(settings.negatives), "digest": negatives.digest},
+                "temperature": temperature,
+            },
+        )
+    none: dict[str, object] = {"negatives": None, "temperature": None}
+    if formula.needs_baseline:
+        texts = [goal.baseline or settings.baseline or "" for goal in goals]
+        distinct = list(dict.fromkeys(texts))
+        candidates = _embed(settings, encoder, distinct)
+        columns = np.array([len(goals) + distinct.index(text) for text in texts])
+        baselines = baselines_of(candidates, columns)
+        nearest = int(baselines.distance.argmin())
+        if not baselines.distance[nearest] >= MIN_BASELINE_DISTANCE:
+            raise ValueError(
+                f"a baseline must differ from its goal, got {texts[nearest]!r} for goal {goals[nearest].id!r}, "
+                f"{goals[nearest].text!r}, at distance {baselines.distance[nearest]:.3g} for this model; reword the baseline"
+            )
+        context = Context(num_goals=len(goals), baselines=baselines, alpha=settings.alpha_in_force)
+        digest = hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:32]
+        return Targets(
+            candidates=candidates,
+            context=context,
+            parts={**none, "baseline": {"alpha": settings.alpha_in_force, "digest": digest}},
+        )
+    scale, bias = encoder.logit_scale, encoder.logit_bias
+    if formula.needs_bias:
+        if scale is None or bias is None:
+            raise ValueError(
+                f"the model must have a logit scale and bias of its own for the formula {settings.formula!r}, got none in "
+                f"{settings.model}; choose a SigLIP model, or another formula"
+            )
+        if not (0 < scale < np.inf and np.isfinite(bias)):
+            raise ValueError(
+                f"logit scale and bias of the model must be finite and the scale over 0, got {scale} and {bias} in "
+                f"{settings.model}; check its weights"
+            )
+        pictured = [goal.id for goal in goals if goal.images]
+        if pictured:
+            raise ValueError(
+                f"goals must be texts for the formula {settings.formula!r}, got pictures for goal {pictured[0]!r}: scale and bias "
+                f"were learned with texts; choose cosine or goal-baseline"
+            )
+    context = Context(num_goals=len(goals), logit_scale=scale, logit_bias=bias)
+    return Targets(candidates=_embed(settings, encoder, ()), context=context, parts=none)
+
+
+def _check_negatives(negatives: Negatives, goals: Sequence[Goal], formula: str) -> None:
+    alone = ~negatives.mask.any(axis=0)
+    if alone.any():
+        raise ValueError(
+            f"every goal must have a negative, got none for {goals[int(alone.argmax())].id!r}: its probability would "
+            f"always be 1; add goals or explicit negatives"
+        )
+    pictured = np.array([c < len(goals) and bool(goals[c].images) for c in range(len(negatives.texts))])
+    mixed = negatives.mask & (pictured[:, None] != pictured[None, : len(goals)])
+    if mixed.any():
+        goal, negative = np.argwhere(mixed.T)[0]
+        own, other = ("pictures", "a text") if pictured[goal] else ("a text", "pictures")
+        raise ValueError(
+            f"a goal and its negatives must be all texts or all pictures for the formula {formula!r}, got {own} "
+            f"for goal {goals[goal].id!r} and {other} for its negative {negatives.texts[negative]!r}: pictures "
+            f"are nearer to pictures than to texts, whatever they show; choose cosine or goal-baseline, or give the goals of "
+            f"pictures a family of their own and no texts as negatives"
+        )
+
+
+def _temperature(settings: "LabelerSettings", encoder: DualEncoder) -> float:
+    if settings.temperature is not None:
+        return float(settings.temperature)
+    if encoder.temperature is None:
+        raise ValueError(
+            f"temperature must be given for a model that has none of its own, got None for {settings.model}; try 0.01"
+        )
+    if not encoder.temperature >= MIN_TEMPERATURE:
+        raise ValueError(
+            f"temperature must be at least {MIN_TEMPERATURE}, got the model's own {encoder.temperature}; give one in the settings"
+        )
+    return encoder.temperature
+
+
+def _embed(settings: "LabelerSettings", encoder: DualEncoder, others: Sequence[str]) -> np.ndarray:
+    """`[C, D]` float64: the goals, then the other texts in the templates."""
+    prompts = {
+        index: list(goal.prompts) or fill_templates(settings.templates, goal.text)
+        for index, goal in enumerate(settings.goals)
+        if not goal.images
+    }
+    prompts |= {len(settings.goals) + i: fill_templates(settings.templates, text) for i, text in enumerate(others)}
+    names = [goal.text for goal in settings.goals] + list(others)
+    candidates = np.empty((len(names), encoder.dim), dtype=np.float32)
+    flat = encoder.embed_texts([prompt for several in prompts.values() for prompt in several])
+    starts = np.cumsum([0] + [len(several) for several in prompts.values()])
+    counts = np.diff(starts)
+    indices = np.array(list(prompts), dtype=int)
+    for count in np.unique(counts):
+        chosen = np.flatnonzero(counts == count)
+        embeddings = flat[starts[chosen][:, None] + np.arange(count)]
+        candidates[indices[chosen]] = average_prompts(embeddings, [names[index] for index in indices[chosen]])
+    for index, goal in enumerate(settings.goals):
+        if goal.images:
+            candidates[index] = average_prompts(_embed_pictures(goal, encoder)[None], [goal.text])[0]
+    return candidates.astype(np.float64)
+
+
+def _embed_pictures(goal: Goal, encoder: DualEncoder) -> np.ndarray:
+    """`[P, D]` float32: the goal's pictures, decoded, resized and embedded as frames are."""
+    pixels = []
+    for image in goal.images:
+        try:
+            pixels.append(encoder.preprocessor.resize(decode_image(image.read())))
+        except (ValueError, FileNotFoundError) as error:
+            error.add_note(f"in the picture {image.path} of goal {goal.id!r}")
+            raise
+    return encoder.embed_images(np.stack(pixels))
