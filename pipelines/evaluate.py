@@ -3,241 +3,34 @@
     Create(units) ──► Reshuffle ──► join labels and truth of a unit ──► merge ──► outcome ──► quality.json, report.html
                                     by (episode_id, frame_index)        sums
 
-What a unit yields is `Evidence`: histograms of scores that add up, counts, and the few frames and episodes worth looking
-at. Merging does not depend on order or grouping, so neither does quality.json on the sharding.
+What a unit yields is `pipelines.evidence.Evidence`: counts that add up, and the few frames and episodes worth looking at.
+Merging does not depend on order or grouping, so neither does quality.json on the sharding.
 """
 
-import dataclasses
 import json
 import pickle
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import apache_beam as beam
 import numpy as np
 
-from labelers.quality import ScoreHistogram, merge_histograms, quality_table, score_histogram
-from labelers.rewards import successes
-from pipelines.corpora import corpus_features, read_episodes
+from labelers.confusion import GoalRelations
+from labelers.quality import WORST_RULE, quality_table, worst_goals
+from pipelines.corpora import corpus_features
 from pipelines.driver import beam_options_of
-from pipelines.label_parts import Labels, open_labels, read_labels
+from pipelines.evidence import EXAMPLES_PER_GOAL, Evidence, Example, UnitEvidence, merge_evidence
+from pipelines.label_parts import Labels, open_labels
 from pipelines.outputs import explain_full_disk, write_atomically
 from pipelines.report import write_report
 from schemas.goals import Goal, read_goals
 from schemas.manifests import Failure, PartStatistics, Unit
 
-EXAMPLE_KINDS = ("true_positives", "false_positives", "false_negatives")
-_EXAMPLES_PER_GOAL = 3
 _EXAMPLES_PER_FAMILY = 8
-_STRIPS_PER_FAMILY = 2
-_BLOCK_SCORES = 1 << 20
 _MAX_LISTED = 20
 _GOALS = "goals.jsonl"
 _OUTCOME = ".outcome.json"
-
-
-class Example(NamedTuple):
-    """A frame worth looking at for one goal."""
-
-    score: float
-    episode_id: str
-    frame_index: int
-    unit: str
-
-
-class StripCandidate(NamedTuple):
-    """An episode in which `num_goals` goals of a family become true or cease to be."""
-
-    num_goals: int
-    episode_id: str
-    unit: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Evidence:
-    """What a unit, or several, say about the labels; evidence of units adds up.
-
-    Args:
-        histogram: Of the scores of the evaluated goals; None where no frame was joined.
-        counts: frames and episodes joined, and unlabelled_frames of the corpus.
-        failures: What of the corpus could not be read, by reason.
-        examples: By kind and goal column, at most three frames: highest scores, or lowest of false negatives, one an
-            episode.
-        strips: By family, the episodes with most goals that change.
-        refusals: Why units cannot be evaluated.
-    """
-
-    histogram: ScoreHistogram | None = None
-    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    failures: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    examples: Mapping[tuple[str, int], Sequence[Example]] = dataclasses.field(default_factory=dict)
-    strips: Mapping[str, Sequence[StripCandidate]] = dataclasses.field(default_factory=dict)
-    refusals: Sequence[str] = ()
-
-
-class _EpisodeTruth(NamedTuple):
-    num_frames: int
-    frames: np.ndarray  # [K] frame and column of every goal that holds
-    columns: np.ndarray
-
-
-class UnitEvidence:
-    """Joins a unit's labels with its ground truth; picklable, since workers get a copy.
-
-    Args:
-        labels: The labels.
-        goals: Those of their goals that the ground truth covers.
-    """
-
-    def __init__(self, labels: Labels, goals: Sequence[Goal]) -> None:
-        self._labels = labels
-        self._goals = tuple(goals)
-        self._column = {goal.id: column for column, goal in enumerate(self._goals)}
-        labelled = {goal.id: index for index, goal in enumerate(labels.metadata.goals)}
-        self._selected = np.array([labelled[goal.id] for goal in self._goals])
-        families = sorted({goal.family for goal in self._goals})
-        self._rule = labels.metadata.rule.select(self._selected.tolist())
-        self._members = {
-            family: np.array([goal.family == family for goal in self._goals], dtype=bool) for family in families
-        }
-
-    def __call__(self, unit: Unit) -> Evidence:
-        """The unit's evidence; memory is bounded by its ground truth and one episode's scores.
-
-        Raises:
-            ValueError: The corpus has no ground truth, or labels are of frames that it does not hold.
-        """
-        truths, failures = self._read_truths(unit)
-        counts: Counter[str] = Counter(unlabelled_frames=sum(truth.num_frames for truth in truths.values()))
-        histograms: list[ScoreHistogram] = []
-        examples: dict[tuple[str, int], list[Example]] = {}
-        strips: dict[str, list[StripCandidate]] = {}
-        block: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        for episode in read_labels(self._labels.part(unit)):
-            known = truths.get(episode.episode_id)
-            if known is None or episode.frame_indices[-1] >= known.num_frames:
-                frame = episode.frame_indices[0 if known is None else -1]
-                raise ValueError(
-                    f"labels must be of frames that the corpus holds, got frame {frame} of episode {episode.episode_id!r} in "
-                    f"{self._labels.part(unit)}, which is not in {unit.shard}; give the corpus that was labelled, or label "
-                    f"it again"
-                )
-            truth = np.zeros((known.num_frames, len(self._goals)), dtype=bool)
-            truth[known.frames, known.columns] = True
-            truth, scores = truth[episode.frame_indices], episode.scores[:, self._selected]
-            counts.update(frames=len(scores), episodes=1, unlabelled_frames=-len(scores))
-            over = successes(scores, self._rule)
-            self._add_examples(examples, scores, truth, over, episode.episode_id, episode.frame_indices, unit.name)
-            changing = truth.any(axis=0) & ~truth.all(axis=0)
-            for family, members in self._members.items():
-                if num_goals := int((changing & members).sum()):
-                    strips.setdefault(family, []).append(StripCandidate(num_goals, episode.episode_id, unit.name))
-            block.append((scores, truth, over))
-            if sum(scores.size for scores, _, _ in block) >= _BLOCK_SCORES:
-                histograms.append(_block_histogram(block))
-                block = []
-        if block:
-            histograms.append(_block_histogram(block))
-        return merge_evidence(
-            [
-                Evidence(
-                    histogram=merge_histograms(histograms) if histograms else None,
-                    counts=counts,
-                    failures=failures,
-                    examples=examples,
-                    strips=strips,
-                )
-            ]
-        )
-
-    def _read_truths(self, unit: Unit) -> tuple[dict[str, _EpisodeTruth], Counter[str]]:
-        truths: dict[str, _EpisodeTruth] = {}
-        failures: Counter[str] = Counter()
-        camera = self._labels.metadata.fingerprint.parts.get("camera")
-        for episode in read_episodes(unit, images=False, cameras=None if camera is None else [str(camera)]):
-            if isinstance(episode, Failure):
-                failures[episode.reason] += 1
-                continue
-            if episode.achieved_goals is None:
-                raise ValueError(
-                    f"a corpus to evaluate with must have ground truth (the column achieved_goals), got episode "
-                    f"{episode.episode_id!r} of {unit.shard} without; record one with vlm-rewards record, or add the column"
-                )
-            pairs = [
-                (frame, self._column[goal])
-                for frame, achieved in enumerate(episode.achieved_goals)
-                for goal in achieved
-                if goal in self._column
-            ]
-            frames, columns = np.array(pairs, dtype=np.int32).reshape(-1, 2).T
-            truths[episode.episode_id] = _EpisodeTruth(episode.num_frames, frames, columns)
-        return truths, failures
-
-    def _add_examples(
-        self,
-        examples: dict[tuple[str, int], list[Example]],
-        scores: np.ndarray,
-        truth: np.ndarray,
-        over: np.ndarray,
-        episode_id: str,
-        frame_indices: np.ndarray,
-        unit_name: str,
-    ) -> None:
-        for kind, mask in zip(EXAMPLE_KINDS, (over & truth, over & ~truth, ~over & truth), strict=True):
-            masked = np.where(mask, -scores if kind == "false_negatives" else scores, -np.inf)
-            # Sparse labels have no score for a false negative: -(-inf), still above the -inf of what is masked.
-            best = masked.argmax(axis=0)
-            for column in np.flatnonzero(mask.any(axis=0)):
-                frame = best[column]
-                example = Example(float(scores[frame, column]), episode_id, int(frame_indices[frame]), unit_name)
-                found = examples.setdefault((kind, int(column)), [])
-                found.append(example)
-                if len(found) > 8 * _EXAMPLES_PER_GOAL:
-                    found[:] = _best_examples(kind, found)
-
-
-def _block_histogram(block: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> ScoreHistogram:
-    scores, truth, over = (np.concatenate(parts) for parts in zip(*block, strict=True))
-    return score_histogram(scores, truth, over)
-
-
-def _best_examples(kind: str, examples: Iterable[Example]) -> list[Example]:
-    sign = 1 if kind == "false_negatives" else -1
-    ranked = sorted(examples, key=lambda example: (sign * example.score, example.episode_id, example.frame_index))
-    return ranked[:_EXAMPLES_PER_GOAL]
-
-
-def merge_evidence(evidence: Iterable[Evidence]) -> Evidence:
-    """Adds evidence; the result does not depend on its order or grouping."""
-    histogram: ScoreHistogram | None = None
-    counts: Counter[str] = Counter()
-    failures: Counter[str] = Counter()
-    examples: dict[tuple[str, int], list[Example]] = {}
-    strips: dict[str, list[StripCandidate]] = {}
-    refusals: list[str] = []
-    for part in evidence:
-        if part.histogram is not None:
-            histogram = part.histogram if histogram is None else merge_histograms([histogram, part.histogram])
-        refusals.extend(part.refusals)
-        counts.update(part.counts)
-        failures.update(part.failures)
-        for key, found in part.examples.items():
-            examples.setdefault(key, []).extend(found)
-        for family, candidates in part.strips.items():
-            strips.setdefault(family, []).extend(candidates)
-    return Evidence(
-        histogram=histogram,
-        counts=dict(sorted(counts.items())),
-        failures=dict(sorted(failures.items())),
-        examples={key: _best_examples(key[0], examples[key]) for key in sorted(examples)},
-        strips={
-            family: sorted(strips[family], key=lambda strip: (-strip.num_goals, strip.episode_id))[:_STRIPS_PER_FAMILY]
-            for family in sorted(strips)
-        },
-        refusals=sorted(refusals)[:_MAX_LISTED],
-    )
 
 
 def evaluate(corpus: str | Path, labels: str | Path, output: str | Path, *, beam_options: Sequence[str] = ()) -> dict:
@@ -253,8 +46,9 @@ def evaluate(corpus: str | Path, labels: str | Path, output: str | Path, *, beam
         beam_options: Options for Beam, as given after a bare `--`.
 
     Returns:
-        What quality.json holds: `overall`, `families` and `goals` with their figures, see `labelers.quality`; counts
-        of frames, episodes and unlabelled_frames; examples, film_strips and run.
+        What quality.json holds: `overall`, `families`, `goals`, `confusion` and `definitions`, see
+        `labelers.quality.quality_table`; counts of frames, episodes and unlabelled_frames; examples, worst_goals with
+        examples of theirs, film_strips and run. A figure is a number, or a text that begins with "undefined" and says why.
 
     Raises:
         FileNotFoundError: The corpus has no goals.jsonl.
@@ -266,13 +60,13 @@ def evaluate(corpus: str | Path, labels: str | Path, output: str | Path, *, beam
     _check_output(output)
     opened = open_labels(labels)
     units = opened.plan(corpus)
-    _check_parts(opened, units)
+    check_parts(opened, units)
     if not corpus_features(units).has_achieved_goals:
         raise ValueError(
             f"a corpus to evaluate with must have ground truth (the column achieved_goals), got {corpus} without; record one "
             f"with vlm-rewards record, or add the column"
         )
-    goals_path = _find_goals(corpus)
+    goals_path = find_goals(corpus)
     bank = {goal.id for goal in read_goals(goals_path)}
     goals = [goal for goal in opened.metadata.goals if goal.id in bank]
     if not goals:
@@ -304,7 +98,7 @@ def _measure(
         | "Spread" >> beam.Reshuffle()
         | "Join" >> beam.Map(_evidence_or_refusal, UnitEvidence(labels, goals))
         | "Merge" >> beam.CombineGlobally(_merge_packed).without_defaults()
-        | "Write" >> beam.Map(_write_outcome, str(outcome_path), goals)
+        | "Write" >> beam.Map(_write_outcome, str(outcome_path), labels, goals)
     )
     pipeline.run().wait_until_finish()
     outcome = json.loads(outcome_path.read_text(encoding="utf-8"))
@@ -320,7 +114,7 @@ def _measure(
     return outcome
 
 
-def _find_goals(corpus: Path) -> Path:
+def find_goals(corpus: Path) -> Path:
     """goals.jsonl as `record` leaves it: beside the shards or, where they are in parts/, beside that folder."""
     folder = corpus if corpus.is_dir() else corpus.parent
     above = folder.absolute().parent
@@ -345,7 +139,12 @@ def _check_output(output: Path) -> None:
         )
 
 
-def _check_parts(labels: Labels, units: Sequence[Unit]) -> None:
+def check_parts(labels: Labels, units: Sequence[Unit]) -> None:
+    """Refuses labels that are not of these units, or of others besides.
+
+    Raises:
+        ValueError: See `Labels.check_units`; or a part goes with no unit.
+    """
     labels.check_units(units)
     others = sorted({path.stem for path in (labels.folder / "parts").glob("*.parquet")} - {unit.name for unit in units})
     if others:
@@ -370,28 +169,56 @@ def _merge_packed(packed: Iterable[bytes]) -> bytes:
     return pickle.dumps(merge_evidence(pickle.loads(part) for part in packed))
 
 
-def _write_outcome(packed: bytes, path: str, goals: Sequence[Goal]) -> None:
+def _write_outcome(packed: bytes, path: str, labels: Labels, goals: Sequence[Goal]) -> None:
     evidence: Evidence = pickle.loads(packed)
     outcome: dict[str, object] = {"refusals": list(evidence.refusals), "counts": evidence.counts}
-    if evidence.histogram is not None and not evidence.refusals:
+    if evidence.quality is not None and not evidence.refusals:
+        relations = GoalRelations(goals)
+        thresholds = dict(
+            zip((goal.id for goal in labels.metadata.goals), labels.metadata.rule.thresholds, strict=True)
+        )
+        table = quality_table(
+            evidence.quality,
+            relations,
+            thresholds=[thresholds[goal.id] for goal in goals],
+            formula=labels.metadata.formula,
+        )
         outcome |= {
             "unreadable": evidence.failures,
-            **quality_table(evidence.histogram, goals),
+            **table,
             "examples": {
-                kind: {family: list(_chosen(evidence, goals, kind, family)) for family in _families(goals)}
-                for kind in EXAMPLE_KINDS
+                kind: {family: list(_chosen(evidence, goals, kind, family)) for family in relations.families}
+                for kind in EXAMPLES_PER_GOAL
+            },
+            "worst_goals": {
+                "rule": WORST_RULE,
+                "goals": [
+                    {
+                        "goal": goals[column].id,
+                        **{
+                            kind: [
+                                _example(found, goals[column]) for found in evidence.examples.get((kind, column), ())
+                            ]
+                            for kind in ("false_positives", "false_negatives")
+                        },
+                    }
+                    for column in worst_goals(table["goals"], relations)
+                ],
             },
             "film_strips": [
                 {"family": family, "episode_id": strip.episode_id, "unit": strip.unit}
-                for family in _families(goals)
+                for family in relations.families
                 for strip in evidence.strips.get(family, ())
             ],
         }
     write_atomically(Path(path), json.dumps(outcome, allow_nan=False))
 
 
-def _families(goals: Sequence[Goal]) -> list[str]:
-    return list(dict.fromkeys(goal.family for goal in goals))
+def _example(example: Example, goal: Goal) -> dict[str, object]:
+    record = {"goal": goal.id, **example._asdict(), "score": example.score if np.isfinite(example.score) else None}
+    if example.cause is None:
+        del record["cause"]
+    return record
 
 
 def _chosen(evidence: Evidence, goals: Sequence[Goal], kind: str, family: str) -> Iterator[dict[str, object]]:
@@ -410,8 +237,7 @@ def _chosen(evidence: Evidence, goals: Sequence[Goal], kind: str, family: str) -
         if num_chosen < _EXAMPLES_PER_FAMILY and not keys & seen:
             seen |= keys
             num_chosen += 1
-            score = example.score if np.isfinite(example.score) else None
-            yield {"goal": goals[column].id, **example._asdict(), "score": score}
+            yield _example(example, goals[column])
 
 
 def _description(corpus: Path, labels: Labels, bank: set[str], goals: Sequence[Goal]) -> dict[str, object]:
@@ -419,7 +245,7 @@ def _description(corpus: Path, labels: Labels, bank: set[str], goals: Sequence[G
     labelled = {goal.id for goal in metadata.goals}
     return {
         "kind": "evaluation",
-        "version": 1,
+        "version": 2,
         "corpus": str(corpus),
         "labels": str(labels.folder),
         "formula": metadata.formula,

@@ -67,6 +67,7 @@ def write_corpus(
     goals: Sequence[Goal] = GOALS,
     with_truth: bool = True,
     picture_size: int = 12,
+    instructions: Sequence[str] | None = None,
 ) -> Path:
     """Writes shards and goals.jsonl."""
     folder.mkdir(parents=True)
@@ -80,8 +81,9 @@ def write_corpus(
                 achieved_goals=[[goals[g].id for g in np.flatnonzero(row)] for row in episode.truth]
                 if with_truth
                 else None,
+                instruction=None if instructions is None else instructions[number],
             )
-            for episode in (episodes[number] for number in numbers)
+            for number, episode in ((number, episodes[number]) for number in numbers)
         ]
         path = folder / f"shard-{shard:02d}.{FORMATS[format_name].extension}"
         write_episodes(path, CorpusFeatures.of(records[0]), records, format_name)
@@ -96,12 +98,13 @@ def write_labels(
     goals: Sequence[Goal] = GOALS,
     sparse: bool = False,
     max_unit_bytes: int = MAX_UNIT_BYTES,
+    rule: RewardRule | None = None,
 ) -> Path:
     """Writes a finished folder of labels, a part for every unit of the corpus."""
     fingerprint = Fingerprint({"weights": "sha256:0", "camera": "front", "goals": [goal.id for goal in goals] * 20})
     metadata = LabelMetadata(
         goals=tuple(goals),
-        rule=RewardRule(thresholds=(THRESHOLD,) * len(goals)),
+        rule=rule or RewardRule(thresholds=(THRESHOLD,) * len(goals)),
         formula="softmax",
         fingerprint=fingerprint,
         sparse=sparse,

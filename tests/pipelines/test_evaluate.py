@@ -9,12 +9,17 @@ import pytest
 from labelled_corpus import GOALS, THRESHOLD, Labelled, draw_episodes, write_corpus, write_labels
 from sklearn.metrics import average_precision_score
 
-from labelers.quality import average_precision_of_counts, count_scores
+from labelers.confusion import GoalRelations
+from labelers.quality import quality_table
+from labelers.rankings import average_precision_of_counts, count_scores
+from labelers.rewards import successes
 from pipelines import outputs
 from pipelines.corpora import plan_units
-from pipelines.evaluate import UnitEvidence, evaluate, merge_evidence, run_statistics
+from pipelines.evaluate import evaluate, run_statistics
+from pipelines.evidence import EXAMPLES_PER_GOAL, UnitEvidence, merge_evidence
 from pipelines.label_parts import open_labels
 from schemas.goals import Goal
+from schemas.rules import RewardRule
 
 ONE_WORKER = ("--runner=FnApiRunner", "--direct_num_workers=1")
 
@@ -56,9 +61,9 @@ def test_figures_equal_scikit_learn_on_the_joined_frames(tmp_path: Path) -> None
 def test_quality_does_not_depend_on_shards_or_format(tmp_path: Path) -> None:
     episodes = draw_episodes(12)
     one = _run(tmp_path / "one", episodes, num_shards=1)
-    five = _run(tmp_path / "five", episodes, num_shards=5)
+    seven = _run(tmp_path / "seven", episodes[::-1], num_shards=7)
     tar = _run(tmp_path / "tar", episodes, num_shards=3, format_name="webdataset")
-    assert _without_places(one) == _without_places(five) == _without_places(tar)
+    assert _without_places(one) == _without_places(seven) == _without_places(tar)
     labels = write_labels(tmp_path / "ranges", tmp_path / "tar" / "corpus", episodes, max_unit_bytes=20_000)
     ranges = evaluate(tmp_path / "tar" / "corpus", labels, tmp_path / "report", beam_options=ONE_WORKER)
     assert ranges["run"]["units"] > 3
@@ -82,6 +87,82 @@ def test_examples_are_the_extreme_frames_one_a_goal_and_episode(tmp_path: Path) 
     assert short("false_positives") == [("see-ball", "first", 2, 0.7)]
     assert short("false_negatives") == [("see-box", "first", 0, 0.2)]
     assert examples["true_positives"]["hold & carry"] == []
+
+
+def test_the_worst_goals_come_with_their_false_positives_and_their_causes(tmp_path: Path) -> None:
+    episodes = draw_episodes(30)
+    for episode in episodes:
+        episode.scores[:, 2] = 1 - episode.scores[:, 2]  # hold-ball says the reverse
+    quality = _run(tmp_path, episodes)
+    worst = quality["worst_goals"]
+    assert worst["rule"].startswith("lowest average precision first")
+    precisions = {row["id"]: row["average_precision"] for row in quality["goals"]}
+    assert [entry["goal"] for entry in worst["goals"]] == sorted(precisions, key=lambda name: precisions[name])
+    first = worst["goals"][0]
+    assert first["goal"] == "hold-ball"
+    assert len(first["false_positives"]) == EXAMPLES_PER_GOAL["false_positives"] == 6
+    assert len(first["false_negatives"]) == 3
+    by_id = {episode.episode_id: episode for episode in episodes}
+    assert len({example["episode_id"] for example in first["false_positives"]}) == 6
+    for example in first["false_positives"]:
+        episode, frame = by_id[example["episode_id"]], example["frame_index"]
+        assert not episode.truth[frame, 2]
+        assert example["score"] == episode.scores[~episode.truth[:, 2], 2].max()
+        is_near = episode.truth[max(frame - 3, 0) : frame + 4, 2].any()
+        expected = (
+            "near in time" if is_near else "another goal of the family" if episode.truth[frame, 3] else "none of these"
+        )
+        assert example["cause"] == expected
+    # The best of each episode, and of these the six highest.
+    best = sorted((episode.scores[~episode.truth[:, 2], 2].max() for episode in episodes), reverse=True)
+    assert [example["score"] for example in first["false_positives"]] == best[:6]
+    assert "cause" not in first["false_negatives"][0]
+
+
+def test_the_instruction_chooses_the_goal_whose_order_in_time_is_measured(tmp_path: Path) -> None:
+    episodes = draw_episodes(12)
+    for number, episode in enumerate(episodes):
+        episode.truth[:] = False
+        if number % 2:
+            episode.truth[-1, 1] = True  # a success of see-box in the last frame
+        episode.scores[:] = np.linspace(0, 0.9, len(episode.truth))[:, None]
+    instructions = ["  A box is SEEN. "] * 10 + ["do as you like"] * 2
+    corpus = write_corpus(tmp_path / "corpus", episodes, instructions=instructions)
+    labels = write_labels(tmp_path / "labels", corpus, episodes)
+    quality = evaluate(corpus, labels, tmp_path / "report", beam_options=ONE_WORKER)
+    row = quality["goals"][1]["value_order"]
+    # Episode 11 has no goal of its own, so what it achieves counts; episode 10 achieves nothing. All scores only rise.
+    assert (row["successes"]["episodes"], row["failures"]["episodes"]) == (6, 5)
+    assert (row["successes"]["mean"], row["failures"]["mean"], row["difference"]) == (1, 1, 0)
+    assert quality["goals"][0]["value_order"]["difference"] == "undefined: no successes"
+
+
+def test_thresholds_of_goals_are_those_of_the_rule(tmp_path: Path) -> None:
+    episodes = draw_episodes(6)
+    corpus = write_corpus(tmp_path / "corpus", episodes)
+    rule = RewardRule(thresholds=(0.25, 0.5, 0.75, 0.9), min_frames=2, hysteresis=0.1)
+    goals = [Goal("fly", "the agent flies"), *GOALS[1:]]  # the ground truth does not cover the first
+    labels = write_labels(tmp_path / "labels", corpus, episodes, goals=goals, rule=rule)
+    quality = evaluate(corpus, labels, tmp_path / "report", beam_options=ONE_WORKER)
+    assert [row["threshold"] for row in quality["goals"]] == [0.5, 0.75, 0.9]
+    expected = sum(int(successes(episode.scores, rule)[:, 1:].sum()) for episode in episodes)
+    at_threshold = quality["overall"]["pooled"]["at_threshold"]
+    assert at_threshold["true_positives"] + at_threshold["false_positives"] == expected
+    assert quality["threshold"] is None
+
+
+def test_constant_scores_are_stated(tmp_path: Path) -> None:
+    episodes = draw_episodes(5)
+    for episode in episodes:
+        episode.scores[:] = 0.25
+    quality = _run(tmp_path, episodes)
+    assert quality["overall"]["pooled"]["epic_distance"] == {
+        "score": "undefined: constant scores",
+        "success": "undefined: nothing over the threshold",
+    }
+    figures = json.dumps([quality[name] for name in ("overall", "families", "goals", "confusion")])
+    assert "NaN" not in figures
+    assert "null" not in figures
 
 
 def test_film_strips_show_the_episodes_with_most_goals_that_change(tmp_path: Path) -> None:
@@ -151,10 +232,14 @@ def test_memory_of_evidence_does_not_depend_on_the_order_of_merging(tmp_path: Pa
     parts = [UnitEvidence(labels, GOALS)(unit) for unit in plan_units(corpus)]
     one, other = merge_evidence(parts), merge_evidence([parts[2], merge_evidence([parts[1], parts[0]])])
     assert (one.counts, one.examples, one.strips) == (other.counts, other.examples, other.strips)
-    assert one.histogram is not None
-    assert other.histogram is not None
-    np.testing.assert_array_equal(one.histogram.keys, other.histogram.keys)
-    np.testing.assert_array_equal(one.histogram.positives, other.histogram.positives)
+    assert one.quality is not None
+    assert other.quality is not None
+    relations = GoalRelations(GOALS)
+    tables = [
+        quality_table(found.quality, relations, thresholds=[THRESHOLD] * len(GOALS), formula="softmax")
+        for found in (one, other)
+    ]
+    assert tables[0] == tables[1]
 
 
 def test_run_statistics_add_up_the_markers(tmp_path: Path) -> None:
