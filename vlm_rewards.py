@@ -5,6 +5,7 @@ Every subcommand imports only what it runs. Errors in what the user gave end wit
 
 import argparse
 import contextlib
+import json
 import logging
 import os
 import shlex
@@ -13,6 +14,11 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from schemas.calibrations import Calibration
+    from schemas.goals import Goal
 
 FORMATS = ("parquet", "webdataset")
 INTERRUPTED = 130
@@ -101,7 +107,12 @@ def build_parser() -> argparse.ArgumentParser:
         ("record", _add_record, "record BabyAI trajectories with ground truth for every goal"),
         ("label", _add_label, "label every frame of a corpus for many goals"),
         ("hindsight", _add_hindsight, "relabel trajectories with the goals they did achieve"),
+        ("calibrate", _add_calibrate, "choose the temperature and a threshold a goal from labels and truth"),
         ("evaluate", _add_evaluate, "measure labels against ground truth and write a report"),
+        ("diff", _add_diff, "compare two folders of labels: what changed, and what it does to quality"),
+        ("train", _add_train, "train an agent offline on relabelled trajectories"),
+        ("finetune", _add_finetune, "fine-tune an agent in a live environment that the same model rewards"),
+        ("rollout", _add_rollout, "play an agent on held-out levels: success with intervals, and videos"),
         ("pretrain", _add_pretrain, "train a small reference model"),
         ("demo", _add_demo, "do all of it, once, on fresh trajectories"),
     ):
@@ -172,6 +183,10 @@ def _add_record(command: argparse.ArgumentParser) -> None:
 
 
 def _add_label(command: argparse.ArgumentParser) -> None:
+    from labelers.formulas import FORMULAS
+    from labelers.windows import OVER, REDUCTIONS
+    from schemas.rules import REWARDS
+
     command.add_argument(
         "--input",
         type=Path,
@@ -220,7 +235,7 @@ def _add_label(command: argparse.ArgumentParser) -> None:
         "--formula",
         default="softmax",
         metavar="NAME",
-        help="softmax (probability of the goal among its negatives) or cosine",
+        help="; ".join(f"{name}: {formula.summary}" for name, formula in FORMULAS.items()),
     )
     reward.add_argument(
         "--negatives",
@@ -246,8 +261,55 @@ def _add_label(command: argparse.ArgumentParser) -> None:
         "--threshold",
         type=float,
         metavar="B",
-        help="a goal is achieved where its score is over this (default: 0.5 for softmax)",
+        help="a goal is achieved where its score is over this (default: 0.5 for softmax and sigmoid, 0 for shifted-softmax)",
     )
+    reward.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="temperature, a threshold a goal and fire rates from vlm-rewards calibrate, instead of --temperature and --threshold",
+    )
+    reward.add_argument(
+        "--baseline", metavar="TEXT", help="the baseline of goal-baseline, for goals that have none of their own"
+    )
+    reward.add_argument(
+        "--alpha",
+        type=float,
+        metavar="A",
+        help="how far goal-baseline projects, 0 to 1; 0 is the cosine (default: 0.5)",
+    )
+    reward.add_argument(
+        "--hysteresis",
+        type=float,
+        default=0.0,
+        metavar="H",
+        help="a success that has begun lasts until the score is at or under threshold - H",
+    )
+    reward.add_argument(
+        "--min-frames",
+        type=int,
+        default=1,
+        metavar="N",
+        help="frames in a row over the threshold that begin a success",
+    )
+    reward.add_argument(
+        "--reward",
+        choices=REWARDS,
+        default="success",
+        help="what a step is worth: 1 for a success in the frame after it; that frame's score; how much the score rose; or the "
+        "success less --discount times how often the goal fires where it does not hold, as calibrated",
+    )
+    reward.add_argument("--discount", type=float, default=0.0, metavar="C", help="of --reward discounted")
+    window = command.add_argument_group("windows of several frames")
+    window.add_argument(
+        "--window",
+        type=int,
+        default=1,
+        metavar="N",
+        help="frames that a score looks at, its own and the N - 1 before it",
+    )
+    window.add_argument("--window-over", choices=OVER, default="scores", help="what is taken together")
+    window.add_argument("--window-reduce", choices=REDUCTIONS, default="mean", help="how it is taken together")
     model = command.add_argument_group("the model's run")
     model.add_argument(
         "--precision",
@@ -307,12 +369,204 @@ def _add_hindsight(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=_hindsight)
 
 
+def _add_calibrate(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--labels", type=Path, required=True, metavar="DIR", help="labels to calibrate; dense")
+    command.add_argument("--input", type=Path, metavar="PATH", help="the corpus that was labelled, with ground truth")
+    command.add_argument(
+        "--marks",
+        type=Path,
+        metavar="FILE",
+        help="instead, a CSV of frames that a person marked: episode_id, frame_index, goal, achieved (0 or 1)",
+    )
+    command.add_argument(
+        "--embeddings", type=Path, metavar="DIR", help="kept embeddings of the labels: to choose the temperature, too"
+    )
+    command.add_argument(
+        "--objective",
+        choices=("f1", "precision", "fpr", "quantile"),
+        default="f1",
+        help="f1: the best F1 of each goal; precision: the most recall with this precision, estimated; fpr: the most recall while "
+        "false positives stay under a level, with stated confidence; quantile: a share of all frames fires, without any truth",
+    )
+    command.add_argument(
+        "--precision", type=float, metavar="P", help="wanted share of right frames among those that fire"
+    )
+    command.add_argument(
+        "--level", type=float, metavar="A", help="highest false-positive rate, over episodes, of --objective fpr"
+    )
+    command.add_argument("--confidence", type=float, metavar="C", help="with which the level holds (default: 0.95)")
+    command.add_argument("--quantile", type=float, metavar="Q", help="share of frames that do not fire")
+    command.add_argument(
+        "--min-examples",
+        type=int,
+        default=10,
+        metavar="N",
+        help="f1, precision: goals that hold in fewer episodes than this take the threshold of their family",
+    )
+    command.add_argument("--output", type=Path, required=True, metavar="FILE", help="the file to write, in JSON")
+    _run_options(command)
+    command.set_defaults(run=_calibrate)
+
+
 def _add_evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--input", type=Path, required=True, metavar="PATH", help="the corpus, with ground truth")
     command.add_argument("--labels", type=Path, required=True, metavar="DIR", help="its labels")
     _output(command, "report.html, quality.json and the pictures")
     _run_options(command)
     command.set_defaults(run=_evaluate)
+
+
+def _add_diff(command: argparse.ArgumentParser) -> None:
+    command.add_argument("a", type=Path, metavar="A", help="a folder of finished labels")
+    command.add_argument("b", type=Path, metavar="B", help="another, of the same episodes; sharded as it may be")
+    command.add_argument(
+        "--input", type=Path, metavar="PATH", help="the corpus, with ground truth: compares the quality of both, too"
+    )
+    command.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="a score has changed where it differs by more than X",
+    )
+    command.add_argument(
+        "--output",
+        type=Path,
+        default=Path("diff"),
+        metavar="DIR",
+        help="folder for diff.json; empty, or of an earlier diff",
+    )
+    _run_options(command)
+    command.set_defaults(run=_diff)
+
+
+def _add_train(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--input", type=Path, required=True, metavar="DIR", help="relabelled trajectories")
+    _output(command, "the agent, its replay, checkpoints and metrics")
+    command.add_argument(
+        "--algorithm",
+        default="iql",
+        metavar="NAME",
+        help="bc, filtered-bc, iql, cql, cal-ql; rlpd, sac-cal-ql for continuous actions",
+    )
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of the algorithm, such as expectile=0.8; repeatable",
+    )
+    command.add_argument("--steps", type=int, default=20_000, metavar="N", help="gradient steps")
+    command.add_argument("--batch-size", type=int, default=256, metavar="N", help="transitions a step")
+    command.add_argument(
+        "--mix", default="0.2:0.5:0.3", metavar="O:H:N", help="shares of original, hindsight and negative goals"
+    )
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="of weights and draws")
+    command.add_argument(
+        "--embeddings", type=Path, metavar="DIR", help="the agent sees these kept embeddings of label instead of frames"
+    )
+    command.add_argument(
+        "--hold-out",
+        action="append",
+        default=[],
+        metavar="GOAL",
+        help="a goal's id, or a kind of object such as 'green box', that is never trained on and evaluated apart; repeatable",
+    )
+    command.add_argument(
+        "--num-actions",
+        type=int,
+        metavar="N",
+        help="discrete actions of the environment (default: as many as were recorded)",
+    )
+    _evaluation_options(command, "evaluate the trained agent in this level; repeatable")
+    command.add_argument("--checkpoint-every", type=int, default=2000, metavar="N", help="steps between checkpoints")
+    _agent_run_options(command)
+    command.set_defaults(run=_train)
+
+
+def _add_finetune(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--agent", type=Path, required=True, metavar="DIR", help="agent of vlm-rewards train")
+    _output(command, "the agent, its checkpoints and metrics")
+    command.add_argument(
+        "--steps", type=int, default=50_000, metavar="N", help="environment steps, of all environments together"
+    )
+    command.add_argument("--num-envs", type=int, default=8, metavar="N", help="environments")
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="of levels, actions and batches")
+    command.add_argument("--batch-size", type=int, default=256, metavar="N", help="transitions an update")
+    command.add_argument(
+        "--updates-per-step",
+        type=float,
+        default=0.25,
+        metavar="X",
+        help="updates an environment step; below 1 is possible",
+    )
+    command.add_argument(
+        "--warmup-steps", type=int, default=1000, metavar="N", help="environment steps before the first update"
+    )
+    command.add_argument(
+        "--offline-share", type=float, default=0.5, metavar="SHARE", help="share of a batch that is of the corpus"
+    )
+    command.add_argument(
+        "--hindsight-goals",
+        type=int,
+        default=4,
+        metavar="K",
+        help="other goals that an ended episode is stored under; 0: none",
+    )
+    command.add_argument("--temperature", type=float, default=1.0, metavar="T", help="of the policy while it explores")
+    command.add_argument(
+        "--keep-going", action="store_true", help="a success does not end the episode (the paper ends it)"
+    )
+    command.add_argument("--asynchronous", action="store_true", help="score beside the environments; with --keep-going")
+    _evaluation_options(command, "level to fine-tune and evaluate in; repeatable", required=True)
+    command.add_argument(
+        "--eval-every", type=int, default=10_000, metavar="N", help="environment steps between evaluations"
+    )
+    command.add_argument(
+        "--checkpoint-every", type=int, default=10_000, metavar="N", help="environment steps between checkpoints"
+    )
+    _agent_run_options(command)
+    command.set_defaults(run=_finetune)
+
+
+def _add_rollout(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--agent", type=Path, required=True, metavar="DIR", help="agent of vlm-rewards train or finetune"
+    )
+    _output(command, "rollout.json, index.html and the videos")
+    command.add_argument(
+        "--env", action="append", default=[], metavar="NAME", help="level; repeatable (default: the agent's own)"
+    )
+    command.add_argument("--episodes", type=int, default=100, metavar="N", help="episodes of held-out levels")
+    command.add_argument("--videos", type=int, default=8, metavar="N", help="of the first episodes")
+    command.add_argument(
+        "--temperature", type=float, default=0.3, metavar="T", help="of the policy; 0: always the most likely action"
+    )
+    command.add_argument(
+        "--held-out-goals", action="store_true", help="ask only for goals that the agent never trained on"
+    )
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="of the levels")
+    command.set_defaults(run=_rollout)
+
+
+def _evaluation_options(command: argparse.ArgumentParser, what: str, *, required: bool = False) -> None:
+    command.add_argument(
+        "--env", action="append", default=None if required else [], required=required, metavar="NAME", help=what
+    )
+    command.add_argument("--eval-episodes", type=int, default=100, metavar="N", help="episodes of an evaluation")
+    command.add_argument(
+        "--eval-temperature",
+        type=float,
+        default=0.3,
+        metavar="T",
+        help="of the policy there; 0: always the most likely action",
+    )
+
+
+def _agent_run_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--threads", type=int, default=1, metavar="N", help="threads of torch; part of the run")
+    command.add_argument("--wandb-project", metavar="NAME", help="log to Weights & Biases as well")
+    command.epilog = "Run the same command again after an interruption: it goes on from its last checkpoint."
 
 
 def _add_pretrain(command: argparse.ArgumentParser) -> None:
@@ -373,14 +627,18 @@ def _skipped(summary: object) -> str:
 def _label(options: argparse.Namespace) -> None:
     from labelers.labeler import LabelerSettings
     from labelers.negatives import NegativeSettings
+    from labelers.windows import WindowSettings
     from pipelines.corpora import corpus_features, plan_units
     from pipelines.driver import available_cores
+    from pipelines.encode import shared_labeler
     from pipelines.label import estimate, label, plan_label
+    from schemas.calibrations import read_calibration
     from schemas.goals import read_goals, select_goals
 
     goals = read_goals(options.goals)
     if options.goal:
         goals = select_goals(goals, options.goal)
+    calibration = None if options.calibration is None else read_calibration(options.calibration)
     labeler = LabelerSettings(
         model=options.model,
         goals=goals,
@@ -392,12 +650,20 @@ def _label(options: argparse.Namespace) -> None:
             explicit=tuple(options.negative),
         ),
         formula=options.formula,
-        temperature=options.temperature,
-        threshold=options.threshold,
+        **_operating_point(options, calibration, goals),
+        baseline=options.baseline,
+        alpha=options.alpha,
+        hysteresis=options.hysteresis,
+        min_frames=options.min_frames,
+        reward=options.reward,
+        discount=options.discount,
+        window=WindowSettings(frames=options.window, over=options.window_over, reduce=options.window_reduce),
         precision=options.precision,
         batch_size=options.batch_size,
         device=options.device,
     )
+    if calibration is not None:
+        calibration.check_labeler(shared_labeler(labeler).labeler.fingerprint)
     common = {
         "source": options.input,
         "output": options.output,
@@ -436,6 +702,23 @@ def _label(options: argparse.Namespace) -> None:
     return _next(options, "hindsight", "--input", options.input, "--labels", options.output, "--output", "relabelled/")
 
 
+def _operating_point(
+    options: argparse.Namespace, calibration: "Calibration | None", goals: Sequence["Goal"]
+) -> dict[str, Any]:
+    """Temperature, thresholds and fire rates, as given or as calibrated."""
+    if calibration is None:
+        return {"temperature": options.temperature, "threshold": options.threshold}
+    for name in ("temperature", "threshold"):
+        value = getattr(options, name)
+        if value is not None:
+            raise ValueError(
+                f"--{name} must be left out with --calibration, which holds it, got {value:g}; leave one of the two out"
+            )
+    return calibration.operating_point(
+        [goal.id for goal in goals], formula=options.formula, reward=options.reward, hysteresis=options.hysteresis
+    )
+
+
 def _say_failures(manifest: dict, output: Path) -> None:
     if manifest["failures"]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in manifest["failures"].items())
@@ -452,16 +735,10 @@ def _hindsight(options: argparse.Namespace) -> None:
     from pipelines.corpora import corpus_features, plan_units
     from pipelines.hindsight import hindsight
 
-    try:
-        original, achieved, negative = (float(share) for share in options.ratio.split(":"))
-    except ValueError as error:
-        raise ValueError(
-            f"--ratio must be three numbers such as 0.2:0.5:0.3, got {options.ratio!r}; mend it"
-        ) from error
     settings = HindsightSettings(
         strategy=options.strategy,
         goals_per_episode=options.goals_per_episode,
-        ratio=(original, achieved, negative),
+        ratio=_three_shares("--ratio", options.ratio),
         balance=options.balance,
         seed=options.seed,
     )
@@ -490,6 +767,32 @@ def _hindsight(options: argparse.Namespace) -> None:
     _say(f"  read it: from offline_rl.transitions import read_relabelled; read_relabelled({str(options.output)!r})")
 
 
+def _calibrate(options: argparse.Namespace) -> None:
+    from labelers.calibration import CalibrationSettings
+    from pipelines.calibrate import calibrate
+    from pipelines.calibration_summary import describe, next_label
+
+    calibration = calibrate(
+        labels=options.labels,
+        output=options.output,
+        settings=CalibrationSettings(
+            objective=options.objective,
+            precision=options.precision,
+            level=options.level,
+            confidence=options.confidence,
+            quantile=options.quantile,
+            min_examples=options.min_examples,
+        ),
+        corpus=options.input,
+        marks=options.marks,
+        embeddings=options.embeddings,
+        beam_options=options.beam_options,
+        workers=options.workers,
+    )
+    _say(*describe(calibration), f"  wrote {options.output}")
+    _next(options, *next_label(options.labels, options.output, options.input, options.embeddings))
+
+
 def _evaluate(options: argparse.Namespace) -> None:
     from pipelines.evaluate import evaluate
 
@@ -505,17 +808,153 @@ def _average_title(quality: dict) -> str:
 
 
 def _figures(quality: dict) -> list[str]:
+    groups = [*quality["families"].items(), ("all goals", quality["overall"])]
+    width = max(len(name) for name, _ in groups)
     lines = [
         f"evaluated {quality['counts']['frames']:,} frames of {quality['counts']['episodes']:,} episodes",
-        "  mean average precision:",
+        "  average precision, and at the thresholds F1, false-positive rate and EPIC distance (0 is best), means over goals:",
     ]
-    for family, figures in [*quality["families"].items(), ("all goals", quality["overall"])]:
-        score = figures["mean_average_precision"]
-        shown = score if isinstance(score, str) else f"{score:.3f}"
-        lines.append(
-            f"    {family:<12} {shown}  ({figures['num_goals_with_positives']} of {figures['num_goals']} goals occur)"
-        )
+    for name, group in groups:
+        macro = group["macro"]
+        precision = group["mean_average_precision"]
+        shown = precision  # or why there is none
+        if not isinstance(precision, str):
+            values = {"F1": macro["f1"], "FPR": macro["false_positive_rate"], "EPIC": macro["epic_distance"]["success"]}
+            told = [f"{key} {'undefined' if isinstance(x, str) else format(x, '.3g')}" for key, x in values.items()]
+            shown = f"{precision:.3f}  {', '.join(told)}"
+        occur = f"{group['num_goals_with_positives']} of {group['num_goals']} goals occur"
+        lines.append(f"    {name:<{width}}  {shown}  ({occur})")
+    causes = quality["overall"]["false_positives"]
+    if causes["total"]:
+        most = sorted(causes["causes"].items(), key=lambda item: -item[1])[:3]
+        told = [f"{count / causes['total']:.0%} {cause}" for cause, count in most if count]
+        lines.append(f"  {causes['total']:,} false positives: {', '.join(told)}")
     return lines
+
+
+def _diff(options: argparse.Namespace) -> None:
+    from pipelines.diff import DIFF_NAME, diff
+    from pipelines.diff_summary import summary_lines
+
+    result = diff(
+        options.a,
+        options.b,
+        options.output,
+        corpus=options.input,
+        tolerance=options.tolerance,
+        beam_options=options.beam_options,
+        workers=options.workers,
+    )
+    _say(*summary_lines(result), f"  all of it: {options.output / DIFF_NAME}")
+
+
+def _train(options: argparse.Namespace) -> None:
+    from offline_rl.train import TrainSettings, resolve_held_out, train
+
+    settings = TrainSettings(
+        algorithm=options.algorithm,
+        algorithm_settings=_assignments(options.set),
+        steps=options.steps,
+        batch_size=options.batch_size,
+        mix=_three_shares("--mix", options.mix),
+        seed=options.seed,
+        exclude_goals=resolve_held_out(options.input, options.hold_out),
+        num_actions=options.num_actions,
+        threads=options.threads,
+        envs=tuple(options.env),
+        eval_episodes=options.eval_episodes,
+        eval_temperature=options.eval_temperature or None,
+        checkpoint_every=options.checkpoint_every,
+    )
+    train(options.input, options.output, settings, embeddings=options.embeddings, wandb_project=options.wandb_project)
+    _say(
+        f"trained {options.algorithm} for {options.steps:,} steps: {options.output}", *_last_evaluation(options.output)
+    )
+    env = options.env[0] if options.env else "BabyAI-GoToLocal-v0"
+    _next(options, "finetune", "--agent", options.output, "--env", env, "--output", "agent-online/")
+
+
+def _finetune(options: argparse.Namespace) -> None:
+    from offline_rl.finetune import FinetuneSettings, finetune
+
+    settings = FinetuneSettings(
+        envs=tuple(options.env),
+        steps=options.steps,
+        num_envs=options.num_envs,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        offline_share=options.offline_share,
+        warmup_steps=options.warmup_steps,
+        updates_per_step=options.updates_per_step,
+        hindsight_goals=options.hindsight_goals,
+        temperature=options.temperature,
+        end_at_success=not options.keep_going,
+        asynchronous=options.asynchronous,
+        threads=options.threads,
+        eval_episodes=options.eval_episodes,
+        eval_every=options.eval_every,
+        eval_temperature=options.eval_temperature or None,
+        checkpoint_every=options.checkpoint_every,
+    )
+    finetune(options.agent, options.output, settings, wandb_project=options.wandb_project)
+    _say(f"fine-tuned for {options.steps:,} environment steps: {options.output}", *_last_evaluation(options.output))
+    _next(options, "rollout", "--agent", options.output, "--output", "rollout/")
+
+
+def _rollout(options: argparse.Namespace) -> None:
+    from offline_rl.rollout import RolloutSettings, rollout
+
+    settings = RolloutSettings(
+        envs=tuple(options.env),
+        episodes=options.episodes,
+        videos=options.videos,
+        temperature=options.temperature or None,
+        held_out_goals=options.held_out_goals,
+        seed=options.seed,
+    )
+    evaluation = rollout(options.agent, options.output, settings)
+    success, rewarded = evaluation.success, evaluation.vlm_success
+    _say(
+        f"played {len(evaluation.episodes):,} episodes of held-out levels",
+        f"  achieved in truth:     {success.mean:.2f} ({success.low:.2f} to {success.high:.2f})",
+        f"  rewarded by the model: {rewarded.mean:.2f} ({rewarded.low:.2f} to {rewarded.high:.2f})",
+        f"  videos: {options.output / 'index.html'} (open it in a browser)",
+    )
+
+
+def _last_evaluation(folder: Path) -> list[str]:
+    from offline_rl.runs import read_metrics
+
+    lines = []
+    for record in [record for record in read_metrics(folder) if record["kind"].startswith("evaluation")][-2:]:
+        if record.get("success") is not None:
+            lines.append(
+                f"  {record['kind']} ({record['when']}): success {record['success']:.2f} ({record['success_low']:.2f} to "
+                f"{record['success_high']:.2f}) in {record['episodes']} held-out episodes"
+            )
+    return lines
+
+
+def _assignments(texts: Sequence[str]) -> dict[str, object]:
+    """NAME=VALUE options as numbers, booleans or texts by name."""
+    values: dict[str, object] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--set must be NAME=VALUE, got {text!r}; write, for example, expectile=0.8")
+        try:
+            values[name] = json.loads(value)
+        except ValueError:
+            values[name] = value
+    return values
+
+
+def _three_shares(option: str, text: str) -> tuple[float, float, float]:
+    try:
+        original, achieved, negative = (float(share) for share in text.split(":"))
+    except ValueError as error:
+        raise ValueError(f"{option} must be three numbers such as 0.2:0.5:0.3, got {text!r}; mend it") from error
+    return original, achieved, negative
 
 
 def _pretrain(options: argparse.Namespace) -> None:

@@ -14,7 +14,6 @@ continuous action, E size of a goal's text embedding.
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -28,7 +27,7 @@ class Batch(NamedTuple):
 
     Attributes:
         observations: [B, H, W, 3] uint8 frames, or [B, D] float32 kept embeddings.
-        actions: [B] int64 (discrete) or [B, A] float32 (continuous).
+        actions: [B] int64 (discrete) or [B, A] float32 in [-1, 1] (continuous).
         rewards: [B] float32.
         next_observations: As observations.
         masks: [B] float32, 0 where the step achieved the goal and ended the segment, else 1.
@@ -155,13 +154,3 @@ class GoalTexts:
     embeddings: np.ndarray
     model: str
     fingerprint: Fingerprint
-
-
-def agent_files(folder: Path) -> dict[str, Path]:
-    """Where a saved agent keeps what: `settings` (JSON), `state` (torch), `goals` (npz) and `metrics` (JSONL)."""
-    return {
-        "settings": folder / "settings.json",
-        "state": folder / "state.pt",
-        "goals": folder / "goals.npz",
-        "metrics": folder / "metrics.jsonl",
-    }

@@ -20,6 +20,7 @@ either case, where returns and n-step sums must stop.
 Shapes: N transitions of one goal, K goals of an episode, F frames, T = F-1 steps, A width of a continuous action.
 """
 
+import hashlib
 import io
 import json
 import tarfile
@@ -31,7 +32,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.episodes import IMAGE_PREFIX
+from schemas.episodes import IMAGE_PREFIX, image_column
+from schemas.fingerprints import Fingerprint
 from schemas.labels import read_own_metadata
 from schemas.relabelled import RelabelledEpisode
 
@@ -85,23 +87,96 @@ def transitions(episode: RelabelledEpisode, k: int) -> Transitions:
     )
 
 
-def read_relabelled(path: str | Path) -> Iterator[RelabelledEpisode]:
+def returns_to_go(rewards: np.ndarray, discount: float) -> np.ndarray:
+    """The discounted return to go of every step: r_t + discount * r_(t+1) + ... to the end of the last axis.
+
+    Args:
+        rewards: [..., T], segments that end with the axis; zeros after the end of a shorter one change nothing.
+        discount: Factor per step.
+
+    Returns:
+        [..., T] float32, summed in float64.
+    """
+    returns = np.array(rewards, dtype=np.float64)
+    for t in range(returns.shape[-1] - 2, -1, -1):
+        returns[..., t] += discount * returns[..., t + 1]
+    return returns.astype(np.float32)
+
+
+class FinishedFolder(NamedTuple):
+    """A folder that a vlm-rewards command has finished; from `open_finished`.
+
+    Attributes:
+        path: The folder.
+        fingerprint: What its parts depend on.
+        digest: Of the names and contents of all parts.
+        parts: Its parts, in the order of their names.
+    """
+
+    path: Path
+    fingerprint: Fingerprint
+    digest: str
+    parts: tuple[Path, ...]
+
+
+def open_finished(folder: str | Path, kind: str) -> FinishedFolder:
+    """Reads what a finished folder says of itself, without its parts.
+
+    Args:
+        folder: A folder that `vlm-rewards hindsight` or `vlm-rewards label` wrote.
+        kind: "relabelled" or "embeddings".
+
+    Raises:
+        ValueError: The folder has no manifest, is of another kind, has no parts, or a part has another size than the
+            manifest says.
+    """
+    folder = Path(folder)
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise ValueError(
+            f"{kind} must be a finished folder, got {folder} without manifest.json; check the path, or run the command that "
+            f"makes it again with the same settings, which does what is missing"
+        )
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    if manifest.get("kind") != kind:
+        raise ValueError(
+            f"the folder must hold {kind}, got {folder} with {manifest.get('kind', 'something else')}; give another folder"
+        )
+    for part in manifest["parts"]:
+        file = folder / part["path"]
+        num_bytes = file.stat().st_size if file.is_file() else None
+        if num_bytes != part["num_bytes"]:
+            raise ValueError(
+                f"a part must be as it was written, {part['num_bytes']} bytes, got {num_bytes} in {file}; remove it and run the "
+                f"command that makes it again"
+            )
+    contents = [(part["path"], part["sha256"]) for part in manifest["parts"]]
+    return FinishedFolder(
+        path=folder,
+        fingerprint=Fingerprint(manifest["fingerprint"]),
+        digest=hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:32],
+        parts=tuple(sorted(folder / part["path"] for part in manifest["parts"])),
+    )
+
+
+def read_relabelled(path: str | Path, *, camera: str | None = None) -> Iterator[RelabelledEpisode]:
     """Reads relabelled trajectories, an episode at a time, with nothing but pyarrow and tarfile.
 
     Args:
         path: A folder that `vlm-rewards hindsight` has finished, or one part of it, .parquet or .tar.
+        camera: Leave out the pictures of all other cameras; in Parquet they are not even read.
 
     Yields:
         The episodes in the order of the parts' names and of each part.
 
     Raises:
         FileNotFoundError: There is no such file or folder.
-        ValueError: The folder is unfinished or has no parts, a file is of another kind or cut short, or an episode is
-            not consistent; the note names the file.
+        ValueError: The folder is unfinished or has no parts, a file is of another kind or cut short, an episode is not
+            consistent or lacks the camera; the note names the file.
     """
     for part in _parts(Path(path)):
         try:
-            yield from _read_parquet(part) if part.suffix == ".parquet" else _read_tar(part)
+            yield from _read_parquet(part, camera) if part.suffix == ".parquet" else _read_tar(part, camera)
         except (pa.ArrowInvalid, tarfile.TarError, EOFError, KeyError) as error:
             raise ValueError(
                 f"a part of relabelled trajectories must be a complete Parquet or tar file, got {part} ({error}); "
@@ -132,17 +207,21 @@ def _parts(path: Path) -> list[Path]:
     return parts
 
 
-def _read_parquet(part: Path) -> Iterator[RelabelledEpisode]:
+def _read_parquet(part: Path, camera: str | None) -> Iterator[RelabelledEpisode]:
     with pq.ParquetFile(part) as file:
         read_own_metadata(file.schema_arrow, "relabelled")
-        cameras = [name for name in file.schema_arrow.names if name.startswith(IMAGE_PREFIX)]
-        for batch in file.iter_batches(batch_size=1):
+        names = file.schema_arrow.names
+        cameras = _wanted([name.removeprefix(IMAGE_PREFIX) for name in names if name.startswith(IMAGE_PREFIX)], camera)
+        wanted = [name for name in names if not name.startswith(IMAGE_PREFIX)] + [
+            image_column(name) for name in cameras
+        ]
+        for batch in file.iter_batches(batch_size=1, columns=wanted):
             row = batch.to_pylist()[0]
             action = row.get("action")
             state = row.get("observation.state")
             yield RelabelledEpisode(
                 episode_id=row["episode_id"],
-                images={name.removeprefix(IMAGE_PREFIX): [image["bytes"] for image in row[name]] for name in cameras},
+                images={name: [image["bytes"] for image in row[image_column(name)]] for name in cameras},
                 actions=None if action is None else _actions(np.array(action)),
                 states=None if state is None else np.array(state, dtype=np.float32),
                 instruction=row.get("instruction"),
@@ -156,11 +235,19 @@ def _read_parquet(part: Path) -> Iterator[RelabelledEpisode]:
             )
 
 
+def _wanted(cameras: list[str], camera: str | None) -> list[str]:
+    if camera is None:
+        return cameras
+    if camera not in cameras:
+        raise ValueError(f"the camera must be one of those recorded ({', '.join(cameras)}), got {camera!r}; choose one")
+    return [camera]
+
+
 def _actions(actions: np.ndarray) -> np.ndarray:
     return actions.astype(np.int64 if actions.ndim == 1 else np.float32)
 
 
-def _read_tar(part: Path) -> Iterator[RelabelledEpisode]:
+def _read_tar(part: Path, camera: str | None) -> Iterator[RelabelledEpisode]:
     key = ""
     members: dict[str, bytes] = {}
     with tarfile.open(part, mode="r:") as tar:
@@ -171,7 +258,7 @@ def _read_tar(part: Path) -> Iterator[RelabelledEpisode]:
                 raise tarfile.ReadError(f"{member.name!r} is no plain file")
             member_key, _, suffix = member.name.partition(".")
             if members and member_key != key:
-                yield _from_members(key, members)
+                yield _from_members(key, members, camera)
                 members = {}
             key = member_key
             members[suffix] = file.read()
@@ -183,17 +270,18 @@ def _read_tar(part: Path) -> Iterator[RelabelledEpisode]:
         if file.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
             raise tarfile.ReadError(f"it breaks at byte {end}")
     if members:
-        yield _from_members(key, members)
+        yield _from_members(key, members, camera)
 
 
-def _from_members(key: str, members: dict[str, bytes]) -> RelabelledEpisode:
+def _from_members(key: str, members: dict[str, bytes], camera: str | None) -> RelabelledEpisode:
     record = json.loads(members["json"])
     if record.get("kind") != "relabelled":
         raise ValueError(
             f"a sample of relabelled trajectories must say so in its JSON, got {record.get('kind')!r} in {key!r}; give a "
             "folder that vlm-rewards hindsight wrote"
         )
-    images: dict[str, dict[int, bytes]] = {camera: {} for camera in record["cameras"]}
+    wanted = _wanted(record["cameras"], camera)
+    images: dict[str, dict[int, bytes]] = {name: {} for name in record["cameras"]}
     arrays = {}
     for suffix, data in members.items():
         name, _, rest = suffix.partition(".")
@@ -203,7 +291,7 @@ def _from_members(key: str, members: dict[str, bytes]) -> RelabelledEpisode:
             images[name][int(rest.partition(".")[0])] = data
     return RelabelledEpisode(
         episode_id=key,
-        images={camera: [pictures[i] for i in range(record["num_frames"])] for camera, pictures in images.items()},
+        images={name: [images[name][i] for i in range(record["num_frames"])] for name in wanted},
         actions=arrays.get("action"),
         states=arrays.get("state"),
         instruction=record["instruction"],

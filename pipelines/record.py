@@ -7,24 +7,19 @@ An episode is a pure function of the settings and its index, so the same seed gi
 record and wherever a killed run went on. Frames are MiniGrid's own egocentric render: it shows the carried object, which
 the view from above does not. They are stored as PNG, without loss.
 
-Levels are drawn from seeds of FIRST_ENV_SEED and above. The reference models are trained, chosen and evaluated on seeds
-below it, so no recorded level was ever seen by the model that labels it.
+Levels are drawn from RECORDED_SEEDS. The reference models are trained, chosen and evaluated on seeds below them, so no recorded
+level was ever seen by the model that labels it; agents are fine-tuned and evaluated on seeds above them.
 """
 
-import contextlib
 import dataclasses
-import difflib
 import functools
-import hashlib
-import io
-import sys
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from labelers.babyai_levels import CAMERA, RECORDED_SEEDS, BabyAILevel, babyai_bot, check_levels, draw_seed
 from pipelines.corpora import check_format, write_episodes
 from pipelines.driver import RunSummary, run_units
 from pipelines.images import encode_png
@@ -35,15 +30,10 @@ from schemas.fingerprints import Fingerprint
 from schemas.goals import write_goals
 from schemas.manifests import Failure, Unit
 
-FIRST_ENV_SEED = 2_000_000
-LAST_ENV_SEED = 2**31 - 1
-CAMERA = "egocentric"
 FEATURES = CorpusFeatures(cameras=(CAMERA,), action_size=0, has_achieved_goals=True)
 POLICIES = ("bot", "noisy-bot", "random")
 
 _EXTENSIONS = {"parquet": "parquet", "webdataset": "tar"}
-_LEVEL_PREFIX = "BabyAI-"
-_REJECTIONS = ("Sampling rejected:", "Timeout during mission generation:")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,16 +70,7 @@ class RecordSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "envs", tuple(self.envs))
-        if not self.envs:
-            raise ValueError("envs must name at least one level, got none; name one, such as 'BabyAI-GoToLocal-v0'")
-        known = _levels()
-        for name in self.envs:
-            if name not in known:
-                close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-                raise ValueError(
-                    f"a level must be one of MiniGrid's {len(known)} {_LEVEL_PREFIX}... levels, got {name!r}; "
-                    f"{'did you mean ' + ' or '.join(close) + '?' if close else 'take one, such as ' + known[0]}"
-                )
+        check_levels(self.envs)
         parse_policy(self.policy)
         check_format(self.format)
         for name, least in (("episodes", 1), ("seed", 0), ("tile_size", 1), ("episodes_per_shard", 1)):
@@ -279,9 +260,8 @@ def record_episode(settings: RecordSettings, index: int) -> Episode:
 
 
 def env_seed(settings: RecordSettings, index: int) -> int:
-    """The seed from which episode `index` draws its level: FIRST_ENV_SEED to LAST_ENV_SEED."""
-    digest = hashlib.sha256(f"{settings.seed}/{index}".encode()).digest()
-    return FIRST_ENV_SEED + int.from_bytes(digest[:8], "big") % (LAST_ENV_SEED - FIRST_ENV_SEED + 1)
+    """The seed from which episode `index` draws its level: one of RECORDED_SEEDS."""
+    return draw_seed(RECORDED_SEEDS, f"{settings.seed}/{index}")
 
 
 def _episode_id(settings: RecordSettings, index: int) -> str:
@@ -290,17 +270,12 @@ def _episode_id(settings: RecordSettings, index: int) -> str:
 
 def _record(settings: RecordSettings, index: int) -> tuple[Episode, bool]:
     """The episode, and whether the bot gave up in it."""
-    gymnasium, minigrid_wrappers, bot_class = _import_minigrid()
     rng = np.random.default_rng([settings.seed, index])
     shares = parse_policy(settings.policy)
     policy = str(rng.choice(list(shares), p=list(shares.values())))
-    env = gymnasium.make(settings.envs[index % len(settings.envs)], disable_env_checker=True)
-    camera = minigrid_wrappers.RGBImgPartialObsWrapper(env, tile_size=settings.tile_size)
-    with _without_rejections():
-        observation, _ = env.reset(seed=env_seed(settings, index))
-    mission = env.unwrapped.mission
-    views = [observation["image"]]
-    frames = [camera.observation(observation)["image"]]
+    level = BabyAILevel(settings.envs[index % len(settings.envs)], settings.tile_size)
+    looks = [level.reset(env_seed(settings, index))]
+    mission = level.mission
     actions: list[int] = []
     rewards: list[float] = []
     terminations: list[bool] = []
@@ -308,11 +283,11 @@ def _record(settings: RecordSettings, index: int) -> tuple[Episode, bool]:
     bot: Any = None
     gave_up = False
     while not actions or not (terminations[-1] or truncations[-1]):
-        action = int(rng.integers(env.action_space.n))
+        action = int(rng.integers(level.num_actions))
         if policy != "random":
             noisy = policy == "noisy-bot" and rng.random() < settings.noise
             try:
-                bot = bot_class(env.unwrapped) if bot is None else bot
+                bot = babyai_bot()(level.env.unwrapped) if bot is None else bot
                 advice = int(bot.replan(actions[-1] if actions else None))
             except Exception as error:  # the bot asserts, and raises what comes, where it does not know how to go on
                 if not actions:
@@ -324,19 +299,18 @@ def _record(settings: RecordSettings, index: int) -> tuple[Episode, bool]:
                 truncations[-1] = True
                 break
             action = action if noisy else advice
-        observation, reward, terminated, truncated, _ = env.step(action)
-        views.append(observation["image"])
-        frames.append(camera.observation(observation)["image"])
+        look, reward, terminated, truncated = level.step(action)
+        looks.append(look)
         actions.append(action)
-        rewards.append(float(reward))
-        terminations.append(bool(terminated))
-        truncations.append(bool(truncated) or (len(actions) == settings.max_steps and not terminated))
-    env.close()
+        rewards.append(reward)
+        terminations.append(terminated)
+        truncations.append(truncated or (len(actions) == settings.max_steps and not terminated))
+    level.close()
     goal_ids = _goal_ids()
-    achieved = ground_truth(np.stack(views))
+    achieved = ground_truth(np.stack([look.view for look in looks]))
     episode = Episode(
         episode_id=_episode_id(settings, index),
-        images={CAMERA: _encode(frames)},
+        images={CAMERA: _encode([look.frame for look in looks])},
         actions=np.array(actions, np.int64),
         rewards=np.array(rewards, np.float32),
         terminations=np.array(terminations, np.bool_),
@@ -360,35 +334,3 @@ def _encode(frames: list[np.ndarray]) -> list[bytes]:
         if pixels not in encoded:
             encoded[pixels] = encode_png(frame)
     return [encoded[frame.tobytes()] for frame in frames]
-
-
-_stdout_lock = threading.Lock()  # standard output belongs to the whole process, not to a thread
-
-
-@contextlib.contextmanager
-def _without_rejections() -> Iterator[None]:
-    """Holds back what BabyAI prints when it draws a level anew; all else is printed."""
-    printed = io.StringIO()
-    try:
-        with _stdout_lock, contextlib.redirect_stdout(printed):
-            yield
-    finally:
-        lines = printed.getvalue().splitlines(keepends=True)
-        sys.stdout.write("".join(line for line in lines if not line.startswith(_REJECTIONS)))
-
-
-def _levels() -> list[str]:
-    gymnasium, _, _ = _import_minigrid()
-    return sorted(name for name in gymnasium.registry if name.startswith(_LEVEL_PREFIX))
-
-
-def _import_minigrid() -> tuple[Any, Any, Any]:
-    try:
-        import gymnasium
-        import minigrid.wrappers
-        from minigrid.utils.baby_ai_bot import BabyAIBot
-    except ImportError as error:
-        raise ImportError(
-            "to record BabyAI levels, minigrid must be installed, got none; pip install 'vlm-rewards[babyai]'"
-        ) from error
-    return gymnasium, minigrid.wrappers, BabyAIBot

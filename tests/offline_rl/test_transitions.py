@@ -1,12 +1,14 @@
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from labelled_corpora import episode, relabelled, write_corpus
+from relabelled_folders import one_camera, write_relabelled
 
-from offline_rl.transitions import read_relabelled, transitions
+from offline_rl.transitions import open_finished, read_relabelled, returns_to_go, transitions
 from pipelines.relabelled_writer import open_writer
 from schemas.episodes import CorpusFeatures, corpus_schema
 from schemas.fingerprints import Fingerprint
@@ -139,3 +141,52 @@ def test_a_tar_of_a_corpus_is_refused(tmp_path: Path) -> None:
         ValueError, match="a sample of relabelled trajectories must say so in its JSON, got None in 'a'"
     ):
         list(read_relabelled(tmp_path / "shard-000.tar"))
+
+
+def test_returns_by_hand() -> None:
+    # 1 + 0.5 * 0 + 0.25 * 2; 0 + 0.5 * 2; 2
+    assert returns_to_go(np.array([1, 0, 2]), 0.5).tolist() == [1.5, 1, 2]
+    both = returns_to_go(np.array([[0, 1, 0], [4, 0, 0]]), 0.5)  # the zeros after an end change nothing
+    assert both.tolist() == [[0.5, 1, 0], [4, 0, 0]]
+    assert both.dtype == np.float32
+    assert returns_to_go(np.array([3.0]), 0.9).tolist() == [3]
+    assert returns_to_go(np.ones(2000), 0.99)[0] == pytest.approx((1 - 0.99**2000) / 0.01, rel=1e-6)
+
+
+@pytest.mark.parametrize("container", ["parquet", "webdataset"])
+def test_one_camera_is_read(tmp_path: Path, container: str) -> None:
+    path = write(tmp_path / f"part.{SUFFIXES[container]}", container, relabelled("a"))
+    (only,) = read_relabelled(path, camera="wrist")
+    assert only.images == {"wrist": relabelled("a").images["wrist"]}
+    with pytest.raises(
+        ValueError, match=r"the camera must be one of those recorded \(main, wrist\), got 'top'"
+    ) as caught:
+        list(read_relabelled(path, camera="top"))
+    assert "part" in caught.value.__notes__[0]
+
+
+def test_a_finished_folder_says_what_it_is(tmp_path: Path) -> None:
+    folder = write_relabelled(tmp_path / "one", [[one_camera("a")], [one_camera("b")]])
+    opened = open_finished(folder, "relabelled")
+    assert [part.name for part in opened.parts] == ["shard-0.parquet", "shard-1.parquet"]
+    assert opened.fingerprint.parts["labels"] == {"weights": "sha256:1", "camera": "main", "threshold": 0.5}
+    other = write_relabelled(tmp_path / "other", [[one_camera("a")], [one_camera("c")]])
+    assert open_finished(other, "relabelled").digest != opened.digest
+    with pytest.raises(ValueError, match="the folder must hold embeddings, got .*one with relabelled"):
+        open_finished(folder, "embeddings")
+    part = folder / "parts" / "shard-1.parquet"
+    size = part.stat().st_size
+    part.write_bytes(part.read_bytes()[:-1])
+    with pytest.raises(
+        ValueError, match=rf"a part must be as it was written, {size} bytes, got {size - 1} in .*shard-1"
+    ):
+        open_finished(folder, "relabelled")
+    part.unlink()
+    with pytest.raises(ValueError, match=rf"a part must be as it was written, {size} bytes, got None in .*shard-1"):
+        open_finished(folder, "relabelled")
+    (folder / "manifest.json").write_text(json.dumps({}))
+    with pytest.raises(ValueError, match="the folder must hold relabelled, got .*one with something else"):
+        open_finished(folder, "relabelled")
+    (folder / "manifest.json").unlink()
+    with pytest.raises(ValueError, match="relabelled must be a finished folder, got .*one without manifest.json"):
+        open_finished(folder, "relabelled")

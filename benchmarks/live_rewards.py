@@ -1,0 +1,131 @@
+"""What live rewards cost: their share of the wall time of stepping and of fine-tuning, and passes of the model against frames.
+
+    python benchmarks/live_rewards.py [--output FOLDER]
+
+Eight environments on four BabyAI levels, random actions, the goals of the missions, all 342 goals scored; one thread. "stepping" is
+environments and rewards alone; "fine-tuning" adds, a step of all environments, eight updates (one a transition) of IQL with its
+defaults in batches of 256. "batch 64" is a labeler as it is by default, "batch 8" one whose batches hold a frame an environment.
+"""
+
+import hashlib
+import time
+
+import numpy as np
+import torch
+from report_result import machine, parse_arguments, write_result
+
+from labelers.labeler import LabelerSettings
+from offline_rl.agents import build_agent
+from offline_rl.batches import Batch
+from offline_rl.environments import EnvironmentSettings, make_environments
+from offline_rl.live_rewards import LiveRewards, LiveRewardSettings
+from schemas.babyai import goal_bank
+
+LEVELS = ("BabyAI-GoToObj-v0", "BabyAI-GoToLocal-v0", "BabyAI-PickupDist-v0", "BabyAI-PutNextLocal-v0")
+NUM_ENVS = 8
+STEPS = {"stepping": 300, "fine-tuning": 20}  # of all environments
+UPDATE_BATCH = 256
+CASES = {
+    "batch 64, cache": (64, LiveRewardSettings()),
+    "batch 64, no cache": (64, LiveRewardSettings(cache_bytes=0)),
+    "batch 8, cache": (8, LiveRewardSettings()),
+    "batch 8, no cache": (8, LiveRewardSettings(cache_bytes=0)),
+    "batch 64, cache, asynchronous": (64, LiveRewardSettings(end_at_success=False, asynchronous=True)),
+}
+
+
+def measure(batch_size: int, settings: LiveRewardSettings, updates: int, num_steps: int) -> dict[str, float]:
+    """Plays so many steps with so many updates after each.
+
+    Args:
+        batch_size: Of the labeler.
+        settings: Of the live rewards.
+        updates: Gradient steps after a step of all environments.
+        num_steps: Steps of all environments.
+
+    Returns:
+        Counts and seconds; "share" is of the wall time, spent waiting for scores.
+    """
+    labeler = LabelerSettings(model="reference-s", goals=tuple(goal_bank()), batch_size=batch_size).build()
+    environments = make_environments(EnvironmentSettings(envs=LEVELS, num_envs=NUM_ENVS), labeler.goals)
+    live = LiveRewards(environments, labeler, settings)
+    agent = build_agent("iql", None, live.spaces, seed=0)
+    rng = np.random.default_rng(0)
+    distinct: set[bytes] = set()
+    observations, _ = live.reset()
+    batch = _batch(observations, live)
+    hashing = 0.0
+    start = time.perf_counter()
+    for _ in range(num_steps):
+        hashing += _add_digests(distinct, observations)
+        observations, _, terminations, truncations, infos = live.step(rng.integers(0, 7, NUM_ENVS))
+        hashing += _add_digests(distinct, infos["next_observations"])
+        ended = terminations | truncations
+        if ended.any():
+            observations, _ = live.reset(options={"reset_mask": ended})
+        for _ in range(updates):
+            agent.update(batch)
+        if settings.asynchronous:
+            live.collect()
+    if settings.asynchronous:
+        live.collect(wait=True)
+    wall = time.perf_counter() - start - hashing
+    hashing += _add_digests(distinct, observations)
+    statistics = live.statistics()
+    live.close()
+    return {
+        "wall_s": wall,
+        "steps_per_s": num_steps * NUM_ENVS / wall,
+        "waiting_s": statistics["seconds_waited"],
+        "share": statistics["seconds_waited"] / wall,
+        "frames": statistics["frames"],
+        "distinct_frames": len(distinct),
+        "encoded_frames": statistics["encoded"],
+        "passes": statistics["passes"],
+    }
+
+
+def _add_digests(distinct: set[bytes], frames: np.ndarray) -> float:
+    start = time.perf_counter()
+    distinct.update(hashlib.sha256(frame.tobytes()).digest() for frame in frames)
+    return time.perf_counter() - start
+
+
+def _batch(observations: np.ndarray, live: LiveRewards) -> Batch:
+    rng = np.random.default_rng(1)
+    rows = rng.integers(0, NUM_ENVS, UPDATE_BATCH)
+    zeros = torch.zeros(UPDATE_BATCH)
+    return Batch(
+        observations=torch.from_numpy(observations[rows]),
+        actions=torch.from_numpy(rng.integers(0, 7, UPDATE_BATCH)),
+        rewards=zeros,
+        next_observations=torch.from_numpy(observations[rows]),
+        masks=zeros + 1,
+        goals=torch.from_numpy(live.goal_embeddings[rows]),
+        returns=zeros,
+        successes=torch.zeros(UPDATE_BATCH, dtype=torch.bool),
+    )
+
+
+def main() -> None:
+    """Measures every case."""
+    arguments = parse_arguments(__doc__)
+    torch.set_num_threads(1)
+    results = {}
+    for kind, num_steps in STEPS.items():
+        for name, (batch_size, settings) in CASES.items():
+            result = measure(batch_size, settings, NUM_ENVS * (kind == "fine-tuning"), num_steps)
+            results[f"{kind}, {name}"] = result
+            print(
+                f"{kind}, {name}: {result['share']:.0%} of {result['wall_s']:.1f} s, {result['passes']} passes",
+                flush=True,
+            )
+    write_result(
+        arguments.output,
+        "live_rewards",
+        {"machine": machine(), "levels": LEVELS, "num_envs": NUM_ENVS, "model": "reference-s", "cases": results},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""The algorithms by name."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from offline_rl.batches import Spaces
+from offline_rl.bc import Bc, BcSettings, FilteredBc
+from offline_rl.cql import CalQlSettings, Cql, CqlSettings
+from offline_rl.iql import Iql, IqlSettings
+from offline_rl.learner import Learner, LearnerSettings
+from offline_rl.sac import Sac, SacCalQlSettings, SacSettings
+
+ALGORITHMS: dict[str, tuple[type[LearnerSettings], type[Learner]]] = {
+    "bc": (BcSettings, Bc),
+    "filtered-bc": (BcSettings, FilteredBc),
+    "iql": (IqlSettings, Iql),
+    "cql": (CqlSettings, Cql),
+    "cal-ql": (CalQlSettings, Cql),
+    "rlpd": (SacSettings, Sac),
+    "sac-cal-ql": (SacCalQlSettings, Sac),
+}
+"""Settings and agent of each algorithm. bc, filtered-bc and iql take discrete and continuous actions, cql and cal-ql discrete ones,
+rlpd and sac-cal-ql continuous ones."""
+
+
+def build_agent(
+    name: str,
+    settings: LearnerSettings | Mapping[str, Any] | None,
+    spaces: Spaces,
+    seed: int,
+    device: str | torch.device = "cpu",
+) -> Learner:
+    """Builds an agent.
+
+    Args:
+        name: One of `ALGORITHMS`.
+        settings: Of that algorithm, or its fields by name, such as read from JSON; None for the defaults.
+        spaces: What it sees and does.
+        seed: Of its weights and of what its updates draw. The same seed gives the same agent.
+        device: Where it learns.
+
+    Returns:
+        An untrained agent.
+
+    Raises:
+        ValueError: There is no such algorithm, the settings are another's or have unknown fields, or it does not fit the spaces.
+    """
+    if name not in ALGORITHMS:
+        raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, got {name!r}; choose one of them")
+    settings_class, agent_class = ALGORITHMS[name]
+    if settings is None or isinstance(settings, Mapping):
+        fields = {} if settings is None else settings
+        unknown = sorted(set(fields) - set(settings_class.__dataclass_fields__))
+        if unknown:
+            raise ValueError(
+                f"settings of {name} must be among {', '.join(settings_class.__dataclass_fields__)}, got {', '.join(unknown)}; "
+                "leave them out"
+            )
+        settings = settings_class(**fields)
+    if type(settings) is not settings_class:
+        raise ValueError(
+            f"settings of {name} must be {settings_class.__name__}, got {type(settings).__name__}; use ALGORITHMS[{name!r}][0]"
+        )
+    return agent_class(settings, spaces, seed=seed, device=device)

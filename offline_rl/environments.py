@@ -1,0 +1,386 @@
+"""Environments to fine-tune and evaluate in: frames in, a goal an episode, seeds that no corpus and no model was made of.
+
+    settings, goals ──► make_environments ──► gymnasium.vector.SyncVectorEnv, autoreset off
+                                                   observation  [N, H, W, 3] uint8, as the recorder renders
+                                                   infos        goal_id of each new episode; ground truth, for evaluation alone
+
+An episode goes on when the level says that its mission is done, and ends at the time limit. If it ended there, the learner could
+tell by the end of the episode what the level thinks of it, and the level's verdict is the ground truth that it must never see. So
+whoever wants an episode to end at success must judge by the frame; see `offline_rl.live_rewards`.
+
+Two verdicts stand in the infos of a step. `ground_truth`: the goal holds in the frame after the action, by
+`schemas.babyai.ground_truth`, the truth that labels are measured by. `mission_done`: the level has rewarded its mission by now.
+They agree on Find and Lift, up to an object that the agent picked up and put elsewhere, which the level looks for where it was.
+On Place the level asks for more: the first object must have been put down beside the second by the last action, while the goal
+also holds where others of these kinds stand side by side, whoever put them there. And the goal asks that both are in view.
+
+Shape letters: N environments, H and W sides of a frame, A width of a continuous action.
+"""
+
+import abc
+import dataclasses
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+try:
+    import gymnasium
+    from gymnasium.spaces import Box, Dict, Discrete
+    from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+except ImportError as error:
+    raise ImportError(
+        "to play environments, gymnasium must be installed, got none; pip install 'vlm-rewards[babyai]'"
+    ) from error
+
+from labelers.babyai_levels import HELD_OUT_SEEDS, LEVEL_PREFIX, LIVE_SEEDS, BabyAILevel, Look, check_levels, draw_seed
+from labelers.hindsight import original_goals
+from offline_rl.batches import Spaces
+from schemas.babyai import goal_bank, ground_truth
+from schemas.goals import Goal, normalize_instruction
+
+SEEDS = {"live": LIVE_SEEDS, "held-out": HELD_OUT_SEEDS}
+"""Where levels are drawn from: to fine-tune in, or to evaluate on."""
+
+HELD_OUT_KINDS = ("green box", "purple key", "yellow ball")
+"""Objects that no goal of a trained agent is about. Their colours and their types occur in trained goals, the pairs do not."""
+
+MAX_DRAWS = 1000
+"""Levels that are drawn for one episode until the mission is one of the goals."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EnvironmentSettings:
+    """Which environments to make.
+
+    Args:
+        envs: Registered names; environment i is of name i modulo their number. BabyAI levels are shown through the agent's eyes;
+            other environments must have frames, see `frames`.
+        num_envs: N.
+        seeds: "live" to fine-tune in, "held-out" to evaluate on.
+        seed: Of all levels and goals; two seeds share no stream.
+        tile_size: Pixels a grid cell of BabyAI; the corpus's.
+        max_steps: Time limit; None for the environment's own.
+        frames: Of environments other than BabyAI: "observation" where the observation is the frame, "render" for what the
+            environment renders, else the key of a Dict observation.
+
+    Raises:
+        ValueError: A setting is out of its range, or an environment is unknown.
+    """
+
+    envs: tuple[str, ...]
+    num_envs: int = 8
+    seeds: str = "live"
+    seed: int = 0
+    tile_size: int = 8
+    max_steps: int | None = None
+    frames: str = "observation"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "envs", tuple(self.envs))
+        if not self.envs:
+            raise ValueError(
+                "envs must name at least one environment, got none; name one, such as 'BabyAI-GoToLocal-v0'"
+            )
+        for name in self.envs:
+            _check_name(name)
+        for field, least in (("num_envs", 1), ("seed", 0), ("tile_size", 1), ("max_steps", 1)):
+            value = getattr(self, field)
+            if value is not None and value < least:
+                raise ValueError(f"{field} must be at least {least}, got {value}; choose another")
+        if self.seeds not in SEEDS:
+            raise ValueError(f"seeds must be one of {', '.join(SEEDS)}, got {self.seeds!r}; choose one of them")
+
+
+class GoalSplit(NamedTuple):
+    """Goals to train on and goals never trained on, each in the order given.
+
+    Attributes:
+        trained: Goals.
+        held_out: Goals.
+    """
+
+    trained: tuple[Goal, ...]
+    held_out: tuple[Goal, ...]
+
+
+def split_goals(goals: Sequence[Goal], held_out: Sequence[str] = HELD_OUT_KINDS) -> GoalSplit:
+    """Holds out goals, so that what an agent makes of a goal it never trained on can be measured.
+
+    Args:
+        goals: All goals, such as those of the labels.
+        held_out: Ids of goals, or kinds of objects by their attributes "colour" and "object", such as "green box": every goal
+            that is about such an object, as the first or the other one, is held out.
+
+    Raises:
+        ValueError: Something to hold out is no goal's, or nothing is left on one of the two sides.
+    """
+    marks = [{goal.id, *_kinds(goal)} for goal in goals]
+    for name in held_out:
+        if not any(name in mark for mark in marks):
+            raise ValueError(
+                f"a held-out goal must be an id or a kind of object of the {len(goals)} goals, got {name!r}; give one such as "
+                f"{goals[0].id!r}, or leave it out"
+            )
+    apart = [not mark.isdisjoint(held_out) for mark in marks]
+    split = GoalSplit(
+        tuple(goal for goal, held in zip(goals, apart, strict=True) if not held),
+        tuple(goal for goal, held in zip(goals, apart, strict=True) if held),
+    )
+    if not (split.trained and split.held_out):
+        raise ValueError(
+            f"there must be goals on both sides, got {len(split.trained)} to train on and {len(split.held_out)} held out; hold out "
+            f"{'some' if split.trained else 'fewer'}"
+        )
+    return split
+
+
+def make_environments(settings: EnvironmentSettings, goals: Sequence[Goal]) -> SyncVectorEnv:
+    """Makes N environments, stepped one after the other in this process, which at these sizes is faster than in processes.
+
+    Autoreset is off: `reset(options={"reset_mask": ended})` begins new episodes in those that ended. Which levels and goals an
+    environment meets, in which order, depends on `settings.seed`, its index and its number of episodes alone, not on when the
+    others end. `reset(seed=s)` begins another stream of episodes; the same seed gives the same episodes at any index.
+
+    Args:
+        settings: Which environments.
+        goals: What episodes may ask for; BabyAI levels are drawn until the mission asks for one of them, other environments
+            get one of them at random.
+
+    Returns:
+        The vector environment. `call("episode_state")` gives what `reset(options={"episode_states": ...})` goes on from.
+
+    Raises:
+        ValueError: There are no goals, or an environment has no such frames.
+    """
+    if not goals:
+        raise ValueError("goals must be at least one, got none; give the goals of the labels, or fewer held-out kinds")
+
+    def maker(index: int) -> Callable[[], GoalEnvironment]:
+        name = settings.envs[index % len(settings.envs)]
+        kind = BabyAIEnvironment if name.startswith(LEVEL_PREFIX) else FrameEnvironment
+        return lambda: kind(name, tuple(goals), settings, index)
+
+    return SyncVectorEnv([maker(index) for index in range(settings.num_envs)], autoreset_mode=AutoresetMode.DISABLED)
+
+
+class GoalEnvironment(gymnasium.Env, abc.ABC):
+    """An environment whose observation is a frame and whose episodes each have a goal; use `make_environments`.
+
+    Args:
+        name: Registered name.
+        goals: What episodes may ask for.
+        settings: As for `make_environments`.
+        index: Which of the N environments it is.
+    """
+
+    def __init__(self, name: str, goals: tuple[Goal, ...], settings: EnvironmentSettings, index: int) -> None:
+        self.name = name
+        self.goals = goals
+        self.settings = settings
+        self.index = index
+        self._stream = f"{settings.seed}/{index}"
+        self._episode = -1
+        self._actions: list[Any] = []
+
+    @abc.abstractmethod
+    def begin(self, seed: int) -> tuple[np.ndarray, Goal | None, dict[str, Any]]:
+        """Draws the level of a seed: first frame, goal (None: draw another level) and infos."""
+
+    @abc.abstractmethod
+    def act(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """One step, as gymnasium's, with a frame for an observation."""
+
+    def reset(
+        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begins the next episode of the stream, the first of stream `seed`, or goes on from `options["episode_states"]`.
+
+        Raises:
+            ValueError: No level asks for one of the goals.
+        """
+        super().reset(seed=seed)
+        state = (options or {}).get("episode_states", {self.index: None})[self.index]
+        if state is not None:
+            self._stream, self._episode = state["stream"], state["episode"]
+        elif seed is not None:
+            self._stream, self._episode = str(seed), 0
+        else:
+            self._episode += 1
+        self._actions = []
+        frame, info = self._draw()
+        for action in state["actions"] if state is not None else ():
+            frame, _, _, _, step_info = self.step(np.asarray(action))
+            info |= step_info
+        return frame, info
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Acts; the time limit truncates."""
+        self._actions.append(np.asarray(action).tolist())
+        frame, reward, terminated, truncated, info = self.act(action)
+        return frame, reward, terminated, truncated or len(self._actions) == self.settings.max_steps, info
+
+    def episode_state(self) -> dict[str, Any]:
+        """What this episode can be gone on from, as JSON: its place in the stream and its actions, which are replayed."""
+        return {"stream": self._stream, "episode": self._episode, "actions": list(self._actions)}
+
+    def _draw(self) -> tuple[np.ndarray, dict[str, Any]]:
+        for attempt in range(MAX_DRAWS):
+            key = f"{self.name}/{self._stream}/{self._episode}/{attempt}"
+            seed = draw_seed(SEEDS[self.settings.seeds], key)
+            frame, goal, info = self.begin(seed)
+            if goal is not None:
+                return frame, {"goal_id": goal.id, "level_seed": seed, **info}
+        raise ValueError(
+            f"{self.name} must have missions that ask for one of the {len(self.goals)} goals, got none in {MAX_DRAWS} levels, the "
+            f"last being {info['mission']!r}; give other goals, or another level"
+        )
+
+
+class BabyAIEnvironment(GoalEnvironment):
+    """A BabyAI level that goes on when its mission is done; see the module's docstring."""
+
+    def __init__(self, name: str, goals: tuple[Goal, ...], settings: EnvironmentSettings, index: int) -> None:
+        super().__init__(name, goals, settings, index)
+        self._level = BabyAILevel(name, settings.tile_size)
+        self._missions = original_goals(goals)
+        self._columns = {goal.id: column for column, goal in enumerate(goal_bank())}
+        self._goal = goals[0]
+        self._done = False
+        side = 7 * settings.tile_size
+        self.observation_space = Box(0, 255, (side, side, 3), np.uint8)
+        self.action_space = Discrete(self._level.num_actions)
+
+    def begin(self, seed: int) -> tuple[np.ndarray, Goal | None, dict[str, Any]]:
+        """Draws a level; its mission says the goal."""
+        look = self._level.reset(seed)
+        found = self._missions.get(normalize_instruction(self._level.mission))
+        info: dict[str, Any] = {"mission": self._level.mission}
+        if found is None:
+            return look.frame, None, info
+        self._goal, self._done = self.goals[found], False
+        return look.frame, self._goal, info | self._verdicts(look)
+
+    def act(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """One step, never terminated; the level's reward is given when its mission is done for the first time."""
+        look, reward, _, truncated = self._level.step(int(action))
+        reward = 0.0 if self._done else reward
+        self._done = self._done or reward > 0
+        return look.frame, reward, False, truncated, self._verdicts(look)
+
+    def close(self) -> None:
+        """Closes the level."""
+        self._level.close()
+
+    def _verdicts(self, look: Look) -> dict[str, Any]:
+        infos: dict[str, Any] = {"mission_done": self._done}
+        if self._goal.id in self._columns:
+            infos["ground_truth"] = bool(ground_truth(look.view)[self._columns[self._goal.id]])
+        return infos
+
+
+class FrameEnvironment(GoalEnvironment):
+    """Any environment with frames; each episode gets one of the goals. It ends as the environment itself ends.
+
+    Raises:
+        ValueError: There is no frame where the settings say.
+    """
+
+    def __init__(self, name: str, goals: tuple[Goal, ...], settings: EnvironmentSettings, index: int) -> None:
+        super().__init__(name, goals, settings, index)
+        self._env = gymnasium.make(name, render_mode="rgb_array" if settings.frames == "render" else None)
+        self.action_space = self._env.action_space
+        self.observation_space = self._frame_space(settings.frames)
+
+    def begin(self, seed: int) -> tuple[np.ndarray, Goal | None, dict[str, Any]]:
+        """Resets the environment and draws a goal."""
+        observation, info = self._env.reset(seed=seed)
+        goal = self.goals[int(np.random.default_rng(seed).integers(len(self.goals)))]
+        return self._frame(observation), goal, dict(info)
+
+    def act(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """One step of the environment."""
+        discrete = isinstance(self.action_space, Discrete)
+        observation, reward, terminated, truncated, info = self._env.step(int(action) if discrete else action)
+        return self._frame(observation), float(reward), bool(terminated), bool(truncated), dict(info)
+
+    def close(self) -> None:
+        """Closes the environment."""
+        self._env.close()
+
+    def _frame(self, observation: Any) -> np.ndarray:
+        if self.settings.frames == "render":
+            return np.asarray(self._env.render())
+        return observation if self.settings.frames == "observation" else observation[self.settings.frames]
+
+    def _frame_space(self, frames: str) -> gymnasium.Space:
+        space = self._env.observation_space
+        if frames == "render":
+            self._env.reset(seed=0)
+            picture = self._frame(None)
+            return Box(0, 255, picture.shape, picture.dtype.type)
+        if frames != "observation":
+            keys = list(space.spaces) if isinstance(space, Dict) else []
+            if frames not in keys:
+                raise ValueError(
+                    f"frames must be 'observation', 'render' or a key of {self.name}'s observation, got {frames!r}; its keys are "
+                    f"{', '.join(keys) or 'none'}"
+                )
+            return space[frames]
+        return space
+
+
+def spaces_of(env: VectorEnv, goal_size: int, observation: str = "frames", frame_size: int | None = None) -> Spaces:
+    """What an agent in these environments sees and does.
+
+    Args:
+        env: Whose observation is a frame.
+        goal_size: Of a goal's embedding.
+        observation: "frames" or "embeddings".
+        frame_size: D of a frame's embedding, for "embeddings"; None for the goal's.
+
+    Raises:
+        ValueError: The observation is no uint8 RGB frame, or actions are neither discrete from 0 nor a vector.
+    """
+    space, actions = env.single_observation_space, env.single_action_space
+    if not (isinstance(space, Box) and len(space.shape) == 3 and space.shape[2] == 3 and space.dtype == np.uint8):
+        raise ValueError(
+            f"the observation must be an RGB frame, Box [H, W, 3] uint8, got {space}; make the environments with "
+            f"offline_rl.environments, which can render or pick a frame"
+        )
+    num_actions = int(actions.n) if isinstance(actions, Discrete) and actions.start == 0 else None
+    action_size = int(actions.shape[0]) if isinstance(actions, Box) and len(actions.shape) == 1 else None
+    if num_actions is None and action_size is None:
+        raise ValueError(
+            f"actions must be Discrete from 0 or Box [A], got {actions}; wrap the environment so that they are"
+        )
+    return Spaces(
+        observation=observation,
+        observation_shape=space.shape
+        if observation == "frames"
+        else (goal_size if frame_size is None else frame_size,),
+        goal_size=goal_size,
+        num_actions=num_actions,
+        action_size=action_size,
+    )
+
+
+def _check_name(name: str) -> None:
+    if name.startswith(LEVEL_PREFIX):
+        check_levels((name,))
+    elif name not in gymnasium.registry:
+        close = difflib.get_close_matches(name, list(gymnasium.registry), n=3, cutoff=0.4)
+        raise ValueError(
+            f"an environment must be registered with gymnasium, got {name!r}; "
+            f"{'did you mean ' + ' or '.join(close) + '?' if close else 'import the package that registers it'}"
+        )
+
+
+def _kinds(goal: Goal) -> set[str]:
+    pairs = (("colour", "object"), ("other colour", "other object"))
+    return {
+        f"{goal.attributes[colour]} {goal.attributes[thing]}"
+        for colour, thing in pairs
+        if colour in goal.attributes and thing in goal.attributes
+    }

@@ -1,0 +1,385 @@
+"""Fine-tunes an agent in live environments whose only reward is the model that labelled its corpus.
+
+             ┌──────────────── actions ────────────────┐
+    agent ───┘                                         ▼
+      ▲                               LiveRewards: frames, VLM rewards ──► online buffer ◄── hindsight goals of ended episodes
+      │                                                                        │
+      └── updates ◄── batches: half of the corpus, half of the buffer ◄────────┴──── replay of the corpus
+
+Steps are environment steps, all environments together. The first `warmup_steps` are taken by the offline agent without updates.
+Ground truth is read for evaluation and for the records of episodes alone.
+
+A run that was killed goes on from its last checkpoint to the same bits, on a CPU: agent, optimisers, random states, the buffer and
+the environments' episodes, which are replayed, are in it.
+"""
+
+import contextlib
+import dataclasses
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from labelers.hindsight import HindsightSettings
+from labelers.labeler import Labeler, settings_from_json
+from offline_rl.environments import EnvironmentSettings, make_environments
+from offline_rl.evaluation import evaluate_on_held_out
+from offline_rl.live_hindsight import LiveHindsight
+from offline_rl.live_rewards import LiveRewards, LiveRewardSettings
+from offline_rl.online_buffer import OnlineBuffer, mixed_sample
+from offline_rl.replay import DEFAULT_MIX, ReplayData, open_replay
+from offline_rl.runs import (
+    Metrics,
+    claimed_run,
+    latest_checkpoint,
+    pack_arrays,
+    progress_bar,
+    save_checkpoint,
+    unpack_arrays,
+)
+from offline_rl.saved_agents import SavedAgent, load_agent, save_agent
+from schemas.fingerprints import Fingerprint
+
+_EPISODES_SHOWN = 100
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FinetuneSettings:
+    """How an agent is fine-tuned.
+
+    Args:
+        envs: Environments by their registered names; environment i is of name i modulo their number.
+        steps: Environment steps, of all environments together.
+        num_envs: N.
+        seed: Of levels, actions and batches.
+        batch_size: Transitions an update.
+        offline_share: Share of a batch that is of the corpus; 0.5 is RLPD's and Cal-QL's.
+        mix: Shares of original, hindsight and negative goals in that part.
+        warmup_steps: Environment steps before the first update (WSRL).
+        updates_per_step: Updates an environment step.
+        hindsight_goals: Other goals, achieved and not, under which an episode that has ended is stored as well; 0 for none.
+        temperature: Of the policy while it explores.
+        capacity: Transitions of the environments that the buffer holds.
+        end_at_success: A success by the model ends the episode, as in the paper.
+        asynchronous: Score beside the environments, where success does not end the episode.
+        eval_episodes: Episodes of an evaluation; 0 for none.
+        eval_every: Environment steps between evaluations.
+        eval_temperature: Of the policy while it is evaluated; None for the most likely action.
+        threads: Threads of torch; other numbers round otherwise, so it is part of the run.
+        log_every: Environment steps between records of losses and rewards.
+        checkpoint_every: Environment steps between checkpoints.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+
+    envs: tuple[str, ...]
+    steps: int = 50_000
+    num_envs: int = 8
+    seed: int = 0
+    batch_size: int = 256
+    offline_share: float = 0.5
+    mix: tuple[float, float, float] = DEFAULT_MIX
+    warmup_steps: int = 1000
+    updates_per_step: float = 0.25
+    hindsight_goals: int = 4
+    temperature: float = 1.0
+    capacity: int = 100_000
+    end_at_success: bool = True
+    asynchronous: bool = False
+    eval_episodes: int = 100
+    eval_every: int = 10_000
+    eval_temperature: float | None = 0.3
+    threads: int = 1
+    log_every: int = 1000
+    checkpoint_every: int = 10_000
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "envs", tuple(self.envs))
+        for name, least in (
+            ("steps", 1),
+            ("num_envs", 1),
+            ("seed", 0),
+            ("batch_size", 2),
+            ("warmup_steps", 0),
+            ("hindsight_goals", 0),
+            ("capacity", 4 * self.num_envs),
+            ("eval_episodes", 0),
+            ("eval_every", 1),
+            ("threads", 1),
+            ("log_every", 1),
+            ("checkpoint_every", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}; choose another")
+        if not 0 <= self.offline_share <= 1:
+            raise ValueError(f"offline_share must be from 0 to 1, got {self.offline_share}; 0.5 is the field's choice")
+        for name in ("updates_per_step", "temperature", "eval_temperature"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ValueError(f"{name} must be above 0 and finite, got {value}; choose another")
+
+
+def finetune(
+    agent: str | Path,
+    output: str | Path,
+    settings: FinetuneSettings,
+    *,
+    wandb_project: str | None = None,
+) -> SavedAgent:
+    """Fine-tunes an agent with live rewards; run again after an interruption, it goes on.
+
+    Args:
+        agent: Folder that `train` has finished, with its replay.
+        output: Folder for the agent, its checkpoints and metrics; absent, empty, or of this run.
+        settings: How.
+        wandb_project: Project of Weights & Biases to log to as well.
+
+    Returns:
+        The agent, saved in the output folder too.
+
+    Raises:
+        ValueError: The agent does not fit the environments or its labeler is not what it was, the output folder is another run's, a
+            loss is not finite, or no reward was ever positive.
+    """
+    before = load_agent(agent)
+    labeler = settings_from_json(before.labeler).build()
+    replay = open_replay(
+        before.replay,
+        exclude_goals=before.held_out_goals,
+        discount=before.discount,
+        num_actions=before.agent.spaces.num_actions,
+    )
+    unimportant = ("log_every", "checkpoint_every")
+    described = {name: value for name, value in dataclasses.asdict(settings).items() if name not in unimportant}
+    fingerprint = Fingerprint({"agent": before.digest, "labels": dict(before.labels_fingerprint.parts), **described})
+    torch.set_num_threads(settings.threads)
+    with claimed_run(
+        output, "fine-tuning", fingerprint, {**dataclasses.asdict(settings), "agent": str(agent)}
+    ) as folder:
+        checkpoint = latest_checkpoint(folder)
+        metrics = Metrics(folder, 0 if checkpoint is None else checkpoint[0], wandb_project)
+        with contextlib.closing(metrics), _Run(before, labeler, replay, settings) as run:
+            if checkpoint is not None:
+                run.load(folder, *checkpoint)
+            else:
+                run.evaluate(metrics, "end of offline training")
+            with progress_bar("finetune", settings.steps, run.step) as bar:
+                while run.step < settings.steps:
+                    run.advance(metrics)
+                    bar.update(settings.num_envs)
+                    if run.crosses(settings.checkpoint_every):
+                        run.save(folder)
+        saved = dataclasses.replace(before, agent=run.agent, envs=settings.envs, steps=run.step)
+        save_agent(saved, folder)
+    return saved
+
+
+class _Run:
+    """A fine-tuning run between two environment steps."""
+
+    def __init__(self, before: SavedAgent, labeler: Labeler, replay: ReplayData, settings: FinetuneSettings) -> None:
+        self.settings = settings
+        self.labeler = labeler
+        self.replay = replay
+        self.agent = before.agent
+        self.step = 0
+        self._held_out = before.held_out_goals
+        trained = [goal for goal in labeler.goals if goal.id not in set(before.held_out_goals)]
+        self._environments = EnvironmentSettings(envs=settings.envs, num_envs=settings.num_envs, seed=settings.seed)
+        self._live = LiveRewards(
+            make_environments(self._environments, trained),
+            labeler,
+            LiveRewardSettings(
+                end_at_success=settings.end_at_success,
+                asynchronous=settings.asynchronous,
+                observation=before.agent.spaces.observation,
+            ),
+            labels=before.labels_fingerprint,
+            spaces=before.agent.spaces,
+        )
+        self._buffer = OnlineBuffer(
+            before.agent.spaces,
+            labeler.goal_embeddings,
+            num_environments=settings.num_envs,
+            capacity=settings.capacity,
+            capacity_transitions=settings.capacity * (1 + settings.hindsight_goals),
+            discount=before.discount,
+        )
+        self._hindsight = LiveHindsight(
+            labeler,
+            settings.num_envs,
+            HindsightSettings(
+                goals_per_episode=max(settings.hindsight_goals, 1), ratio=(0.0, 0.6, 0.4), seed=settings.seed
+            ),
+            excluded=before.held_out_goals,
+        )
+        self._random = np.random.default_rng(settings.seed)
+        self._acting = torch.Generator().manual_seed(settings.seed)
+        self._offline_updates = before.agent.num_updates
+        self._due = 0.0
+        self._episodes: deque[dict[str, float]] = deque(maxlen=_EPISODES_SHOWN)
+        self._returns = np.zeros(settings.num_envs)
+        self._truths = np.zeros(settings.num_envs, np.bool_)
+        self._losses: list[Mapping[str, float]] = []
+        self._observations, _ = self._live.reset()
+
+    def __enter__(self) -> "_Run":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.close()
+
+    def crosses(self, every: int) -> bool:
+        """Whether the last step went past a multiple of `every`, or to the end."""
+        before = self.step - self.settings.num_envs
+        return self.step // every > before // every or self.step >= self.settings.steps
+
+    def advance(self, metrics: Metrics) -> None:
+        """One step of all environments, the updates that are due, and what is to be recorded after them."""
+        updates = self.agent.num_updates
+        ended = self._act()
+        if ended.any():
+            self._observations, _ = self._live.reset(options={"reset_mask": ended})
+        self.step += self.settings.num_envs
+        first = updates == self._offline_updates < self.agent.num_updates
+        if self.crosses(self.settings.log_every):
+            self._live.monitor.check()
+            self._record(metrics)
+        if first:
+            self.evaluate(metrics, "first online step")
+        elif self.crosses(self.settings.eval_every):
+            self.evaluate(metrics, "end" if self.step >= self.settings.steps else "on the way")
+
+    def _act(self) -> np.ndarray:
+        live = self._live
+        actions = self.agent.act(
+            torch.from_numpy(np.ascontiguousarray(self._observations)),
+            torch.from_numpy(live.goal_embeddings),
+            generator=self._acting,
+            temperature=self.settings.temperature,
+        )
+        observations, rewards, terminations, truncations, infos = live.step(actions)
+        numbers = self._buffer.add(
+            self._observations,
+            actions,
+            infos["next_observations"],
+            infos["transition_goals"],
+            terminations=terminations,
+            truncations=truncations,
+            rewards=None if self.settings.asynchronous else rewards,
+            valid=infos["valid"],
+        )
+        ended = terminations | truncations
+        self._hindsight.add(numbers, infos["tickets"], infos["transition_goals"], ended)
+        if self.settings.asynchronous:
+            self._learn()  # while the thread scores
+            scored = live.collect(wait=True)
+            self._buffer.set_rewards(self._hindsight.numbers_of(scored.tickets), scored.rewards)
+            self._hindsight.score(scored.tickets, scored.scores)
+            rewards = scored.rewards
+        else:
+            self._hindsight.score(infos["tickets"], infos["scores"])
+            self._learn()
+        for episode in self._hindsight.finished():
+            if self.settings.hindsight_goals:
+                episode.store(self._buffer)
+        self._follow(rewards, ended, infos["evaluation"]["infos"])
+        self._observations = observations
+        return ended
+
+    def _learn(self) -> None:
+        """The updates that are due after a step."""
+        if self.step + self.settings.num_envs > self.settings.warmup_steps and len(self._buffer):
+            self._due += self.settings.updates_per_step * self.settings.num_envs
+        while self._due >= 1:
+            self._update()
+            self._due -= 1
+
+    def _follow(self, rewards: np.ndarray, ended: np.ndarray, infos: Mapping[str, Any]) -> None:
+        """Keeps the figures of episodes; the truth is for the records alone."""
+        self._returns += rewards
+        if "ground_truth" in infos:
+            self._truths |= np.asarray(infos["ground_truth"], np.bool_)
+        for index in np.flatnonzero(ended):
+            self._episodes.append({"vlm_return": float(self._returns[index]), "success": float(self._truths[index])})
+        self._returns[ended] = 0
+        self._truths[ended] = False
+
+    def _update(self) -> None:
+        batch = mixed_sample(
+            self.replay,
+            self._buffer,
+            self.settings.batch_size,
+            self._random,
+            offline_share=self.settings.offline_share,
+            mix=self.settings.mix,
+        )
+        self._losses.append(self.agent.update(batch))
+
+    def _record(self, metrics: Metrics) -> None:
+        if self._losses:
+            names = self._losses[0]
+            metrics.write(
+                self.step, "losses", {name: float(np.mean([x[name] for x in self._losses])) for name in names}
+            )
+            self._losses.clear()
+        if self._episodes:
+            figures = {name: float(np.mean([x[name] for x in self._episodes])) for name in self._episodes[0]}
+            metrics.write(self.step, "episodes", {**figures, "episodes": self._live.monitor.counts["episodes"]})
+        metrics.write(self.step, "scoring", self._live.statistics())
+
+    def evaluate(self, metrics: Metrics, when: str) -> None:
+        """Evaluates on fixed held-out levels, held-out goals apart, and records it."""
+        if self.settings.eval_episodes:
+            evaluate_on_held_out(
+                self.agent,
+                self.labeler,
+                dataclasses.replace(self._environments, num_envs=20, seed=0),
+                metrics,
+                self.step,
+                held_out_goals=self._held_out,
+                num_episodes=self.settings.eval_episodes,
+                temperature=self.settings.eval_temperature,
+                when=when,
+                embedder=self._live.embedder,
+            )
+
+    def save(self, folder: Path) -> None:
+        """Writes a checkpoint: the buffer beside it, whole before the checkpoint names it."""
+        buffer = folder / f"buffer-{self.step:09d}.npz"
+        self._buffer.save(buffer)
+        state = {
+            "agent": self.agent.state_dict(),
+            "random": self._random.bit_generator.state,
+            "acting": self._acting.get_state(),
+            "live": pack_arrays(self._live.state_dict()),
+            "hindsight": pack_arrays(self._hindsight.state_dict()),
+            "due": self._due,
+            "episodes": list(self._episodes),
+            "returns": self._returns.tolist(),
+            "truths": self._truths.tolist(),
+            "losses": [dict(losses) for losses in self._losses],
+            "buffer": buffer.name,
+        }
+        save_checkpoint(folder, self.step, state)
+        for old in sorted(folder.glob("buffer-*.npz"))[:-2]:
+            old.unlink()
+
+    def load(self, folder: Path, step: int, state: Mapping[str, Any]) -> None:
+        """Goes on from a checkpoint."""
+        self.step = step
+        self.agent.load_state_dict(state["agent"])
+        self._random.bit_generator.state = state["random"]
+        self._acting.set_state(state["acting"])
+        self._observations = self._live.load_state_dict(unpack_arrays(state["live"]))
+        self._hindsight.load_state_dict(unpack_arrays(state["hindsight"]))
+        self._due = state["due"]
+        self._episodes.extend(state["episodes"])
+        self._returns[:] = state["returns"]
+        self._truths[:] = state["truths"]
+        self._losses = list(state["losses"])
+        self._buffer.load(folder / state["buffer"])

@@ -1,0 +1,120 @@
+"""Implicit Q-learning with advantage-weighted regression, discrete and continuous, offline and online alike.
+
+    L_V  = E[|tau - 1(u < 0)| u^2],  u = min_i Qt_i(s, a, g) - V(s, g)
+    L_pi = -E[min(exp(beta (min_i Qt_i - V)), 100) log pi(a | s, g)]
+    L_Q  = sum_i E[(r + discount m V(s', g) - Q_i(s, a, g))^2]
+
+in the order V, pi with the new V, Q with the new V, targets. No action is ever taken from outside the data, so nothing needs to be
+pessimistic about it.
+
+Source: Kostrikov et al. 2021, "Offline Reinforcement Learning with Implicit Q-Learning", and its official code. Differences: goals;
+discrete actions; V, Q and pi share an encoder that takes one step an update, on the sum of their gradients (as in
+BridgeData V2's goal-conditioned IQL), and has a target as the critics do; LayerNorm.
+
+Shape letters as in `offline_rl.batches`; N critics.
+"""
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+
+from offline_rl.batches import Batch
+from offline_rl.heads import Head
+from offline_rl.learner import CriticSettings, Learner, build_cloned_policy, build_critic, cut_features
+from offline_rl.losses import min_of_critics, td_loss
+from offline_rl.networks import Encoder, check_rules
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class IqlSettings(CriticSettings):
+    """Settings of `Iql`.
+
+    Args:
+        expectile: tau, in which V sees the values of recorded actions: 0.5 their mean, towards 1 their largest.
+        inverse_temperature: beta, how much more an advantage of 1 weighs in the policy's likelihood.
+        max_weight: Largest weight of a transition.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+
+    expectile: float = 0.9
+    inverse_temperature: float = 3.0
+    max_weight: float = 100.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_rules(
+            expectile=(0 < self.expectile < 1, "above 0 and below 1", self.expectile),
+            inverse_temperature=(self.inverse_temperature >= 0, "at least 0", self.inverse_temperature),
+            max_weight=(self.max_weight > 0, "above 0", self.max_weight),
+        )
+
+
+def expectile_loss(q: Tensor, v: Tensor, expectile: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """E[|tau - 1(u < 0)| u^2] with u = q - v, for q [B] without gradient and v [B]."""
+    u = q - v
+    loss = (torch.where(u < 0, 1 - expectile, expectile) * u**2).mean()
+    return loss, {"value_loss": loss, "value": v.mean()}
+
+
+def advantage_weighted_loss(
+    log_prob: Tensor, q: Tensor, v: Tensor, inverse_temperature: float, max_weight: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """-E[min(exp(beta (q - v)), max_weight) log pi(a|s,g)], for log_prob [B] and q, v [B] without gradient."""
+    weights = torch.exp(inverse_temperature * (q - v)).clamp(max=max_weight)
+    loss = -(weights * log_prob).mean()
+    return loss, {"policy_loss": loss, "advantage": (q - v).mean(), "weight": weights.mean()}
+
+
+class Iql(Learner[IqlSettings]):
+    """IQL on a shared encoder."""
+
+    target_names = ("encoder", "critic")
+
+    def build_parts(self) -> dict[str, nn.Module]:
+        """Encoder, value, policy, critics."""
+        return {
+            "encoder": Encoder(self.settings, self.spaces),
+            "value": Head(self.settings.width, 1),
+            "policy": build_cloned_policy(self.settings.width, self.spaces),
+            "critic": build_critic(self.settings, self.spaces),
+        }
+
+    def learn(self, batch: Batch) -> dict[str, Tensor]:
+        """V, pi with the new V, Q with the new V, the encoder, the targets."""
+        settings = self.settings
+        features = self.encode(batch, self.parts)
+        cut = cut_features(features)
+        with torch.no_grad():
+            target_q = self.targets["critic"](self.encode(batch, self.targets), batch.actions)
+            q = min_of_critics(target_q, settings.num_min_critics, self.generator)
+            next_features = self.encode_next(batch, self.parts)
+
+        value_loss, value_info = expectile_loss(q, self.value(cut), settings.expectile)
+        self.step("value", value_loss, cut)
+
+        with torch.no_grad():
+            v, next_v = self.value(torch.cat([features, next_features])).chunk(2)
+
+        policy_loss, policy_info = advantage_weighted_loss(
+            self.parts["policy"].log_prob(cut, batch.actions), q, v, settings.inverse_temperature, settings.max_weight
+        )
+        self.step("policy", policy_loss, cut)
+
+        critic_loss, critic_info = td_loss(
+            self.parts["critic"](cut, batch.actions), batch.rewards, batch.masks, next_v, settings.discount
+        )
+        self.step("critic", critic_loss, cut)
+        self.step_encoder(features, cut)
+        self.move_targets(settings.polyak)
+        return value_info | policy_info | critic_info
+
+    def value(self, features: Tensor) -> Tensor:
+        """V(s, g) [B] of features [B, F]."""
+        return self.parts["value"](features).squeeze(-1)
+
+    def choose(self, features: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
+        """The policy's actions."""
+        return self.parts["policy"].act(features, generator, temperature)

@@ -1,0 +1,120 @@
+"""Agents on disk: what `vlm-rewards train` and `finetune` leave behind, and what rollouts and fine-tuning begin with.
+
+agent.json      algorithm and settings, spaces, the goals' ids and texts, what the labels were made with
+agent.pt        weights, targets, optimisers and random state
+goals.npy       [G, E] float32, the goals' text embeddings
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from offline_rl.agents import build_agent
+from offline_rl.batches import GoalTexts, Spaces
+from offline_rl.learner import Learner
+from offline_rl.replay import DEFAULT_DISCOUNT
+from schemas.fingerprints import Fingerprint
+
+_RECORD, _STATE, _GOALS = "agent.json", "agent.pt", "goals.npy"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SavedAgent:
+    """A trained agent and what it must be used with.
+
+    Args:
+        algorithm: Its name in `offline_rl.agents.ALGORITHMS`.
+        agent: The agent.
+        goals: The goals it was trained on, with their embeddings.
+        labeler: JSON of the `LabelerSettings` whose rewards it was trained on.
+        labels_fingerprint: Of the labels it was trained on.
+        held_out_goals: Ids of goals that were left out of training.
+        replay: Folder of the replay it was trained on.
+        envs: Environments it was evaluated or fine-tuned in, by their names; none where no one said.
+        steps: Gradient steps, or environment steps after fine-tuning.
+        digest: 32 hexadecimal digits of its weights; "" where it has not been saved.
+    """
+
+    algorithm: str
+    agent: Learner
+    goals: GoalTexts
+    labeler: Mapping[str, Any]
+    labels_fingerprint: Fingerprint
+    held_out_goals: tuple[str, ...]
+    replay: str
+    envs: tuple[str, ...]
+    steps: int
+    digest: str = ""
+
+    @property
+    def discount(self) -> float:
+        """Of the returns it was trained on."""
+        return getattr(self.agent.settings, "discount", DEFAULT_DISCOUNT)
+
+
+def save_agent(saved: SavedAgent, folder: Path) -> None:
+    """Writes an agent; its record, which says that the rest is whole, last."""
+    torch.save(saved.agent.state_dict(), folder / _STATE)
+    np.save(folder / _GOALS, saved.goals.embeddings)
+    record = {
+        "kind": "agent",
+        "version": 1,
+        "algorithm": saved.algorithm,
+        "algorithm_settings": dataclasses.asdict(saved.agent.settings),
+        "spaces": dataclasses.asdict(saved.agent.spaces),
+        "goals": {
+            "ids": saved.goals.ids,
+            "texts": saved.goals.texts,
+            "model": saved.goals.model,
+            "fingerprint": dict(saved.goals.fingerprint.parts),
+        },
+        "labeler": dict(saved.labeler),
+        "labels_fingerprint": dict(saved.labels_fingerprint.parts),
+        "held_out_goals": saved.held_out_goals,
+        "replay": saved.replay,
+        "envs": saved.envs,
+        "steps": saved.steps,
+    }
+    (folder / _RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def load_agent(folder: str | Path, device: str = "cpu") -> SavedAgent:
+    """Reads an agent back.
+
+    Raises:
+        ValueError: The folder holds no finished agent.
+    """
+    folder = Path(folder)
+    if not (folder / _RECORD).is_file():
+        raise ValueError(
+            f"an agent must be a folder that vlm-rewards train or finetune has finished, got {folder} without {_RECORD}; train "
+            f"one, or run the same command again to finish it"
+        )
+    record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+    agent = build_agent(record["algorithm"], record["algorithm_settings"], Spaces(**record["spaces"]), 0, device)
+    agent.load_state_dict(torch.load(folder / _STATE, map_location="cpu", weights_only=True))
+    goals = record["goals"]
+    return SavedAgent(
+        algorithm=record["algorithm"],
+        agent=agent,
+        goals=GoalTexts(
+            ids=tuple(goals["ids"]),
+            texts=tuple(goals["texts"]),
+            embeddings=np.load(folder / _GOALS),
+            model=goals["model"],
+            fingerprint=Fingerprint(goals["fingerprint"]),
+        ),
+        labeler=record["labeler"],
+        labels_fingerprint=Fingerprint(record["labels_fingerprint"]),
+        held_out_goals=tuple(record["held_out_goals"]),
+        replay=record["replay"],
+        envs=tuple(record["envs"]),
+        steps=record["steps"],
+        digest=hashlib.sha256((folder / _STATE).read_bytes()).hexdigest()[:32],
+    )

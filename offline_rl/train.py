@@ -1,0 +1,239 @@
+"""Trains an agent offline on relabelled trajectories.
+
+    relabelled/ ──► replay (frames once, memory-mapped) ──► batches in the stated mix ──► agent ──► agent.pt
+                                                                                          └─ evaluation, if levels are given
+
+A run that was killed goes on from its last checkpoint to the same bits, on a CPU: agent, optimisers and both random states are in
+it. The learner sees frames, actions, goals and the labels' rewards; ground truth is for evaluation alone.
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from labelers.labeler import Labeler, settings_from_json
+from offline_rl.agents import ALGORITHMS, build_agent
+from offline_rl.batches import GoalTexts
+from offline_rl.environments import EnvironmentSettings, split_goals
+from offline_rl.evaluation import evaluate_on_held_out
+from offline_rl.replay import DEFAULT_DISCOUNT, DEFAULT_MIX, ReplayData
+from offline_rl.replay_builder import build_replay
+from offline_rl.runs import Metrics, claimed_run, latest_checkpoint, progress_bar, read_metrics, save_checkpoint
+from offline_rl.saved_agents import SavedAgent, save_agent
+from offline_rl.transitions import open_finished
+from schemas.fingerprints import Fingerprint
+from schemas.goals import goals_from_json
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """How an agent is trained offline.
+
+    Args:
+        algorithm: A name of `offline_rl.agents.ALGORITHMS`.
+        algorithm_settings: Its settings that are not at their defaults, by name.
+        steps: Gradient steps.
+        batch_size: Transitions a step.
+        mix: Shares of original, hindsight and negative goals.
+        seed: Of weights and draws.
+        exclude_goals: Ids of goals that are never trained on.
+        num_actions: Discrete actions of the environment; None for the highest recorded one and those under it.
+        envs: Environments to evaluate the trained agent in; none for no evaluation.
+        eval_episodes: Episodes of that evaluation, of held-out levels.
+        eval_temperature: Of the policy there; None for the most likely action.
+        camera: Whose frames; may be None where the corpus has one.
+        threads: Threads of torch; other numbers round otherwise, so it is part of the run.
+        log_every: Steps between records of losses.
+        checkpoint_every: Steps between checkpoints.
+
+    Raises:
+        ValueError: A value is out of its range, or there is no such algorithm or setting of it.
+    """
+
+    algorithm: str = "iql"
+    algorithm_settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    steps: int = 20_000
+    batch_size: int = 256
+    mix: tuple[float, float, float] = DEFAULT_MIX
+    seed: int = 0
+    exclude_goals: tuple[str, ...] = ()
+    num_actions: int | None = None
+    envs: tuple[str, ...] = ()
+    eval_episodes: int = 100
+    eval_temperature: float | None = 0.3
+    camera: str | None = None
+    threads: int = 1
+    log_every: int = 100
+    checkpoint_every: int = 2000
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "exclude_goals", tuple(sorted(self.exclude_goals)))
+        if self.algorithm not in ALGORITHMS:
+            raise ValueError(
+                f"algorithm must be one of {', '.join(ALGORITHMS)}, got {self.algorithm!r}; choose one of them"
+            )
+        for name, least in (
+            ("steps", 1),
+            ("batch_size", 1),
+            ("seed", 0),
+            ("threads", 1),
+            ("log_every", 1),
+            ("checkpoint_every", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}; choose another")
+
+
+def train(
+    source: str | Path,
+    output: str | Path,
+    settings: TrainSettings,
+    *,
+    embeddings: str | Path | None = None,
+    wandb_project: str | None = None,
+) -> SavedAgent:
+    """Trains an agent on relabelled trajectories; run again after an interruption, it goes on.
+
+    Args:
+        source: Folder that `vlm-rewards hindsight` has finished.
+        output: Folder for the agent, its replay, checkpoints and metrics; absent, empty, or of this run.
+        settings: How.
+        embeddings: Folder that `vlm-rewards label --embeddings` filled: the agent sees these instead of frames.
+        wandb_project: Project of Weights & Biases to log to as well.
+
+    Returns:
+        The agent, saved in the output folder too.
+
+    Raises:
+        ValueError: The trajectories do not fit (see `build_replay`), the output folder is another run's, or a loss is not finite.
+    """
+    recorded = read_relabelled_settings(source)
+    relabelled = open_finished(source, "relabelled")
+    labeler = settings_from_json(recorded["labels_settings"]["labeler"]).build()
+    unimportant = ("log_every", "checkpoint_every")
+    described = {name: value for name, value in dataclasses.asdict(settings).items() if name not in unimportant}
+    fingerprint = Fingerprint(
+        {
+            "relabelled": dict(relabelled.fingerprint.parts),
+            "relabelled_digest": relabelled.digest,
+            "embeddings": None if embeddings is None else open_finished(embeddings, "embeddings").digest,
+            **described,
+        }
+    )
+    shown = {**dataclasses.asdict(settings), "source": str(source)}
+    torch.set_num_threads(settings.threads)
+    with claimed_run(output, "training", fingerprint, shown) as folder:
+        replay = _replay(source, folder / "replay", settings, embeddings, labeler)
+        print(_described(replay, settings), file=sys.stderr, flush=True)
+        agent = build_agent(settings.algorithm, settings.algorithm_settings, replay.spaces, settings.seed)
+        random = np.random.default_rng(settings.seed)
+        done = 0
+        if (checkpoint := latest_checkpoint(folder)) is not None:
+            done, state = checkpoint
+            agent.load_state_dict(state["agent"])
+            random.bit_generator.state = state["random"]
+        metrics = Metrics(folder, done, wandb_project)
+        try:
+            with progress_bar("train", settings.steps, done) as bar:
+                for step in range(done + 1, settings.steps + 1):
+                    losses = agent.update(replay.sample(settings.batch_size, random, settings.mix))
+                    bar.update()
+                    if step % settings.log_every == 0 or step == settings.steps:
+                        metrics.write(step, "losses", losses)
+                    if step % settings.checkpoint_every == 0 or step == settings.steps:
+                        state = {"agent": agent.state_dict(), "random": random.bit_generator.state}
+                        save_checkpoint(folder, step, state)
+            if settings.envs and not _evaluated(folder, settings.steps):
+                environments = EnvironmentSettings(envs=settings.envs, num_envs=20)
+                evaluate_on_held_out(
+                    agent,
+                    labeler,
+                    environments,
+                    metrics,
+                    settings.steps,
+                    held_out_goals=settings.exclude_goals,
+                    num_episodes=settings.eval_episodes,
+                    temperature=settings.eval_temperature,
+                    when="end of offline training",
+                )
+        finally:
+            metrics.close()
+        saved = SavedAgent(
+            algorithm=settings.algorithm,
+            agent=agent,
+            goals=replay.goals,
+            labeler=recorded["labels_settings"]["labeler"],
+            labels_fingerprint=Fingerprint(recorded["labels_fingerprint"]),
+            held_out_goals=settings.exclude_goals,
+            replay=str((folder / "replay").absolute()),
+            envs=settings.envs,
+            steps=settings.steps,
+        )
+        save_agent(saved, folder)
+    return saved
+
+
+def resolve_held_out(source: str | Path, held_out: Sequence[str]) -> tuple[str, ...]:
+    """The ids of the goals that ids or kinds of objects hold out; see `offline_rl.environments.split_goals`.
+
+    Args:
+        source: Relabelled trajectories.
+        held_out: Ids of goals of their labels, or kinds such as "green box".
+    """
+    if not held_out:
+        return ()
+    goals = goals_from_json(read_relabelled_settings(source)["labels_settings"]["labeler"]["goals"])
+    return tuple(goal.id for goal in split_goals(goals, held_out).held_out)
+
+
+def read_relabelled_settings(source: str | Path) -> dict[str, Any]:
+    """What relabelled trajectories were made with: `labels_settings` and `labels_fingerprint` of their labels among it.
+
+    Raises:
+        ValueError: The folder is not one that `vlm-rewards hindsight` has finished.
+    """
+    folder = open_finished(source, "relabelled")
+    return json.loads((folder.path / "settings.json").read_text(encoding="utf-8"))["settings"]
+
+
+def _replay(
+    source: str | Path,
+    folder: Path,
+    settings: TrainSettings,
+    embeddings: str | Path | None,
+    labeler: Labeler,
+) -> ReplayData:
+    settings_class, _ = ALGORITHMS[settings.algorithm]
+    discount = getattr(settings_class(**settings.algorithm_settings), "discount", DEFAULT_DISCOUNT)
+    goals = GoalTexts(
+        ids=tuple(goal.id for goal in labeler.goals),
+        texts=tuple(goal.text for goal in labeler.goals),
+        embeddings=labeler.goal_embeddings,
+        model=labeler.settings.model,
+        fingerprint=labeler.fingerprint.subset(("weights", "text_encoding", "templates", "goals")),
+    )
+    return build_replay(
+        source,
+        folder,
+        goals=goals,
+        embeddings=embeddings,
+        camera=settings.camera,
+        exclude_goals=settings.exclude_goals,
+        discount=discount,
+        num_actions=settings.num_actions,
+    )
+
+
+def _evaluated(folder: Path, step: int) -> bool:
+    return any(record["kind"] == "evaluation" and record["step"] == step for record in read_metrics(folder))
+
+
+def _described(replay: ReplayData, settings: TrainSettings) -> str:
+    mix = ", ".join(f"{share:.0%} {kind}" for kind, share in replay.mix_in_force(settings.mix).items())
+    return f"train: {len(replay):,} transitions of {replay.statistics['episodes']:,} episodes, drawn as {mix}"

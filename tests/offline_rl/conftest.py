@@ -1,0 +1,48 @@
+"""One small BabyAI corpus, labelled, relabelled and trained on, for all tests of whole runs."""
+
+from pathlib import Path
+
+import pytest
+
+from labelers.hindsight import HindsightSettings
+from labelers.labeler import LabelerSettings
+from offline_rl.train import TrainSettings, train
+from pipelines.hindsight import hindsight
+from pipelines.label import label
+from pipelines.record import RecordSettings, record
+from schemas.babyai import goal_bank
+
+LEVEL = "BabyAI-GoToObj-v0"
+
+
+@pytest.fixture(scope="session")
+def relabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Relabelled trajectories of a level, labelled by reference-s for its Find goals."""
+    folder = tmp_path_factory.mktemp("babyai")
+    settings = RecordSettings(envs=(LEVEL,), policy="bot:0.5,random:0.5", episodes=16, seed=5, max_steps=12)
+    record(settings, folder / "corpus", workers=1)
+    goals = tuple(goal for goal in goal_bank() if goal.family == "find")
+    label(
+        source=folder / "corpus",
+        output=folder / "labels",
+        labeler=LabelerSettings(model="reference-s", goals=goals),
+        embeddings=folder / "embeddings",
+        workers=1,
+    )
+    hindsight(
+        source=folder / "corpus",
+        labels=folder / "labels",
+        output=folder / "relabelled",
+        settings=HindsightSettings(),
+        workers=1,
+    )
+    return folder / "relabelled"
+
+
+@pytest.fixture(scope="session")
+def trained(relabelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An agent that has learned next to nothing."""
+    folder = tmp_path_factory.mktemp("agents") / "agent"
+    settings = TrainSettings(steps=4, batch_size=16, num_actions=7, algorithm_settings={"width": 32, "channels": 8})
+    train(relabelled, folder, settings)
+    return folder

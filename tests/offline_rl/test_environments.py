@@ -1,0 +1,288 @@
+import subprocess
+import sys
+from typing import ClassVar
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
+from gymnasium.vector import SyncVectorEnv
+from live_environments import ScriptedEnv, frames, vector
+
+from labelers.babyai_levels import HELD_OUT_SEEDS, LIVE_SEEDS, BabyAILevel, babyai_bot
+from offline_rl.batches import Spaces
+from offline_rl.environments import (
+    HELD_OUT_KINDS,
+    EnvironmentSettings,
+    make_environments,
+    spaces_of,
+    split_goals,
+)
+from schemas.babyai import goal_bank
+from schemas.goals import Goal
+
+GO_TO, PICK_UP, PUT_NEXT = "BabyAI-GoToLocal-v0", "BabyAI-PickupDist-v0", "BabyAI-PutNextLocal-v0"
+BANK = tuple(goal_bank())
+
+
+class ShapesEnv(gymnasium.Env):
+    """Frames in a Dict, which it also renders, and actions that the observation shows."""
+
+    metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 10}
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+        self.observation_space = Dict({"camera": Box(0, 255, (8, 8, 3), np.uint8), "speed": Box(-1, 1, (2,))})
+        self.action_space = Box(-1, 1, (2,), np.float32)
+        self.shade = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.shade = int(self.np_random.integers(100))
+        return self._observation(), {}
+
+    def step(self, action):
+        self.shade += 1
+        return self._observation(), 1.0, self.shade % 10 == 0, False, {}
+
+    def render(self):
+        return np.full((6, 6, 3), self.shade, np.uint8)
+
+    def _observation(self):
+        return {"camera": np.full((8, 8, 3), self.shade, np.uint8), "speed": np.zeros(2, np.float32)}
+
+
+gymnasium.register("Shapes-v0", ShapesEnv)
+
+
+def _play(envs: SyncVectorEnv, num_steps: int, actions_seed: int = 0):
+    """Frames, goals and level seeds met under random actions, resetting what ends."""
+    rng = np.random.default_rng(actions_seed)
+    observations, infos = envs.reset()
+    seen, seeds = [observations], list(infos["level_seed"])
+    for _ in range(num_steps):
+        observations, _, terminations, truncations, _ = envs.step(rng.integers(0, 7, envs.num_envs))
+        seen.append(observations)
+        over = terminations | truncations
+        if over.any():
+            observations, infos = envs.reset(options={"reset_mask": over})
+            seeds += infos["level_seed"][over].tolist()
+    return np.stack(seen), seeds
+
+
+def test_frames_are_those_of_the_recorder_and_the_goal_is_the_missions():
+    envs = make_environments(EnvironmentSettings(envs=(GO_TO,), num_envs=2), BANK)
+    observations, infos = envs.reset()
+    assert envs.single_observation_space == Box(0, 255, (56, 56, 3), np.uint8)
+    level = BabyAILevel(GO_TO)
+    for i in range(2):
+        look = level.reset(int(infos["level_seed"][i]))
+        np.testing.assert_array_equal(observations[i], look.frame)
+        kind = level.mission.removeprefix("go to the ").removeprefix("go to a ").replace(" ", "-")
+        assert infos["goal_id"][i] == f"find-{kind}"
+        look = level.step(2)[0]
+        np.testing.assert_array_equal(envs.envs[i].step(2)[0], look.frame)
+
+
+def test_the_same_seed_gives_the_same_episodes_and_another_seed_others(capsys):
+    settings = EnvironmentSettings(envs=(GO_TO, PUT_NEXT), num_envs=4, max_steps=5)
+    frames_a, seeds_a = _play(make_environments(settings, BANK), 16)
+    frames_b, seeds_b = _play(make_environments(settings, BANK), 16)
+    np.testing.assert_array_equal(frames_a, frames_b)
+    assert seeds_a == seeds_b
+    _, others = _play(make_environments(EnvironmentSettings(envs=(GO_TO,), num_envs=4, max_steps=5, seed=1), BANK), 16)
+    assert len(seeds_a) == len(set(seeds_a)) == 4 + 3 * 4  # every 5 steps a new episode in all
+    assert not set(seeds_a) & set(others)
+    assert capsys.readouterr().out == ""  # "Sampling rejected" is BabyAI's own business
+
+
+def test_live_and_held_out_levels_are_never_the_same():
+    for seeds, expected in (("live", LIVE_SEEDS), ("held-out", HELD_OUT_SEEDS)):
+        settings = EnvironmentSettings(envs=(GO_TO,), num_envs=4, max_steps=2, seeds=seeds)
+        assert all(int(seed) in expected for seed in _play(make_environments(settings, BANK), 8)[1])
+
+
+def test_a_seeded_reset_begins_the_same_episode_in_any_environment():
+    envs = make_environments(EnvironmentSettings(envs=(GO_TO,), num_envs=3), BANK)
+    first, _ = envs.reset(seed=[7, 8, 9])
+    second, _ = envs.reset(seed=[9, 7, 8])
+    np.testing.assert_array_equal(first[[2, 0, 1]], second)
+    assert not np.array_equal(first[0], first[1])
+
+
+def test_an_episode_goes_on_when_its_mission_is_done_and_ends_at_the_time_limit():
+    envs = make_environments(EnvironmentSettings(envs=(GO_TO,), num_envs=1, max_steps=40), BANK)
+    envs.reset()
+    env = envs.envs[0]
+    bot = babyai_bot()(env._level.env.unwrapped)
+    rewards, ends, done, truths, action = [], [], [], [], None
+    for _ in range(40):
+        action = int(bot.replan(action)) if not (done and done[-1]) else 0
+        _, reward, terminations, truncations, infos = envs.step(np.array([action]))
+        rewards.append(float(reward[0]))
+        ends.append((bool(terminations[0]), bool(truncations[0])))
+        done.append(bool(infos["mission_done"][0]))
+        truths.append(bool(infos["ground_truth"][0]))
+    at = done.index(True)
+    assert at < 30
+    assert truths[at]  # the bot faces the object when the level says so
+    assert not any(truths[:at])
+    assert sum(reward > 0 for reward in rewards) == 1  # once, though turning round makes it face the object again
+    assert rewards[at] > 0
+    assert sum(truths[at:]) > 1
+    assert ends == [(False, False)] * 39 + [(False, True)]
+
+
+@pytest.mark.parametrize("level", [GO_TO, PICK_UP, PUT_NEXT])
+def test_ground_truth_holds_where_the_bot_has_done_the_mission(level):
+    envs = make_environments(EnvironmentSettings(envs=(level,), num_envs=1), BANK)
+    for _ in range(8):
+        envs.reset()
+        bot, action, done = babyai_bot()(envs.envs[0]._level.env.unwrapped), None, False
+        for _ in range(200):
+            action = int(bot.replan(action))
+            _, _, _, _, infos = envs.step(np.array([action]))
+            done = bool(infos["mission_done"][0])
+            if done:
+                break
+        assert done
+        assert infos["ground_truth"][0]
+
+
+def test_an_episode_is_gone_on_from_its_state():
+    settings = EnvironmentSettings(envs=(GO_TO, PICK_UP), num_envs=2, max_steps=9)
+    envs = make_environments(settings, BANK)
+    met, _ = _play(envs, 13)
+    states = list(envs.call("episode_state"))
+    assert [len(state["actions"]) for state in states] == [4, 4]  # 13 = 9 + 4
+    assert [state["episode"] for state in states] == [1, 1]
+    other = make_environments(settings, BANK)
+    resumed, infos = other.reset(options={"episode_states": states})
+    np.testing.assert_array_equal(resumed, met[-1])
+    assert set(infos) >= {"goal_id", "ground_truth", "mission_done"}
+    for action in (2, 1, 2, 0, 2):
+        left, right = envs.step(np.full(2, action)), other.step(np.full(2, action))
+        for a, b in zip(left[:4], right[:4], strict=True):
+            np.testing.assert_array_equal(a, b)
+    over = np.ones(2, np.bool_)  # 9 steps are over; the next episodes are the same too
+    np.testing.assert_array_equal(
+        envs.reset(options={"reset_mask": over})[0], other.reset(options={"reset_mask": over})[0]
+    )
+
+
+def test_held_out_goals_are_of_pairs_that_no_trained_goal_has():
+    split = split_goals(BANK)
+    # By hand: 3 of 18 kinds; Find and Lift 3 each; Place 18 * 17 - 15 * 14 = 96 ordered pairs with one of them.
+    assert (len(split.trained), len(split.held_out)) == (342 - 102, 102)
+    assert not any(kind in goal.text for goal in split.trained for kind in HELD_OUT_KINDS)
+    assert all(any(kind in goal.text for kind in HELD_OUT_KINDS) for goal in split.held_out)
+    for word in " ".join(HELD_OUT_KINDS).split():  # every colour and every type is trained on
+        assert any(word in goal.text for goal in split.trained)
+    assert [goal.id for goal in split_goals(BANK[:3], ["find-red-ball"]).held_out] == ["find-red-ball"]
+
+
+def test_environments_ask_for_the_goals_given_and_no_others():
+    split = split_goals(BANK)
+    for goals in split:
+        envs = make_environments(EnvironmentSettings(envs=(GO_TO,), num_envs=6, max_steps=1), goals)
+        met = set()
+        for _ in range(4):
+            met |= set(envs.reset()[1]["goal_id"])
+        assert met <= {goal.id for goal in goals}
+        assert len(met) > 1
+
+
+@pytest.mark.parametrize(("where", "size"), [("camera", 8), ("render", 6)])
+def test_any_environment_with_frames_gets_goals_from_a_list(where, size):
+    goals = (Goal("a", "one thing"), Goal("b", "another thing"))
+    envs = make_environments(EnvironmentSettings(envs=("Shapes-v0",), num_envs=4, frames=where, max_steps=6), goals)
+    observations, infos = envs.reset()
+    assert observations.shape == (4, size, size, 3)
+    met = set(infos["goal_id"])
+    for _ in range(6):
+        met |= set(envs.reset()[1]["goal_id"])
+    assert met == {"a", "b"}
+    before = observations = envs.reset(seed=3)[0]
+    observations, rewards, _, _, infos = envs.step(np.zeros((4, 2), np.float32))
+    np.testing.assert_array_equal(observations, before + 1)
+    assert rewards.tolist() == [1.0] * 4
+    assert "ground_truth" not in infos
+    state = envs.call("episode_state")
+    resumed, _ = envs.reset(options={"episode_states": list(state)})
+    np.testing.assert_array_equal(resumed, observations)
+    assert spaces_of(envs, 24) == Spaces(
+        observation="frames", observation_shape=(size, size, 3), goal_size=24, action_size=2
+    )
+    envs.close()
+
+
+def test_spaces_of_embeddings_have_their_own_size():
+    envs = vector(ScriptedEnv(frames(3)))
+    assert spaces_of(envs, 24) == Spaces(
+        observation="frames", observation_shape=(32, 32, 3), goal_size=24, num_actions=3
+    )
+    assert spaces_of(envs, 24, "embeddings", 16).observation_shape == (16,)
+    assert spaces_of(envs, 24, "embeddings").observation_shape == (24,)
+
+
+def test_observations_and_actions_that_no_agent_takes_are_refused():
+    grey = ScriptedEnv(frames(3))
+    grey.observation_space = Box(0, 255, (32, 32), np.uint8)
+    with pytest.raises(ValueError, match=r"the observation must be an RGB frame, Box \[H, W, 3\] uint8, got Box\(0"):
+        spaces_of(vector(grey), 24)
+    floats = ScriptedEnv(frames(3))
+    floats.observation_space = Box(0, 1, (32, 32, 3), np.float32)
+    with pytest.raises(ValueError, match="must be an RGB frame.* float32"):
+        spaces_of(vector(floats), 24)
+    for actions in (MultiDiscrete([2, 2]), Discrete(3, start=1)):
+        several = ScriptedEnv(frames(3))
+        several.action_space = actions
+        with pytest.raises(ValueError, match=r"actions must be Discrete from 0 or Box \[A\], got"):
+            spaces_of(vector(several), 24)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"envs": ()}, "envs must name at least one environment, got none"),
+        ({"envs": ("BabyAI-GoToLocl-v0",)}, "got 'BabyAI-GoToLocl-v0'; did you mean BabyAI-GoToLocal-v0"),
+        ({"envs": ("CartPol-v1",)}, r"must be registered with gymnasium, got 'CartPol-v1'; did you mean CartPole-v\d"),
+        ({"envs": ("??",)}, "got '??'; import the package that registers it".replace("?", r"\?")),
+        ({"num_envs": 0}, "num_envs must be at least 1, got 0"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"tile_size": 0}, "tile_size must be at least 1, got 0"),
+        ({"max_steps": 0}, "max_steps must be at least 1, got 0"),
+        ({"seeds": "train"}, "seeds must be one of live, held-out, got 'train'"),
+    ],
+)
+def test_settings_are_checked(changes, message):
+    with pytest.raises(ValueError, match=message):
+        EnvironmentSettings(**{"envs": (GO_TO,), **changes})
+
+
+def test_goals_that_cannot_be_are_refused():
+    settings = EnvironmentSettings(envs=(GO_TO,), num_envs=1)
+    with pytest.raises(ValueError, match="goals must be at least one, got none"):
+        make_environments(settings, ())
+    lift = tuple(goal for goal in BANK if goal.family == "lift")
+    with pytest.raises(
+        ValueError, match="BabyAI-GoToLocal-v0 must have missions that ask for one of the 18 goals, got none"
+    ):
+        make_environments(settings, lift).reset()
+    with pytest.raises(ValueError, match="a held-out goal must be an id or a kind .* got 'pink box'"):
+        split_goals(BANK, ["pink box"])
+    with pytest.raises(ValueError, match="on both sides, got 0 to train on and 1 held out; hold out fewer"):
+        split_goals(BANK[:1], ["find-red-key"])
+    with pytest.raises(ValueError, match="on both sides, got 342 to train on and 0 held out; hold out some"):
+        split_goals(BANK, [])
+    with pytest.raises(
+        ValueError, match="frames must be 'observation', 'render' or a key .* got 'lidar'; its keys are camera"
+    ):
+        make_environments(EnvironmentSettings(envs=("Shapes-v0",), frames="lidar"), BANK)
+
+
+def test_without_gymnasium_the_remedy_is_named():
+    code = "import sys; sys.modules['gymnasium'] = None; import offline_rl.environments"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "ImportError: to play environments, gymnasium must be installed" in done.stderr
+    assert "pip install 'vlm-rewards[babyai]'" in done.stderr

@@ -1,0 +1,127 @@
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from offline_rl.runs import Metrics, claimed_run, latest_checkpoint, read_metrics, read_run, save_checkpoint
+from schemas.fingerprints import Fingerprint
+
+PRINT = Fingerprint({"algorithm": "iql", "seed": 0})
+
+
+def claim(folder: Path, fingerprint: Fingerprint = PRINT) -> None:
+    with claimed_run(folder, "agent", fingerprint, {"steps": 3}):
+        pass
+
+
+def test_a_run_is_taken_up_again_by_itself_only(tmp_path: Path) -> None:
+    claim(tmp_path / "run")
+    claim(tmp_path / "run")
+    assert read_run(tmp_path / "run", "agent")["settings"] == {"steps": 3}
+    with pytest.raises(ValueError, match="got other seed"):
+        claim(tmp_path / "run", Fingerprint({"algorithm": "iql", "seed": 1}))
+    with pytest.raises(ValueError, match="must be of kind 'rollout', got .* of kind 'agent'"):
+        read_run(tmp_path / "run", "rollout")
+
+
+def test_folders_that_are_not_a_run(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="must be a folder, got the file"):
+        claim(tmp_path / "file")
+    with pytest.raises(ValueError, match="must be empty or of this run, got"):
+        claim(tmp_path)
+    with pytest.raises(ValueError, match=re.escape("must be a folder with settings.json")):
+        read_run(tmp_path, "agent")
+
+
+def test_two_processes_are_not_at_work_in_one_folder(tmp_path: Path) -> None:
+    with claimed_run(tmp_path / "run", "agent", PRINT, {}):
+        with pytest.raises(ValueError, match="one run at a time"):
+            claim(tmp_path / "run")
+
+
+def test_checkpoints_come_back_and_only_two_are_kept(tmp_path: Path) -> None:
+    assert latest_checkpoint(tmp_path) is None
+    generator = torch.Generator().manual_seed(3)
+    for step in (1, 20, 300):
+        save_checkpoint(
+            tmp_path, step, {"random": generator.get_state(), "step": step, "parts": [torch.ones(2) * step]}
+        )
+    found = latest_checkpoint(tmp_path)
+    assert found is not None
+    step, state = found
+    assert (step, state["step"], state["parts"][0].tolist()) == (300, 300, [300.0, 300.0])
+    assert torch.equal(state["random"], generator.get_state())
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["step-000000020.pt", "step-000000300.pt"]
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, 7, {"a": torch.zeros(1000)})
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(ValueError, match="a checkpoint must be readable, got .*step-000000007.pt"):
+        latest_checkpoint(tmp_path)
+
+
+def test_a_half_written_checkpoint_is_not_one(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, 7, {"a": 1})
+    (tmp_path / "checkpoints" / "step-000000009.tmp").write_bytes(b"half")
+    found = latest_checkpoint(tmp_path)
+    assert found is not None
+    assert found[0] == 7
+
+
+def test_records_reach_json_lines_and_tensorboard(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path)
+    metrics.write(1, "losses", {"q": 0.5, "words": "kept in the lines", "none": None})
+    metrics.write(2, "evaluation", {"success": 0.25})
+    metrics.close()
+    first, second = read_metrics(tmp_path)
+    assert (first["step"], first["kind"], first["q"], first["words"], first["none"]) == (
+        1,
+        "losses",
+        0.5,
+        "kept in the lines",
+        None,
+    )
+    assert (second["kind"], second["success"]) == ("evaluation", 0.25)
+    assert second["seconds"] >= first["seconds"] >= 0
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert board.Scalars("losses/q")[0].value == 0.5
+    assert board.Scalars("evaluation/success")[0].step == 2
+
+
+def test_going_on_takes_back_what_will_be_measured_again(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path)
+    for step in (1, 2, 3):
+        metrics.write(step, "losses", {"q": float(step)})
+    metrics.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "kin')  # killed while writing
+    metrics = Metrics(tmp_path, step=2)
+    metrics.write(3, "losses", {"q": 30.0})
+    metrics.close()
+    assert [(record["step"], record["q"]) for record in read_metrics(tmp_path)] == [(1, 1.0), (2, 2.0), (3, 30.0)]
+
+
+def test_a_number_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path)
+    with pytest.raises(ValueError, match="losses must be finite numbers, got q nan at step 5; the run has diverged"):
+        metrics.write(5, "losses", {"q": float("nan")})
+    metrics.close()
+    assert read_metrics(tmp_path) == []
+
+
+def test_weights_and_biases_must_be_installed_to_be_used(tmp_path: Path) -> None:
+    with pytest.raises(ImportError, match="wandb must be installed to log to the project 'demo'; pip install wandb"):
+        Metrics(tmp_path, project="demo")
+
+
+def test_metrics_file_is_plain_json(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path)
+    metrics.write(1, "losses", {"q": 1})
+    metrics.close()
+    assert json.loads((tmp_path / "metrics.jsonl").read_text())["q"] == 1

@@ -1,0 +1,146 @@
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from offline_rl.runs import read_metrics
+from offline_rl.saved_agents import load_agent
+from offline_rl.train import TrainSettings, resolve_held_out, train
+
+SMALL = TrainSettings(
+    steps=30,
+    batch_size=16,
+    num_actions=7,
+    algorithm_settings={"width": 32, "channels": 8},
+    checkpoint_every=5,
+    log_every=10,
+)
+RUN = """
+import sys
+from offline_rl.train import TrainSettings, train
+train(sys.argv[1], sys.argv[2], TrainSettings(steps=30, batch_size=16, num_actions=7,
+      algorithm_settings={"width": 32, "channels": 8}, checkpoint_every=5, log_every=10))
+"""
+
+
+def weights(folder: Path) -> dict:
+    return torch.load(folder / "agent.pt", weights_only=True)
+
+
+def assert_same(one: object, other: object) -> None:
+    if isinstance(one, dict):
+        assert isinstance(other, dict)
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert isinstance(other, list | tuple)
+        for a, b in zip(one, other, strict=True):
+            assert_same(a, b)
+    elif isinstance(one, torch.Tensor):
+        assert isinstance(other, torch.Tensor)
+        assert torch.equal(one, other)
+    else:
+        assert one == other
+
+
+def test_a_run_that_is_killed_goes_on_to_the_same_bits(relabelled: Path, tmp_path: Path) -> None:
+    train(relabelled, tmp_path / "unbroken", SMALL)
+    process = subprocess.Popen([sys.executable, "-c", RUN, str(relabelled), str(tmp_path / "killed")])
+    checkpoint = tmp_path / "killed" / "checkpoints" / "step-000000005.pt"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    killed_in_time = not (tmp_path / "killed" / "agent.json").exists()
+    train(relabelled, tmp_path / "killed", SMALL)
+    assert killed_in_time
+    assert_same(weights(tmp_path / "killed"), weights(tmp_path / "unbroken"))
+    records = [
+        [(record["step"], record["kind"], record.get("critic_loss")) for record in read_metrics(tmp_path / name)]
+        for name in ("killed", "unbroken")
+    ]
+    assert records[0] == records[1]
+    assert [record[0] for record in records[0]] == [10, 20, 30]
+
+
+def test_a_finished_run_is_done_at_once(relabelled: Path, tmp_path: Path) -> None:
+    train(relabelled, tmp_path / "agent", SMALL)
+    before = weights(tmp_path / "agent")
+    train(relabelled, tmp_path / "agent", SMALL)
+    assert_same(weights(tmp_path / "agent"), before)
+
+
+def test_another_run_does_not_write_into_the_folder(relabelled: Path, tmp_path: Path) -> None:
+    train(relabelled, tmp_path / "agent", dataclasses.replace(SMALL, steps=1))
+    with pytest.raises(
+        ValueError, match="got other seed .*give another folder, or the settings that it was begun with"
+    ):
+        train(relabelled, tmp_path / "agent", dataclasses.replace(SMALL, steps=1, seed=1))
+
+
+def test_a_saved_agent_acts_as_it_did(relabelled: Path, tmp_path: Path) -> None:
+    saved = train(relabelled, tmp_path / "agent", dataclasses.replace(SMALL, steps=3))
+    again = load_agent(tmp_path / "agent")
+    frames = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (5, 56, 56, 3), dtype=np.uint8))
+    goals = torch.from_numpy(saved.goals.embeddings[:5])
+    assert np.array_equal(saved.agent.act(frames, goals), again.agent.act(frames, goals))
+    assert again.goals.ids == saved.goals.ids
+    assert again.labels_fingerprint == saved.labels_fingerprint
+    assert again.discount == 0.99
+    assert again.digest == load_agent(tmp_path / "agent").digest != ""
+
+
+def test_the_trained_agent_is_evaluated_on_goals_it_knows_and_on_others(relabelled: Path, tmp_path: Path) -> None:
+    held_out = resolve_held_out(relabelled, ["green box", "yellow ball", "purple key"])
+    assert held_out == ("find-green-box", "find-purple-key", "find-yellow-ball")
+    settings = dataclasses.replace(SMALL, steps=2, exclude_goals=held_out, envs=("BabyAI-GoToObj-v0",), eval_episodes=4)
+    saved = train(relabelled, tmp_path / "agent", settings)
+    assert saved.held_out_goals == held_out
+    evaluations = {
+        record["kind"]: record for record in read_metrics(tmp_path / "agent") if "evaluation" in record["kind"]
+    }
+    assert evaluations.keys() == {"evaluation", "evaluation of held-out goals"}
+    for record in evaluations.values():
+        assert record["episodes"] == 4
+        assert 0 <= record["success_low"] <= record["success"] <= record["success_high"] <= 1
+
+
+def test_an_agent_that_is_not_finished_is_none(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match="an agent must be a folder that vlm-rewards train or finetune has finished, got"
+    ):
+        load_agent(tmp_path)
+
+
+def test_no_goals_are_held_out_unless_asked_for(relabelled: Path) -> None:
+    assert resolve_held_out(relabelled, []) == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"algorithm": "ppo"}, "algorithm must be one of bc, .*, got 'ppo'"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+    ],
+)
+def test_settings_that_cannot_be(given: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainSettings(**given)
+
+
+def test_settings_say_what_was_trained_on(relabelled: Path, tmp_path: Path) -> None:
+    train(relabelled, tmp_path / "agent", dataclasses.replace(SMALL, steps=1))
+    record = json.loads((tmp_path / "agent" / "settings.json").read_text())
+    assert record["settings"]["source"] == str(relabelled)
+    assert record["fingerprint"]["relabelled"]["labels"]["formula"] == "softmax"
