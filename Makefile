@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test lint bench clean
+.PHONY: help install demo test lint bench figures clean
 
 help:
 	@echo "make install   a virtual environment in $(VENV) with this project and all it needs"
@@ -10,6 +10,7 @@ help:
 	@echo "make test      lint, type checks and all tests"
 	@echo "make lint      ruff and mypy alone"
 	@echo "make bench     the measurements behind the README's figures (long)"
+	@echo "make figures   the size ladder, wordings, formulas and negatives, measured and drawn (about 15 minutes)"
 
 # Made anew when the project's requirements change.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -35,6 +36,9 @@ test: lint
 
 bench: install
 	$(BIN)/python benchmarks/run_all.py
+
+figures: install
+	$(BIN)/python benchmarks/figures.py
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info

@@ -1,30 +1,24 @@
-"""Mean average precision of every reference model on corpora of mixed policies, on levels no model was trained on.
+"""Mean average precision of every reference model by the commands themselves, end to end, for the README and the models' cards.
 
     python benchmarks/ladder.py [--output FOLDER] [--cards]
 
-Records with `vlm-rewards record`, labels with `vlm-rewards label` as it is by default, measures with `vlm-rewards evaluate`: frames
-of 56x56 pixels, and of 224x224, which the models' image processor resizes. --cards writes the figures into the models' cards.
+Corpora of mixed policies, on levels no model was trained on. Records with `vlm-rewards record`, labels with `vlm-rewards label` as
+it is by default, measures with `vlm-rewards evaluate`: frames of 56x56 pixels, and of 224x224, which the models' image processor
+resizes. --cards writes the figures into the models' cards. Intervals and other settings: benchmarks/figures.py.
 """
 
 import json
 import tempfile
 from pathlib import Path
 
+from held_out import LEVELS, POLICIES, record, run
 from report_result import machine, parse_arguments, write_result
 
 from labelers.encoders import REFERENCE_FOLDER, reference_models
 from labelers.model_card import write_card
-from vlm_rewards import main as vlm_rewards
 
-LEVELS = ("BabyAI-GoToObj-v0", "BabyAI-GoToLocal-v0", "BabyAI-PickupDist-v0", "BabyAI-PutNextLocal-v0")
-MIX = ("--policy", "bot:0.2,noisy-bot:0.5,random:0.3", "--seed", "0", "--episodes-per-shard", "100")
-CORPORA = {"56x56": ("--episodes", "1200", "--tile-size", "8"), "224x224": ("--episodes", "400", "--tile-size", "32")}
-
-
-def run(arguments: list[str]) -> None:
-    """Runs one command of vlm-rewards, which must succeed."""
-    if vlm_rewards(arguments) != 0:
-        raise SystemExit(f"the command must succeed: vlm-rewards {' '.join(arguments)}")
+SEED = 0
+CORPORA = {"56x56": {"episodes": 1200, "tile_size": 8}, "224x224": {"episodes": 400, "tile_size": 32}}
 
 
 def measure(model: str, corpus: Path, folder: Path) -> dict:
@@ -62,7 +56,7 @@ def add_to_card(model: str, results: dict[str, dict]) -> None:
         for family, figures in results["56x56"]["families"].items()
     ]
     card["notes"] = [
-        f"Episodes: {', '.join(LEVELS)}; policies {MIX[1]};",
+        f"Episodes: {', '.join(LEVELS)}; policies {POLICIES};",
         f"{results['56x56']['frames']:,} frames of 56x56 pixels; measured by `benchmarks/ladder.py`. At threshold 0.5, precision",
         f"and recall are {', '.join(parts)}.",
     ]
@@ -76,15 +70,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         for title, options in CORPORA.items():
             corpus = Path(name) / title
-            levels = [argument for level in LEVELS for argument in ("--env", level)]
-            run(["record", *levels, *MIX, *options, "--output", str(corpus)])
+            record(corpus, seed=SEED, **options)
             for model, result in results.items():
                 result[title] = measure(model, corpus, Path(name) / f"{model}-{title}")
     if arguments.cards:
         for model, result in results.items():
             add_to_card(model, result)
     write_result(
-        arguments.output, "ladder", {"machine": machine(), "levels": LEVELS, "policies": MIX[1], "models": results}
+        arguments.output, "ladder", {"machine": machine(), "levels": LEVELS, "policies": POLICIES, "models": results}
     )
 
 

@@ -8,7 +8,7 @@ The parts of labels go with the units of the corpus by name: the labels of unit 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -136,11 +136,11 @@ def read_labels(path: str | Path) -> Iterator[EpisodeLabels]:
     try:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=max(1, _BATCH_BYTES // (4 * num_goals))):
-                scores = _sparse_scores(batch, num_goals) if metadata.sparse else _dense_scores(batch, num_goals)
-                for episode_id, rows in _runs(batch.column("episode_id").to_pylist()):
+                scores = batch_scores(batch, metadata)
+                for episode_id, rows in episode_runs(batch.column("episode_id").to_pylist()):
                     if episode_id != current:
                         if current is not None:
-                            yield _episode(current, pieces)
+                            yield episode_labels(current, pieces)
                         if episode_id in seen:
                             raise ValueError(
                                 f"the labels of an episode must be in successive rows, got {episode_id!r} in two "
@@ -150,7 +150,7 @@ def read_labels(path: str | Path) -> Iterator[EpisodeLabels]:
                         current, pieces = episode_id, []
                     pieces.append((batch.column("frame_index").to_numpy(zero_copy_only=False)[rows], scores[rows]))
         if current is not None:
-            yield _episode(current, pieces)
+            yield episode_labels(current, pieces)
     except ValueError as error:
         error.add_note(f"in the labels {path}")
         raise
@@ -167,6 +167,16 @@ def _part_metadata(path: Path) -> LabelMetadata:
     except ValueError as error:
         error.add_note(f"in the labels {path}")
         raise
+
+
+def batch_scores(batch: pa.RecordBatch, metadata: LabelMetadata) -> np.ndarray:
+    """The scores of some rows of a part: `[N, G]` float32, -inf where sparse labels hold none.
+
+    Raises:
+        ValueError: A goal index is out of range.
+    """
+    num_goals = len(metadata.goals)
+    return _sparse_scores(batch, num_goals) if metadata.sparse else _dense_scores(batch, num_goals)
 
 
 def _dense_scores(batch: pa.RecordBatch, num_goals: int) -> np.ndarray:
@@ -188,7 +198,8 @@ def _sparse_scores(batch: pa.RecordBatch, num_goals: int) -> np.ndarray:
     return scores
 
 
-def _runs(episode_ids: list[str]) -> Iterator[tuple[str, slice]]:
+def episode_runs(episode_ids: Sequence[str]) -> Iterator[tuple[str, slice]]:
+    """Successive rows of one episode each: its id, and which rows."""
     start = 0
     for stop in range(1, len(episode_ids) + 1):
         if stop == len(episode_ids) or episode_ids[stop] != episode_ids[start]:
@@ -196,7 +207,12 @@ def _runs(episode_ids: list[str]) -> Iterator[tuple[str, slice]]:
             start = stop
 
 
-def _episode(episode_id: str, pieces: list[tuple[np.ndarray, np.ndarray]]) -> EpisodeLabels:
+def episode_labels(episode_id: str, pieces: Sequence[tuple[np.ndarray, np.ndarray]]) -> EpisodeLabels:
+    """Puts an episode together from frame indices [N] and scores [N, G] of successive rows, and checks them.
+
+    Raises:
+        ValueError: A score is NaN, or the frames are not in order.
+    """
     frame_indices = np.concatenate([indices for indices, _ in pieces])
     scores = np.concatenate([scores for _, scores in pieces])
     if (np.diff(frame_indices) <= 0).any() or frame_indices[0] < 0:
