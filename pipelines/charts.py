@@ -10,15 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from labelers.quality import UNDEFINED
-
 # Okabe and Ito's palette, darkened where it is too pale on white; in the page these are the variables --c0 to --c7.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b5568c", "#a87000", "#2b8cbe", "#6b4fa0", "#7a6a53")
 _DASHES = ((), (7, 3), (2, 2.5), (9, 3, 2, 3))
 _WIDTH, _HEIGHT = 440, 372
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 398, 12, 326
-_ROW_TOP, _ROW_BASE, _ROW_HEIGHT = 2.0, 27.0, 36.0
-_CELL, _BAR = 25, 23  # of a frame in a track: its width, and that of its bar
 
 
 def colour(index: int) -> str:
@@ -64,15 +60,13 @@ def curve_chart(pooled: Mapping[str, Mapping]) -> str:
         parts.append(f'<text class="f1" x="{_RIGHT + 4}" y="{_y(f1 / (2 - f1)) + 4:.1f}">F1 {f1:g}</text>')
     parts.append(f'<path class="axis" d="M{_LEFT} {_TOP}V{_BOTTOM}H{_RIGHT}"/>')
     for tick in np.linspace(0, 1, 6):
-        parts.append(f'<text x="{_x(tick):.1f}" y="{_BOTTOM + 17}" text-anchor="middle">{tick:.1f}</text>')
+        parts.append(f'<text x="{_x(tick):.1f}" y="{_BOTTOM + 21}" text-anchor="middle">{tick:.1f}</text>')
         parts.append(f'<text x="{_LEFT - 7}" y="{_y(tick) + 4:.1f}" text-anchor="end">{tick:.1f}</text>')
-    parts.append(f'<text x="{_x(0.5)}" y="{_BOTTOM + 38}" text-anchor="middle">recall</text>')
+    parts.append(f'<text x="{_x(0.5)}" y="{_BOTTOM + 41}" text-anchor="middle">recall</text>')
     middle = _y(0.5)
     parts.append(f'<text x="13" y="{middle}" text-anchor="middle" transform="rotate(-90 13 {middle})">precision</text>')
     marks = []
-    for index, (name, figures) in enumerate(pooled.items(), -1):
-        if figures["average_precision"] == UNDEFINED:
-            continue
+    for index, name, figures in drawn_curves(pooled):
         dash = ",".join(f"{length:g}" for length in _dash(index))
         path = step_path(
             [_x(r) for r in figures["curve"]["recall"]], [_y(p) for p in figures["curve"]["precision"]], _LEFT
@@ -82,12 +76,27 @@ def curve_chart(pooled: Mapping[str, Mapping]) -> str:
             f'<path class="curve" d="{path}" stroke="{colour(index)}" stroke-dasharray="{dash}">{title}</path>'
         )
         for kind, place in (("mark", figures["best_threshold"]), ("own", figures["at_threshold"])):
-            if place and place["precision"] is not None and place["recall"] is not None:
+            if (
+                isinstance(place, Mapping)
+                and not isinstance(place["precision"], str)
+                and not isinstance(place["recall"], str)
+            ):
                 fill = f'fill="{colour(index)}"' if kind == "mark" else f'stroke="{colour(index)}"'
                 marks.append(
                     f'<circle class="{kind}" cx="{_x(place["recall"]):.1f}" cy="{_y(place["precision"]):.1f}" r="4.5" {fill}/>'
                 )
     return "".join([*parts, *marks, "</svg>"])
+
+
+def drawn_curves(pooled: Mapping[str, Mapping]) -> list[tuple[int, str, Mapping]]:
+    """Index, name and figures of what a chart can hold: all goals together, and the eight families that hold in most frames."""
+    defined = [
+        (index, name, figures)
+        for index, (name, figures) in enumerate(pooled.items(), -1)
+        if not isinstance(figures["average_precision"], str)
+    ]
+    families = sorted(defined, key=lambda entry: (entry[0] >= 0, -entry[2]["positives"]))[: 1 + len(_COLOURS)]
+    return sorted(families, key=lambda entry: entry[0])
 
 
 def step_path(xs: Sequence[float], ys: Sequence[float], start: float, digits: int = 1) -> str:
@@ -100,7 +109,7 @@ def step_path(xs: Sequence[float], ys: Sequence[float], start: float, digits: in
 
 def sparkline(figures: Mapping) -> str:
     """A goal's precision-recall curve, small; empty without positives."""
-    if figures["average_precision"] == UNDEFINED:
+    if isinstance(figures["average_precision"], str):
         return ""
     curve = figures["curve"]
     path = step_path([64 * r for r in curve["recall"]], [22 - 20 * p for p in curve["precision"]], 0, digits=0)
@@ -127,44 +136,6 @@ def skyline(goals: Sequence[Mapping], index: int) -> str:
     )
 
 
-def score_track(
-    scores: Sequence[float | None], truth: Sequence[bool], threshold: float, low: float, high: float
-) -> str:
-    """One goal's scores along an episode: bars, the threshold as a dashed line, and below them where the goal holds.
-
-        score   ▁▁▂▆██▇▁      one cell a frame, as wide as the frame's share of the film strip above
-        truth      ▔▔▔▔
-
-    Args:
-        scores: A frame each; None where the frame has no label, -inf where sparse labels hold none.
-        truth: Whether the goal holds.
-        threshold: The labels' own.
-        low: Score at the foot of the bars.
-        high: Score at their top.
-    """
-    paths = {"hot": "", "cold": "", "missing": "", "truth": ""}
-
-    def level(score: float) -> float:
-        share = (score - low) / (high - low) if high > low else 0.0
-        return _ROW_BASE - min(max(share, 0.0), 1.0) * (_ROW_BASE - _ROW_TOP)
-
-    for frame, (score, holds) in enumerate(zip(scores, truth, strict=True)):
-        if score is None:
-            paths["missing"] += f"M{frame * _CELL} {_ROW_TOP:g}h{_BAR}V{_ROW_BASE:g}h-{_BAR}z"
-        elif math.isfinite(score):
-            paths["hot" if score > threshold else "cold"] += (
-                f"M{frame * _CELL} {level(score):.1f}h{_BAR}V{_ROW_BASE:g}h-{_BAR}z"
-            )
-        if holds:
-            paths["truth"] += f"M{frame * _CELL} {_ROW_BASE + 3:g}h{_CELL}V{_ROW_HEIGHT:g}h-{_CELL}z"
-    drawn = "".join(f'<path class="{name}" d="{path}"/>' for name, path in paths.items() if path)
-    y = f"{level(threshold):.1f}"
-    return (
-        f'<svg viewBox="0 0 {len(scores) * _CELL} {_ROW_HEIGHT:g}" preserveAspectRatio="none" aria-hidden="true">{drawn}'
-        f'<line x1="0" x2="{len(scores) * _CELL}" y1="{y}" y2="{y}"/></svg>'
-    )
-
-
 def save_curves(pooled: Mapping[str, Mapping], goals: Sequence[Mapping], output: Path) -> None:
     """Draws precision_recall.png, a curve a family, and precision_recall_goals.png, a panel a family with every goal.
 
@@ -176,10 +147,11 @@ def save_curves(pooled: Mapping[str, Mapping], goals: Sequence[Mapping], output:
     from matplotlib.figure import Figure  # only the driver draws; workers need not load it
 
     def plain(name: str) -> str:
-        return name.replace("$", r"\$")  # else matplotlib reads mathematics between two of them
+        short = name if len(name) <= 32 else f"{name[:31]}…"
+        return short.replace("$", r"\$")  # else matplotlib reads mathematics between two of them
 
     def draw(axes: object, figures: Mapping, **style: object) -> None:
-        if figures["average_precision"] != UNDEFINED:
+        if not isinstance(figures["average_precision"], str):
             recall, precision = figures["curve"]["recall"], figures["curve"]["precision"]
             axes.step([0.0, *recall], [precision[0], *precision] if precision else [0.0], where="pre", **style)  # type: ignore[attr-defined]
 
@@ -196,9 +168,8 @@ def save_curves(pooled: Mapping[str, Mapping], goals: Sequence[Mapping], output:
 
     figure = Figure(figsize=(6.4, 5.2), layout="constrained")
     axes = figure.subplots()
-    for index, (name, figures) in enumerate(pooled.items(), -1):
-        if figures["average_precision"] != UNDEFINED:
-            draw(axes, figures, label=f"{plain(name)}: AP {figures['average_precision']:.3f}", **style(index))
+    for index, name, figures in drawn_curves(pooled):
+        draw(axes, figures, label=f"{plain(name)}: AP {figures['average_precision']:.3f}", **style(index))
     frame(axes, "Scores against ground truth, goals pooled")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False)

@@ -1,26 +1,58 @@
 """The report of an evaluation: one HTML file that opens offline, with every picture and chart inside it.
 
-    quality.json ──► tables, curves                              ┐
-    corpus ──► pictures of chosen episodes and frames            ├──► report.html (+ precision_recall*.png beside it)
-    labels ──► scores of the chosen episodes, frame by frame     ┘
+    quality.json ──► tables, charts: report_tables, report_calibration, report_errors          ┐
+    corpus ──► pictures of chosen episodes and frames: report_pictures, report_worst           ├──► report.html
+    labels ──► scores of the chosen episodes, goal by frame: report_strips, report_heat        ┘    (+ precision_recall*.png)
 
-Tables and curves are here, film strips and example frames in `report_pictures`, the SVG in `charts`, the page's frame with
-its styles in report.html.
+Here are the head, the curves and what the labels were made with; report.html, report.css and report.js are the page's frame.
 """
 
 import html
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 
-from pipelines.charts import colour, curve_chart, line_key, save_curves, skyline, sparkline
+from pipelines.charts import curve_chart, line_key, save_curves, skyline
 from pipelines.label_parts import Labels
 from pipelines.outputs import write_atomically
-from pipelines.report_pictures import examples_section, gather, strips_section, threshold_words
+from pipelines.report_calibration import calibration_section, episodes_section
+from pipelines.report_errors import errors_section
+from pipelines.report_heat import heat_filters, heat_styles
+from pipelines.report_pictures import examples_section, gather, threshold_words
+from pipelines.report_strips import strips_section
+from pipelines.report_tables import (
+    Cell,
+    Column,
+    calibration_error,
+    family_table,
+    figure,
+    goal_table,
+    number_text,
+    plain_table,
+    share,
+    sortable_table,
+    threshold,
+)
+from pipelines.report_worst import worst_section
 from schemas.manifests import Unit
 
 _MAX_VALUE_CHARS = 20_000
+_MAX_TILES = 6
+_SECTIONS = {
+    "summary": "Summary",
+    "curves": "Precision and recall",
+    "calibration": "Calibration",
+    "episodes": "Episodes and time",
+    "errors": "False positives",
+    "worst": "Worst goals",
+    "goals": "All goals",
+    "strips": "Film strips",
+    "examples": "Hits and misses",
+    "run": "The run",
+    "fingerprint": "Fingerprint",
+    "definitions": "Definitions",
+}
 
 
 def write_report(quality: Mapping, units: Sequence[Unit], labels: Labels, output: Path) -> None:
@@ -38,7 +70,12 @@ def write_report(quality: Mapping, units: Sequence[Unit], labels: Labels, output
     goals = {goal.id: goal for goal in labels.metadata.goals}
     sections = [
         _header(quality),
+        _summary_section(quality),
         _curves_section(quality, pooled),
+        calibration_section(quality),
+        episodes_section(quality),
+        errors_section(quality),
+        worst_section(quality, shown, goals),
         _goals_section(quality),
         strips_section(quality, shown, labels),
         examples_section(quality, shown, goals),
@@ -46,9 +83,16 @@ def write_report(quality: Mapping, units: Sequence[Unit], labels: Labels, output
         _fingerprint_section(quality),
         _definitions_section(quality),
     ]
-    template = Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
-    title = html.escape(f"Label quality: {Path(quality['labels']).name}")
-    write_atomically(output / "report.html", template.substitute(title=title, body="\n".join(sections)))
+    frame = {
+        name: Path(__file__).with_name(f"report.{name}").read_text(encoding="utf-8") for name in ("html", "css", "js")
+    }
+    page = Template(frame["html"]).substitute(
+        title=html.escape(f"Label quality: {Path(quality['labels']).name}"),
+        styles=heat_styles() + frame["css"],
+        script=frame["js"],
+        body=heat_filters() + "\n".join(sections),
+    )
+    write_atomically(output / "report.html", page)
 
 
 def _pooled(quality: Mapping) -> dict[str, Mapping]:
@@ -56,21 +100,8 @@ def _pooled(quality: Mapping) -> dict[str, Mapping]:
     return {"all goals": quality["overall"]["pooled"], **families}
 
 
-def _number(value: float | str | None, digits: int = 3) -> str:
-    """The number, or why there is none."""
-    if value is None:
-        return "&ndash;"
-    if isinstance(value, str):
-        return f'<span class="muted">{html.escape(value)}</span>'
-    return f"{value:.{digits}f}"
-
-
-def _threshold(value: float) -> str:
-    return f"{value:.4g}" if value < 0.99 else f"{value:.6f}".rstrip("0").rstrip(".")
-
-
 def _tile(name: str, value: float | str, detail: str) -> str:
-    shown = f"{value:,}" if isinstance(value, int) else _number(value)
+    shown = f"{value:,}" if isinstance(value, int) else number_text(value)
     words = " class=words" if isinstance(value, str) else ""
     return f"<div><dt>{html.escape(name)}</dt><dd{words}>{shown}<small>{html.escape(detail)}</small></dd></div>"
 
@@ -78,32 +109,27 @@ def _tile(name: str, value: float | str, detail: str) -> str:
 def _header(quality: Mapping) -> str:
     counts, overall = quality["counts"], quality["overall"]
     with_positives = f"{overall['num_goals_with_positives']:,} of {overall['num_goals']:,} goals ever hold"
+    own = overall["pooled"]["at_threshold"]
     tiles = [_tile("Mean AP, all goals", overall["mean_average_precision"], with_positives)]
-    if len(quality["families"]) <= 6:
+    if len(quality["families"]) <= _MAX_TILES:
         tiles += [
             _tile(f"Mean AP, {name}", family["mean_average_precision"], f"{family['num_goals_with_positives']:,} goals")
             for name, family in quality["families"].items()
         ]
     unlabelled = counts["unlabelled_frames"]
-    tiles.append(
-        _tile("Frames", counts["frames"], f"{unlabelled:,} more without a label" if unlabelled else "all labelled")
-    )
-    tiles.append(_tile("Episodes", counts["episodes"], f"{counts['frames'] / counts['episodes']:.0f} frames each"))
-    links = {
-        "curves": "Precision and recall",
-        "goals": "Goals",
-        "strips": "Film strips",
-        "examples": "Hits and misses",
-        "run": "The run",
-        "fingerprint": "Fingerprint",
-        "definitions": "Definitions",
-    }
-    nav = "".join(f'<a href="#{anchor}">{text}</a>' for anchor, text in links.items())
+    tiles += [
+        _tile("Mean F1, all goals", overall["macro"]["f1"], "at the labels' threshold"),
+        _tile("False positives", own["false_positives"], f"of {overall['pooled']['negatives']:,} goals and frames"),
+        _tile("Calibration error", calibration_error(overall["pooled"]["calibration"]), "0 is best"),
+        _tile("Frames", counts["frames"], f"{unlabelled:,} more without a label" if unlabelled else "all labelled"),
+        _tile("Episodes", counts["episodes"], f"{counts['frames'] / counts['episodes']:.1f} frames each"),
+    ]
+    nav = "".join(f'<a href="#{anchor}">{text}</a>' for anchor, text in _SECTIONS.items())
     return (
         f"<header><h1>How good are these labels?</h1><p class=muted>The labels <code>{html.escape(quality['labels'])}</code> "
         f"({html.escape(quality['formula'])}, threshold {threshold_words(quality)}) against the ground truth of "
-        f"<code>{html.escape(quality['corpus'])}</code>.</p><nav>{nav}</nav>"
-        f"<dl class=tiles>{''.join(tiles)}</dl>{_warnings(quality)}</header>"
+        f"<code>{html.escape(quality['corpus'])}</code>.</p>"
+        f"<dl class=tiles>{''.join(tiles)}</dl>{_warnings(quality)}</header><nav aria-label=Sections>{nav}</nav>"
     )
 
 
@@ -131,95 +157,62 @@ def _listing(names: Sequence[str], limit: int = 8) -> str:
     )
 
 
+def _summary_section(quality: Mapping) -> str:
+    return (
+        "<section id=summary><h2>Summary</h2><p class=note>Pooled over all goals of a family, except where a column is a mean over "
+        f"goals. At the labels' own threshold, {threshold_words(quality)}. Click a head to sort; point at it for its meaning.</p>"
+        f"{family_table(quality)}</section>"
+    )
+
+
 def _curves_section(quality: Mapping, pooled: Mapping[str, Mapping]) -> str:
     groups = [quality["overall"], *quality["families"].values()]
+    columns = [
+        Column("Family", is_text=True),
+        Column("mean", "average precision", "mean over the goals that hold in some frame"),
+        Column("pooled", "average precision", "all scores of the family in one ranking: the area under its curve"),
+        *(
+            Column(name, "at the threshold of highest F1", meaning)
+            for name, meaning in (
+                ("value", "the threshold"),
+                ("P", "precision"),
+                ("R", "recall"),
+                ("F1", "harmonic mean of precision and recall"),
+                ("FPR", "false-positive rate"),
+            )
+        ),
+    ]
     rows = []
     for index, ((name, figures), group) in enumerate(zip(pooled.items(), groups, strict=True), -1):
-        best, own = figures["best_threshold"], figures["at_threshold"]
-        cells = [_number(group["mean_average_precision"]), _number(figures["average_precision"])]
+        best = figures["best_threshold"]
         if isinstance(best, Mapping):
-            cells += [_threshold(best["threshold"]), *(_number(best[key], 2) for key in ("precision", "recall", "f1"))]
+            cells = [threshold(best["threshold"]), *(figure(best[key], 2) for key in ("precision", "recall", "f1"))]
+            cells.append(share(best["false_positive_rate"]))
         else:
-            cells += ["&ndash;"] * 4
-        cells += [_number(own[key], 2) for key in ("precision", "recall", "f1")]
-        numbers = "".join(f"<td class=number>{cell}</td>" for cell in cells)
-        rows.append(f"<tr><td>{line_key(index)}{html.escape(name)}</td>{numbers}</tr>")
+            cells = [figure(best)] * 5
+        own = [figure(group["mean_average_precision"]), figure(figures["average_precision"])]
+        rows.append(("", [Cell(line_key(index) + html.escape(name), name), *own, *cells]))
     return (
-        "<section id=curves><h2>Precision and recall</h2><p class=note>All scores of a family's goals in one ranking, one "
-        "curve a family. A filled dot marks the threshold of highest F1, a ring the threshold of the labels.</p>"
-        f"<div class=curves><div>{curve_chart(pooled)}</div>"
-        "<div class=scroll tabindex=0><table class=families><thead><tr><th rowspan=2>Family</th>"
-        "<th rowspan=2 class=number>mean<br>AP</th><th rowspan=2 class=number>pooled<br>AP</th>"
-        "<th colspan=4>at the best threshold</th>"
-        f"<th colspan=3>at the labels' own</th></tr><tr><th class=number>value</th><th class=number>P</th>"
-        "<th class=number>R</th><th class=number>F1</th><th class=number>P</th><th class=number>R</th>"
-        f"<th class=number>F1</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div></div></section>"
+        "<section id=curves><h2>Precision and recall</h2><p class=note>All scores of a family's goals in one ranking, one curve a "
+        "family; the grey curves join points of equal F1. A filled dot marks the threshold of highest F1, a ring the labels' own."
+        f"</p><div class=curves><div>{curve_chart(pooled)}</div>"
+        f"{sortable_table(columns, rows, 'families', 'Average precision and best thresholds')}</div></section>"
     )
 
 
 def _goals_section(quality: Mapping) -> str:
-    families = list(quality["families"])
     skylines = "".join(
         f"<div class=label>{line_key(index)}{html.escape(name)}<br><span class=muted>mean "
-        f"{_number(quality['families'][name]['mean_average_precision'])}</span></div>"
+        f"{number_text(family['mean_average_precision'])}</span></div>"
         f"{skyline([goal for goal in quality['goals'] if goal['family'] == name], index)}"
-        for index, name in enumerate(families)
+        for index, (name, family) in enumerate(quality["families"].items())
     )
-    ranked = sorted(
-        quality["goals"],
-        key=lambda goal: (goal["positives"] == 0, goal["average_precision"] if goal["positives"] else 0),
-    )
-    rows = "".join(_goal_row(goal, families.index(goal["family"])) for goal in ranked)
-    heads = (
-        "<th data-text>Goal</th><th data-text>Family</th><th class=number>Frames</th><th>AP</th>"
-        "<th data-fixed>Curve</th><th class=number>Best threshold</th><th class=number>Best F1</th>"
-        "<th class=number>Precision</th><th class=number>Recall</th><th class=number>F1</th>"
-    )
-    options = "".join(f'<option value="{html.escape(name)}">{html.escape(name)}</option>' for name in families)
     return (
-        "<section id=goals><h2>Goals</h2><p class=note>Average precision of each goal, sorted within its family; the lines are "
-        f"at 0.5 and 1.</p><div class=skyline>{skylines}</div><div class=filter hidden><input type=search "
-        'placeholder="Filter goals" aria-label="Filter goals"><select aria-label="Family"><option value="">all families'
-        f"</option>{options}</select><output class=muted></output></div><p class=note>Lowest average precision first. Frames: "
-        f"in how many the goal holds. The last three columns are at the labels' own threshold, {threshold_words(quality)}.</p>"
-        f'<div class="scroll tall" tabindex=0><table class=goals><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
-        "</div></section>"
+        "<section id=goals><h2>All goals</h2><p class=note>Average precision of each goal, sorted within its family; the lines are "
+        f"at 0.5 and 1.</p><div class=skyline>{skylines}</div><p class=note>Every figure of every goal, lowest average precision "
+        "first. Click a head to sort; what is undefined comes last.</p>"
+        f"{goal_table(quality)}</section>"
     )
-
-
-def _goal_row(goal: Mapping, index: int) -> str:
-    name, family = html.escape(goal["text"]), html.escape(goal["family"])
-    best, own, precision = goal["best_threshold"], goal["at_threshold"], goal["average_precision"]
-    bar = ""
-    if isinstance(precision, float):
-        bar = f'<span class=bar><i style="width:{100 * precision:.0f}%;background:{colour(index)}"></i></span>'
-    known = best if isinstance(best, Mapping) else {"threshold": None, "f1": None}
-
-    def cell(value: float | None, digits: int = 2) -> str:
-        data = "" if value is None else f"{value:.6g}"
-        text = _number(value, digits) if digits else "&ndash;" if value is None else _threshold(value)
-        return f'<td class=number data-value="{data}">{text}</td>'
-
-    return (
-        f'<tr data-family="{family}"><td data-value="{name}">{name}<span class=id>{html.escape(goal["id"])}</span></td>'
-        f'<td data-value="{family}">{family}</td><td class=number data-value="{goal["positives"]}">{goal["positives"]:,}</td>'
-        f'<td data-value="{precision if isinstance(precision, float) else ""}">{_number(precision)}{bar}</td>'
-        f"<td>{sparkline(goal)}</td>{cell(known['threshold'], 0)}{cell(known['f1'])}"
-        f"{cell(own['precision'])}{cell(own['recall'])}{cell(own['f1'])}</tr>"
-    )
-
-
-def _table(rows: Iterable[Sequence[str]], heads: Sequence[str]) -> str:
-    """A table of escaped text; every column but the first is numbers."""
-    classes = ["", *[" class=number"] * (len(heads) - 1)]
-    head = "".join(f"<th{kind}>{html.escape(text)}</th>" for kind, text in zip(classes, heads, strict=True))
-    body = "".join(
-        "<tr>"
-        + "".join(f"<td{kind}>{html.escape(text)}</td>" for kind, text in zip(classes, row, strict=True))
-        + "</tr>"
-        for row in rows
-    )
-    return f"<div class=scroll tabindex=0><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
 def _run_section(quality: Mapping) -> str:
@@ -250,10 +243,10 @@ def _run_section(quality: Mapping) -> str:
     ]
     failures = "".join(f"<li>{html.escape(failure)}</li>" for failure in run["first_failures"])
     listed = f"<h3>The first failures</h3><ul class=note>{failures}</ul>" if failures else ""
-    stage_table = _table(stages, ("stage", "seconds", "share", "frames/s"))
+    stage_table = plain_table(stages, ("stage", "seconds", "share", "frames/s"))
     return (
         "<section id=run><h2>The run that made the labels</h2><p class=note>From the markers of its units; seconds are summed "
-        f"over workers.</p><div class=two>{_table(figures, ('what', 'how much'))}{stage_table}</div>{listed}</section>"
+        f"over workers.</p><div class=two>{plain_table(figures, ('what', 'how much'))}{stage_table}</div>{listed}</section>"
     )
 
 
@@ -289,12 +282,14 @@ def _definitions_section(quality: Mapping) -> str:
         else f": the exact mean over all goals lies between {bounds[0]:.4f} and {bounds[1]:.4f}"
     )
     cause = "ties in a bin and the scores that sparse labels leave out" if quality["sparse"] else "ties in a bin"
+    listed = "".join(
+        f"<dt>{html.escape(name.replace('_', ' '))}</dt><dd>{html.escape(text)}</dd>"
+        for name, text in quality["definitions"].items()
+    )
     return (
-        "<section id=definitions><h2>Definitions</h2><p><b>Average precision (AP)</b> is the step-wise area under the "
-        "precision-recall curve, sum of (R<sub>n</sub> &minus; R<sub>n&minus;1</sub>) P<sub>n</sub>, as scikit-learn defines it. "
-        f"It is computed from finely binned scores, so that corpora of any size fit; {cause} can change it within bounds that "
-        f"quality.json states for every goal{between}.</p><p><b>Mean AP</b> is the mean over goals that hold in at least one "
-        "frame. <b>Pooled</b> figures put all scores of all goals in one ranking. <b>Best threshold</b> is the one of highest "
-        "F1 on these very frames: on other frames it will do somewhat worse. A goal counts as achieved where its score is "
-        "greater than the threshold. All figures are in quality.json beside this file.</p></section>"
+        f"<section id=definitions><h2>Definitions</h2><dl class=definitions>{listed}</dl><p>Figures come from finely binned "
+        f"scores, so that corpora of any size fit; {cause} can change an average precision within bounds that quality.json states "
+        f"for every goal{between}. <b>Mean</b> figures are over the goals that define them, <b>pooled</b> figures put all scores "
+        "of all goals in one ranking. The <b>threshold of highest F1</b> is chosen on these very frames: on other frames it will "
+        "do somewhat worse. All figures are in quality.json beside this file.</p></section>"
     )

@@ -1,21 +1,19 @@
-"""The pictures of the report: film strips with scores under them, and single frames that were hit or missed.
+"""The pictures of the report: what of the corpus it shows, and single frames that were hit or missed.
 
     quality.json: which episodes and frames ──► gather: pictures and truth from the corpus, scores from the labels ──► HTML
 
-Which they are is decided by the evaluation; nothing is chosen here but the goals under a film strip.
+Which they are is decided by the evaluation; nothing is chosen here.
 """
 
 import base64
 import dataclasses
 import html
 import io
-import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from PIL import Image
 
-from pipelines.charts import score_track
 from pipelines.corpora import read_episodes
 from pipelines.images import decode_image, image_extension
 from pipelines.label_parts import Labels, read_labels
@@ -23,11 +21,13 @@ from schemas.episodes import Episode
 from schemas.goals import Goal
 from schemas.manifests import Unit
 
+MAX_STRIPS = 12
+_EXAMPLES_A_KIND = 64
 _STRIP_PICTURES = 16
-_TRUE_TRACKS = 4
-_FALSE_TRACKS = 2
+_SHORT_EPISODE = 20
 _SMALL_SIDE = 128
-_THUMBNAIL_SIDE = 192
+_CARD_SIDE = 192
+_REEL_SIDE = 96
 _MIME = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp", "bmp": "image/bmp"}
 _KINDS = {
     "true_positives": ("True positives", "Over the threshold, and the goal holds: the highest scores."),
@@ -45,13 +45,15 @@ class ShownEpisode:
 
     Args:
         num_frames: Frames of the episode.
-        pictures: By frame, an `img` element, or a note where the picture does not decode.
+        pictures: By frame, an `img` element, or a note where the picture does not decode; of single frames that are shown.
+        reel: The same, smaller, of the frames of a film strip; empty where the episode has none.
         truth: A frame each, the ids of the goals that hold.
         scores: By frame, its row of scores; only for film strips, and only of frames that have a label.
     """
 
     num_frames: int
     pictures: Mapping[int, str]
+    reel: Mapping[int, str]
     truth: Sequence[frozenset[str]]
     scores: Mapping[int, np.ndarray]
 
@@ -61,7 +63,7 @@ def gather(quality: Mapping, units: Sequence[Unit], labels: Labels) -> dict[tupl
     frames: dict[tuple[str, str], set[int]] = {}
     for example in _examples(quality):
         frames.setdefault((example["unit"], example["episode_id"]), set()).add(example["frame_index"])
-    strips = {(strip["unit"], strip["episode_id"]) for strip in quality["film_strips"]}
+    strips = {(strip["unit"], strip["episode_id"]) for strip in shown_strips(quality)}
     camera = labels.metadata.fingerprint.parts.get("camera")
     shown = {}
     for unit in units:
@@ -73,8 +75,8 @@ def gather(quality: Mapping, units: Sequence[Unit], labels: Labels) -> dict[tupl
         for episode in read_episodes(unit, images=True, cameras=None if camera is None else [str(camera)]):
             if isinstance(episode, Episode) and episode.episode_id in wanted:
                 key = (unit.name, episode.episode_id)
-                needed = frames.get(key, set()) | (set(strip_frames(episode.num_frames)) if key in strips else set())
-                shown[key] = _shown(episode, needed, scores.get(episode.episode_id, {}))
+                reel = strip_frames(episode.num_frames) if key in strips else []
+                shown[key] = _shown(episode, frames.get(key, ()), reel, scores.get(episode.episode_id, {}))
                 wanted.remove(episode.episode_id)
                 if not wanted:
                     break
@@ -82,9 +84,30 @@ def gather(quality: Mapping, units: Sequence[Unit], labels: Labels) -> dict[tupl
 
 
 def _examples(quality: Mapping) -> Iterable[Mapping]:
-    return (
-        example for families in quality["examples"].values() for examples in families.values() for example in examples
-    )
+    for kind in _KINDS:
+        for examples in _shown_examples(quality, kind).values():
+            yield from examples
+    for worst in quality["worst_goals"]["goals"]:
+        yield from worst["false_positives"]
+        yield from worst["false_negatives"]
+
+
+def shown_strips(quality: Mapping) -> list[Mapping]:
+    """At most 12 film strips, the first of every family before the second of any, in the order of the families."""
+    places: dict[str, int] = {}
+    ranked = []
+    for order, strip in enumerate(quality["film_strips"]):
+        ranked.append((places.get(strip["family"], 0), order, strip))
+        places[strip["family"]] = places.get(strip["family"], 0) + 1
+    chosen = sorted(ranked, key=lambda entry: entry[:2])[:MAX_STRIPS]
+    return [strip for _, _, strip in sorted(chosen, key=lambda entry: entry[1])]
+
+
+def _shown_examples(quality: Mapping, kind: str) -> dict[str, Sequence[Mapping]]:
+    """By family: as many examples each as keep the kind at about 64 pictures, at least one."""
+    families = quality["examples"][kind]
+    limit = max(1, _EXAMPLES_A_KIND // len(families))
+    return {family: examples[:limit] for family, examples in list(families.items())[:_EXAMPLES_A_KIND]}
 
 
 def _scores(labels: Labels, unit: Unit, wanted: set[str]) -> dict[str, dict[int, np.ndarray]]:
@@ -97,27 +120,31 @@ def _scores(labels: Labels, unit: Unit, wanted: set[str]) -> dict[str, dict[int,
     }
 
 
-def _shown(episode: Episode, frames: Iterable[int], scores: Mapping[int, np.ndarray]) -> ShownEpisode:
-    pictures = next(iter(episode.images.values()))
+def _shown(
+    episode: Episode, frames: Iterable[int], reel: Iterable[int], scores: Mapping[int, np.ndarray]
+) -> ShownEpisode:
+    images = next(iter(episode.images.values()))
     assert episode.achieved_goals is not None, "the evaluation has refused episodes without ground truth"
     return ShownEpisode(
         num_frames=episode.num_frames,
         pictures={
-            frame: picture_element(pictures[frame], f"frame {frame} of {episode.episode_id}") for frame in frames
+            frame: picture_element(images[frame], f"frame {frame} of {episode.episode_id}", _CARD_SIDE)
+            for frame in frames
         },
+        reel={frame: picture_element(images[frame], f"frame {frame}", _REEL_SIDE) for frame in reel},
         truth=[frozenset(achieved) for achieved in episode.achieved_goals],
         scores=scores,
     )
 
 
 def strip_frames(num_frames: int) -> list[int]:
-    """The frames of a film strip: one in the middle of each of at most 16 equal spans of the episode."""
-    count = min(num_frames, _STRIP_PICTURES)
+    """The frames of a film strip: all of at most 20, else one in the middle of each of 16 equal spans of the episode."""
+    count = num_frames if num_frames <= _SHORT_EPISODE else _STRIP_PICTURES
     return [int((place + 0.5) * num_frames / count) for place in range(count)]
 
 
-def picture_element(data: bytes, alt: str) -> str:
-    """An `img` element with the picture inside: as it is if small, else as a thumbnail of at most 192 pixels a side."""
+def picture_element(data: bytes, alt: str, side: int) -> str:
+    """An `img` element with the picture inside: as it is if of at most 128 pixels a side, else as a thumbnail of at most `side`."""
     try:
         frame = decode_image(data)
     except ValueError:
@@ -128,7 +155,7 @@ def picture_element(data: bytes, alt: str) -> str:
         mime = _MIME[image_extension(data)]
     else:
         thumbnail = Image.fromarray(frame)
-        thumbnail.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
+        thumbnail.thumbnail((side, side), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
         thumbnail.save(buffer, "JPEG", quality=85)
         data, mime = buffer.getvalue(), "image/jpeg"
@@ -136,110 +163,58 @@ def picture_element(data: bytes, alt: str) -> str:
     return f'<img{" class=small" if small else ""} alt="{html.escape(alt)}" src="{source}">'
 
 
-def strips_section(quality: Mapping, shown: Mapping[tuple[str, str], ShownEpisode], labels: Labels) -> str:
-    """The page's section of film strips: frames of an episode with the scores of several goals under them, and the truth."""
-    strips = [
-        _strip(strip, shown[strip["unit"], strip["episode_id"]], labels, {goal["id"] for goal in quality["goals"]})
-        for strip in quality["film_strips"]
-        if (strip["unit"], strip["episode_id"]) in shown
-    ]
-    return (
-        "<section id=strips><h2>Film strips</h2><p class=note>For each family, the episodes in which most of its goals begin or "
-        "cease to hold, chosen by ground truth alone, never by score. Under the pictures: goals that hold longest, and goals "
-        "that never hold here but score highest. One bar a frame, in line with the pictures; the dashed line is the "
-        'threshold.</p><p class=note><span class="swatch" style="background:var(--hot)"></span>over the threshold'
-        '<span class="swatch" style="background:var(--cold)"></span>not over it'
-        '<span class="swatch" style="background:var(--truth)"></span>the goal holds (ground truth)'
-        '<span class="swatch" style="background:var(--missing)"></span>no label</p>'
-        f"{''.join(strips) or '<p>No goal begins or ceases to hold in any episode.</p>'}</section>"
-    )
-
-
 def threshold_words(quality: Mapping) -> str:
     """The labels' threshold in words."""
     return "one a goal" if quality["threshold"] is None else f"{quality['threshold']:g}"
-
-
-def _strip(strip: Mapping, episode: ShownEpisode, labels: Labels, evaluated: set[str]) -> str:
-    frames = strip_frames(episode.num_frames)
-    tracks = track_goals(labels.metadata.goals, episode, strip["family"], evaluated)
-    columns = [index for index, _ in tracks]
-    known = [row[columns] for row in episode.scores.values()]
-    thresholds = labels.metadata.rule.thresholds
-    finite = [score for row in known for score in row.tolist() if np.isfinite(score)]
-    finite += [thresholds[column] for column in columns]
-    low, high = min(0.0, *finite), max(finite)
-    pictures = "".join(f"<div>{episode.pictures[frame]}{frame}</div>" for frame in frames)
-    rows = ""
-    for index, goal in tracks:
-        scores = [float(episode.scores[f][index]) if f in episode.scores else None for f in range(episode.num_frames)]
-        truth = [goal.id in achieved for achieved in episode.truth]
-        track = score_track(scores, truth, thresholds[index], low, high)
-        rows += f"<div class=track><span class=name>{html.escape(goal.text)}</span>{track}</div>"
-    return (
-        f"<h3>{html.escape(strip['family'])}: episode {html.escape(strip['episode_id'])} <span class=muted>"
-        f"({episode.num_frames} frames; bars from {low:.3g} to {high:.3g})</span></h3>"
-        f'<div class=film tabindex=0><div style="min-width:{44 * len(frames)}px">'
-        f'<div class=reel style="grid-template-columns:repeat({len(frames)},minmax(0,1fr))">{pictures}</div>{rows}</div></div>'
-    )
-
-
-def track_goals(
-    goals: Sequence[Goal], episode: ShownEpisode, family: str, evaluated: set[str]
-) -> list[tuple[int, Goal]]:
-    """The goals shown under a film strip, with their column in the scores.
-
-    Up to four that hold, those that hold in most frames first, then up to two that never do, those with the highest score
-    first; of a group of goals that mean the same only one.
-    """
-    holds = {goal.id: sum(goal.id in achieved for achieved in episode.truth) for goal in goals if goal.family == family}
-    peak = np.max(list(episode.scores.values()), axis=0) if episode.scores else np.zeros(len(goals))
-    members = [(index, goal) for index, goal in enumerate(goals) if goal.family == family and goal.id in evaluated]
-    true = sorted((member for member in members if holds[member[1].id]), key=lambda member: -holds[member[1].id])
-    false = sorted((member for member in members if not holds[member[1].id]), key=lambda member: -peak[member[0]])
-    seen: set[str] = set()
-
-    def distinct(candidates: Iterable[tuple[int, Goal]]) -> Iterator[tuple[int, Goal]]:
-        for index, goal in candidates:
-            group = goal.group or goal.id
-            if group not in seen:
-                seen.add(group)
-                yield index, goal
-
-    return [*itertools.islice(distinct(true), _TRUE_TRACKS), *itertools.islice(distinct(false), _FALSE_TRACKS)]
 
 
 def examples_section(quality: Mapping, shown: Mapping[tuple[str, str], ShownEpisode], goals: Mapping[str, Goal]) -> str:
     """The page's section of true positives, false positives and false negatives, a picture each."""
     parts = ["<section id=examples><h2>Hits and misses</h2>"]
     parts.append(
-        f"<p class=note>At the labels' own threshold, {threshold_words(quality)}; of each family at most eight of a kind, one a "
+        f"<p class=note>At the labels' own threshold, {threshold_words(quality)}; of each family a few of a kind, at most one a "
         "goal and one an episode.</p>"
     )
     for kind, (title, meaning) in _KINDS.items():
         parts.append(f"<h3>{title} <span class=muted>{meaning}</span></h3>")
-        for family, examples in quality["examples"][kind].items():
-            cards = "".join(_card(example, shown, goals) for example in examples)
-            empty = '<p class="note">None.</p>'
+        for family, examples in _shown_examples(quality, kind).items():
+            cards = "".join(example_card(example, shown, goals) for example in examples)
+            empty = '<span class="note">none</span>'
             parts.append(
-                f"<p class=note>{html.escape(family)}</p>{f'<div class=cards>{cards}</div>' if cards else empty}"
+                f'<div class=kind><p class="note">{html.escape(family)}</p>'
+                f"{f'<div class=cards>{cards}</div>' if cards else empty}</div>"
             )
     return "".join([*parts, "</section>"])
 
 
-def _card(example: Mapping, shown: Mapping[tuple[str, str], ShownEpisode], goals: Mapping[str, Goal]) -> str:
+def example_card(
+    example: Mapping,
+    shown: Mapping[tuple[str, str], ShownEpisode],
+    goals: Mapping[str, Goal],
+    *,
+    names_goal: bool = True,
+) -> str:
+    """One frame: its picture, the goal, its score, where it is from and, of a false positive, what is true there.
+
+    Args:
+        example: As quality.json holds it.
+        shown: What `gather` read.
+        goals: The labels' goals by id.
+        names_goal: Whether the goal is in the caption; not where all cards are of one goal.
+    """
     goal, frame = goals[example["goal"]], example["frame_index"]
     episode = shown.get((example["unit"], example["episode_id"]))
     picture = episode.pictures[frame] if episode else '<div class="unreadable">not readable</div>'
     score = "not over the threshold" if example["score"] is None else f"{example['score']:.3f}"
-    here = ""
+    here = f"<br>{html.escape(example['cause'])}" if "cause" in example else ""
     if episode and goal.id not in episode.truth[frame]:
         true = [
             goals[name] for name in sorted(episode.truth[frame]) if name in goals and goals[name].family == goal.family
         ]
         groups = {other.group or other.id: other.text for other in true}
-        here = f"<br>true here: {html.escape('; '.join(list(groups.values())[:2]) or 'none of this family')}"
+        here += f"<br>true here: {html.escape('; '.join(list(groups.values())[:2]) or 'none of this family')}"
+    name = f"<b>{html.escape(goal.text)}</b>" if names_goal else ""
     return (
-        f"<figure>{picture}<figcaption><b>{html.escape(goal.text)}</b>score {score}<br>"
-        f"{html.escape(example['episode_id'])}, frame {frame}{here}</figcaption></figure>"
+        f"<figure>{picture}<figcaption>{name}score {score}{here}<br><span class=source>"
+        f"{html.escape(example['episode_id'])}, frame {frame}</span></figcaption></figure>"
     )
