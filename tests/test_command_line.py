@@ -125,7 +125,19 @@ def test_recording_again_does_nothing_and_another_seed_is_refused(
         ({"--input": "nowhere"}, "nowhere"),
         ({"--template": "a photo"}, "{goal}"),
         ({"--threshold": "nan"}, "threshold must be a finite number, got nan"),
-        ({"--formula": "magic"}, "formula must be one of softmax, cosine, got 'magic'"),
+        (
+            {"--formula": "magic"},
+            "formula must be one of softmax, cosine, goal-baseline, shifted-softmax, sigmoid, got 'magic'",
+        ),
+        ({"--formula": "goal-baseline", "--threshold": "0.2"}, "every goal must have a baseline"),
+        ({"--formula": "sigmoid"}, "must have a logit scale and bias of its own for the formula 'sigmoid'"),
+        ({"--baseline": "a room"}, "baseline must be left out for the formula 'softmax', got 'a room'"),
+        ({"--alpha": "0.5"}, "alpha must be left out for the formula 'softmax', got 0.5"),
+        ({"--hysteresis": "-1"}, "hysteresis must be 0 or more and finite, got -1.0"),
+        ({"--min-frames": "0"}, "min_frames must be at least 1, got 0"),
+        ({"--reward": "discounted"}, "fire_rates must be given for the reward 'discounted', got None"),
+        ({"--discount": "1"}, "must be left out for the reward 'success', got discount 1.0"),
+        ({"--window": "0"}, "a window must be of 1 to 1024 frames, got 0"),
         ({"--formula": "cosine"}, "threshold must be given for the formula 'cosine'"),
         ({"--temperature": "0"}, "temperature must be at least"),
         ({"--batch-size": "0"}, "batch_size must be at least 1, got 0"),
@@ -152,6 +164,49 @@ def test_wrong_arguments_are_refused_with_the_value(
     assert err.startswith("vlm-rewards label: error: ")
     assert message in err
     assert "Traceback" not in err
+
+
+def test_label_takes_formulas_rules_and_windows(
+    tmp_path: Path, clip: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["label", "--input", corpus, "--goals", corpus / "goals.jsonl", "--model", clip]
+    given += ["--embeddings", tmp_path / "embeddings"]
+    for name, options in {
+        "baseline": [
+            "--formula",
+            "goal-baseline",
+            "--baseline",
+            "an empty room",
+            "--alpha",
+            "0.25",
+            "--threshold",
+            "0.3",
+        ],
+        "rule": ["--hysteresis", "0.1", "--min-frames", "2", "--reward", "difference"],
+        "shifted": ["--formula", "shifted-softmax", "--negatives", "all"],
+        "window": ["--window", "3", "--window-over", "embeddings", "--window-reduce", "max", "--sparse"],
+    }.items():
+        status, _, err = run([*given, *options, "--output", tmp_path / name], capsys)
+        assert status == 0, err
+    labelers = {
+        path.parent.name: json.loads(path.read_text())["settings"]["labeler"]
+        for path in tmp_path.glob("*/settings.json")
+        if path.parent.name != "embeddings"
+    }
+    assert (labelers["baseline"]["baseline"], labelers["baseline"]["alpha"]) == ("an empty room", 0.25)
+    assert (labelers["rule"]["min_frames"], labelers["rule"]["reward"]) == (2, "difference")
+    assert labelers["shifted"]["formula"] == "shifted-softmax"
+    assert labelers["window"]["window"] == {"frames": 3, "over": "embeddings", "reduce": "max"}
+    refused = [*given, "--sparse", "--reward", "score", "--output", tmp_path / "refused"]
+    status, _, err = run(refused, capsys)
+    assert status == 2
+    assert "labels must be dense for the reward 'score'" in err
+
+
+def test_options_are_read_without_loading_torch() -> None:
+    script = "import sys; from vlm_rewards import build_parser; build_parser(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_labels_of_another_corpus_are_refused(
