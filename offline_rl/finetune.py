@@ -68,6 +68,7 @@ class FinetuneSettings:
         eval_episodes: Episodes of an evaluation; 0 for none.
         eval_every: Environment steps between evaluations.
         eval_temperature: Of the policy while it is evaluated; None for the most likely action.
+        eval_seed: Of the held-out levels: whoever chooses settings by some must be judged by others.
         threads: Threads of torch; other numbers round otherwise, so it is part of the run.
         log_every: Environment steps between records of losses and rewards.
         checkpoint_every: Environment steps between checkpoints.
@@ -93,6 +94,7 @@ class FinetuneSettings:
     eval_episodes: int = 100
     eval_every: int = 10_000
     eval_temperature: float | None = 0.3
+    eval_seed: int = 0
     threads: int = 1
     log_every: int = 1000
     checkpoint_every: int = 10_000
@@ -109,6 +111,7 @@ class FinetuneSettings:
             ("capacity", 4 * self.num_envs),
             ("eval_episodes", 0),
             ("eval_every", 1),
+            ("eval_seed", 0),
             ("threads", 1),
             ("log_every", 1),
             ("checkpoint_every", 1),
@@ -338,7 +341,7 @@ class _Run:
             evaluate_on_held_out(
                 self.agent,
                 self.labeler,
-                dataclasses.replace(self._environments, num_envs=20, seed=0),
+                dataclasses.replace(self._environments, num_envs=20, seed=self.settings.eval_seed),
                 metrics,
                 self.step,
                 held_out_goals=self._held_out,
