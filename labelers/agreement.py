@@ -11,6 +11,7 @@ import math
 import numpy as np
 from scipy import sparse
 
+from labelers.formulas import FORMULAS
 from labelers.rankings import RankedCounts
 
 Figure = float | str
@@ -25,9 +26,6 @@ SPARSE = "undefined: sparse labels"
 NOTHING_OVER = "undefined: nothing over the threshold"
 EVERYTHING_OVER = "undefined: everything over the threshold"
 NO_GOALS = "undefined: no goal defines it"
-
-PROBABILITIES = ("softmax", "sigmoid")
-"""Formulas whose scores claim to be probabilities."""
 
 CALIBRATION_BINS = 16
 VALUE_ORDER_COUNTS = ("sum", "episodes", "constant", "sparse", "short")
@@ -108,7 +106,7 @@ def calibration_figures(counts: RankedCounts, formula: str) -> dict[str, object]
     Source: Guo et al. 2017, "On calibration of modern neural networks"; the curve is
     `sklearn.metrics.calibration_curve(strategy="uniform")`. A histogram's mean scores are as exact as its bins.
     """
-    if formula not in PROBABILITIES:
+    if formula not in FORMULAS or not FORMULAS[formula].is_probability:
         return f"undefined: scores of {formula} are not probabilities"
     if any(counts.missing):
         return SPARSE

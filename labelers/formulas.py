@@ -264,6 +264,7 @@ class Formula:
         needs_negatives: Whether it reads negatives and temperature.
         needs_baseline: Whether it reads baselines and alpha.
         needs_bias: Whether it reads the model's own scale and bias.
+        is_probability: Whether its scores claim to be probabilities, so that it can be asked whether they come true.
     """
 
     function: Callable[[np.ndarray, Context], np.ndarray]
@@ -272,6 +273,7 @@ class Formula:
     needs_negatives: bool = False
     needs_baseline: bool = False
     needs_bias: bool = False
+    is_probability: bool = False
 
 
 FORMULAS: dict[str, Formula] = {
@@ -280,6 +282,7 @@ FORMULAS: dict[str, Formula] = {
         summary="probability of the goal among itself and its negatives (Baumli et al. 2023)",
         default_threshold=0.5,
         needs_negatives=True,
+        is_probability=True,
     ),
     "cosine": Formula(
         function=cosine,
@@ -301,6 +304,7 @@ FORMULAS: dict[str, Formula] = {
         summary="probability by the model's own scale and bias (SigLIP)",
         default_threshold=0.5,
         needs_bias=True,
+        is_probability=True,
     ),
 }
 """Every formula by name."""
