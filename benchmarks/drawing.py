@@ -21,10 +21,10 @@ from wordings import NEW_WORDING, READ, UNKNOWN_WORDS, UNTRAINED_WORDS
 COLOURS = ("#d55e00", "#009e73", "#0072b2", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "D", "^", "v", "P")
 DASHES: tuple[Any, ...] = ((0, (1.2, 1.6)), (0, (5, 1.6)), "-", "-.", "--", ":")
-_GREY = "#8a8f98"
+GREY = "#8a8f98"
 _DPI = 100
 _PALETTE = 64
-_STYLE = {
+STYLE = {
     "font.size": 9,
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -51,7 +51,7 @@ def draw_figures(results: Mapping[str, Any], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     families = list(results["ladder"])
     paths = []
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         for name, figure in (
             ("precision_recall", _precision_recall_figure(results, families)),
             ("size", _size_figure(results)),
@@ -62,12 +62,12 @@ def draw_figures(results: Mapping[str, Any], folder: Path) -> list[Path]:
             ("formulas", _rows_figure(_formula_rows(results), results, families, "by formula")),
             ("negatives", _negatives_figure(results, families)),
         ):
-            paths += [_save_png(figure, folder / f"{name}.png"), _save_svg(figure, folder / f"{name}.svg")]
-        paths.append(_save_png(_overview_figure(results), folder / "overview.png"))
+            paths += [save_png(figure, folder / f"{name}.png"), save_svg(figure, folder / f"{name}.svg")]
+        paths.append(save_png(_overview_figure(results), folder / "overview.png"))
     return paths
 
 
-def _save_png(figure: Figure, path: Path) -> Path:
+def save_png(figure: Figure, path: Path) -> Path:
     """Saves with a palette: line drawings need few colours, and the files are kept with the code."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI)
@@ -76,7 +76,7 @@ def _save_png(figure: Figure, path: Path) -> Path:
     return path
 
 
-def _save_svg(figure: Figure, path: Path) -> Path:
+def save_svg(figure: Figure, path: Path) -> Path:
     """Saves with coordinates of a tenth of a point and without what says nothing, which halves the file."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -150,7 +150,7 @@ def draw_curves(axes: Axes, results: Mapping[str, Any], family: str) -> None:
                 own["recall"], own["precision"], MARKERS[index], color=COLOURS[index], markersize=6, clip_on=False
             )
     chance = curve["share_of_positives"]
-    axes.axhline(chance, color=_GREY, linewidth=0.8, linestyle=":", zorder=0)
+    axes.axhline(chance, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
     axes.text(0.01, chance + 0.012, f"chance {chance:.4f}", color="#5d636c", fontsize=7.5)
     axes.set(xlim=(0, 1.02), ylim=(0, 1.03), xlabel="recall", ylabel="precision")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 0.08), fontsize=8, title=f"marker: threshold {own['threshold']:g}")

@@ -122,6 +122,7 @@ def test_an_environment_with_other_actions_is_refused_before_anything_runs(train
         ({"capacity": 3}, "capacity must be at least 16, got 3"),
         ({"offline_share": 1.5}, "offline_share must be from 0 to 1, got 1.5"),
         ({"updates_per_step": 0.0}, "updates_per_step must be above 0 and finite, got 0.0"),
+        ({"eval_seed": -1}, "eval_seed must be at least 0, got -1"),
         ({"eval_temperature": -1.0}, "eval_temperature must be above 0 and finite, got -1.0"),
     ],
 )

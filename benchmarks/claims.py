@@ -1,0 +1,158 @@
+"""The paper's claims about agents, measured: figures 3, 4 (right) and 5 of Baumli et al. 2023, and offline training beside BC.
+
+    python benchmarks/claims.py --budget small|full --output DIR [--jobs 2] [--only figure3,figure4,figure5,offline] [--eval-seed N]
+
+    record ──► label, hindsight ──► train bc, filtered-bc, iql, cal-ql ──► success on held-out levels           offline
+                                               └─ iql ──► finetune, the model's reward alone ──► VLM return     figure 3
+                                                                 by model                        and success    figure 4
+                                                                 by wording                                     figure 5
+
+Writes claims.json, a picture of each as PNG and SVG, and claims.html, one page with all of it. A run is a folder under work/; what
+is finished is not done again, and a command that was killed goes on. What an earlier command has measured stays in the results.
+
+Nothing was chosen on what is reported here: corpora, levels of the evaluation and seeds of the agents are others than those that
+settings were chosen on.
+"""
+
+import argparse
+import json
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from claims_budgets import BUDGETS, CORPUS_SEED, EVAL_SEED, EXPERIMENTS, POLICY, Budget, plan_runs
+from claims_drawing import draw_claims
+from claims_page import write_page
+from claims_runs import Plan, check_found, do_everything
+from claims_statistics import judge, summarize
+from report_result import machine
+
+from offline_rl.runs import claimed_run
+from schemas.fingerprints import Fingerprint
+
+
+def measure(
+    budget: Budget,
+    output: Path,
+    *,
+    only: Sequence[str] = EXPERIMENTS,
+    jobs: int = 1,
+    eval_seed: int = EVAL_SEED,
+    command: str = "",
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Measures, and writes claims.json, the pictures and claims.html.
+
+    Args:
+        budget: How much.
+        output: Folder; absent, empty, or of the same budget and seed.
+        only: Of `EXPERIMENTS`.
+        jobs: Processes, of one thread each.
+        eval_seed: Of the held-out levels.
+        command: That this is the result of, for the page.
+        say: Takes a line of progress.
+
+    Returns:
+        What claims.json holds.
+
+    Raises:
+        ValueError: The folder is of another budget or seed, a corpus cannot be made, or all runs failed.
+    """
+    fingerprint = Fingerprint({"budget": json.loads(json.dumps(budget.to_json())), "eval_seed": eval_seed})
+    with claimed_run(output, "claims", fingerprint, {"eval_seed": eval_seed}) as folder:
+        before = _experiments_of(folder / "claims.json")
+        only = [name for name in EXPERIMENTS if name in {*before, *only}]
+        runs = plan_runs(budget, only)
+        found, failures = do_everything(
+            Plan(work=folder.absolute() / "work", budget=budget, eval_seed=eval_seed), runs, jobs, say
+        )
+        check_found(found, failures, folder / "work")
+        results = summarize(found, budget, only)
+        record = {
+            **results,
+            "verdicts": judge(results, budget),
+            "failures": {run.path: reason for run, reason in failures.items()},
+            "runs": {run.path: own for run, own in found.items()},
+            "is_evidence": budget.is_evidence,
+            "budget": budget.to_json(),
+            "only": only,
+            "eval_seed": eval_seed,
+            "corpus": {"seed": CORPUS_SEED, "policy": POLICY, "episodes": budget.episodes},
+            "command": command,
+            "machine": machine(),
+        }
+        text = json.dumps(record, indent=1, allow_nan=False)  # in this order, which is that of the pictures and tables
+        (folder / "claims.json").write_text(text + "\n", encoding="utf-8")
+        record = json.loads(text)
+        pictures = draw_claims(record, folder / "figures")
+        write_page(record, pictures, folder / "claims.html")
+    return record
+
+
+def _experiments_of(path: Path) -> list[str]:
+    return json.loads(path.read_text(encoding="utf-8"))["only"] if path.is_file() else []
+
+
+def parse_only(text: str) -> tuple[str, ...]:
+    """Experiments from a list with commas.
+
+    Raises:
+        ValueError: One is unknown.
+    """
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    unknown = [name for name in names if name not in EXPERIMENTS]
+    if unknown:
+        raise ValueError(f"--only must name some of {', '.join(EXPERIMENTS)}, got {unknown[0]!r}; choose among them")
+    return names
+
+
+def main() -> None:
+    """Measures the budget that was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--budget", choices=tuple(BUDGETS), required=True, help="small is a test of the command alone")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="empty, or of the same budget")
+    parser.add_argument(
+        "--jobs", type=int, default=2, metavar="N", help="runs at a time, of one thread each (default: 2)"
+    )
+    parser.add_argument("--only", default=",".join(EXPERIMENTS), metavar="NAMES", help="some of %(default)s")
+    parser.add_argument(
+        "--eval-seed",
+        type=int,
+        default=EVAL_SEED,
+        metavar="N",
+        help=f"of the held-out levels (default: {EVAL_SEED}); settings are chosen on those of 0",
+    )
+    options = parser.parse_args()
+    try:
+        only = parse_only(options.only)
+    except ValueError as error:
+        parser.error(str(error))
+    command = ["python", "benchmarks/claims.py", "--budget", options.budget, "--output", str(options.output)]
+    command += ["--jobs", str(options.jobs), "--only", ",".join(only), "--eval-seed", str(options.eval_seed)]
+    started = time.perf_counter()
+
+    def say(line: str) -> None:
+        print(f"{time.perf_counter() - started:6.0f} s  {line}", flush=True)
+
+    record = measure(
+        BUDGETS[options.budget],
+        options.output,
+        only=only,
+        jobs=options.jobs,
+        eval_seed=options.eval_seed,
+        command=shlex.join(command),
+        say=say,
+    )
+    for row in record["verdicts"]:
+        held = {True: "holds", False: "does not hold", None: "cannot be told"}[row["holds"]]
+        held = held if record["is_evidence"] else "no evidence"
+        say(f"{row['experiment']}, {row['family']}: {held}: {row['claim']}: {row['told']}")
+    if not record["is_evidence"]:
+        say("this budget is no evidence: it has too few seeds and steps, and shows that the command works")
+    say(f"written to {options.output / 'claims.html'}")
+
+
+if __name__ == "__main__":
+    main()

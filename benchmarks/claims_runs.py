@@ -1,0 +1,324 @@
+"""Does the runs of `claims.py`, each in a process of one thread, and keeps what each found in its own folder.
+
+    work/FAMILY/corpus                            recorded once
+    work/FAMILY/MODEL/embeddings                  once a model
+    work/FAMILY/MODEL/WORDING/labels, relabelled
+    work/FAMILY/MODEL/WORDING/ALGORITHM-SEED/     agent, rollout, online; offline.json and online.json say what was found
+
+What is found there is not done again, and what was interrupted goes on. Of a finished run the replay, the buffer and the
+checkpoints are removed: they are most of its bytes.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from claims_budgets import BATCH_SIZE, CORPUS_SEED, POLICY, Budget, Run, goals_in_wording
+
+from labelers.hindsight import HindsightSettings
+from labelers.labeler import LabelerSettings
+from offline_rl.environments import split_goals
+from offline_rl.evaluation import flatten_summary
+from offline_rl.finetune import finetune
+from offline_rl.rollout import RolloutSettings, rollout
+from offline_rl.runs import read_metrics
+from offline_rl.train import train
+from pipelines.hindsight import hindsight
+from pipelines.label import label
+from pipelines.record import RecordSettings, record
+
+HELD_OUT = "evaluation of held-out goals"
+_POLL_S = 30.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to be done, for a process that is to do a part of it.
+
+    Args:
+        work: Folder.
+        budget: How much.
+        eval_seed: Of the held-out levels.
+    """
+
+    work: Path
+    budget: Budget
+    eval_seed: int
+
+
+def record_family(plan: Plan, family: str) -> None:
+    """Records a family's corpus."""
+    settings = RecordSettings(
+        envs=(plan.budget.levels[family],),
+        policy=POLICY,
+        episodes=plan.budget.episodes,
+        seed=CORPUS_SEED,
+        episodes_per_shard=50,
+    )
+    with _quiet(plan.work / family):
+        record(settings, plan.work / family / "corpus", workers=1)
+
+
+def label_family(plan: Plan, family: str, model: str, runs: Sequence[Run]) -> None:
+    """Labels and relabels a family's corpus by one model, in the wording of each of the runs."""
+    corpus = plan.work / family / "corpus"
+    for run in runs:
+        folder = plan.work / run.labels
+        goals = goals_in_wording(family, run.wording)
+        with _quiet(folder):
+            label(
+                source=corpus,
+                output=folder / "labels",
+                labeler=LabelerSettings(model=model, goals=goals, batch_size=BATCH_SIZE),
+                embeddings=plan.work / family / model / "embeddings",
+                workers=1,
+            )
+            hindsight(
+                source=corpus,
+                labels=folder / "labels",
+                output=folder / "relabelled",
+                settings=HindsightSettings(),
+                workers=1,
+            )
+
+
+def do_run(plan: Plan, run: Run, finetuned: bool) -> None:
+    """Trains an agent, measures it and, where asked for, fine-tunes it; writes offline.json and online.json."""
+    folder, budget = plan.work / run.path, plan.budget
+    level = budget.levels[run.family]
+    with _quiet(folder):
+        if not (folder / "offline.json").is_file():
+            _write(folder / "offline.json", _train(plan, run, level))
+        if finetuned and not (folder / "online.json").is_file():
+            settings = dataclasses.replace(
+                budget.finetune,
+                **budget.family_finetune.get(run.family, {}),
+                envs=(level,),
+                seed=run.seed,
+                eval_seed=plan.eval_seed,
+            )
+            finetune(folder / "agent", folder / "online", settings)
+            _write(folder / "online.json", summarize_finetuning(read_metrics(folder / "online")))
+        if (folder / "online.json").is_file() or run.algorithm != "iql":  # another figure may yet fine-tune it
+            _remove_bulk(folder)
+
+
+def _train(plan: Plan, run: Run, level: str) -> dict[str, Any]:
+    folder, budget = plan.work / run.path, plan.budget
+    goals = goals_in_wording(run.family, run.wording)
+    held_out = split_goals(goals, budget.held_out_kinds).held_out if budget.held_out_kinds else ()
+    settings = dataclasses.replace(
+        budget.train,
+        algorithm=run.algorithm,
+        algorithm_settings=budget.algorithms[run.algorithm],
+        seed=run.seed,
+        exclude_goals=tuple(goal.id for goal in held_out),
+    )
+    train(plan.work / run.labels / "relabelled", folder / "agent", settings)
+    found: dict[str, Any] = {"seconds": max(row["seconds"] for row in read_metrics(folder / "agent"))}
+    for kind, apart in (("evaluation", False), (HELD_OUT, True)):
+        if held_out or not apart:
+            played = RolloutSettings(
+                envs=(level,),
+                episodes=settings.eval_episodes,
+                videos=0,
+                temperature=settings.eval_temperature,
+                held_out_goals=apart,
+                seed=plan.eval_seed,
+            )
+            name = "rollout-held-out" if apart else "rollout"
+            found[kind] = flatten_summary(rollout(folder / "agent", folder / name, played).summary())
+    return found
+
+
+def summarize_finetuning(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the figures need of a fine-tuning run's records.
+
+    Args:
+        records: Of `offline_rl.runs.read_metrics`.
+
+    Returns:
+        `evaluations` and, with goals never trained on, `held_out`: records by step; `regret`, see `regret_of`; `seconds` in all and
+        `seconds_scoring` spent waiting for the model, `frames` scored and `encoded` by it.
+    """
+    evaluations = [dict(record) for record in records if record["kind"] == "evaluation"]
+    scoring = [record for record in records if record["kind"] == "scoring"][-1]
+    return {
+        "evaluations": evaluations,
+        "held_out": [dict(record) for record in records if record["kind"] == HELD_OUT],
+        "regret": regret_of([record for record in records if record["kind"] == "episodes"]),
+        "seconds": max(record["seconds"] for record in records),
+        "seconds_scoring": scoring["seconds_waited"],
+        "frames": scoring["frames"],
+        "encoded": scoring["encoded"],
+    }
+
+
+def regret_of(records: Sequence[Mapping[str, Any]]) -> float | None:
+    """The mean of 1 - success over the episodes of fine-tuning, as far as the records tell.
+
+    A record holds the mean over the last 100 episodes and the number of episodes so far; it stands for the episodes since the
+    record before. Exact where a hundred or fewer ended in between, but for those that both records count.
+
+    Args:
+        records: Of kind "episodes", in order; none where no episode ended.
+    """
+    total, missed = 0, 0.0
+    for row in records:
+        missed += (row["episodes"] - total) * (1 - row["success"])
+        total = row["episodes"]
+    return missed / total if total else None
+
+
+def do_everything(
+    plan: Plan, runs: Mapping[Run, bool], jobs: int, say: Callable[[str], None]
+) -> tuple[dict[Run, dict[str, Any]], dict[Run, str]]:
+    """Records, labels, trains and fine-tunes what is missing.
+
+    Args:
+        plan: What.
+        runs: By run, whether it is fine-tuned.
+        jobs: Processes.
+        say: Takes a line of progress.
+
+    Returns:
+        By run what was found, `offline` and `online` (None where it was not asked for), and by run that failed the reason.
+
+    Raises:
+        ValueError: A corpus cannot be recorded or labelled.
+    """
+    pool = ProcessPoolExecutor(
+        jobs, mp_context=get_context("spawn"), initializer=_start_process, initargs=(os.getpid(),)
+    )
+    try:
+        families = dict.fromkeys(run.family for run in runs)
+        for future in [pool.submit(record_family, plan, family) for family in families]:
+            future.result()
+        say(f"recorded {len(families)} corpora")
+        labels = {run.labels: run for run in runs}
+        pairs = dict.fromkeys((run.family, run.model) for run in runs)
+        tasks = [
+            pool.submit(label_family, plan, *pair, [run for run in labels.values() if (run.family, run.model) == pair])
+            for pair in pairs
+        ]
+        for future in tasks:
+            future.result()
+        say(f"labelled and relabelled them {len(labels)} times")
+        longest_first = sorted(runs.items(), key=lambda item: not item[1])
+        failures = _follow(
+            {pool.submit(do_run, plan, run, online): run for run, online in longest_first}, plan, runs, say
+        )
+    finally:
+        pool.shutdown(cancel_futures=True)
+    found = {
+        run: {
+            "offline": json.loads((plan.work / run.path / "offline.json").read_text()),
+            "online": json.loads((plan.work / run.path / "online.json").read_text()) if online else None,
+        }
+        for run, online in runs.items()
+        if run not in failures
+    }
+    return found, failures
+
+
+def check_found(found: Mapping[Run, object], failures: Mapping[Run, str], work: Path) -> None:
+    """Refuses to report on nothing.
+
+    Raises:
+        ValueError: All runs failed.
+    """
+    if not found:
+        raise ValueError(
+            f"a run must succeed, got {len(failures)} failures, the first: {next(iter(failures.values()))}; see log.txt of the "
+            f"runs in {work}, and run the same command again"
+        )
+
+
+def _follow(
+    futures: Mapping[Future, Run], plan: Plan, runs: Mapping[Run, bool], say: Callable[[str], None]
+) -> dict[Run, str]:
+    """Waits for the runs, with the time that is left; by run that failed the reason."""
+    failures: dict[Run, str] = {}
+    waiting, started = set(futures), time.monotonic()
+    before = share_done(plan, runs)
+    while waiting:
+        over, waiting = wait(waiting, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+        for future in over:
+            error = future.exception()
+            if error is not None:
+                failures[futures[future]] = str(error)
+                say(f"failed: {futures[future].path}: {error}")
+        done = share_done(plan, runs)
+        left = seconds_left(before, done, time.monotonic() - started)
+        say(
+            f"{len(futures) - len(waiting)} of {len(futures)} runs, {done:.0%} of the steps"
+            f"{'' if left is None else f', about {left / 60:.0f} min left'}"
+        )
+    return failures
+
+
+def seconds_left(before: float, done: float, seconds: float) -> float | None:
+    """Time left by the pace since the start: shares done before and now, and the seconds between; None where nothing was done."""
+    return (1 - done) / (done - before) * seconds if done > before else None
+
+
+def share_done(plan: Plan, runs: Mapping[Run, bool]) -> float:
+    """The share of all gradient and environment steps that is done."""
+    train_steps, total, done = plan.budget.train.steps, 0, 0
+    for run, online in runs.items():
+        folder = plan.work / run.path
+        own = plan.budget.family_finetune.get(run.family, {}).get("steps", plan.budget.finetune.steps) * online
+        total += train_steps + own
+        done += train_steps if (folder / "offline.json").is_file() else _last_step(folder / "agent")
+        done += own if (folder / "online.json").is_file() else min(_last_step(folder / "online"), own)
+    return done / total
+
+
+def _last_step(folder: Path) -> int:
+    records = read_metrics(folder)
+    return records[-1]["step"] if records else 0
+
+
+def _remove_bulk(folder: Path) -> None:
+    for path in (folder / "agent" / "replay", folder / "agent" / "checkpoints", folder / "online" / "checkpoints"):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in folder.glob("online/buffer-*.npz"):
+        path.unlink()
+
+
+@contextlib.contextmanager
+def _quiet(folder: Path) -> Iterator[None]:
+    """Progress bars and warnings go to log.txt of the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "log.txt").open("a", buffering=1) as log, contextlib.redirect_stderr(log):
+        yield
+
+
+def _write(path: Path, found: Mapping[str, Any]) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _start_process(parent: int) -> None:
+    """One thread, and an end when the command has ended, killed or not."""
+    torch.set_num_threads(1)
+
+    def end_with_parent() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    sys.stdout = sys.stderr  # the command's own lines are its progress
