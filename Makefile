@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 
 help:
 	@echo "make install   a virtual environment in $(VENV) with this project and all it needs"
-	@echo "make demo      records, labels, relabels and evaluates 320 episodes, and writes demo/report/report.html"
+	@echo "make demo      from recording to a fine-tuned agent on 320 episodes: demo/report/report.html, demo/rollout/index.html"
 	@echo "make test      lint, type checks and all tests"
 	@echo "make lint      ruff and mypy alone"
 	@echo "make bench     the measurements behind the README's figures (long)"

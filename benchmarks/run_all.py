@@ -9,7 +9,8 @@ import torch
 
 def main() -> None:
     """Runs them; the first that fails ends the run."""
-    names = ["goals", "memory", "throughput", "ladder"] + (["gpu"] if torch.cuda.is_available() else [])
+    names = ["goals", "memory", "throughput", "scoring", "ladder", "calibration", "updates", "live_rewards"]
+    names += ["gpu"] if torch.cuda.is_available() else []
     for name in names:
         print(f"== {name}", flush=True)
         subprocess.run([sys.executable, Path(__file__).with_name(f"{name}.py"), *sys.argv[1:]], check=True)

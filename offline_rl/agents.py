@@ -25,6 +25,34 @@ ALGORITHMS: dict[str, tuple[type[LearnerSettings], type[Learner]]] = {
 rlpd and sac-cal-ql continuous ones."""
 
 
+def algorithm_settings(name: str, fields: Mapping[str, Any]) -> LearnerSettings:
+    """The settings of an algorithm.
+
+    Args:
+        name: One of `ALGORITHMS`.
+        fields: Those that are not at their defaults, by name, such as read from JSON or from a command line.
+
+    Raises:
+        ValueError: There is no such algorithm or field, or a value is of another type than its default or out of its range.
+    """
+    if name not in ALGORITHMS:
+        raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, got {name!r}; choose one of them")
+    settings_class, _ = ALGORITHMS[name]
+    known = settings_class.__dataclass_fields__
+    unknown = sorted(set(fields) - set(known))
+    if unknown:
+        raise ValueError(
+            f"settings of {name} must be among {', '.join(known)}, got {', '.join(unknown)}; leave them out"
+        )
+    try:
+        return settings_class(**fields)
+    except TypeError as error:  # from comparing a value with the ends of its range
+        values = ", ".join(f"{field} {value!r}" for field, value in fields.items())
+        raise ValueError(
+            f"settings of {name} must be of their defaults' types, got {values}; give numbers for numbers"
+        ) from error
+
+
 def build_agent(
     name: str,
     settings: LearnerSettings | Mapping[str, Any] | None,
@@ -47,18 +75,9 @@ def build_agent(
     Raises:
         ValueError: There is no such algorithm, the settings are another's or have unknown fields, or it does not fit the spaces.
     """
-    if name not in ALGORITHMS:
-        raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, got {name!r}; choose one of them")
-    settings_class, agent_class = ALGORITHMS[name]
     if settings is None or isinstance(settings, Mapping):
-        fields = {} if settings is None else settings
-        unknown = sorted(set(fields) - set(settings_class.__dataclass_fields__))
-        if unknown:
-            raise ValueError(
-                f"settings of {name} must be among {', '.join(settings_class.__dataclass_fields__)}, got {', '.join(unknown)}; "
-                "leave them out"
-            )
-        settings = settings_class(**fields)
+        settings = algorithm_settings(name, settings or {})
+    settings_class, agent_class = ALGORITHMS[name]
     if type(settings) is not settings_class:
         raise ValueError(
             f"settings of {name} must be {settings_class.__name__}, got {type(settings).__name__}; use ALGORITHMS[{name!r}][0]"

@@ -74,7 +74,7 @@ class FinetuneSettings:
         checkpoint_every: Environment steps between checkpoints.
 
     Raises:
-        ValueError: A value is out of its range.
+        ValueError: A value is out of its range, an environment is unknown, or two settings exclude each other.
     """
 
     envs: tuple[str, ...]
@@ -101,6 +101,8 @@ class FinetuneSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "envs", tuple(self.envs))
+        EnvironmentSettings(envs=self.envs)
+        LiveRewardSettings(end_at_success=self.end_at_success, asynchronous=self.asynchronous)
         for name, least in (
             ("steps", 1),
             ("num_envs", 1),
@@ -164,8 +166,11 @@ def finetune(
         output, "fine-tuning", fingerprint, {**dataclasses.asdict(settings), "agent": str(agent)}
     ) as folder:
         checkpoint = latest_checkpoint(folder)
-        metrics = Metrics(folder, 0 if checkpoint is None else checkpoint[0], wandb_project)
-        with contextlib.closing(metrics), _Run(before, labeler, replay, settings) as run:
+        done = 0 if checkpoint is None else checkpoint[0]
+        with (
+            _Run(before, labeler, replay, settings) as run,  # first: it refuses environments that do not fit
+            contextlib.closing(Metrics(folder, done, wandb_project)) as metrics,
+        ):
             if checkpoint is not None:
                 run.load(folder, *checkpoint)
             else:

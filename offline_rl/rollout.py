@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from labelers.labeler import settings_from_json
@@ -37,6 +38,7 @@ class RolloutSettings:
         temperature: Of the policy; None for the most likely action.
         held_out_goals: Ask only for goals that the agent was never trained on.
         seed: Of the held-out levels.
+        threads: Threads of torch; small batches are slower with more.
 
     Raises:
         ValueError: A value is out of its range.
@@ -48,10 +50,11 @@ class RolloutSettings:
     temperature: float | None = 0.3
     held_out_goals: bool = False
     seed: int = 0
+    threads: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "envs", tuple(self.envs))
-        for name, least in (("episodes", 1), ("videos", 0), ("seed", 0)):
+        for name, least in (("episodes", 1), ("videos", 0), ("seed", 0), ("threads", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}; choose another")
         if self.temperature is not None and not 0 < self.temperature < float("inf"):
@@ -86,6 +89,7 @@ def rollout(agent: str | Path, output: str | Path, settings: RolloutSettings) ->
             f"held-out goals must be goals that the agent was never trained on, got an agent, {agent}, that none were held out "
             f"from; train it with --hold-out"
         )
+    torch.set_num_threads(settings.threads)
     labeler = settings_from_json(saved.labeler).build()
     apart = set(saved.held_out_goals)
     fingerprint = Fingerprint({"agent": saved.digest, **dataclasses.asdict(settings), "envs": envs})

@@ -37,7 +37,7 @@ _ARRAY = "__array__"
 def claimed_run(
     folder: str | Path, kind: str, fingerprint: Fingerprint, settings: Mapping[str, object]
 ) -> Iterator[Path]:
-    """Makes a folder this run's own for as long as the context lasts.
+    """Makes a folder this run's own for as long as the context lasts, and from then on if anything was made.
 
     Args:
         folder: Absent, empty, or of the same run.
@@ -53,11 +53,12 @@ def claimed_run(
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"the output must be a folder, got the file {folder}; give another path")
     path = folder / _SETTINGS
-    if folder.is_dir() and any(folder.iterdir()) and not path.is_file():
+    begun = path.is_file()
+    if folder.is_dir() and not begun and any(not entry.name.endswith(".lock") for entry in folder.iterdir()):
         raise ValueError(
             f"the output folder must be empty or of this run, got {folder} with other files; give another folder"
         )
-    if path.is_file():
+    if begun:
         record = read_run(folder, kind)
         Fingerprint(record["fingerprint"]).check_equal(
             fingerprint, f"the output folder {folder}", "give another folder, or the settings that it was begun with"
@@ -72,7 +73,13 @@ def claimed_run(
             ) from error
         record = {"kind": kind, "version": 1, "fingerprint": dict(fingerprint.parts), "settings": dict(settings)}
         _write_atomically(path, json.dumps(record, indent=1, sort_keys=True).encode() + b"\n")
-        yield folder
+        try:
+            yield folder
+        except Exception:
+            # What was refused before it made anything does not hold the folder: the next run may have mended settings.
+            if not begun and all(entry == path or entry.name.endswith(".lock") for entry in folder.iterdir()):
+                path.unlink()
+            raise
 
 
 def read_run(folder: str | Path, kind: str) -> dict[str, Any]:

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from labelers.labeler import Labeler, settings_from_json
-from offline_rl.agents import ALGORITHMS, build_agent
+from offline_rl.agents import algorithm_settings, build_agent
 from offline_rl.batches import GoalTexts
-from offline_rl.environments import EnvironmentSettings, split_goals
+from offline_rl.environments import EnvironmentSettings, make_environments, spaces_of, split_goals
 from offline_rl.evaluation import evaluate_on_held_out
 from offline_rl.replay import DEFAULT_DISCOUNT, DEFAULT_MIX, ReplayData
 from offline_rl.replay_builder import build_replay
@@ -53,7 +53,7 @@ class TrainSettings:
         checkpoint_every: Steps between checkpoints.
 
     Raises:
-        ValueError: A value is out of its range, or there is no such algorithm or setting of it.
+        ValueError: A value is out of its range, or there is no such algorithm, setting of it or environment.
     """
 
     algorithm: str = "iql"
@@ -74,10 +74,9 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "exclude_goals", tuple(sorted(self.exclude_goals)))
-        if self.algorithm not in ALGORITHMS:
-            raise ValueError(
-                f"algorithm must be one of {', '.join(ALGORITHMS)}, got {self.algorithm!r}; choose one of them"
-            )
+        algorithm_settings(self.algorithm, self.algorithm_settings)
+        if self.envs:
+            EnvironmentSettings(envs=self.envs)
         for name, least in (
             ("steps", 1),
             ("batch_size", 1),
@@ -130,6 +129,7 @@ def train(
     torch.set_num_threads(settings.threads)
     with claimed_run(output, "training", fingerprint, shown) as folder:
         replay = _replay(source, folder / "replay", settings, embeddings, labeler)
+        _check_environments(replay, settings, labeler)
         print(_described(replay, settings), file=sys.stderr, flush=True)
         agent = build_agent(settings.algorithm, settings.algorithm_settings, replay.spaces, settings.seed)
         random = np.random.default_rng(settings.seed)
@@ -209,8 +209,8 @@ def _replay(
     embeddings: str | Path | None,
     labeler: Labeler,
 ) -> ReplayData:
-    settings_class, _ = ALGORITHMS[settings.algorithm]
-    discount = getattr(settings_class(**settings.algorithm_settings), "discount", DEFAULT_DISCOUNT)
+    of_algorithm = algorithm_settings(settings.algorithm, settings.algorithm_settings)
+    discount = getattr(of_algorithm, "discount", DEFAULT_DISCOUNT)
     goals = GoalTexts(
         ids=tuple(goal.id for goal in labeler.goals),
         texts=tuple(goal.text for goal in labeler.goals),
@@ -232,6 +232,15 @@ def _replay(
 
 def _evaluated(folder: Path, step: int) -> bool:
     return any(record["kind"] == "evaluation" and record["step"] == step for record in read_metrics(folder))
+
+
+def _check_environments(replay: ReplayData, settings: TrainSettings, labeler: Labeler) -> None:
+    """Refuses environments of other observations or actions before any time is spent on training."""
+    for name in settings.envs:
+        environments = make_environments(EnvironmentSettings(envs=(name,), num_envs=1), labeler.goals)
+        found = spaces_of(environments, replay.spaces.goal_size, replay.spaces.observation, labeler.dim)
+        environments.close()
+        replay.spaces.check_equal(found, f"the environment {name}")
 
 
 def _described(replay: ReplayData, settings: TrainSettings) -> str:

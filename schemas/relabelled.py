@@ -36,6 +36,23 @@ RELABELLED_TIME_CONVENTION = (
 )
 
 
+def parse_goal_shares(name: str, text: str) -> tuple[float, float, float]:
+    """Shares of original, hindsight and negative goals, as written on a command line.
+
+    Args:
+        name: Of the option, for the error.
+        text: Three numbers with colons between them, such as "0.2:0.5:0.3".
+
+    Raises:
+        ValueError: It is something else.
+    """
+    try:
+        original, hindsight, negative = (float(share) for share in text.split(":"))
+    except ValueError as error:
+        raise ValueError(f"{name} must be three numbers such as 0.2:0.5:0.3, got {text!r}; mend it") from error
+    return original, hindsight, negative
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class RelabelledEpisode:
     """An episode's frames and actions once, with K goals to train it on.

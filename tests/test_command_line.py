@@ -13,7 +13,19 @@ from schemas.goals import read_goals
 from vlm_rewards import build_parser, main
 
 COMMAND = Path(sys.executable).with_name("vlm-rewards")
-COMMANDS = ("record", "label", "hindsight", "evaluate", "pretrain", "demo")
+COMMANDS = (
+    "record",
+    "label",
+    "hindsight",
+    "calibrate",
+    "evaluate",
+    "diff",
+    "train",
+    "finetune",
+    "rollout",
+    "pretrain",
+    "demo",
+)
 
 
 @pytest.fixture(scope="session")
@@ -47,10 +59,11 @@ def test_help_of_every_option_says_something(command: str, capsys: pytest.Captur
         if isinstance(getattr(action, "choices", None), dict)
     )
     for action in parser._actions:
-        assert action.help, action.option_strings
-        assert action.option_strings[0] in text
+        name = action.option_strings[0] if action.option_strings else str(action.metavar)  # a positional has no dashes
+        assert action.help, name
+        assert f"  {name}" in text or f"  {', '.join(action.option_strings)}" in text, name
         if action.default not in (None, False, [], "==SUPPRESS=="):
-            assert f"(default: {action.default})" in " ".join(text.split()), action.option_strings
+            assert f"(default: {action.default})" in " ".join(text.split()), name
 
 
 def test_the_steps_end_with_what_they_made_and_the_next_command(
@@ -134,7 +147,7 @@ def test_recording_again_does_nothing_and_another_seed_is_refused(
         ({"--baseline": "a room"}, "baseline must be left out for the formula 'softmax', got 'a room'"),
         ({"--alpha": "0.5"}, "alpha must be left out for the formula 'softmax', got 0.5"),
         ({"--hysteresis": "-1"}, "hysteresis must be 0 or more and finite, got -1.0"),
-        ({"--min-frames": "0"}, "min_frames must be at least 1, got 0"),
+        ({"--min-frames": "0"}, "min_frames must be a whole number of at least 1, got 0"),
         ({"--reward": "discounted"}, "fire_rates must be given for the reward 'discounted', got None"),
         ({"--discount": "1"}, "must be left out for the reward 'success', got discount 1.0"),
         ({"--window": "0"}, "a window must be of 1 to 1024 frames, got 0"),
@@ -203,10 +216,20 @@ def test_label_takes_formulas_rules_and_windows(
     assert "labels must be dense for the reward 'score'" in err
 
 
-def test_options_are_read_without_loading_torch() -> None:
-    script = "import sys; from vlm_rewards import build_parser; build_parser(); print('torch' in sys.modules)"
+def test_options_are_read_without_loading_what_commands_run_on() -> None:
+    script = "import sys; from vlm_rewards import build_parser; build_parser(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
+    heavy = {"torch", "apache_beam", "transformers", "gymnasium", "pyarrow", "PIL", "matplotlib", "tqdm"}
+    assert not heavy & set(done.stdout.split())
+
+
+def test_agents_are_trained_without_beam() -> None:
+    # offline_rl imports nothing of pipelines, and its commands are no exception.
+    script = "import sys; import offline_rl.commands, offline_rl.train; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    modules = done.stdout.split()
+    assert "offline_rl.commands" in modules
+    assert not {"pipelines", "apache_beam"} & set(modules)
 
 
 def test_labels_of_another_corpus_are_refused(
@@ -248,6 +271,8 @@ def test_a_full_disk_is_told_and_keeps_what_is_finished(tmp_path: Path, clip: Pa
         corpus,
         "--goals",
         corpus / "goals.jsonl",
+        "--goal",
+        "find-red-ball",  # settings.json fits with one goal, a part does not
         "--model",
         clip,
         "--output",
@@ -255,7 +280,7 @@ def test_a_full_disk_is_told_and_keeps_what_is_finished(tmp_path: Path, clip: Pa
     ]
     script = "import resource, signal, subprocess, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
     script += (
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000)); sys.exit(subprocess.run(sys.argv[1:]).returncode)"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000)); sys.exit(subprocess.run(sys.argv[1:]).returncode)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False

@@ -115,6 +115,13 @@ def test_the_trained_agent_is_evaluated_on_goals_it_knows_and_on_others(relabell
         assert 0 <= record["success_low"] <= record["success"] <= record["success_high"] <= 1
 
 
+def test_an_environment_of_other_actions_is_refused_before_training(relabelled: Path, tmp_path: Path) -> None:
+    settings = dataclasses.replace(SMALL, num_actions=9, envs=("BabyAI-GoToObj-v0",))
+    with pytest.raises(ValueError, match="the environment BabyAI-GoToObj-v0 must have the num_actions .* 9, got 7"):
+        train(relabelled, tmp_path / "agent", settings)
+    assert read_metrics(tmp_path / "agent") == []
+
+
 def test_an_agent_that_is_not_finished_is_none(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match="an agent must be a folder that vlm-rewards train or finetune has finished, got"
