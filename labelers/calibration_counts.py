@@ -23,9 +23,7 @@ import numpy as np
 
 from labelers.rankings import largest_below, score_bins
 from labelers.risk_bounds import LOSS_UNIT, whole_losses
-
-NEVER = float(np.finfo(np.float32).max)
-"""A threshold that no score is over."""
+from schemas.rules import NEVER
 
 _NEVER_BIN = 1 << 40
 _COARSE_BITS = 3

@@ -264,6 +264,7 @@ class Formula:
         needs_negatives: Whether it reads negatives and temperature.
         needs_baseline: Whether it reads baselines and alpha.
         needs_bias: Whether it reads the model's own scale and bias.
+        score_range: Lowest and highest score there can be; None where that is not known.
         is_probability: Whether its scores claim to be probabilities, so that it can be asked whether they come true.
     """
 
@@ -273,6 +274,7 @@ class Formula:
     needs_negatives: bool = False
     needs_baseline: bool = False
     needs_bias: bool = False
+    score_range: tuple[float, float] | None = None
     is_probability: bool = False
 
 
@@ -282,28 +284,33 @@ FORMULAS: dict[str, Formula] = {
         summary="probability of the goal among itself and its negatives (Baumli et al. 2023)",
         default_threshold=0.5,
         needs_negatives=True,
+        score_range=(0.0, 1.0),
         is_probability=True,
     ),
     "cosine": Formula(
         function=cosine,
         summary="cosine of frame and goal (VLM-RM); its scale depends on the model, so it needs a threshold",
+        score_range=(-1.0, 1.0),
     ),
     "goal-baseline": Formula(
         function=goal_baseline,
         summary="nearness to the goal along the line from a baseline text (VLM-RM); needs a baseline and a threshold",
         needs_baseline=True,
+        score_range=(-1.0, 1.0),
     ),
     "shifted-softmax": Formula(
         function=shifted_softmax,
         summary="how far the softmax is above chance, 1/N, else 0 (MineCLIP)",
         default_threshold=0.0,
         needs_negatives=True,
+        score_range=(0.0, 1.0),
     ),
     "sigmoid": Formula(
         function=sigmoid_probability,
         summary="probability by the model's own scale and bias (SigLIP)",
         default_threshold=0.5,
         needs_bias=True,
+        score_range=(0.0, 1.0),
         is_probability=True,
     ),
 }

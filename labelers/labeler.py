@@ -31,12 +31,13 @@ from labelers.targets import build_targets
 from labelers.windows import EpisodeScorer, WindowSettings
 from schemas.fingerprints import Fingerprint
 from schemas.goals import Goal, check_goals, goals_from_json, goals_to_json
-from schemas.rules import RewardRule
+from schemas.rules import NEVER, RewardRule
 
 EMBEDDING_PARTS = ("weights", "preprocessing", "precision", "batch_size", "device", "attention")
 """The parts of a labeler's fingerprint that image embeddings depend on."""
 
 _UNIT_TOLERANCE = 1e-3
+_THRESHOLD_TOLERANCE = 1e-3  # calibration may put a threshold just below the lowest score
 _CHECK_ROWS = 1024  # embeddings whose lengths are checked at once, which bounds the memory of that
 DEFAULT_ALPHA = 0.5
 
@@ -153,6 +154,14 @@ class LabelerSettings:
             raise ValueError(
                 f"thresholds must be one for all or one a goal, {len(self.goals)}, got {len(thresholds)}; calibrate for these goals"
             )
+        scores = FORMULAS[self.formula].score_range
+        if scores is not None:
+            for value in thresholds:
+                if value != NEVER and np.isfinite(value) and not scores[0] - _THRESHOLD_TOLERANCE <= value < scores[1]:
+                    raise ValueError(
+                        f"threshold must be from {scores[0]:g} to below {scores[1]:g} for the formula {self.formula!r}, got "
+                        f"{value}: {'no' if value >= scores[1] else 'every'} score is greater; choose one in between"
+                    )
         return RewardRule(
             thresholds=thresholds,
             hysteresis=self.hysteresis,

@@ -39,7 +39,7 @@ class WindowSettings:
     reduce: str = "mean"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.frames <= MAX_WINDOW:
+        if not isinstance(self.frames, int) or not 1 <= self.frames <= MAX_WINDOW:
             raise ValueError(
                 f"a window must be of 1 to {MAX_WINDOW} frames, got {self.frames}; 1 looks at each frame alone"
             )

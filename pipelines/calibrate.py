@@ -14,7 +14,7 @@ import json
 import math
 import pickle
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import apache_beam as beam
@@ -253,10 +253,11 @@ def _choose_temperature(
     probability = dataclasses.replace(
         rescored, labeler=dataclasses.replace(rescored.labeler, formula="softmax", threshold=0.5)
     )
+    grid = tuple(temperature_grid(own))
     work = LossUnit(
         scores=probability,
         truth=truth,
-        temperatures=tuple(temperature_grid(own)),
+        temperatures=grid,
         share=share,
     )
     coarse = run(units, work)
@@ -273,7 +274,8 @@ def _choose_temperature(
         "frames": int(coarse.counts["frames"]),
         "episodes": int(coarse.counts["episodes"]),
         "tried": {f"{temperature:.6g}": losses[temperature] for temperature in sorted(losses)},
-        "at_the_end_of_the_grid": best in (min(losses), max(losses)),
+        # Refined steps may lie beyond the end, where a plateau or a lower loss may go on.
+        "at_the_end_of_the_grid": not grid[0] < best < grid[-1],
     }
 
 
@@ -358,7 +360,7 @@ def _calibration(
     if all(goal.threshold == NEVER for goal in chosen.goals):
         raise ValueError(
             f"some goal must be able to fire after calibration, got none of {len(goals)}, {goals[0].id!r} because "
-            f"{chosen.goals[0].reason}; {_remedy(settings)}"
+            f"{chosen.goals[0].reason}; {_remedy(settings, search)}"
         )
     has_truth = settings.objective != "quantile"
     rates = outcomes_at(counts, chosen.thresholds).false_positive_rates
@@ -394,7 +396,12 @@ def _objective(settings: CalibrationSettings, chosen: ChosenThresholds) -> dict[
     return record
 
 
-def _remedy(settings: CalibrationSettings) -> str:
+def _remedy(settings: CalibrationSettings, search: Mapping[str, object]) -> str:
+    if settings.objective == "fpr" and "tried" in search:
+        return (
+            f"{search['episodes']} other episodes chose the temperature: leave --embeddings out to count them, too, give more "
+            f"episodes, raise --level, or lower --confidence"
+        )
     if settings.objective == "fpr":
         return "give more episodes, raise --level, or lower --confidence"
     return "look at the labels' scores, or choose another objective"

@@ -336,5 +336,5 @@ class LossUnit:
                 row += log_losses(labeler.episodes().push(rows.episode_ids, rows.embeddings), known.truth, known.known)
             frames[:, 0] += (known.known & known.truth).sum(axis=0)
             frames[:, 1] += (known.known & ~known.truth).sum(axis=0)
-            counts.update(episodes=1, frames=len(rows.episode_ids))
+            counts.update(episodes=1, frames=int(known.known.any(axis=1).sum()))
         return Evidence(counts=counts, losses=losses, loss_frames=frames)

@@ -1,15 +1,17 @@
 """What a calibration says for people: what was chosen, what it is worth, and the command that labels with it."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from labelers.labeler import LabelerSettings, settings_from_json
 from pipelines.evaluate import find_goals
 from pipelines.outputs import read_settings
-from schemas.calibrations import Calibration
-from schemas.goals import read_goals
+from schemas.calibrations import Calibration, read_calibration
+from schemas.goals import Goal, read_goals
 
 _SHOWN_GROUPS = 6
+_SOURCES = {"goal": "have a threshold of their own", "all goals": "have a threshold of all goals"}
 _SHOWN_GOALS = 3
 
 
@@ -36,7 +38,11 @@ def describe(calibration: Calibration) -> list[str]:
     groups: dict[str, list[str]] = {}
     for detail in calibration.details:
         never = detail["threshold"] == "never fires"
-        source = "never fire" if never else f"have a threshold of the {detail['chosen_from']}".replace("the all", "all")
+        source = (
+            "never fire"
+            if never
+            else _SOURCES.get(str(detail["chosen_from"]), f"have a threshold of the {detail['chosen_from']}")
+        )
         groups.setdefault(f"{source}" + (f": {detail['reason']}" if detail["reason"] else ""), []).append(
             str(detail["id"])
         )
@@ -74,18 +80,30 @@ def _temperature_line(temperature: float | None, search: Mapping[str, object]) -
 def next_label(
     labels: str | Path, calibration: str | Path, corpus: str | Path | None, embeddings: str | Path | None
 ) -> list[str]:
-    """The command that labels again with the calibration: the settings of the labels, without temperature and threshold."""
+    """The command that labels again with the calibration: the settings of the labels, without temperature and threshold.
+
+    The goals file is the corpus's where it holds the goals of the labels as they are, else a placeholder. Hysteresis is left out
+    where the calibration bounds false positives, since the two do not go together.
+    """
     path = None if corpus is None else find_goals(Path(corpus))
-    goals = "GOALS.jsonl" if path is None else str(path)
     source = ["--input", str(corpus or "CORPUS")] if embeddings is None else ["--embeddings", str(embeddings)]
     record = read_settings(Path(labels))["settings"].get("labeler")
-    words = ["label", *source, "--goals", goals]
-    if record is not None:
+    if record is None:
+        words = ["--goals", "GOALS.jsonl" if path is None else str(path)]
+    else:
         settings = settings_from_json(record)
-        if path is not None and [goal.id for goal in read_goals(path)] != [goal.id for goal in settings.goals]:
-            words += [word for goal in settings.goals for word in ("--goal", goal.id)]
-        words += _words_of(settings)
-    return [*words, "--calibration", str(calibration), "--output", "labels-calibrated/"]
+        if read_calibration(calibration).objective["objective"] == "fpr":
+            settings = dataclasses.replace(settings, hysteresis=0.0)
+        words = [*_goal_words(path, settings.goals), *_words_of(settings)]
+    return ["label", *source, *words, "--calibration", str(calibration), "--output", "labels-calibrated/"]
+
+
+def _goal_words(path: Path | None, goals: Sequence[Goal]) -> list[str]:
+    bank = () if path is None else read_goals(path)
+    if not set(goals) <= set(bank):
+        return ["--goals", "GOALS.jsonl"]
+    chosen = () if tuple(goals) == bank else goals
+    return ["--goals", str(path), *(word for goal in chosen for word in ("--goal", goal.id))]
 
 
 def _words_of(settings: LabelerSettings) -> list[str]:
@@ -104,6 +122,10 @@ def _words_of(settings: LabelerSettings) -> list[str]:
         ("window", settings.window.frames, default.window.frames),
         ("window-over", settings.window.over, default.window.over),
         ("window-reduce", settings.window.reduce, default.window.reduce),
+        ("min-frames", settings.min_frames, default.min_frames),
+        ("hysteresis", settings.hysteresis, default.hysteresis),
+        ("reward", settings.reward, default.reward),
+        ("discount", settings.discount, default.discount),
         ("precision", settings.precision, default.precision),
         ("batch-size", settings.batch_size, default.batch_size),
         ("device", settings.device, default.device),

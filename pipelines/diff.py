@@ -64,9 +64,9 @@ def diff(
         workers: Workers on this machine, see `pipelines.driver.beam_arguments`.
 
     Returns:
-        What diff.json holds: `identical`; `fingerprint` (the parts that differ, with both values), `goals`, `thresholds` and
-        `rule`; `counts`; `changes`, a row a common goal, see `labelers.comparison.change_table`; `episodes`, those that changed
-        most; `quality`, None without a corpus.
+        What diff.json holds: `identical`; `fingerprint` (the parts that differ, with both values), `goals`, `thresholds`,
+        `fire_rates` and `rule`; `counts`; `changes`, a row a common goal, see `labelers.comparison.change_table`; `episodes`,
+        those that changed most; `quality`, None without a corpus.
 
     Raises:
         FileNotFoundError: The corpus has no goals.jsonl.
@@ -290,6 +290,10 @@ def _description(a: Labels, b: Labels, goals: Sequence[Goal], tolerance: float) 
     thresholds = {
         side: dict(zip(by_id[side], labels.metadata.rule.thresholds, strict=True)) for side, labels in sides.items()
     }
+    rates = {
+        side: dict(zip(by_id[side], labels.metadata.rule.fire_rates or (None,) * len(by_id[side]), strict=True))
+        for side, labels in sides.items()
+    }
     ids = [goal.id for goal in goals]
 
     def both(values: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -320,6 +324,7 @@ def _description(a: Labels, b: Labels, goals: Sequence[Goal], tolerance: float) 
             "described_differently": both(records, [id_ for id_ in ids if records["a"][id_] != records["b"][id_]]),
         },
         "thresholds": both(thresholds, [id_ for id_ in ids if thresholds["a"][id_] != thresholds["b"][id_]]),
+        "fire_rates": both(rates, [id_ for id_ in ids if rates["a"][id_] != rates["b"][id_]]),
         "rule": both(
             rules,
             sorted(
@@ -332,13 +337,14 @@ def _description(a: Labels, b: Labels, goals: Sequence[Goal], tolerance: float) 
 
 
 def _is_identical(result: Mapping[str, Any]) -> bool:
-    """Whether the labels are the same: goals, thresholds, rule, frames, every score bit for bit; not what made them."""
+    """Whether the labels are the same: goals, thresholds, fire rates, rule, frames, every score bit for bit; not what made them."""
     counts = Counter(result["counts"])
     held = ("changed", "only_in_a", "only_in_b", "gained_frames", "lost_frames")
     return (
         not any(result["goals"]["only_in"].values())
         and not result["thresholds"]
         and not result["rule"]
+        and not result["fire_rates"]
         and not counts["frames_only_in_a"] + counts["frames_only_in_b"]
         and not any(row[name] for row in result["changes"] for name in held)
         and not any(row["largest_change"] for row in result["changes"] if row["compared"])

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from labelers.calibration_counts import NEVER
 from pipelines.diff_quality import FIGURES
 
 _MAX_ROWS = 10
@@ -57,9 +58,12 @@ def _settings_lines(result: Mapping[str, Any]) -> list[str]:
         )
     if thresholds := result["thresholds"]:
         name, pair = next(iter(thresholds.items()))
-        lines.append(
-            f"  thresholds that differ: {len(thresholds):,}, such as {name}: {pair['a']:g} in A, {pair['b']:g} in B"
-        )
+        a, b = (f"{value:g}" if value < NEVER else "never fires" for value in (pair["a"], pair["b"]))
+        lines.append(f"  thresholds that differ: {len(thresholds):,}, such as {name}: {a} in A, {b} in B")
+    if rates := result["fire_rates"]:
+        name, pair = next(iter(rates.items()))
+        a, b = ("none" if value is None else f"{value:g}" for value in (pair["a"], pair["b"]))
+        lines.append(f"  fire rates that differ: {len(rates):,}, such as {name}: {a} in A, {b} in B")
     return lines
 
 

@@ -6,6 +6,7 @@ kitchen-0001,0,cup-in-sink,0
 """
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -31,8 +32,9 @@ def read_marks(path: str | Path, goal_ids: Sequence[str]) -> list[Mark]:
         goal_ids: Ids of the G goals; a mark's number is of this list.
 
     Raises:
-        ValueError: The file is not there, has no marks or other columns, or a line has a frame index that is no number, an unknown
-            goal, something else than 0 or 1, or repeats or contradicts an earlier line. The message names the line.
+        ValueError: The file is not there, is not UTF-8 or not CSV, has no marks or other columns, or a line has a frame index that
+            is no number, an unknown goal, something else than 0 or 1, or repeats or contradicts an earlier line. The message names
+            the line.
     """
     path = Path(path)
     if not path.is_file():
@@ -40,8 +42,15 @@ def read_marks(path: str | Path, goal_ids: Sequence[str]) -> list[Mark]:
     numbers = {goal: number for number, goal in enumerate(goal_ids)}
     marks: list[Mark] = []
     seen: dict[tuple[str, int, int], Mark] = {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        number, byte = error.object.count(b"\n", 0, error.start) + 1, error.object[error.start]
+        raise ValueError(
+            f"marks must be UTF-8, got the byte 0x{byte:02x} in {path}, line {number}; save the file as UTF-8"
+        ) from error
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    try:
         if sorted(rows.fieldnames or ()) != sorted(COLUMNS):
             raise ValueError(
                 f"marks must have the columns {', '.join(COLUMNS)}, got {', '.join(rows.fieldnames or ()) or 'none'} in {path}; "
@@ -57,6 +66,10 @@ def read_marks(path: str | Path, goal_ids: Sequence[str]) -> list[Mark]:
                     f"remove one"
                 )
             marks.append(mark)
+    except csv.Error as error:
+        raise ValueError(
+            f"marks must be lines of CSV, got {path}, line {rows.line_num + 1} ({error}); mend it"
+        ) from error
     if not marks:
         raise ValueError(f"marks must be at least one, got none in {path}; mark some frames of each goal")
     return marks
@@ -64,9 +77,10 @@ def read_marks(path: str | Path, goal_ids: Sequence[str]) -> list[Mark]:
 
 def _mark(row: dict, numbers: dict[str, int], where: str, line: int) -> Mark:
     values = [row[name] for name in COLUMNS]
-    if None in row or not all(values):
+    stripped = [(value or "").strip() for value in values]
+    if None in row or not all(stripped):
         raise ValueError(f"a mark must have four values, got {[*values, *row.get(None, [])]} in {where}; mend the line")
-    episode_id, frame, goal, achieved = (value.strip() for value in values)
+    episode_id, frame, goal, achieved = stripped
     if not frame.isascii() or not frame.isdigit():
         raise ValueError(f"frame_index must be a number from 0, got {frame!r} in {where}; mend it")
     if goal not in numbers:

@@ -23,6 +23,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from labelers.calibration_counts import NEVER
+
 NUM_STEPS = 16
 MAX_COLUMNS = 512
 _LIGHT = ("#f1f4f6", "#b5d5e7", "#5aa3cc", "#1f66a6", "#0a2656")
@@ -128,9 +130,9 @@ def heat_filters() -> str:
 
 
 def score_range(grids: Sequence[ScoreGrid], thresholds: Sequence[float]) -> tuple[float, float]:
-    """The ends of the scale: the lowest and the highest of all known scores and the thresholds."""
+    """The ends of the scale: the lowest and the highest of all known scores and the thresholds of goals that can fire."""
     known = [grid.scores[np.isfinite(grid.scores)] for grid in grids]
-    values = np.concatenate([np.array(thresholds, np.float64), *known])
+    values = np.concatenate([[threshold for threshold in thresholds if threshold < NEVER], *known])
     return float(values.min()), float(values.max())
 
 

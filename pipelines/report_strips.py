@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from labelers.calibration_counts import NEVER
 from labelers.rewards import successes
 from pipelines.label_parts import Labels
 from pipelines.report_heat import (
@@ -48,7 +49,10 @@ def strips_section(quality: Mapping, shown: Mapping[tuple[str, str], ShownEpisod
         for place, (strip, episode, grid) in enumerate(zip(strips, episodes, grids, strict=True))
     )
     names = json.dumps(
-        [[goal.text, f"{threshold:.6g}"] for goal, threshold in zip(goals, rule.thresholds, strict=True)],
+        [
+            [goal.text, "never fires" if threshold >= NEVER else f"{threshold:.6g}"]
+            for goal, threshold in zip(goals, rule.thresholds, strict=True)
+        ],
         ensure_ascii=False,
     ).replace("<", "\\u003c")
     return (

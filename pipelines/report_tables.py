@@ -8,6 +8,7 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from labelers.calibration_counts import NEVER
 from pipelines.charts import colour, line_key, sparkline
 
 MAX_TABLE_GOALS = 1000
@@ -73,6 +74,8 @@ def count(value: int) -> Cell:
 
 def threshold_text(value: float) -> str:
     """A threshold, with the digits that tell it from 1."""
+    if value >= NEVER:
+        return "never fires"
     return f"{value:.4g}" if value < 0.99 else f"{value:.6f}".rstrip("0").rstrip(".")
 
 

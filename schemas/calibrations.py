@@ -22,7 +22,8 @@ from pathlib import Path
 from schemas.fingerprints import Fingerprint
 
 NOT_COMPARED = ("temperature", "rule", "camera", "sparse", "batch_size", "device", "attention", "score_block")
-"""Parts of labels' fingerprints that a calibration sets, or that move scores by rounding only."""
+"""Parts of labels' fingerprints that a calibration sets, that say nothing of the labeler, or that move scores by rounding only. The
+camera is among them: whether thresholds of one camera fit another is for the user to say."""
 
 _REMEDY = "label with the settings that were calibrated, or run vlm-rewards calibrate on labels of these"
 

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+NEVER = float(np.finfo(np.float32).max)
+"""The threshold of a goal that is never to count as achieved."""
+
 REWARDS = ("success", "score", "difference", "discounted")
 
 
@@ -44,8 +47,10 @@ class RewardRule:
                 raise ValueError(f"threshold must be a finite number, got {threshold}; give one")
         if not 0 <= self.hysteresis < math.inf:
             raise ValueError(f"hysteresis must be 0 or more and finite, got {self.hysteresis}; 0 switches it off")
-        if self.min_frames < 1:
-            raise ValueError(f"min_frames must be at least 1, got {self.min_frames}; 1 is a success at once")
+        if not isinstance(self.min_frames, int) or self.min_frames < 1:
+            raise ValueError(
+                f"min_frames must be a whole number of at least 1, got {self.min_frames}; 1 is a success at once"
+            )
         if self.reward not in REWARDS:
             raise ValueError(f"reward must be one of {', '.join(REWARDS)}, got {self.reward!r}; choose one of them")
         if self.reward == "discounted":

@@ -225,6 +225,14 @@ def test_settings_survive_json(settings: LabelerSettings, tmp_path: Path) -> Non
         ({"temperature": 0.0}, "temperature must be at least 0.001 and finite, got 0.0"),
         ({"temperature": float("nan")}, "temperature must be at least 0.001 and finite, got nan"),
         ({"formula": "cosine"}, "threshold must be given for the formula 'cosine', got None"),
+        (
+            {"threshold": 1.0},
+            "threshold must be from 0 to below 1 for the formula 'softmax', got 1.0: no score is greater",
+        ),
+        (
+            {"threshold": -0.5},
+            "threshold must be from 0 to below 1 for the formula 'softmax', got -0.5: every score is greater",
+        ),
         ({"threshold": float("inf")}, "threshold must be a finite number, got inf"),
         (
             {"baseline": "a room"},

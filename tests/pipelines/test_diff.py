@@ -15,6 +15,7 @@ from pipelines.diff_quality import FIGURES
 from pipelines.diff_summary import summary_lines
 from pipelines.evaluate import evaluate
 from schemas.goals import Goal
+from schemas.rules import RewardRule
 
 ONE_WORKER = ("--runner=FnApiRunner", "--direct_num_workers=1")
 TWO_WORKERS = ("--runner=FnApiRunner", "--direct_num_workers=2", "--direct_running_mode=multi_processing")
@@ -307,3 +308,17 @@ def test_a_part_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     part.write_bytes(part.read_bytes()[:-9])
     with pytest.raises(ValueError, match="must be a complete Parquet file, got .*shard-01"):
         _diff(tmp_path, (a, b))
+
+
+def test_other_fire_rates_are_a_difference(tmp_path: Path) -> None:
+    # Rewards "discounted" depend on them, though every score and success is the same.
+    episodes = draw_episodes(2)
+    thresholds, rates = (0.5,) * len(GOALS), (0.1,) * len(GOALS)
+    rule = RewardRule(thresholds=thresholds, reward="discounted", discount=1.0, fire_rates=rates)
+    corpus = write_corpus(tmp_path / "corpus", episodes, num_shards=1)
+    write_labels(tmp_path / "a", corpus, episodes, rule=rule)
+    write_labels(tmp_path / "b", corpus, episodes, rule=dataclasses.replace(rule, fire_rates=(0.2, *rates[1:])))
+    result = _diff(tmp_path, (tmp_path / "a", tmp_path / "b"))
+    assert result["identical"] is False
+    assert result["fire_rates"] == {GOALS[0].id: {"a": 0.1, "b": 0.2}}
+    assert "  fire rates that differ: 1, such as see-ball: 0.1 in A, 0.2 in B" in summary_lines(result)

@@ -29,6 +29,9 @@ def test_a_spreadsheets_byte_order_mark_is_no_part_of_a_column(tmp_path: Path) -
         ([HEADER], r"marks must be at least one, got none in .*; mark some frames of each goal"),
         (["episode,frame", "a,0"], r"must have the columns episode_id, .*, got episode, frame in"),
         ([HEADER, "a,0,ball"], r"a mark must have four values, got \['a', '0', 'ball', None\] in .*, line 2"),
+        ([HEADER, " ,0,ball,1"], r"a mark must have four values, got \[' ', '0', 'ball', '1'\] in .*, line 2"),
+        # Python's csv reads fields of at most 131,072 characters.
+        ([HEADER, "a" * 131_073 + ",0,ball,1"], r"marks must be lines of CSV, got .*, line 2 \(field larger than"),
         ([HEADER, "a,0,ball,1,1"], r"a mark must have four values, got \['a', '0', 'ball', '1', '1'\] in .*, line 2"),
         ([HEADER, "a,-1,ball,1"], r"frame_index must be a number from 0, got '-1' in .*, line 2; mend it"),
         ([HEADER, "a,0,ball,1", "a,1.5,ball,1"], r"frame_index must be a number from 0, got '1.5' in .*, line 3"),
@@ -44,6 +47,15 @@ def test_a_spreadsheets_byte_order_mark_is_no_part_of_a_column(tmp_path: Path) -
 def test_bad_lines_are_refused_by_number(tmp_path: Path, lines: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_marks(write(tmp_path / "marks.csv", *lines), ["ball"])
+
+
+def test_a_file_of_another_encoding_is_refused_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "marks.csv"
+    path.write_bytes(f"{HEADER}\nk".encode() + b"\xfcche,0,ball,1\n")  # 0xfc: a u with two dots, in Latin-1
+    with pytest.raises(
+        ValueError, match=r"marks must be UTF-8, got the byte 0xfc in .*, line 2; save the file as UTF-8"
+    ):
+        read_marks(path, ["ball"])
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from labelers.calibration_counts import NEVER
 from pipelines.report_heat import (
     MAX_COLUMNS,
     NUM_STEPS,
@@ -85,6 +86,8 @@ def test_runs_of_equal_values() -> None:
 def test_score_range_covers_known_scores_and_thresholds() -> None:
     assert score_range([grid([[0.25, UNSTORED], [NONE, 0.5]])], [0.75]) == (0.25, 0.75)
     assert score_range([], [0.5, 0.25]) == (0.25, 0.5)
+    # A goal that never fires has the largest float32 as its threshold, which would leave every score one colour.
+    assert score_range([grid([[0.25, 0.5]])], [NEVER, 0.75]) == (0.25, 0.75)
 
 
 def test_short_episodes_have_a_column_a_frame() -> None:

@@ -1,5 +1,6 @@
 import re
 
+from labelers.calibration_counts import NEVER
 from pipelines.report_tables import (
     MAX_TABLE_GOALS,
     Cell,
@@ -34,6 +35,7 @@ def test_shares_keep_two_significant_digits() -> None:
 
 def test_thresholds_near_1_keep_their_digits() -> None:
     assert [threshold_text(value) for value in (0.5, 0.123456, 0.999712)] == ["0.5", "0.1235", "0.999712"]
+    assert threshold_text(NEVER) == "never fires"
 
 
 def test_plural() -> None:

@@ -12,7 +12,9 @@ from schemas.rules import RewardRule, rule_from_json
         ({"thresholds": ()}, "must have a threshold a goal, got none"),
         ({"thresholds": (0.5, math.nan)}, "threshold must be a finite number, got nan"),
         ({"hysteresis": -0.1}, "hysteresis must be 0 or more and finite, got -0.1"),
-        ({"min_frames": 0}, "min_frames must be at least 1, got 0"),
+        ({"min_frames": 0}, "min_frames must be a whole number of at least 1, got 0"),
+        ({"min_frames": 1.5}, "min_frames must be a whole number of at least 1, got 1.5"),
+        ({"min_frames": math.nan}, "min_frames must be a whole number of at least 1, got nan"),
         ({"reward": "dense"}, "reward must be one of success, score, difference, discounted, got 'dense'"),
         (
             {"reward": "discounted"},
