@@ -47,8 +47,9 @@ class CalibrationSettings:
         level: Highest false-positive rate, only for "fpr".
         confidence: With which that holds, only for "fpr"; 0.95 if left out.
         quantile: Only for "quantile".
-        min_examples: For "f1" and "precision": a goal that holds in some frame of fewer episodes than this, or fails to hold in
-            fewer, takes the threshold of its family, and a family with fewer that of all goals.
+        min_examples: Fewest episodes in which some goal holds to choose a temperature by. For "f1" and "precision": a goal that
+            holds in some frame of fewer episodes than this, or fails to hold in fewer, takes the threshold of its family, and a
+            family with fewer that of all goals.
 
     Raises:
         ValueError: An unknown objective, a number that the objective needs is missing or out of its range, or one is given that it

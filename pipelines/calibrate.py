@@ -262,6 +262,14 @@ def _choose_temperature(
     )
     coarse = run(units, work)
     losses = _losses_by_temperature(work, coarse)
+    shown = int(coarse.counts["episodes_with_a_goal"])
+    if shown < settings.min_examples:
+        return own, {
+            "outcome": f"kept: a goal holds in {shown} of the episodes to choose it by, fewer than {settings.min_examples}",
+            "before": own,
+            "frames": int(coarse.counts["frames"]),
+            "episodes": int(coarse.counts["episodes"]),
+        }
     best = min(losses, key=lambda temperature: losses[temperature])
     work = dataclasses.replace(work, temperatures=tuple(refined_grid(best)))
     losses |= _losses_by_temperature(work, run(units, work))

@@ -336,5 +336,6 @@ class LossUnit:
                 row += log_losses(labeler.episodes().push(rows.episode_ids, rows.embeddings), known.truth, known.known)
             frames[:, 0] += (known.known & known.truth).sum(axis=0)
             frames[:, 1] += (known.known & ~known.truth).sum(axis=0)
-            counts.update(episodes=1, frames=int(known.known.any(axis=1).sum()))
+            shown = int((known.known & known.truth).any())
+            counts.update(episodes=1, frames=int(known.known.any(axis=1).sum()), episodes_with_a_goal=shown)
         return Evidence(counts=counts, losses=losses, loss_frames=frames)

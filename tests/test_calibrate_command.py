@@ -69,6 +69,21 @@ def calibrate_words(folder: Path, output: Path) -> list[object]:
     ]
 
 
+def test_the_temperature_is_kept_where_few_episodes_could_choose_it(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # There are 24 episodes: fewer than 25 cannot say enough.
+    words = [25 if word == 2 else word for word in calibrate_words(work, tmp_path / "calibration.json")]
+    status, out, err = run(capsys, *words, "--embeddings", work / "embeddings")
+    assert status == 0, err
+    record = json.loads((tmp_path / "calibration.json").read_text())
+    search = record["temperature_search"]
+    assert search["outcome"].startswith("kept: a goal holds in ")
+    assert search["outcome"].endswith(" of the episodes to choose it by, fewer than 25")
+    assert record["temperature"] == search["before"]
+    assert search["outcome"] in out
+
+
 def test_the_printed_command_labels_with_the_calibration(
     work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
