@@ -348,6 +348,11 @@ def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
 
 
 def check_positives(counts: RankedCounts) -> None:
+    """Refuses counts without a positive, of which no recall is defined.
+
+    Raises:
+        ValueError: There is none.
+    """
     if counts.num_positives == 0:
         raise ValueError(
             f"precision and recall must have at least one positive, got none among {counts.num_negatives} frames; "

@@ -20,6 +20,7 @@ def _add_output(command: argparse.ArgumentParser, what: str) -> None:
 
 
 def add_train(command: argparse.ArgumentParser) -> None:
+    """Gives the options of `train` to its parser."""
     command.add_argument("--input", type=Path, required=True, metavar="DIR", help="relabelled trajectories")
     _add_output(command, "the agent, its replay, checkpoints and metrics")
     command.add_argument(
@@ -63,6 +64,7 @@ def add_train(command: argparse.ArgumentParser) -> None:
 
 
 def add_finetune(command: argparse.ArgumentParser) -> None:
+    """Gives the options of `finetune` to its parser."""
     command.add_argument("--agent", type=Path, required=True, metavar="DIR", help="agent of vlm-rewards train")
     _add_output(command, "the agent, its checkpoints and metrics")
     command.add_argument(
@@ -108,6 +110,7 @@ def add_finetune(command: argparse.ArgumentParser) -> None:
 
 
 def add_rollout(command: argparse.ArgumentParser) -> None:
+    """Gives the options of `rollout` to its parser."""
     command.add_argument(
         "--agent", type=Path, required=True, metavar="DIR", help="agent of vlm-rewards train or finetune"
     )
@@ -147,6 +150,7 @@ def _agent_run_options(command: argparse.ArgumentParser) -> None:
 
 
 def run_train(options: argparse.Namespace) -> Said:
+    """Runs `train` as its options say."""
     from offline_rl.train import TrainSettings, resolve_held_out, train
     from schemas.relabelled import parse_goal_shares
 
@@ -175,6 +179,7 @@ def run_train(options: argparse.Namespace) -> Said:
 
 
 def run_finetune(options: argparse.Namespace) -> Said:
+    """Runs `finetune` as its options say."""
     from offline_rl.finetune import FinetuneSettings, finetune
 
     settings = FinetuneSettings(
@@ -206,6 +211,7 @@ def run_finetune(options: argparse.Namespace) -> Said:
 
 
 def run_rollout(options: argparse.Namespace) -> Said:
+    """Runs `rollout` as its options say."""
     from offline_rl.rollout import RolloutSettings, rollout
 
     settings = RolloutSettings(

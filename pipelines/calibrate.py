@@ -14,7 +14,7 @@ import json
 import math
 import pickle
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import apache_beam as beam
@@ -50,6 +50,7 @@ from pipelines.evaluate import check_parts, find_goals
 from pipelines.label_parts import Labels, open_labels
 from pipelines.marks import Mark, check_marks, read_marks
 from pipelines.outputs import OutputFolder, read_manifest, read_settings, write_atomically
+from pipelines.packed import merge_packed, pack_evidence, raise_refusals
 from schemas.calibrations import Calibration, compared_parts, read_calibration
 from schemas.fingerprints import Fingerprint
 from schemas.goals import Goal, read_goals
@@ -315,8 +316,8 @@ def _gather(
         pipeline
         | "Units" >> beam.Create([unit.to_json() for unit in units])
         | "Spread" >> beam.Reshuffle()
-        | "Count" >> beam.Map(_evidence_or_refusal, work)
-        | "Merge" >> beam.CombineGlobally(_merge_packed).without_defaults()
+        | "Count" >> beam.Map(pack_evidence, work, Evidence)
+        | "Merge" >> beam.CombineGlobally(merge_packed, merge_evidence).without_defaults()
         | "Write" >> beam.Map(_write_packed, str(outcome))
     )
     try:
@@ -324,24 +325,8 @@ def _gather(
         evidence: Evidence = pickle.loads(outcome.read_bytes())
     finally:
         outcome.unlink(missing_ok=True)
-    if evidence.refusals:
-        others = len(evidence.refusals) - 1
-        raise ValueError(evidence.refusals[0] + (f" (and {others} more units like it)" if others else ""))
+    raise_refusals(evidence.refusals)
     return evidence
-
-
-def _evidence_or_refusal(unit: dict, work: Callable[[Unit], Evidence]) -> bytes:
-    # A refusal is carried to the driver as data: what a runner makes of an exception differs, and hides its type.
-    try:
-        evidence = work(Unit(**unit))
-    except ValueError as error:
-        evidence = Evidence(refusals=["; ".join([str(error), *getattr(error, "__notes__", [])])])
-    return pickle.dumps(evidence)
-
-
-def _merge_packed(packed: Iterable[bytes]) -> bytes:
-    # Bytes, for the reason that `pipelines.evaluate` gives.
-    return pickle.dumps(merge_evidence(pickle.loads(part) for part in packed))
 
 
 def _write_packed(packed: bytes, path: str) -> None:

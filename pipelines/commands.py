@@ -19,6 +19,7 @@ Said = tuple[list[str], list[list[object]]]
 
 
 def run_record(options: argparse.Namespace) -> Said:
+    """Runs `record` as its options say."""
     from pipelines.record import RecordSettings, record
 
     settings = RecordSettings(
@@ -50,6 +51,7 @@ def _skipped(summary: "RunSummary") -> str:
 
 
 def run_label(options: argparse.Namespace) -> Said:
+    """Runs `label` as its options say."""
     from labelers.labeler import LabelerSettings
     from labelers.negatives import NegativeSettings
     from labelers.windows import WindowSettings
@@ -152,6 +154,7 @@ def _operating_point(
 
 
 def run_hindsight(options: argparse.Namespace) -> Said:
+    """Runs `hindsight` as its options say."""
     from labelers.hindsight import HindsightSettings
     from pipelines.corpora import corpus_features, plan_units
     from pipelines.hindsight import hindsight
@@ -195,6 +198,7 @@ def run_hindsight(options: argparse.Namespace) -> Said:
 
 
 def run_calibrate(options: argparse.Namespace) -> Said:
+    """Runs `calibrate` as its options say."""
     from labelers.calibration import CalibrationSettings
     from pipelines.calibrate import calibrate
     from pipelines.calibration_summary import describe, next_label
@@ -221,6 +225,7 @@ def run_calibrate(options: argparse.Namespace) -> Said:
 
 
 def run_evaluate(options: argparse.Namespace) -> Said:
+    """Runs `evaluate` as its options say."""
     from pipelines.evaluate import evaluate
 
     quality = evaluate(options.input, options.labels, options.output, beam_options=options.beam_options)
@@ -255,6 +260,7 @@ def _figures(quality: dict) -> list[str]:
 
 
 def run_diff(options: argparse.Namespace) -> Said:
+    """Runs `diff` as its options say."""
     from pipelines.diff import DIFF_NAME, diff
     from pipelines.diff_summary import summary_lines
 
@@ -271,6 +277,7 @@ def run_diff(options: argparse.Namespace) -> Said:
 
 
 def run_pretrain(options: argparse.Namespace) -> Said:
+    """Runs `pretrain` as its options say."""
     import dataclasses
 
     from labelers.pretrain import SIZES, pretrain

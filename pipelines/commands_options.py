@@ -7,6 +7,7 @@ FORMATS = ("parquet", "webdataset")
 
 
 def add_output(command: argparse.ArgumentParser, what: str) -> None:
+    """Adds --output, the folder for `what`."""
     command.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help=f"folder for {what}; empty, or of this run"
     )
@@ -29,6 +30,7 @@ def _run_options(command: argparse.ArgumentParser, workers: str = "one a core") 
 
 
 def add_record(command: argparse.ArgumentParser) -> None:
+    """Gives the options of `record` to its parser."""
     command.add_argument(
         "--env",
         action="append",
@@ -65,6 +67,7 @@ def add_record(command: argparse.ArgumentParser) -> None:
 
 
 def add_label(command: argparse.ArgumentParser) -> None:
+    """Gives the options of `label` to its parser."""
     from labelers.formulas import FORMULAS
     from labelers.windows import OVER, REDUCTIONS
     from schemas.rules import REWARDS
@@ -218,6 +221,7 @@ def add_label(command: argparse.ArgumentParser) -> None:
 
 
 def add_hindsight(command: argparse.ArgumentParser) -> None:
+    """Gives the options of `hindsight` to its parser."""
     command.add_argument("--input", type=Path, required=True, metavar="PATH", help="the corpus that was labelled")
     command.add_argument("--labels", type=Path, required=True, metavar="DIR", help="its labels")
     add_output(command, "the relabelled trajectories")
@@ -250,6 +254,7 @@ def add_hindsight(command: argparse.ArgumentParser) -> None:
 
 
 def add_calibrate(command: argparse.ArgumentParser) -> None:
+    """Gives the options of `calibrate` to its parser."""
     command.add_argument("--labels", type=Path, required=True, metavar="DIR", help="labels to calibrate; dense")
     command.add_argument("--input", type=Path, metavar="PATH", help="the corpus that was labelled, with ground truth")
     command.add_argument(
@@ -288,6 +293,7 @@ def add_calibrate(command: argparse.ArgumentParser) -> None:
 
 
 def add_evaluate(command: argparse.ArgumentParser) -> None:
+    """Gives the options of `evaluate` to its parser."""
     command.add_argument("--input", type=Path, required=True, metavar="PATH", help="the corpus, with ground truth")
     command.add_argument("--labels", type=Path, required=True, metavar="DIR", help="its labels")
     add_output(command, "report.html, quality.json and the pictures")
@@ -295,6 +301,7 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
 
 
 def add_diff(command: argparse.ArgumentParser) -> None:
+    """Gives the options of `diff` to its parser."""
     command.add_argument("a", type=Path, metavar="A", help="a folder of finished labels")
     command.add_argument("b", type=Path, metavar="B", help="another, of the same episodes; sharded as it may be")
     command.add_argument(
@@ -318,6 +325,7 @@ def add_diff(command: argparse.ArgumentParser) -> None:
 
 
 def add_pretrain(command: argparse.ArgumentParser) -> None:
+    """Gives the options of `pretrain` to its parser."""
     command.add_argument("--size", required=True, choices=("s", "m", "l"), help="size of the model")
     add_output(command, "the model, in the format of transformers' CLIPModel")
     command.add_argument("--steps", type=int, metavar="N", help="training steps (default: the size's own, as shipped)")

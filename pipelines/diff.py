@@ -32,6 +32,7 @@ from pipelines.evaluate import find_goals
 from pipelines.label_parts import Labels, open_labels
 from pipelines.label_rows import EpisodeRows, locate_episodes
 from pipelines.outputs import explain_full_disk, read_manifest, write_atomically
+from pipelines.packed import merge_packed, raise_refusals, refusal_of
 from schemas.goals import Goal, read_goals
 
 DIFF_NAME = "diff.json"
@@ -177,15 +178,13 @@ def _measure(
         | "Join" >> beam.FlatMap(_join).with_output_types(tuple[str, str])
         | "By parts" >> beam.GroupByKey()
         | "Compare" >> beam.Map(_compare, comparison)
-        | "Merge" >> beam.CombineGlobally(_merge_packed).without_defaults()
+        | "Merge" >> beam.CombineGlobally(merge_packed, merge_differences).without_defaults()
         | "Write" >> beam.Map(_write_outcome, str(outcome_path), goals, comparison)
     )
     pipeline.run().wait_until_finish()
     outcome = json.loads(outcome_path.read_text(encoding="utf-8"))
     outcome_path.unlink()
-    if refusals := outcome.pop("refusals"):
-        others = len(refusals) - 1
-        raise ValueError(refusals[0] + (f" (and {others} more like it)" if others else ""))
+    raise_refusals(outcome.pop("refusals"), "more like it")
     if not outcome["counts"]["frames"]:
         raise ValueError(
             f"labels to compare must have a frame in common, got none in {comparison.a.folder} and {comparison.b.folder}; frames "
@@ -237,7 +236,6 @@ def _join(located: tuple[str, Iterable[str]]) -> Iterator[tuple[str, str]]:
 
 
 def _compare(group: tuple[str, Iterable[str]], comparison: GroupComparison) -> bytes:
-    # A refusal is carried to the driver as data: what a runner makes of an exception differs, and hides its type.
     key, entries = group
     if key == _REFUSAL:
         return pickle.dumps(Difference(refusals=sorted(entries)))
@@ -245,13 +243,8 @@ def _compare(group: tuple[str, Iterable[str]], comparison: GroupComparison) -> b
         part_a, part_b, unit = json.loads(key)
         found = comparison(part_a, part_b, unit, [json.loads(entry) for entry in entries])
     except ValueError as error:
-        found = Difference(refusals=["; ".join([str(error), *getattr(error, "__notes__", [])])])
+        found = Difference(refusals=[refusal_of(error)])
     return pickle.dumps(found)
-
-
-def _merge_packed(packed: Iterable[bytes]) -> bytes:
-    # Bytes, for the reason that `pipelines.evaluate` gives.
-    return pickle.dumps(merge_differences(pickle.loads(part) for part in packed))
 
 
 def _write_outcome(packed: bytes, path: str, goals: Sequence[Goal], comparison: GroupComparison) -> None:

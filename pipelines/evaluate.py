@@ -10,7 +10,7 @@ Merging does not depend on order or grouping, so neither does quality.json on th
 import json
 import pickle
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import apache_beam as beam
@@ -23,6 +23,7 @@ from pipelines.driver import beam_options_of
 from pipelines.evidence import EXAMPLES_PER_GOAL, Evidence, Example, UnitEvidence, merge_evidence
 from pipelines.label_parts import Labels, open_labels
 from pipelines.outputs import explain_full_disk, write_atomically
+from pipelines.packed import merge_packed, pack_evidence, raise_refusals
 from pipelines.report import write_report
 from schemas.goals import Goal, read_goals
 from schemas.manifests import Failure, PartStatistics, Unit
@@ -96,16 +97,14 @@ def _measure(
         pipeline
         | "Units" >> beam.Create([unit.to_json() for unit in units])
         | "Spread" >> beam.Reshuffle()
-        | "Join" >> beam.Map(_evidence_or_refusal, UnitEvidence(labels, goals))
-        | "Merge" >> beam.CombineGlobally(_merge_packed).without_defaults()
+        | "Join" >> beam.Map(pack_evidence, UnitEvidence(labels, goals), Evidence)
+        | "Merge" >> beam.CombineGlobally(merge_packed, merge_evidence).without_defaults()
         | "Write" >> beam.Map(_write_outcome, str(outcome_path), labels, goals)
     )
     pipeline.run().wait_until_finish()
     outcome = json.loads(outcome_path.read_text(encoding="utf-8"))
     outcome_path.unlink()
-    if refusals := outcome.pop("refusals"):
-        others = len(refusals) - 1
-        raise ValueError(refusals[0] + (f" (and {others} more units like it)" if others else ""))
+    raise_refusals(outcome.pop("refusals"))
     if not outcome["counts"].get("frames"):
         raise ValueError(
             f"labels must hold at least one frame of the corpus, got none in {labels.folder}; see its failures, mend the corpus "
@@ -152,21 +151,6 @@ def check_parts(labels: Labels, units: Sequence[Unit]) -> None:
             f"labels must be of this corpus only, got {len(others)} parts of {labels.folder} that go with no unit of it, the "
             f"first being {others[0]!r}; give the corpus that was labelled"
         )
-
-
-def _evidence_or_refusal(unit: dict, work: UnitEvidence) -> bytes:
-    # A refusal is carried to the driver as data: what a runner makes of an exception differs, and hides its type.
-    try:
-        evidence = work(Unit(**unit))
-    except ValueError as error:
-        evidence = Evidence(refusals=["; ".join([str(error), *getattr(error, "__notes__", [])])])
-    return pickle.dumps(evidence)
-
-
-def _merge_packed(packed: Iterable[bytes]) -> bytes:
-    # Bytes, because Beam 2.77's workers flush their output once a second from another thread, and that cuts an element
-    # whose coder is just running Python, as the pickling of an object does, in two; bytes are written in one go.
-    return pickle.dumps(merge_evidence(pickle.loads(part) for part in packed))
 
 
 def _write_outcome(packed: bytes, path: str, labels: Labels, goals: Sequence[Goal]) -> None:
