@@ -89,7 +89,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
     """Shows defaults, except where there is none, and keeps paragraphs."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or action.required:
+        if action.required or action.default is None or action.default is False or action.default == []:
             return action.help
         return super()._get_help_string(action)
 
@@ -153,7 +153,8 @@ def _demo(options: argparse.Namespace) -> data.Said:
     # Live frames come eight at a time and fill up a batch of the labels' size: a small one is scored in less time.
     model = ["--model", options.model, "--batch-size", 16]
     offline = ["--num-actions", 7, "--steps", options.steps, "--checkpoint-every", 500]
-    live = ["--env", levels[0], "--steps", options.online_steps, "--checkpoint-every", 2000]
+    warmup = min(1000, options.online_steps // 2)
+    live = ["--env", levels[0], "--steps", options.online_steps, "--warmup-steps", warmup, "--checkpoint-every", 2000]
     # After so little training the policy is played as it is: on these levels that gave 0.49, and made sharper, as by default, 0.28.
     live += ["--eval-every", options.online_steps, "--eval-episodes", options.eval_episodes, "--eval-temperature", 1]
     play = ["--episodes", options.eval_episodes, "--temperature", 1]

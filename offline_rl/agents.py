@@ -1,7 +1,7 @@
 """The algorithms by name."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import torch
 
@@ -24,6 +24,8 @@ ALGORITHMS: dict[str, tuple[type[LearnerSettings], type[Learner]]] = {
 """Settings and agent of each algorithm. bc, filtered-bc and iql take discrete and continuous actions, cql and cal-ql discrete ones,
 rlpd and sac-cal-ql continuous ones."""
 
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "null"}
+
 
 def algorithm_settings(name: str, fields: Mapping[str, Any]) -> LearnerSettings:
     """The settings of an algorithm.
@@ -44,13 +46,14 @@ def algorithm_settings(name: str, fields: Mapping[str, Any]) -> LearnerSettings:
         raise ValueError(
             f"settings of {name} must be among {', '.join(known)}, got {', '.join(unknown)}; leave them out"
         )
-    try:
-        return settings_class(**fields)
-    except TypeError as error:  # from comparing a value with the ends of its range
-        values = ", ".join(f"{field} {value!r}" for field, value in fields.items())
-        raise ValueError(
-            f"settings of {name} must be of their defaults' types, got {values}; give numbers for numbers"
-        ) from error
+    for field, hint in get_type_hints(settings_class).items():
+        kinds = get_args(hint) or (hint,)
+        if field in fields and type(fields[field]) not in kinds and not (float in kinds and type(fields[field]) is int):
+            raise ValueError(
+                f"settings of {name} must be of their defaults' types, got {field} {fields[field]!r}; give "
+                f"{' or '.join(_WORDS[kind] for kind in kinds)}"
+            )
+    return settings_class(**fields)
 
 
 def build_agent(

@@ -99,9 +99,11 @@ class Spaces:
         for field in dataclasses.fields(self):
             mine, its = getattr(self, field.name), getattr(other, field.name)
             if mine != its:
+                remedy = "use an agent and an environment of one corpus"
+                if field.name == "num_actions" and None not in (mine, its):  # more than were ever recorded, perhaps
+                    remedy += f", or train one with --num-actions {its}"
                 raise ValueError(
-                    f"{what} must have the {field.name} that the agent was trained on, {mine}, got {its}; use an agent and an "
-                    f"environment of one corpus"
+                    f"{what} must have the {field.name} that the agent was trained on, {mine}, got {its}; {remedy}"
                 )
 
 

@@ -45,6 +45,7 @@ def add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--embeddings", type=Path, metavar="DIR", help="the agent sees these kept embeddings of label instead of frames"
     )
+    command.add_argument("--camera", metavar="NAME", help="whose frames the agent sees (default: the only one)")
     command.add_argument(
         "--hold-out",
         action="append",
@@ -56,7 +57,7 @@ def add_train(command: argparse.ArgumentParser) -> None:
         "--num-actions",
         type=int,
         metavar="N",
-        help="discrete actions of the environment (default: as many as were recorded)",
+        help="discrete actions of the environment (default: the highest recorded one and those under it)",
     )
     _evaluation_options(command, "evaluate the trained agent in this level; repeatable")
     command.add_argument("--checkpoint-every", type=int, default=2000, metavar="N", help="steps between checkpoints")
@@ -85,6 +86,12 @@ def add_finetune(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--offline-share", type=float, default=0.5, metavar="SHARE", help="share of a batch that is of the corpus"
+    )
+    command.add_argument(
+        "--mix", default="0.2:0.5:0.3", metavar="O:H:N", help="shares of original, hindsight and negative goals in it"
+    )
+    command.add_argument(
+        "--capacity", type=int, default=100_000, metavar="N", help="frames of the environments that are kept"
     )
     command.add_argument(
         "--hindsight-goals",
@@ -167,12 +174,13 @@ def run_train(options: argparse.Namespace) -> Said:
         envs=tuple(options.env),
         eval_episodes=options.eval_episodes,
         eval_temperature=options.eval_temperature or None,
+        camera=options.camera,
         checkpoint_every=options.checkpoint_every,
     )
     train(options.input, options.output, settings, embeddings=options.embeddings, wandb_project=options.wandb_project)
     lines = [
         f"trained {options.algorithm} for {options.steps:,} steps: {options.output}",
-        *_evaluations(options.output),
+        *describe_evaluations(options.output),
     ]
     env = options.env[0] if options.env else "BabyAI-GoToLocal-v0"
     return lines, [["finetune", "--agent", options.output, "--env", env, "--output", "agent-online/"]]
@@ -181,6 +189,7 @@ def run_train(options: argparse.Namespace) -> Said:
 def run_finetune(options: argparse.Namespace) -> Said:
     """Runs `finetune` as its options say."""
     from offline_rl.finetune import FinetuneSettings, finetune
+    from schemas.relabelled import parse_goal_shares
 
     settings = FinetuneSettings(
         envs=tuple(options.env),
@@ -189,6 +198,8 @@ def run_finetune(options: argparse.Namespace) -> Said:
         seed=options.seed,
         batch_size=options.batch_size,
         offline_share=options.offline_share,
+        mix=parse_goal_shares("--mix", options.mix),
+        capacity=options.capacity,
         warmup_steps=options.warmup_steps,
         updates_per_step=options.updates_per_step,
         hindsight_goals=options.hindsight_goals,
@@ -205,7 +216,7 @@ def run_finetune(options: argparse.Namespace) -> Said:
     finetune(options.agent, options.output, settings, wandb_project=options.wandb_project)
     lines = [
         f"fine-tuned for {options.steps:,} environment steps: {options.output}",
-        *_evaluations(options.output),
+        *describe_evaluations(options.output),
     ]
     return lines, [["rollout", "--agent", options.output, "--output", "rollout/"]]
 
@@ -224,20 +235,29 @@ def run_rollout(options: argparse.Namespace) -> Said:
     )
     evaluation = rollout(options.agent, options.output, settings)
     success, rewarded = evaluation.success, evaluation.vlm_success
+    truth = _share(*success[:3]) if success.num else "unknown, the environment does not say"
     return [
         f"played {len(evaluation.episodes):,} episodes of held-out levels",
-        f"  achieved in truth:     {success.mean:.2f} ({success.low:.2f} to {success.high:.2f})",
-        f"  rewarded by the model: {rewarded.mean:.2f} ({rewarded.low:.2f} to {rewarded.high:.2f})",
+        f"  achieved in truth:     {truth}",
+        f"  rewarded by the model: {_share(*rewarded[:3])}",
         f"  videos: {options.output / 'index.html'} (open it in a browser)",
     ], []
 
 
-def _evaluations(folder: Path) -> list[str]:
-    """The last evaluations of a run."""
+def describe_evaluations(folder: Path) -> list[str]:
+    """The evaluations of a run in lines: of the goals trained on, and apart of those held out, the first and the last.
+
+    Args:
+        folder: Folder that `vlm-rewards train` or `finetune` has finished.
+    """
     from offline_rl.runs import read_metrics
 
-    records = [record for record in read_metrics(folder) if record["kind"].startswith("evaluation")]
-    return [f"  {record['kind']} ({record['when']}): {_success(record)}" for record in records[-2:] if _knows(record)]
+    by_kind: dict[str, list[dict[str, Any]]] = {}
+    for record in read_metrics(folder):
+        if record["kind"].startswith("evaluation"):
+            by_kind.setdefault(record["kind"], []).append(record)
+    shown = [record for records in by_kind.values() for record in [*records[:1], *records[1:][-1:]]]
+    return [f"  {record['kind']} ({record['when']}): {_success(record)}" for record in shown]
 
 
 def describe_fine_tuning(folder: Path) -> list[str]:
@@ -248,7 +268,7 @@ def describe_fine_tuning(folder: Path) -> list[str]:
     """
     from offline_rl.runs import read_metrics
 
-    records = [record for record in read_metrics(folder) if record["kind"] == "evaluation" and _knows(record)]
+    records = [record for record in read_metrics(folder) if record["kind"] == "evaluation"]
     before, after = records[0], records[-1]
     lines = [f"  before fine-tuning: {_success(before)}", f"  after fine-tuning:  {_success(after)}"]
     if max(before["success_low"], after["success_low"]) <= min(before["success_high"], after["success_high"]):
@@ -256,13 +276,16 @@ def describe_fine_tuning(folder: Path) -> list[str]:
     return lines
 
 
-def _knows(record: Mapping[str, Any]) -> bool:
-    return record.get("success") is not None
-
-
 def _success(record: Mapping[str, Any]) -> str:
-    interval = f"{record['success_low']:.2f} to {record['success_high']:.2f}"
-    return f"success {record['success']:.2f} ({interval}) in {record['episodes']} held-out episodes"
+    name, what = (
+        ("success", "success") if record["success"] is not None else ("vlm_success", "no truth known, rewarded")
+    )
+    share = _share(record[name], record[f"{name}_low"], record[f"{name}_high"])
+    return f"{what} {share} in {record['episodes']} held-out episodes"
+
+
+def _share(mean: float, low: float, high: float) -> str:
+    return f"{mean:.2f} ({low:.2f} to {high:.2f})"
 
 
 def _assignments(texts: Sequence[str]) -> dict[str, object]:

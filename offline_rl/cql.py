@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from offline_rl.batches import Batch, Spaces
 from offline_rl.heads import draw_actions, take_actions
-from offline_rl.learner import CriticSettings, Learner, build_critic, cut_features
+from offline_rl.learner import CriticSettings, Learner, bounds_of, build_critic, cut_features
 from offline_rl.losses import min_of_critics, td_loss
 from offline_rl.networks import Encoder, check_rules
 
@@ -112,7 +112,14 @@ class Cql(Learner[CqlSettings]):
         features = self.encode(batch, self.parts)
         cut = cut_features(features)
         q = self.parts["critic"].values(cut)
-        loss, info = td_loss(take_actions(q, batch.actions), batch.rewards, batch.masks, next_values, settings.discount)
+        loss, info = td_loss(
+            take_actions(q, batch.actions),
+            batch.rewards,
+            batch.masks,
+            next_values,
+            settings.discount,
+            bounds_of(settings, batch),
+        )
         returns = batch.returns if settings.calibrated else None
         penalty, penalty_info = conservative_loss(q, batch.actions, returns)
         self.step("critic", loss + settings.alpha * penalty, cut)

@@ -46,6 +46,9 @@ SEEDS = {"live": LIVE_SEEDS, "held-out": HELD_OUT_SEEDS}
 HELD_OUT_KINDS = ("green box", "purple key", "yellow ball")
 """Objects that no goal of a trained agent is about. Their colours and their types occur in trained goals, the pairs do not."""
 
+_VIEW = 7
+"""Grid cells a side of what an agent of BabyAI sees."""
+
 MAX_DRAWS = 1000
 """Levels that are drawn for one episode until the mission is one of the goals."""
 
@@ -60,7 +63,7 @@ class EnvironmentSettings:
         num_envs: N.
         seeds: "live" to fine-tune in, "held-out" to evaluate on.
         seed: Of all levels and goals; two seeds share no stream.
-        tile_size: Pixels a grid cell of BabyAI; the corpus's.
+        tile_size: Pixels a grid cell of BabyAI; the corpus's, see `fit_tile_size`.
         max_steps: Time limit; None for the environment's own.
         frames: Of environments other than BabyAI: "observation" where the observation is the frame, "render" for what the
             environment renders, else the key of a Dict observation.
@@ -91,6 +94,19 @@ class EnvironmentSettings:
                 raise ValueError(f"{field} must be at least {least}, got {value}; choose another")
         if self.seeds not in SEEDS:
             raise ValueError(f"seeds must be one of {', '.join(SEEDS)}, got {self.seeds!r}; choose one of them")
+
+
+def fit_tile_size(settings: EnvironmentSettings, spaces: Spaces) -> EnvironmentSettings:
+    """The settings with the tile size at which BabyAI's frames are those that an agent of frames was trained on.
+
+    Args:
+        settings: Which environments.
+        spaces: What the agent sees; of embeddings the settings are left as they are.
+    """
+    side = spaces.observation_shape[0]
+    if spaces.observation != "frames" or side % _VIEW:
+        return settings
+    return dataclasses.replace(settings, tile_size=side // _VIEW)
 
 
 class GoalSplit(NamedTuple):
@@ -248,7 +264,7 @@ class BabyAIEnvironment(GoalEnvironment):
         self._columns = {goal.id: column for column, goal in enumerate(goal_bank())}
         self._goal = goals[0]
         self._done = False
-        side = 7 * settings.tile_size
+        side = _VIEW * settings.tile_size
         self.observation_space = Box(0, 255, (side, side, 3), np.uint8)
         self.action_space = Discrete(self._level.num_actions)
 
@@ -341,7 +357,7 @@ def spaces_of(env: VectorEnv, goal_size: int, observation: str = "frames", frame
         frame_size: D of a frame's embedding, for "embeddings"; None for the goal's.
 
     Raises:
-        ValueError: The observation is no uint8 RGB frame, or actions are neither discrete from 0 nor a vector.
+        ValueError: The observation is no uint8 RGB frame, or actions are neither discrete from 0 nor a vector in [-1, 1].
     """
     space, actions = env.single_observation_space, env.single_action_space
     if not (isinstance(space, Box) and len(space.shape) == 3 and space.shape[2] == 3 and space.dtype == np.uint8):
@@ -354,6 +370,11 @@ def spaces_of(env: VectorEnv, goal_size: int, observation: str = "frames", frame
     if num_actions is None and action_size is None:
         raise ValueError(
             f"actions must be Discrete from 0 or Box [A], got {actions}; wrap the environment so that they are"
+        )
+    if isinstance(actions, Box) and not ((actions.low == -1).all() and (actions.high == 1).all()):
+        raise ValueError(
+            f"continuous actions must be from -1 to 1, got {actions}; register the environment in gymnasium's RescaleAction, and "
+            f"scale the corpus's actions alike"
         )
     return Spaces(
         observation=observation,

@@ -13,7 +13,7 @@ Shape letters: H and W sides of a frame, F = T + 1 frames of an episode, G goals
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ import torch
 from labelers.labeler import Labeler
 from labelers.rewards import rewards_of_scores, successes
 from offline_rl.batches import Agent
-from offline_rl.environments import EnvironmentSettings, make_environments, spaces_of
+from offline_rl.environments import EnvironmentSettings, fit_tile_size, make_environments, spaces_of
 from offline_rl.runs import Metrics
 from offline_rl.scoring import FrameEmbedder
 from schemas.goals import Goal
@@ -185,6 +185,7 @@ def evaluate_agent(
     temperature: float | None = None,
     keep_frames: int = 0,
     embedder: FrameEmbedder | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> Evaluation:
     """Plays episodes of held-out levels.
 
@@ -193,7 +194,8 @@ def evaluate_agent(
     Args:
         agent: Any agent.
         labeler: The model that rewards it, with the rule.
-        environments: Which ones; their seeds are the held-out ones whatever the settings say.
+        environments: Which ones; their seeds are the held-out ones whatever the settings say, and BabyAI's frames are of the
+            size that the agent sees.
         goals: What episodes may ask for, some of the labeler's; None for all, `split_goals(...).held_out` for those never
             trained on.
         goal_embeddings: [G, E] float32, what the agent is told of the labeler's goals, in their order; None for their embeddings
@@ -202,6 +204,7 @@ def evaluate_agent(
         temperature: Of the policy, which is then sampled from; None for the most likely action.
         keep_frames: Keep the frames of so many episodes, the first ones, for videos.
         embedder: One with a cache of its own that is to be shared, such as a live run's; None for a new one.
+        progress: Called with 1 when an episode has ended.
 
     Raises:
         ValueError: The environments do not fit the agent, or a number is out of its range.
@@ -209,7 +212,9 @@ def evaluate_agent(
     if num_episodes < 1:
         raise ValueError(f"num_episodes must be at least 1, got {num_episodes}; 100 gives an interval of ten points")
     environments = dataclasses.replace(
-        environments, seeds="held-out", num_envs=min(environments.num_envs, num_episodes)
+        fit_tile_size(environments, agent.spaces),
+        seeds="held-out",
+        num_envs=min(environments.num_envs, num_episodes),
     )
     goals = labeler.goals if goals is None else goals
     embeddings = labeler.goal_embeddings if goal_embeddings is None else goal_embeddings
@@ -245,6 +250,8 @@ def evaluate_agent(
                 name = environments.envs[i % len(environments.envs)]
                 record = _record(j, name, stories[i], labeler, embedder, index_of[stories[i].goal_id])
                 finished[j] = (record, np.stack(stories[i].frames) if j < keep_frames else np.empty(0))
+                if progress is not None:
+                    progress(1)
             playing[i] += N
         if over.any() and len(finished) < num_episodes:
             observations, infos = envs.reset(seed=(first + playing).tolist(), options={"reset_mask": over})

@@ -20,6 +20,7 @@ Minari and twice a transition in torchrl: these formats have no place for shared
 Shape letters as in `offline_rl.batches`; L steps of a segment.
 """
 
+import importlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,10 @@ def export_d3rlpy(replay: ReplayData, path: str | Path) -> Path:
         ImportError: d3rlpy is not installed.
         FileExistsError: There is such a file.
     """
-    from d3rlpy.dataset import Episode, dump
+    try:
+        from d3rlpy.dataset import Episode, dump
+    except ImportError as error:
+        raise ImportError(_missing("d3rlpy")) from error
 
     class Episodes(Sequence[Any]):
         """Makes an episode when it is asked for, so that one is in memory."""
@@ -97,7 +101,10 @@ def export_torchrl(replay: ReplayData, folder: str | Path) -> Path:
         ImportError: tensordict is not installed.
         FileExistsError: The folder is there.
     """
-    from tensordict import TensorDict
+    try:
+        from tensordict import TensorDict
+    except ImportError as error:
+        raise ImportError(_missing("tensordict")) from error
 
     folder = _new(folder)
     count = len(replay)
@@ -153,10 +160,15 @@ def export_minari(replay: ReplayData, folder: str | Path, dataset_id: str = "vlm
         ImportError: minari, its h5py or gymnasium is not installed.
         FileExistsError: The folder is there.
     """
-    import minari
-    from gymnasium import spaces
-    from minari.data_collector import EpisodeBuffer
-    from minari.dataset.minari_storage import MinariStorage
+    try:
+        import minari
+        from gymnasium import spaces
+        from minari.data_collector import EpisodeBuffer
+        from minari.dataset.minari_storage import MinariStorage
+
+        importlib.import_module("h5py")  # which minari imports when it writes
+    except ImportError as error:
+        raise ImportError(_missing("minari with h5py")) from error
 
     own = replay.spaces
     parts: dict[str, Any] = {
@@ -225,6 +237,10 @@ def _last(segment: Segment, value: bool) -> np.ndarray:
 
 def _padded(values: np.ndarray, rows: int) -> np.ndarray:
     return np.concatenate([values, np.zeros((rows - len(values), *values.shape[1:]), values.dtype)])
+
+
+def _missing(what: str) -> str:
+    return f"to export to it, {what} must be installed, got none; pip install 'vlm-rewards[export]'"
 
 
 def _new(path: str | Path) -> Path:

@@ -25,11 +25,12 @@ import torch
 
 from labelers.hindsight import HindsightSettings
 from labelers.labeler import Labeler, settings_from_json
-from offline_rl.environments import EnvironmentSettings, make_environments
+from offline_rl.environments import EnvironmentSettings, fit_tile_size, make_environments
 from offline_rl.evaluation import evaluate_on_held_out
 from offline_rl.live_hindsight import LiveHindsight
 from offline_rl.live_rewards import LiveRewards, LiveRewardSettings
-from offline_rl.online_buffer import OnlineBuffer, mixed_sample
+from offline_rl.mixed_batches import mixed_sample
+from offline_rl.online_buffer import OnlineBuffer
 from offline_rl.replay import DEFAULT_MIX, ReplayData, open_replay
 from offline_rl.runs import (
     Metrics,
@@ -62,7 +63,7 @@ class FinetuneSettings:
         updates_per_step: Updates an environment step.
         hindsight_goals: Other goals, achieved and not, under which an episode that has ended is stored as well; 0 for none.
         temperature: Of the policy while it explores.
-        capacity: Transitions of the environments that the buffer holds.
+        capacity: Frames of the environments that the buffer holds, about.
         end_at_success: A success by the model ends the episode, as in the paper.
         asynchronous: Score beside the environments, where success does not end the episode.
         eval_episodes: Episodes of an evaluation; 0 for none.
@@ -120,6 +121,11 @@ class FinetuneSettings:
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}; choose another")
+        if self.warmup_steps >= self.steps:
+            raise ValueError(
+                f"warmup_steps must be below steps, {self.steps}, got {self.warmup_steps}: nothing would be learned; take "
+                "more steps, or a shorter warm-up"
+            )
         if not 0 <= self.offline_share <= 1:
             raise ValueError(f"offline_share must be from 0 to 1, got {self.offline_share}; 0.5 is the field's choice")
         for name in ("updates_per_step", "temperature", "eval_temperature"):
@@ -158,6 +164,7 @@ def finetune(
         discount=before.discount,
         num_actions=before.agent.spaces.num_actions,
     )
+    replay.mix_in_force(settings.mix)  # which says at once what a batch would say after the warm-up
     unimportant = ("log_every", "checkpoint_every")
     described = {name: value for name, value in dataclasses.asdict(settings).items() if name not in unimportant}
     fingerprint = Fingerprint({"agent": before.digest, "labels": dict(before.labels_fingerprint.parts), **described})
@@ -197,7 +204,9 @@ class _Run:
         self.step = 0
         self._held_out = before.held_out_goals
         trained = [goal for goal in labeler.goals if goal.id not in set(before.held_out_goals)]
-        self._environments = EnvironmentSettings(envs=settings.envs, num_envs=settings.num_envs, seed=settings.seed)
+        self._environments = fit_tile_size(
+            EnvironmentSettings(envs=settings.envs, num_envs=settings.num_envs, seed=settings.seed), before.agent.spaces
+        )
         self._live = LiveRewards(
             make_environments(self._environments, trained),
             labeler,

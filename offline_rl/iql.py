@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from offline_rl.batches import Batch
 from offline_rl.heads import Head
-from offline_rl.learner import CriticSettings, Learner, build_cloned_policy, build_critic, cut_features
+from offline_rl.learner import CriticSettings, Learner, bounds_of, build_cloned_policy, build_critic, cut_features
 from offline_rl.losses import min_of_critics, td_loss
 from offline_rl.networks import Encoder, check_rules
 
@@ -34,6 +34,9 @@ class IqlSettings(CriticSettings):
         expectile: tau, in which V sees the values of recorded actions: 0.5 their mean, towards 1 their largest.
         inverse_temperature: beta, how much more an advantage of 1 weighs in the policy's likelihood.
         max_weight: Largest weight of a transition.
+        clone_achieved: The policy learns from segments that end in success alone, and the values from all of them, as in OGBench
+            (Park et al. 2025), whose actor sees goals that its trajectory reaches. A goal that is out of reach gives no action
+            an advantage over another, so the weights alone would clone whatever was done under it.
 
     Raises:
         ValueError: A value is out of its range.
@@ -42,6 +45,7 @@ class IqlSettings(CriticSettings):
     expectile: float = 0.9
     inverse_temperature: float = 3.0
     max_weight: float = 100.0
+    clone_achieved: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,11 +64,29 @@ def expectile_loss(q: Tensor, v: Tensor, expectile: float) -> tuple[Tensor, dict
 
 
 def advantage_weighted_loss(
-    log_prob: Tensor, q: Tensor, v: Tensor, inverse_temperature: float, max_weight: float
+    log_prob: Tensor,
+    q: Tensor,
+    v: Tensor,
+    inverse_temperature: float,
+    max_weight: float,
+    cloned: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """-E[min(exp(beta (q - v)), max_weight) log pi(a|s,g)], for log_prob [B] and q, v [B] without gradient."""
+    """-E[min(exp(beta (q - v)), max_weight) log pi(a|s,g)].
+
+    Args:
+        log_prob: [B].
+        q: [B], without gradient.
+        v: [B], without gradient.
+        inverse_temperature: beta.
+        max_weight: Largest weight.
+        cloned: [B] bool, the transitions that the mean is over; None for all. Of none the loss is 0.
+
+    Returns:
+        The loss, and policy_loss, advantage and weight to log, of all transitions.
+    """
     weights = torch.exp(inverse_temperature * (q - v)).clamp(max=max_weight)
-    loss = -(weights * log_prob).mean()
+    counted = torch.ones_like(weights) if cloned is None else cloned.float()
+    loss = -(counted * weights * log_prob).sum() / counted.sum().clamp(min=1)
     return loss, {"policy_loss": loss, "advantage": (q - v).mean(), "weight": weights.mean()}
 
 
@@ -99,12 +121,22 @@ class Iql(Learner[IqlSettings]):
             v, next_v = self.value(torch.cat([features, next_features])).chunk(2)
 
         policy_loss, policy_info = advantage_weighted_loss(
-            self.parts["policy"].log_prob(cut, batch.actions), q, v, settings.inverse_temperature, settings.max_weight
+            self.parts["policy"].log_prob(cut, batch.actions),
+            q,
+            v,
+            settings.inverse_temperature,
+            settings.max_weight,
+            batch.successes if settings.clone_achieved else None,
         )
         self.step("policy", policy_loss, cut)
 
         critic_loss, critic_info = td_loss(
-            self.parts["critic"](cut, batch.actions), batch.rewards, batch.masks, next_v, settings.discount
+            self.parts["critic"](cut, batch.actions),
+            batch.rewards,
+            batch.masks,
+            next_v,
+            settings.discount,
+            bounds_of(settings, batch),
         )
         self.step("critic", critic_loss, cut)
         self.step_encoder(features, cut)

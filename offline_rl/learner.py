@@ -54,6 +54,9 @@ class CriticSettings(LearnerSettings):
         polyak: Share by which the targets move to the weights an update.
         num_critics: N, critics of the ensemble.
         num_min_critics: Critics whose smallest value makes a target, drawn anew an update where fewer than N.
+        bound_by_returns: No target is below the return that was recorded from there, so that a success tells every step before it
+            at once and not one step an update of the targets (optimality tightening, He et al. 2017, with the bound of the
+            segment alone). A bound of the optimal value where neither steps nor rewards are left to chance.
 
     Raises:
         ValueError: A value is out of its range.
@@ -63,6 +66,7 @@ class CriticSettings(LearnerSettings):
     polyak: float = 0.005
     num_critics: int = 2
     num_min_critics: int = 2
+    bound_by_returns: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -269,6 +273,11 @@ def build_cloned_policy(width: int, spaces: Spaces) -> CategoricalPolicy | Gauss
         return CategoricalPolicy(width, spaces.num_actions)
     assert spaces.action_size is not None
     return GaussianPolicy(width, spaces.action_size)
+
+
+def bounds_of(settings: CriticSettings, batch: Batch) -> Tensor | None:
+    """The returns [B] that bound the targets from below, if any."""
+    return batch.returns if settings.bound_by_returns else None
 
 
 def build_critic(settings: CriticSettings, spaces: Spaces) -> DiscreteCritic | ContinuousCritic:

@@ -326,7 +326,8 @@ class LiveRewards(VectorWrapper):
     def state_dict(self) -> dict[str, Any]:
         """What a run goes on from, beside the agent: the environments' episodes, their scores so far, and counts.
 
-        Environments must be those of `make_environments`, which replay their actions. The cache is not kept: it changes no bit.
+        Environments must be those of `make_environments`, which replay their actions. The cache is not kept: it changes no bit of
+        a reward, but frames seen before are encoded once more.
 
         Raises:
             ValueError: Scores are still to be collected.
@@ -343,6 +344,11 @@ class LiveRewards(VectorWrapper):
             "scores": self._scores.state_dict(),
             "monitor": self.monitor.state_dict(),
             "num_transitions": self._num_transitions,
+            "costs": {
+                "counts": dict(self.embedder.counts),
+                "seconds": self.embedder.seconds,
+                "seconds_waited": self.seconds_waited,
+            },
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> np.ndarray:
@@ -359,6 +365,9 @@ class LiveRewards(VectorWrapper):
         self._scores.load_state_dict(state["scores"])
         self.monitor.load_state_dict(state["monitor"])
         self._num_transitions = state["num_transitions"]
+        costs = state["costs"]
+        self.embedder.counts, self.embedder.seconds = dict(costs["counts"]), costs["seconds"]
+        self.seconds_waited = costs["seconds_waited"]
         return frames if self.settings.observation == "frames" else self._embed(frames)
 
     def close(self, **kwargs: Any) -> None:

@@ -8,7 +8,12 @@ from torch import Tensor
 
 
 def td_loss(
-    q: Tensor, rewards: Tensor, masks: Tensor, next_values: Tensor, discount: float
+    q: Tensor,
+    rewards: Tensor,
+    masks: Tensor,
+    next_values: Tensor,
+    discount: float,
+    returns: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Squared temporal-difference error: sum_i E[(r + discount * m * V(s') - Q_i)^2].
 
@@ -18,11 +23,14 @@ def td_loss(
         masks: [B], 0 where the step achieved the goal: what follows is not added.
         next_values: [B], value of the next observation; no gradient flows into it.
         discount: Of a step.
+        returns: [B], the recorded returns to go, below which no target is; None for the plain target.
 
     Returns:
         The loss, and critic_loss, q and td_target (means) to log.
     """
     target = (rewards + discount * masks * next_values).detach()
+    if returns is not None:
+        target = torch.maximum(target, returns)
     loss = ((target - q) ** 2).mean(1).sum(0)
     return loss, {"critic_loss": loss, "q": q.mean(), "td_target": target.mean()}
 

@@ -393,7 +393,8 @@ def read_replay_meta(folder: Path) -> dict:
     if meta.get("kind") != "replay" or meta.get("version") != REPLAY_VERSION:
         raise ValueError(
             f"a replay must be a folder that build_replay has made, with meta.json of version {REPLAY_VERSION}, got {folder} with "
-            f"{meta.get('kind', 'none')} of version {meta.get('version')}; build it again in another folder"
+            f"{meta.get('kind', 'none')} of version {meta.get('version')}; put back what was moved, or "
+            "train again, which builds it, in another folder"
         )
     return meta
 

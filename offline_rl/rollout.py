@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from labelers.babyai_levels import CAMERA, LEVEL_PREFIX
 from labelers.labeler import settings_from_json
 from offline_rl.environments import EnvironmentSettings
 from offline_rl.evaluation import EpisodeRecord, Evaluation, evaluate_agent
-from offline_rl.runs import claimed_run
+from offline_rl.runs import claimed_run, progress_bar
 from offline_rl.saved_agents import load_agent
+from offline_rl.scoring import check_labeler
 from schemas.fingerprints import Fingerprint
 
 _VIDEO_SIDE = 224
@@ -75,7 +77,8 @@ def rollout(agent: str | Path, output: str | Path, settings: RolloutSettings) ->
         The evaluation.
 
     Raises:
-        ValueError: There is no such agent, no environment is known, no goals were held out, or the environments do not fit.
+        ValueError: There is no such agent, no environment is known, no goals were held out, the labeler is not what it was, or
+            the environments do not fit.
     """
     saved = load_agent(agent)
     envs = settings.envs or saved.envs
@@ -90,21 +93,27 @@ def rollout(agent: str | Path, output: str | Path, settings: RolloutSettings) ->
             f"from; train it with --hold-out"
         )
     torch.set_num_threads(settings.threads)
+    environments = EnvironmentSettings(envs=envs, num_envs=20, seed=settings.seed)
     labeler = settings_from_json(saved.labeler).build()
+    is_babyai = any(name.startswith(LEVEL_PREFIX) for name in envs)
+    own_camera = str(saved.labels_fingerprint.parts["camera"])
+    check_labeler(labeler, saved.labels_fingerprint, CAMERA if is_babyai else own_camera)
     apart = set(saved.held_out_goals)
     fingerprint = Fingerprint({"agent": saved.digest, **dataclasses.asdict(settings), "envs": envs})
     with claimed_run(
         output, "rollout", fingerprint, {**dataclasses.asdict(settings), "envs": envs, "agent": str(agent)}
     ) as folder:
-        evaluation = evaluate_agent(
-            saved.agent,
-            labeler,
-            EnvironmentSettings(envs=envs, num_envs=20, seed=settings.seed),
-            goals=[goal for goal in labeler.goals if (goal.id in apart) == settings.held_out_goals],
-            num_episodes=settings.episodes,
-            temperature=settings.temperature,
-            keep_frames=min(settings.videos, settings.episodes),
-        )
+        with progress_bar("rollout", settings.episodes, unit="episode") as bar:
+            evaluation = evaluate_agent(
+                saved.agent,
+                labeler,
+                environments,
+                goals=[goal for goal in labeler.goals if (goal.id in apart) == settings.held_out_goals],
+                num_episodes=settings.episodes,
+                temperature=settings.temperature,
+                keep_frames=min(settings.videos, settings.episodes),
+                progress=bar.update,
+            )
         texts = {goal.id: goal.text for goal in labeler.goals}
         for record, frames in zip(evaluation.episodes, evaluation.frames, strict=False):
             save_video(frames, texts[record.goal_id], record, folder / f"episode-{record.episode:03d}.gif")
@@ -113,7 +122,8 @@ def rollout(agent: str | Path, output: str | Path, settings: RolloutSettings) ->
             "episodes": [dataclasses.asdict(episode) for episode in evaluation.episodes],
         }
         (folder / "rollout.json").write_text(json.dumps(written, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        (folder / "index.html").write_text(_page(evaluation, texts, str(agent)), encoding="utf-8")
+        page = _page(evaluation, texts, str(agent), held_out_goals=settings.held_out_goals)
+        (folder / "index.html").write_text(page, encoding="utf-8")
     return evaluation
 
 
@@ -142,7 +152,8 @@ def save_video(frames: np.ndarray, goal: str, record: EpisodeRecord, path: Path)
     pages[0].save(path, save_all=True, append_images=pages[1:], duration=durations, loop=0, optimize=False)
 
 
-def _page(evaluation: Evaluation, texts: dict[str, str], agent: str) -> str:
+def _page(evaluation: Evaluation, texts: dict[str, str], agent: str, *, held_out_goals: bool) -> str:
+    asked = ", asked for goals that were held out of its training" if held_out_goals else ""
     summary = evaluation.summary()
     rows = "".join(
         f"<tr><td>{html.escape(name)}</td><td>{part['episodes']}</td><td>{_share(part['success'])}</td>"
@@ -161,8 +172,8 @@ def _page(evaluation: Evaluation, texts: dict[str, str], agent: str) -> str:
         "color-scheme:light dark}table{border-collapse:collapse;display:block;overflow-x:auto}td,th{padding:.3rem .8rem;"
         "border-bottom:1px solid #8884;text-align:left}section{display:flex;flex-wrap:wrap;gap:1rem}figure{margin:0;"
         f"width:{_VIDEO_SIDE}px}}figcaption{{font-size:.85rem}}</style><h1>What the agent does</h1><p>The agent "
-        f"<code>{html.escape(agent)}</code> on {len(evaluation.episodes)} levels that nothing was trained on. Shares with 95 % "
-        "intervals (Wilson); the truth judges, the model's verdict stands beside it.</p><table><tr><th>Goals<th>Episodes<th>"
+        f"<code>{html.escape(agent)}</code> on {len(evaluation.episodes)} levels that nothing was trained on{asked}. Shares with "
+        "95 % intervals (Wilson); the truth judges, the model's verdict stands beside it.</p><table><tr><th>Goals<th>Episodes<th>"
         "Achieved in truth<th>Rewarded by the model<th>Rewarded wrongly, of those</tr>"
         f"{rows}</table><h2>Episodes</h2><section>{cards}</section></html>\n"
     )

@@ -59,7 +59,13 @@ def claimed_run(
             f"the output folder must be empty or of this run, got {folder} with other files; give another folder"
         )
     if begun:
-        record = read_run(folder, kind)
+        record = json.loads(path.read_text(encoding="utf-8"))
+        found = record.get("kind") if isinstance(record, dict) else None
+        if found != kind:
+            raise ValueError(
+                f"the output folder must be empty or of this run, got {folder} with {found or 'something else'}; give "
+                "another folder"
+            )
         Fingerprint(record["fingerprint"]).check_equal(
             fingerprint, f"the output folder {folder}", "give another folder, or the settings that it was begun with"
         )
@@ -80,26 +86,6 @@ def claimed_run(
             if not begun and all(entry == path or entry.name.endswith(".lock") for entry in folder.iterdir()):
                 path.unlink()
             raise
-
-
-def read_run(folder: str | Path, kind: str) -> dict[str, Any]:
-    """What settings.json of a run says: kind, version, fingerprint, settings.
-
-    Raises:
-        ValueError: There is no such run, or it is of another kind.
-    """
-    path = Path(folder) / _SETTINGS
-    if not path.is_file():
-        raise ValueError(
-            f"{kind} must be a folder with {_SETTINGS}, got {folder} without; give one that vlm-rewards wrote"
-        )
-    record = json.loads(path.read_text(encoding="utf-8"))
-    if record.get("kind") != kind:
-        raise ValueError(
-            f"the folder must be of kind {kind!r}, got {folder} of kind {record.get('kind')!r}; give one that vlm-rewards wrote as "
-            f"{kind}"
-        )
-    return record
 
 
 def save_checkpoint(folder: Path, step: int, state: Mapping[str, object]) -> Path:
@@ -222,10 +208,10 @@ def _start_wandb(project: str, folder: Path) -> Any:
     return wandb.init(project=project, dir=str(folder), name=folder.name)
 
 
-def progress_bar(name: str, total: int, done: int) -> tqdm:
+def progress_bar(name: str, total: int, done: int = 0, unit: str = "step") -> tqdm:
     """A progress bar on standard error: at a terminal a moving one, in a log a line every half minute."""
     pace = 0.2 if sys.stderr.isatty() else 30.0
-    return tqdm(total=total, initial=done, desc=name, unit="step", mininterval=pace, maxinterval=pace)
+    return tqdm(total=total, initial=done, desc=name, unit=unit, mininterval=pace, maxinterval=pace)
 
 
 def pack_arrays(value: Any) -> Any:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from offline_rl.batches import Batch, Spaces
 from offline_rl.heads import TanhGaussianPolicy
-from offline_rl.learner import CriticSettings, Learner, build_critic, cut_features
+from offline_rl.learner import CriticSettings, Learner, bounds_of, build_critic, cut_features
 from offline_rl.losses import min_of_critics, td_loss
 from offline_rl.networks import Encoder, check_rules
 
@@ -165,7 +165,7 @@ class Sac(Learner[SacSettings]):
 
         cut = cut_features(features)
         q = critic(cut, batch.actions)
-        loss, info = td_loss(q, batch.rewards, batch.masks, next_values, settings.discount)
+        loss, info = td_loss(q, batch.rewards, batch.masks, next_values, settings.discount, bounds_of(settings, batch))
         if settings.alpha > 0:
             actions, log_densities = self.sample_for_penalty(features.detach(), next_features)
             returns = batch.returns if settings.calibrated else None

@@ -3,11 +3,13 @@
 agent.json      algorithm and settings, spaces, the goals' ids and texts, what the labels were made with
 agent.pt        weights, targets, optimisers and random state
 goals.npy       [G, E] float32, the goals' text embeddings
+replay/         beside an agent of train: what it was trained on, for fine-tuning
 """
 
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,8 @@ from offline_rl.learner import Learner
 from offline_rl.replay import DEFAULT_DISCOUNT
 from schemas.fingerprints import Fingerprint
 
-_RECORD, _STATE, _GOALS = "agent.json", "agent.pt", "goals.npy"
+_RECORD, _STATE, _GOALS, _REPLAY = "agent.json", "agent.pt", "goals.npy", "replay"
+_VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,7 +38,7 @@ class SavedAgent:
         labeler: JSON of the `LabelerSettings` whose rewards it was trained on.
         labels_fingerprint: Of the labels it was trained on.
         held_out_goals: Ids of goals that were left out of training.
-        replay: Folder of the replay it was trained on.
+        replay: Folder of the replay it was trained on; where that has been moved with the agent, the one beside it.
         envs: Environments it was evaluated or fine-tuned in, by their names; none where no one said.
         steps: Gradient steps, or environment steps after fine-tuning.
         digest: 32 hexadecimal digits of its weights; "" where it has not been saved.
@@ -60,11 +63,13 @@ class SavedAgent:
 
 def save_agent(saved: SavedAgent, folder: Path) -> None:
     """Writes an agent; its record, which says that the rest is whole, last."""
-    torch.save(saved.agent.state_dict(), folder / _STATE)
+    temporary = folder / (_STATE + ".tmp")
+    torch.save(saved.agent.state_dict(), temporary)
+    os.replace(temporary, folder / _STATE)  # a run that is done again and killed leaves the agent of before
     np.save(folder / _GOALS, saved.goals.embeddings)
     record = {
         "kind": "agent",
-        "version": 1,
+        "version": _VERSION,
         "algorithm": saved.algorithm,
         "algorithm_settings": dataclasses.asdict(saved.agent.settings),
         "spaces": dataclasses.asdict(saved.agent.spaces),
@@ -88,7 +93,7 @@ def load_agent(folder: str | Path, device: str = "cpu") -> SavedAgent:
     """Reads an agent back.
 
     Raises:
-        ValueError: The folder holds no finished agent.
+        ValueError: The folder holds no finished agent, one of another version, or one whose weights cannot be read.
     """
     folder = Path(folder)
     if not (folder / _RECORD).is_file():
@@ -97,9 +102,22 @@ def load_agent(folder: str | Path, device: str = "cpu") -> SavedAgent:
             f"one, or run the same command again to finish it"
         )
     record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+    if (record.get("kind"), record.get("version")) != ("agent", _VERSION):
+        raise ValueError(
+            f"{_RECORD} must be of an agent of version {_VERSION}, got {record.get('kind')} of version {record.get('version')} in "
+            f"{folder}; train it again"
+        )
     agent = build_agent(record["algorithm"], record["algorithm_settings"], Spaces(**record["spaces"]), 0, device)
-    agent.load_state_dict(torch.load(folder / _STATE, map_location="cpu", weights_only=True))
-    goals = record["goals"]
+    try:
+        state = torch.load(folder / _STATE, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a missing file or a damaged archive makes torch raise
+        raise ValueError(
+            f"the weights of an agent must be readable, got {folder / _STATE} ({error}); copy the whole folder again, or run the "
+            f"command that made it once more, which writes them anew"
+        ) from error
+    agent.load_state_dict(state)
+    goals, beside = record["goals"], folder / _REPLAY
+    moved = not Path(record["replay"]).is_dir() and beside.is_dir()
     return SavedAgent(
         algorithm=record["algorithm"],
         agent=agent,
@@ -113,7 +131,7 @@ def load_agent(folder: str | Path, device: str = "cpu") -> SavedAgent:
         labeler=record["labeler"],
         labels_fingerprint=Fingerprint(record["labels_fingerprint"]),
         held_out_goals=tuple(record["held_out_goals"]),
-        replay=record["replay"],
+        replay=str(beside.absolute()) if moved else record["replay"],
         envs=tuple(record["envs"]),
         steps=record["steps"],
         digest=hashlib.sha256((folder / _STATE).read_bytes()).hexdigest()[:32],

@@ -37,7 +37,7 @@ def check_labeler(labeler: Labeler, labels: Fingerprint, camera: str) -> None:
     labels.check_equal(
         here,
         "the labels that the agent was trained on",
-        "fine-tune with the labeler and the camera of these labels, or label, relabel and train again with this one",
+        "take the labeler and the camera of these labels, or label, relabel and train again with this one",
     )
 
 

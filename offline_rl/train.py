@@ -20,12 +20,13 @@ import torch
 from labelers.labeler import Labeler, settings_from_json
 from offline_rl.agents import algorithm_settings, build_agent
 from offline_rl.batches import GoalTexts
-from offline_rl.environments import EnvironmentSettings, make_environments, spaces_of, split_goals
+from offline_rl.environments import EnvironmentSettings, fit_tile_size, make_environments, spaces_of, split_goals
 from offline_rl.evaluation import evaluate_on_held_out
 from offline_rl.replay import DEFAULT_DISCOUNT, DEFAULT_MIX, ReplayData
 from offline_rl.replay_builder import build_replay
 from offline_rl.runs import Metrics, claimed_run, latest_checkpoint, progress_bar, read_metrics, save_checkpoint
 from offline_rl.saved_agents import SavedAgent, save_agent
+from offline_rl.scoring import check_labeler
 from offline_rl.transitions import open_finished
 from schemas.fingerprints import Fingerprint
 from schemas.goals import goals_from_json
@@ -81,12 +82,17 @@ class TrainSettings:
             ("steps", 1),
             ("batch_size", 1),
             ("seed", 0),
+            ("eval_episodes", 1 if self.envs else 0),
             ("threads", 1),
             ("log_every", 1),
             ("checkpoint_every", 1),
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}; choose another")
+        if self.eval_temperature is not None and not 0 < self.eval_temperature < float("inf"):
+            raise ValueError(
+                f"eval_temperature must be above 0 and finite, got {self.eval_temperature}; leave it out for the likeliest action"
+            )
 
 
 def train(
@@ -115,6 +121,8 @@ def train(
     recorded = read_relabelled_settings(source)
     relabelled = open_finished(source, "relabelled")
     labeler = settings_from_json(recorded["labels_settings"]["labeler"]).build()
+    labels = Fingerprint(recorded["labels_fingerprint"])
+    check_labeler(labeler, labels, str(labels.parts["camera"]))
     unimportant = ("log_every", "checkpoint_every")
     described = {name: value for name, value in dataclasses.asdict(settings).items() if name not in unimportant}
     fingerprint = Fingerprint(
@@ -149,7 +157,7 @@ def train(
                     if step % settings.checkpoint_every == 0 or step == settings.steps:
                         state = {"agent": agent.state_dict(), "random": random.bit_generator.state}
                         save_checkpoint(folder, step, state)
-            if settings.envs and not _evaluated(folder, settings.steps):
+            if settings.envs and not _evaluated(folder, settings):
                 environments = EnvironmentSettings(envs=settings.envs, num_envs=20)
                 evaluate_on_held_out(
                     agent,
@@ -169,7 +177,7 @@ def train(
             agent=agent,
             goals=replay.goals,
             labeler=recorded["labels_settings"]["labeler"],
-            labels_fingerprint=Fingerprint(recorded["labels_fingerprint"]),
+            labels_fingerprint=labels,
             held_out_goals=settings.exclude_goals,
             replay=str((folder / "replay").absolute()),
             envs=settings.envs,
@@ -230,17 +238,23 @@ def _replay(
     )
 
 
-def _evaluated(folder: Path, step: int) -> bool:
-    return any(record["kind"] == "evaluation" and record["step"] == step for record in read_metrics(folder))
+def _evaluated(folder: Path, settings: TrainSettings) -> bool:
+    done = [record["kind"] for record in read_metrics(folder) if record["step"] == settings.steps]
+    return ("evaluation of held-out goals" if settings.exclude_goals else "evaluation") in done
 
 
 def _check_environments(replay: ReplayData, settings: TrainSettings, labeler: Labeler) -> None:
-    """Refuses environments of other observations or actions before any time is spent on training."""
+    """Refuses environments of other observations or actions, or that ask for none of the goals, before training takes its time."""
+    apart = set(settings.exclude_goals)
     for name in settings.envs:
-        environments = make_environments(EnvironmentSettings(envs=(name,), num_envs=1), labeler.goals)
-        found = spaces_of(environments, replay.spaces.goal_size, replay.spaces.observation, labeler.dim)
-        environments.close()
-        replay.spaces.check_equal(found, f"the environment {name}")
+        fitted = fit_tile_size(EnvironmentSettings(envs=(name,), num_envs=1, seeds="held-out"), replay.spaces)
+        for held_out in (False, True) if apart else (False,):
+            goals = [goal for goal in labeler.goals if (goal.id in apart) == held_out]
+            environments = make_environments(fitted, goals)
+            found = spaces_of(environments, replay.spaces.goal_size, replay.spaces.observation, labeler.dim)
+            replay.spaces.check_equal(found, f"the environment {name}")
+            environments.reset()
+            environments.close()
 
 
 def _described(replay: ReplayData, settings: TrainSettings) -> str:

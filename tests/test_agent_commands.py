@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from offline_rl.commands import describe_evaluations
 from vlm_rewards import main
 
 COMMAND = Path(sys.executable).with_name("vlm-rewards")
@@ -67,8 +68,10 @@ def test_an_agent_is_trained_fine_tuned_and_played(
     assert status == 0, err
     lines = out.splitlines()
     assert lines[0] == f"fine-tuned for 48 environment steps: {online}"
-    assert lines[1].startswith("  evaluation (end): success ")
-    assert lines[1].endswith(" in 4 held-out episodes")
+    told = [line.partition(": success ")[0] for line in lines[1:-1]]
+    ends = ("end of offline training", "end")
+    assert told == [f"  {kind} ({when})" for kind in ("evaluation", "evaluation of held-out goals") for when in ends]
+    assert lines[2].endswith(" in 4 held-out episodes")
     assert lines[-1] == f"  next: vlm-rewards rollout --agent {online} --output rollout/"
 
     rollout = ["rollout", "--agent", online, "--episodes", 3, "--videos", 1, "--output", played]
@@ -96,6 +99,26 @@ def _said(folder: Path, steps: int) -> list[str]:
     return [f"trained iql for {steps} steps: {folder}", *told, following]
 
 
+def test_evaluations_without_ground_truth_say_so(tmp_path: Path) -> None:
+    truth = {"success": 0.5, "success_low": 0.25, "success_high": 0.75}
+    unknown = {"success": None, "vlm_success": 0.1, "vlm_success_low": 0.0, "vlm_success_high": 0.2}
+    records = [
+        {"step": step, "kind": kind, "when": when, "episodes": 9, **figures}
+        for step, kind, when, figures in (
+            (0, "evaluation", "end of offline training", unknown),
+            (8, "evaluation", "on the way", unknown),
+            (16, "evaluation", "end", unknown),
+            (16, "evaluation of held-out goals", "end", truth),
+        )
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert describe_evaluations(tmp_path) == [
+        "  evaluation (end of offline training): no truth known, rewarded 0.10 (0.00 to 0.20) in 9 held-out episodes",
+        "  evaluation (end): no truth known, rewarded 0.10 (0.00 to 0.20) in 9 held-out episodes",
+        "  evaluation of held-out goals (end): success 0.50 (0.25 to 0.75) in 9 held-out episodes",
+    ]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -107,7 +130,9 @@ def _said(folder: Path, steps: int) -> list[str]:
         (["--set", "magic=1"], "settings of iql must be among encoder, tile_size,"),
         (["--set", "expectile=high"], "settings of iql must be of their defaults' types, got expectile 'high'"),
         (["--set", "expectile=2"], "expectile must be"),
-        (["--algorithm", "rlpd"], "must"),
+        (["--set", "width=32.5"], "got width 32.5; give a whole number"),
+        (["--set", "bound_by_returns=False"], "got bound_by_returns 'False'; give true or false"),
+        (["--algorithm", "rlpd"], "actions must be continuous for rlpd and sac-cal-ql, got num_actions"),
         (["--mix", "1:2"], "--mix must be three numbers such as 0.2:0.5:0.3, got '1:2'; mend it"),
         (["--mix", "0:0:0"], "mix must have a share of a kind that the replay has"),
         (
@@ -130,6 +155,15 @@ def test_wrong_arguments_of_train_are_refused_in_one_line(
     assert message in told[0]
 
 
+def test_a_camera_that_was_not_recorded_is_refused(
+    relabelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--input", relabelled, "--camera", "top", "--output", tmp_path / "agent"]
+    status, _, err = run(capsys, "train", *words)
+    assert status == 2
+    assert "the camera must be one of those recorded (egocentric), got 'top'; choose one" in err
+
+
 def test_a_folder_that_is_not_relabelled_is_refused(
     relabelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,6 +180,9 @@ def test_a_folder_that_is_not_relabelled_is_refused(
         (["--asynchronous"], "asynchronous must be False where a success ends the episode, got True"),
         (["--temperature", "0"], "temperature must be above 0 and finite, got 0.0"),
         (["--offline-share", "2"], "offline_share must be from 0 to 1, got 2.0"),
+        (["--mix", "1:2"], "--mix must be three numbers such as 0.2:0.5:0.3, got '1:2'; mend it"),
+        (["--capacity", "3"], "capacity must be at least 32, got 3"),
+        (["--warmup-steps", "1000"], "warmup_steps must be below steps, 8, got 1000"),
         (
             ["--agent", "nowhere"],
             "an agent must be a folder that vlm-rewards train or finetune has finished, got nowhere",
@@ -155,8 +192,8 @@ def test_a_folder_that_is_not_relabelled_is_refused(
 def test_wrong_arguments_of_finetune_are_refused_in_one_line(
     agent: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
-    given = ["finetune", "--agent", agent, "--env", LEVEL, "--steps", 8, "--output", tmp_path / "online"]
-    status, out, err = run(capsys, *given, *words)
+    given = ["finetune", "--agent", agent, "--env", LEVEL, "--steps", 8, "--warmup-steps", 4]
+    status, out, err = run(capsys, *given, "--output", tmp_path / "online", *words)
     assert (status, out, err.count("\n")) == (2, "", 1), err
     assert err.startswith("vlm-rewards finetune: error: ")
     assert message in err
@@ -168,7 +205,8 @@ def test_an_environment_of_other_actions_is_refused_and_does_not_hold_the_folder
     nine = [word if word != "7" else "9" for word in SMALL]
     status, _, err = run(capsys, "train", "--input", relabelled, "--steps", 1, *nine, "--output", tmp_path / "nine")
     assert status == 0, err
-    words = ["--env", LEVEL, "--steps", 8, "--batch-size", 16, "--eval-episodes", 0, "--output", tmp_path / "online"]
+    words = ["--env", LEVEL, "--steps", 8, "--warmup-steps", 4, "--batch-size", 16, "--eval-episodes", 0]
+    words += ["--output", tmp_path / "online"]
     status, out, err = run(capsys, "finetune", "--agent", tmp_path / "nine", *words)
     assert (status, out, err.count("\n")) == (2, "", 1), err
     assert "must have the num_actions that the agent was trained on, 9, got 7" in err

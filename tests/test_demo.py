@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from offline_rl.commands import describe_fine_tuning
+from offline_rl.saved_agents import load_agent
 from vlm_rewards import main
 
 COMMANDS = ["record", "label", "hindsight", "evaluate", "train", "finetune", "rollout"]
@@ -29,6 +30,8 @@ def test_the_demo_goes_to_the_end_and_a_second_time_does_what_is_missing(
         assert f"  {page}: " in end
         assert page.is_file()
 
+    before, after = (load_agent(folder / name).agent for name in ("agent", "agent-online"))
+    assert after.num_updates > before.num_updates  # so short a run is not all warm-up
     weights = (folder / "agent-online" / "agent.pt").read_bytes()
     assert main(demo) == 0
     again = capsys.readouterr().out

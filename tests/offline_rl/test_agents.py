@@ -7,7 +7,7 @@ import pytest
 import torch
 from random_batches import CONTINUOUS, EMBEDDINGS, FRAMES, random_batch
 
-from offline_rl.agents import ALGORITHMS, build_agent
+from offline_rl.agents import ALGORITHMS, algorithm_settings, build_agent
 from offline_rl.batches import Spaces
 
 TINY = {"width": 16, "channels": 4}
@@ -262,6 +262,31 @@ def test_unknown_algorithms_settings_and_spaces_are_refused():
 def test_settings_out_of_range_are_refused(name, changes, message):
     with pytest.raises(ValueError, match=message):
         ALGORITHMS[name][0](**changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("iql", {"width": 1.5}, "got width 1.5; give a whole number"),
+        ("iql", {"width": True}, "got width True; give a whole number"),
+        ("iql", {"expectile": "high"}, "got expectile 'high'; give a number"),
+        ("iql", {"discount": None}, "got discount None; give a number"),
+        (
+            "cal-ql",
+            {"calibrated": "False"},
+            "got calibrated 'False'; give true or false",
+        ),  # a text, which would be true
+        ("bc", {"encoder": 1}, "got encoder 1; give a text or null"),
+        ("rlpd", {"target_entropy": "low"}, "got target_entropy 'low'; give a number or null"),
+    ],
+)
+def test_settings_of_another_type_are_refused(name, given, message):
+    with pytest.raises(ValueError, match=f"settings of {name} must be of their defaults' types, {message}"):
+        algorithm_settings(name, given)
+
+
+def test_settings_may_be_whole_numbers_where_they_are_numbers():
+    assert algorithm_settings("iql", {"inverse_temperature": 3, "encoder": None}) == ALGORITHMS["iql"][0]()
 
 
 def test_settings_may_come_from_json():

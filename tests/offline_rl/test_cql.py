@@ -23,6 +23,14 @@ def test_td_loss_by_hand():
     assert info["td_target"].item() == pytest.approx(2.5)
 
 
+def test_td_loss_with_targets_no_lower_than_returns_by_hand():
+    # Targets of next values 0: 0 and 0, of returns 0.5 and -1: max(0, 0.5) = 0.5 and max(0, -1) = 0, so (0.25 + 4) / 2.
+    nothing = torch.zeros(2)
+    loss, info = td_loss(torch.tensor([[0.0, 2.0]]), nothing, nothing, nothing, 0.9, torch.tensor([0.5, -1.0]))
+    assert loss.item() == pytest.approx(2.125)
+    assert info["td_target"].item() == pytest.approx(0.25)
+
+
 def test_min_of_critics_takes_all_or_a_few():
     q = torch.tensor([[3.0, 1.0], [2.0, 2.0], [1.0, 3.0]])
     generator = torch.Generator().manual_seed(0)

@@ -14,6 +14,7 @@ from offline_rl.batches import Spaces
 from offline_rl.environments import (
     HELD_OUT_KINDS,
     EnvironmentSettings,
+    fit_tile_size,
     make_environments,
     spaces_of,
     split_goals,
@@ -216,6 +217,17 @@ def test_any_environment_with_frames_gets_goals_from_a_list(where, size):
     envs.close()
 
 
+def test_frames_are_of_the_size_that_the_agent_sees():
+    settings = EnvironmentSettings(envs=(GO_TO,), num_envs=1)
+    large = Spaces(observation="frames", observation_shape=(224, 224, 3), goal_size=24, num_actions=7)
+    fitted = fit_tile_size(settings, large)
+    assert fitted.tile_size == 32  # 7 tiles of 32 pixels
+    assert spaces_of(make_environments(fitted, BANK), 24) == large
+    odd = Spaces(observation="frames", observation_shape=(64, 64, 3), goal_size=24, num_actions=7)
+    unseen = Spaces(observation="embeddings", observation_shape=(14,), goal_size=24, num_actions=7)
+    assert fit_tile_size(settings, odd) == fit_tile_size(settings, unseen) == settings
+
+
 def test_spaces_of_embeddings_have_their_own_size():
     envs = vector(ScriptedEnv(frames(3)))
     assert spaces_of(envs, 24) == Spaces(
@@ -239,6 +251,12 @@ def test_observations_and_actions_that_no_agent_takes_are_refused():
         several.action_space = actions
         with pytest.raises(ValueError, match=r"actions must be Discrete from 0 or Box \[A\], got"):
             spaces_of(vector(several), 24)
+    wide = ScriptedEnv(frames(3))
+    wide.action_space = Box(np.array([-1, -2], np.float32), np.array([1, 2], np.float32))
+    with pytest.raises(
+        ValueError, match=r"continuous actions must be from -1 to 1, got Box.*; register .* RescaleAction"
+    ):
+        spaces_of(vector(wide), 24)
 
 
 @pytest.mark.parametrize(

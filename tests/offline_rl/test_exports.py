@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -120,3 +121,22 @@ def test_nothing_is_overwritten(replay: ReplayData, tmp_path: Path, export: obje
     with pytest.raises(FileExistsError, match=r"an export must not be there yet, got .*there; remove it"):
         export(replay, tmp_path / "there")
     assert (tmp_path / "there").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("export", "module", "what"),
+    [
+        (export_d3rlpy, "d3rlpy.dataset", "d3rlpy"),
+        (export_torchrl, "tensordict", "tensordict"),
+        (export_minari, "minari", "minari with h5py"),
+        (export_minari, "h5py", "minari with h5py"),
+    ],
+)
+def test_without_the_library_the_remedy_is_named(
+    replay: ReplayData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, export: object, module: str, what: str
+) -> None:
+    assert callable(export)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=rf"{what} must be installed, got none; pip install 'vlm-rewards\[export\]'"):
+        export(replay, tmp_path / "there")
+    assert not (tmp_path / "there").exists()

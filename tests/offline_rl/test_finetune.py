@@ -104,7 +104,7 @@ def test_asynchronous_scoring_where_success_does_not_end_the_episode(trained: Pa
 
 
 def test_another_run_does_not_write_into_the_folder(trained: Path, tmp_path: Path) -> None:
-    settings = dataclasses.replace(SMALL, steps=8)
+    settings = dataclasses.replace(SMALL, steps=8, warmup_steps=0)
     finetune(trained, tmp_path / "online", settings)
     with pytest.raises(ValueError, match="got other steps"):
         finetune(trained, tmp_path / "online", dataclasses.replace(settings, steps=16))
@@ -115,11 +115,18 @@ def test_an_environment_with_other_actions_is_refused_before_anything_runs(train
         finetune(trained, tmp_path / "online", dataclasses.replace(SMALL, envs=("BabyAI-NoSuchLevel-v0",)))
 
 
+def test_a_mix_of_what_the_corpus_has_not_is_refused_before_the_first_step(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="mix must have a share of a kind that the replay has"):
+        finetune(trained, tmp_path / "online", dataclasses.replace(SMALL, mix=(0.0, 0.0, 0.0)))
+    assert not (tmp_path / "online").exists()
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"capacity": 3}, "capacity must be at least 16, got 3"),
+        ({"steps": 16}, "warmup_steps must be below steps, 16, got 16: nothing would be learned; take more steps"),
         ({"offline_share": 1.5}, "offline_share must be from 0 to 1, got 1.5"),
         ({"updates_per_step": 0.0}, "updates_per_step must be above 0 and finite, got 0.0"),
         ({"eval_seed": -1}, "eval_seed must be at least 0, got -1"),

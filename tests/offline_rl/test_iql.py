@@ -18,7 +18,7 @@ from offline_rl.heads import DiscreteCritic
 from offline_rl.iql import Iql, advantage_weighted_loss, expectile_loss
 from offline_rl.losses import min_of_critics, td_loss
 
-SETTINGS = {"width": 16, "channels": 4}
+SETTINGS = {"width": 16, "channels": 4, "clone_achieved": False}  # the paper's losses
 
 
 def test_expectile_loss_by_hand():
@@ -40,6 +40,33 @@ def test_advantage_weighted_loss_by_hand_and_its_largest_weight():
     loss, info = advantage_weighted_loss(log_prob, q, torch.tensor([0.5, 0.0, 0.0]), 3.0, 100.0)
     assert loss.item() == pytest.approx(305 / 3, rel=1e-6)
     assert info["weight"].item() == pytest.approx(103 / 3, rel=1e-6)
+
+
+def test_advantage_weighted_loss_of_cloned_transitions_by_hand():
+    log_prob, q, v = (
+        torch.tensor([-1.0, -2.0, -4.0]),
+        torch.tensor([0.5, math.log(3.0), 0.0]),
+        torch.tensor([0.5, 0, 0]),
+    )
+    # weights exp(0), exp(log 3), exp(0): of the first two (1 * 1 + 3 * 2) / 2; the third counts in neither sum
+    loss, info = advantage_weighted_loss(log_prob, q, v, 1.0, 100.0, torch.tensor([True, True, False]))
+    assert loss.item() == pytest.approx(3.5)
+    assert info["weight"].item() == pytest.approx(5 / 3)  # logged of all
+    assert advantage_weighted_loss(log_prob, q, v, 1.0, 100.0, torch.zeros(3, dtype=torch.bool))[0].item() == 0
+
+
+def test_only_the_policy_leaves_out_what_failed():
+    """With clone_achieved a batch's policy loss is that of its successes alone; values learn from all of it as before."""
+    batch = random_batch(FRAMES, size=16, seed=9)
+    assert 0 < batch.successes.sum() < 16
+    every, achieved = (moved_agent(FRAMES, clone_achieved=choice) for choice in (False, True))
+    state = every.state_dict()
+    achieved.load_state_dict({**state, "settings": {**state["settings"], "clone_achieved": True}})
+    one, other = every.update(batch), achieved.update(batch)
+    assert one["policy_loss"] != pytest.approx(other["policy_loss"])
+    assert {name: one[name] for name in one if name != "policy_loss"} == {
+        name: other[name] for name in other if name != "policy_loss"
+    }
 
 
 def naive_losses(agent: Iql, batch: Batch) -> tuple[float, float, float]:
@@ -81,7 +108,7 @@ def own_losses(agent: Iql, batch: Batch) -> dict[str, torch.Tensor]:
     }
 
 
-def moved_agent(spaces: Spaces, **settings: float) -> Iql:
+def moved_agent(spaces: Spaces, **settings: float | bool) -> Iql:
     """An agent whose targets differ from its parts."""
     agent = build_agent("iql", SETTINGS | {"learning_rate": 0.01} | settings, spaces, seed=0)
     for seed in range(5):

@@ -3,13 +3,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from gymnasium.vector import AutoresetMode
 from live_environments import ScriptedEnv, frames, live_labeler, vector
 
 from labelers.labeler import LabelerSettings, settings_from_json
 from labelers.windows import WindowSettings
-from offline_rl.environments import EnvironmentSettings, make_environments
+from offline_rl.environments import BabyAIEnvironment, EnvironmentSettings, make_environments
+from offline_rl.finetune import FinetuneSettings, finetune
 from offline_rl.live_rewards import LiveRewards, LiveRewardSettings
+from offline_rl.runs import read_metrics
+from offline_rl.saved_agents import load_agent
 from pipelines.corpora import write_episodes
 from pipelines.images import encode_png
 from pipelines.label import label
@@ -119,6 +123,40 @@ def test_the_learner_is_told_nothing_of_the_environments_rewards_ends_and_infos(
     np.testing.assert_array_equal(infos["evaluation"]["rewards"], [np.nan, 1e9])  # there for whoever evaluates
     assert infos["evaluation"]["infos"]["success"].all()
     assert {"success", "ground_truth", "reward", "final_info", "final_obs"}.isdisjoint(infos)
+
+
+def test_fine_tuning_learns_the_same_whatever_the_environment_says_of_itself(trained, tmp_path, monkeypatch):
+    settings = FinetuneSettings(
+        envs=("BabyAI-GoToObj-v0",),
+        steps=400,
+        num_envs=4,
+        batch_size=16,
+        warmup_steps=16,
+        capacity=1000,
+        eval_episodes=0,
+    )
+    plain = finetune(trained, tmp_path / "plain", settings)
+    act = BabyAIEnvironment.act
+
+    def poisoned(self, action):
+        frame, _, terminated, truncated, infos = act(self, action)
+        return frame, 1e9, terminated, truncated, {name: not verdict for name, verdict in infos.items()}
+
+    monkeypatch.setattr(BabyAIEnvironment, "act", poisoned)
+    spiked = finetune(trained, tmp_path / "spiked", settings)
+    assert spiked.agent.num_updates > load_agent(trained).agent.num_updates
+    assert spiked.steps == plain.steps
+    for part in plain.agent.parts:
+        for left, right in zip(
+            plain.agent.parts[part].parameters(), spiked.agent.parts[part].parameters(), strict=True
+        ):
+            assert torch.equal(left, right), part
+    # The poison was there: the truth that is recorded, for whoever evaluates, is another.
+    truths = [
+        [record["success"] for record in read_metrics(tmp_path / name) if record["kind"] == "episodes"]
+        for name in ("plain", "spiked")
+    ]
+    assert truths[0] != truths[1]
 
 
 def test_an_environment_that_ends_is_a_truncation_whatever_it_calls_it(judged):
@@ -333,6 +371,10 @@ def test_a_run_goes_on_from_its_state_to_the_bit(folder, changes):
     for left, right in zip(unbroken, play(other, 10, rng), strict=True):
         np.testing.assert_array_equal(left, right)
     assert other.monitor.counts == live.monitor.counts
+    # What scoring has cost is of the whole run, what came before the interruption included.
+    assert other.statistics()["frames"] == live.statistics()["frames"]
+    assert other.statistics()["seconds_scoring"] > state["costs"]["seconds"] > 0
+    assert other.statistics()["seconds_waited"] > state["costs"]["seconds_waited"] > 0
 
 
 def test_a_goal_that_holds_from_the_start_can_be_left_out(judged):
@@ -354,7 +396,9 @@ def test_what_does_not_fit_is_refused_before_the_first_step(judged):
     ):
         LiveRewards(vector(ScriptedEnv(POOL, ["cup"])), labeler).reset()
     other = dataclasses.replace(LiveRewards(env, labeler).spaces, num_actions=7)
-    with pytest.raises(ValueError, match="the live environment must have the num_actions .* 7, got 3"):
+    with pytest.raises(
+        ValueError, match="the live environment must have the num_actions .* 7, got 3; .* --num-actions 3"
+    ):
         LiveRewards(env, labeler, spaces=other)
     with pytest.raises(ValueError, match="same fingerprint as this run, got other .*weights"):
         parts = {**labeler.fingerprint.parts, "camera": "egocentric", "sparse": False, "weights": "others"}

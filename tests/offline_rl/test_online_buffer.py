@@ -3,11 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from relabelled_folders import GOALS, one_camera, write_relabelled
+from relabelled_folders import GOALS
 
 from offline_rl.batches import Batch, Spaces
-from offline_rl.online_buffer import OnlineBuffer, mixed_sample
-from offline_rl.replay_builder import build_replay
+from offline_rl.online_buffer import OnlineBuffer
 
 SPACES = Spaces(observation="frames", observation_shape=(8, 8, 3), goal_size=3, num_actions=41)
 
@@ -184,8 +183,6 @@ def test_bad_episodes_are_refused() -> None:
     one, zeros = np.array([0]), np.zeros((1, 3))
     with pytest.raises(ValueError, match=r"3 steps under 1 goals must have finite rewards \[1, 3\]"):
         ring.add_episode(numbers, one, np.zeros((2, 3)))
-    with pytest.raises(ValueError, match="segments must be 0 <= start < stop <= 3"):
-        ring.add_episode(numbers, one, zeros, start=np.array([3]))
     with pytest.raises(ValueError, match="goals must be numbers from 0 to 1"):
         ring.add_episode(numbers, np.array([2]), zeros)
     with pytest.raises(ValueError, match="transitions must be numbers that add returned"):
@@ -209,26 +206,38 @@ def test_bad_rewards_are_refused() -> None:
         ring.set_rewards(np.array([number]), np.array([1]))
 
 
-def test_what_does_not_fit_the_spaces_is_refused() -> None:
-    ring = buffer()
-    good = {"observations": frame(1)[None], "actions": np.array([1]), "next_observations": frame(2)[None]}
-    good |= {"goals": np.array([0]), "terminations": np.array([False]), "truncations": np.array([False])}
-    for name, value in (("observations", frame(1)), ("actions", np.zeros((1, 2))), ("goals", np.array([0, 1]))):
-        with pytest.raises(ValueError, match=rf"{name} must be \[1.*; give a row an environment"):
-            ring.add(**{**good, name: value})
-    with pytest.raises(ValueError, match="observations must be uint8, got float64"):
-        ring.add(**{**good, "observations": np.zeros((1, 8, 8, 3))})
-    with pytest.raises(ValueError, match="states and next_states must be None"):
-        ring.add(**good, states=np.zeros((1, 2)))
-    with pytest.raises(ValueError, match="goals must be numbers from 0 to 1"):
-        ring.add(**{**good, "goals": np.array([2])})
-    for name, given in (("num_environments", {"num_environments": 0}), ("capacity", {"capacity": 3})):
+def test_settings_that_cannot_be() -> None:
+    for name, given in (
+        ("num_environments", {"num_environments": 0}),
+        ("capacity", {"capacity": 3}),
+        ("capacity_transitions", {"capacity_transitions": 3}),
+    ):
         with pytest.raises(ValueError, match=f"{name} must be at least"):
             buffer(**given)
     with pytest.raises(ValueError, match="discount must be from 0 to 1, got 2"):
         buffer(discount=2)
     with pytest.raises(ValueError, match=r"goal_embeddings must be \[G, 3\], got \[2, 5\]"):
         OnlineBuffer(SPACES, np.zeros((2, 5)), num_environments=1, capacity=10)
+
+
+def test_a_step_that_is_refused_leaves_nothing_behind() -> None:
+    ring = buffer()
+    step(ring, 1)
+    before = {name: value.copy() for name, value in ring.state_dict().items()}
+    good = {"observations": frame(2)[None], "actions": np.array([1]), "next_observations": frame(3)[None]}
+    good |= {"goals": np.array([0]), "terminations": np.array([False]), "truncations": np.array([False])}
+    for given, message in (
+        ({"observations": frame(2)}, r"observations must be \[1, 8, 8, 3\], got \[8, 8, 3\]"),
+        ({"valid": np.array([True, True])}, r"valid must be \[1\], got \[2\]"),
+        ({"next_observations": np.zeros((1, 8, 8, 3))}, "observations must be uint8, got uint8 and float64"),
+        ({"states": np.zeros((1, 2))}, "states and next_states must be None"),
+        ({"goals": np.array([2])}, "goals must be numbers from 0 to 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ring.add(**{**good, **given})
+    after = ring.state_dict()
+    assert all(np.array_equal(value, after[name]) for name, value in before.items())
+    ring.add(**good)  # it goes on as if nothing had been tried
 
 
 def test_states_are_stored_with_frames() -> None:
@@ -274,26 +283,3 @@ def test_a_saved_buffer_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> No
     stranger = OnlineBuffer(SPACES, GOALS.embeddings[::-1], num_environments=1, capacity=16, discount=0.5)
     with pytest.raises(ValueError, match="and other goals; use the settings of the run that is resumed"):
         stranger.load(tmp_path / "online.npz")
-
-
-def test_half_offline_half_online(tmp_path: Path) -> None:
-    replay = build_replay(write_relabelled(tmp_path / "relabelled", [[one_camera()]]), tmp_path / "replay", goals=GOALS)
-    ring = buffer()
-    with pytest.raises(ValueError, match="must hold a transition with its reward"):
-        mixed_sample(replay, ring, 10, np.random.default_rng(0))
-    step(ring, 100, rewards=np.array([1.0]))
-    batch = mixed_sample(replay, ring, 10, np.random.default_rng(0))
-    assert (batch.observations[:, 0, 0, 0] == 100).tolist() == [False] * 5 + [True] * 5
-    assert batch.states is None
-    for share, count in ((1.0, 0), (0.0, 10), (0.75, 2)):  # round(7.5) is 8, to the even number
-        drawn = mixed_sample(replay, ring, 10, np.random.default_rng(0), offline_share=share)
-        assert int((drawn.observations[:, 0, 0, 0] == 100).sum()) == count
-    with pytest.raises(ValueError, match="offline_share must be from 0 to 1, got 2"):
-        mixed_sample(replay, ring, 10, np.random.default_rng(0), offline_share=2)
-    other = Spaces(observation="frames", observation_shape=(8, 8, 3), goal_size=3, num_actions=7)
-    with pytest.raises(
-        ValueError, match="the online buffer must have the num_actions that the agent was trained on, 41, got 7"
-    ):
-        mixed_sample(
-            replay, OnlineBuffer(other, GOALS.embeddings, num_environments=1, capacity=10), 4, np.random.default_rng()
-        )

@@ -1,10 +1,12 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from offline_rl.rollout import RolloutSettings, rollout
+from offline_rl.train import TrainSettings, resolve_held_out, train
 
 LEVEL = "BabyAI-GoToObj-v0"
 
@@ -42,6 +44,44 @@ def test_held_out_goals_must_have_been_held_out(trained: Path, tmp_path: Path) -
         ValueError, match="held-out goals must be goals that the agent was never trained on, got an agent"
     ):
         rollout(trained, tmp_path / "rollout", RolloutSettings(envs=(LEVEL,), held_out_goals=True))
+
+
+def test_progress_is_told_an_episode_at_a_time(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rollout(trained, tmp_path / "rollout", RolloutSettings(envs=(LEVEL,), episodes=3, videos=0))
+    assert "rollout: 100%" in capsys.readouterr().err
+    assert "levels that nothing was trained on." in (tmp_path / "rollout" / "index.html").read_text()
+
+
+def test_held_out_goals_alone_are_asked_for(relabelled: Path, tmp_path: Path) -> None:
+    held_out = resolve_held_out(relabelled, ["green box", "yellow ball"])
+    small = TrainSettings(
+        steps=1, batch_size=16, num_actions=7, exclude_goals=held_out, algorithm_settings={"width": 8, "channels": 8}
+    )
+    train(relabelled, tmp_path / "agent", small)
+    settings = RolloutSettings(envs=(LEVEL,), episodes=3, videos=0, held_out_goals=True)
+    evaluation = rollout(tmp_path / "agent", tmp_path / "rollout", settings)
+    assert {record.goal_id for record in evaluation.episodes} <= set(held_out)
+    assert "asked for goals that were held out of its training" in (tmp_path / "rollout" / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("part", "other", "message"),
+    [
+        ("weights", "of another model", "got other weights"),
+        ("camera", "wrist", r'got other camera \(camera is "wrist" there and "egocentric" here\)'),
+    ],
+)
+def test_a_model_or_camera_other_than_the_labels_judges_nothing(
+    trained: Path, tmp_path: Path, part: str, other: str, message: str
+) -> None:
+    agent = shutil.copytree(trained, tmp_path / "agent")
+    record = json.loads((agent / "agent.json").read_text())
+    record["labels_fingerprint"][part] = other
+    (agent / "agent.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=message):
+        rollout(agent, tmp_path / "rollout", RolloutSettings(envs=(LEVEL,), episodes=3))
 
 
 @pytest.mark.parametrize(

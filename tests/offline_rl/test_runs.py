@@ -1,12 +1,11 @@
 import json
-import re
 from pathlib import Path
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from offline_rl.runs import Metrics, claimed_run, latest_checkpoint, read_metrics, read_run, save_checkpoint
+from offline_rl.runs import Metrics, claimed_run, latest_checkpoint, read_metrics, save_checkpoint
 from schemas.fingerprints import Fingerprint
 
 PRINT = Fingerprint({"algorithm": "iql", "seed": 0})
@@ -20,11 +19,13 @@ def claim(folder: Path, fingerprint: Fingerprint = PRINT) -> None:
 def test_a_run_is_taken_up_again_by_itself_only(tmp_path: Path) -> None:
     claim(tmp_path / "run")
     claim(tmp_path / "run")
-    assert read_run(tmp_path / "run", "agent")["settings"] == {"steps": 3}
+    record = json.loads((tmp_path / "run" / "settings.json").read_text())
+    assert (record["kind"], record["settings"]) == ("agent", {"steps": 3})
     with pytest.raises(ValueError, match="got other seed"):
         claim(tmp_path / "run", Fingerprint({"algorithm": "iql", "seed": 1}))
-    with pytest.raises(ValueError, match="must be of kind 'rollout', got .* of kind 'agent'"):
-        read_run(tmp_path / "run", "rollout")
+    with pytest.raises(ValueError, match="must be empty or of this run, got .*run with agent; give another folder"):
+        with claimed_run(tmp_path / "run", "rollout", PRINT, {}):
+            pass
 
 
 def test_folders_that_are_not_a_run(tmp_path: Path) -> None:
@@ -33,8 +34,11 @@ def test_folders_that_are_not_a_run(tmp_path: Path) -> None:
         claim(tmp_path / "file")
     with pytest.raises(ValueError, match="must be empty or of this run, got"):
         claim(tmp_path)
-    with pytest.raises(ValueError, match=re.escape("must be a folder with settings.json")):
-        read_run(tmp_path, "agent")
+    (tmp_path / "settings.json").write_text("[1, 2]")  # of another program
+    with pytest.raises(
+        ValueError, match="must be empty or of this run, got .* with something else; give another folder"
+    ):
+        claim(tmp_path)
 
 
 def test_two_processes_are_not_at_work_in_one_folder(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_a_labeler_of_another_fingerprint_is_refused_naming_the_part(labeler, tm
     labels = Fingerprint({**labeler.fingerprint.parts, "camera": "egocentric", "sparse": True})
     check_labeler(labeler, labels, "egocentric")
     with pytest.raises(
-        ValueError, match=r'got other camera \(camera is "egocentric" there and "top" here\); fine-tune with'
+        ValueError, match=r'got other camera \(camera is "egocentric" there and "top" here\); take the labeler'
     ):
         check_labeler(labeler, labels, "top")
     other, _ = live_labeler(tmp_path, frames(8), hysteresis=0.01)

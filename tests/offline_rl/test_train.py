@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -122,6 +123,33 @@ def test_an_environment_of_other_actions_is_refused_before_training(relabelled: 
     assert read_metrics(tmp_path / "agent") == []
 
 
+@pytest.mark.parametrize(
+    ("level", "held_out"),
+    [
+        ("BabyAI-OpenRedDoor-v0", ()),  # its mission is to open a door
+        ("BabyAI-GoToRedBall-v0", ("find-green-box",)),  # a level may ask for trained goals and never for one held out
+    ],
+)
+def test_a_level_that_asks_for_none_of_the_goals_is_refused_before_training(
+    relabelled: Path, tmp_path: Path, level: str, held_out: tuple[str, ...]
+) -> None:
+    settings = dataclasses.replace(SMALL, envs=(level,), exclude_goals=held_out)
+    with pytest.raises(
+        ValueError, match=f"{level} must have missions that ask for one of the .* got none in 1000 levels"
+    ):
+        train(relabelled, tmp_path / "agent", settings)
+    assert read_metrics(tmp_path / "agent") == []
+
+
+def test_goals_are_not_embedded_by_another_model_than_the_labels(relabelled: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(relabelled, tmp_path / "relabelled")
+    record = json.loads((source / "settings.json").read_text())
+    record["settings"]["labels_fingerprint"]["weights"] = "of another model"
+    (source / "settings.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="must have the same fingerprint as this run, got other weights"):
+        train(source, tmp_path / "agent", SMALL)
+
+
 def test_an_agent_that_is_not_finished_is_none(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match="an agent must be a folder that vlm-rewards train or finetune has finished, got"
@@ -139,6 +167,8 @@ def test_no_goals_are_held_out_unless_asked_for(relabelled: Path) -> None:
         ({"algorithm": "ppo"}, "algorithm must be one of bc, .*, got 'ppo'"),
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"envs": ("BabyAI-GoToObj-v0",), "eval_episodes": 0}, "eval_episodes must be at least 1, got 0"),
+        ({"eval_temperature": -1.0}, "eval_temperature must be above 0 and finite, got -1.0"),
     ],
 )
 def test_settings_that_cannot_be(given: dict, message: str) -> None:

@@ -1,0 +1,48 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from offline_rl.replay import open_replay
+from offline_rl.saved_agents import load_agent
+
+
+@pytest.fixture
+def agent(trained: Path, tmp_path: Path) -> Path:
+    """A copy that may be spoilt."""
+    return shutil.copytree(trained, tmp_path / "agent")
+
+
+def test_a_moved_agent_finds_the_replay_that_was_moved_with_it(agent: Path, trained: Path) -> None:
+    assert load_agent(agent).replay == str(trained / "replay")  # where it was made, as long as that is there
+    record = json.loads((agent / "agent.json").read_text())
+    (agent / "agent.json").write_text(json.dumps({**record, "replay": "/another/machine/agent/replay"}))
+    moved = load_agent(agent)
+    assert moved.replay == str(agent / "replay")
+    there = open_replay(moved.replay, num_actions=moved.agent.spaces.num_actions)
+    assert there.spaces == moved.agent.spaces
+    np.testing.assert_array_equal(there.goals.embeddings, moved.goals.embeddings)
+    shutil.rmtree(agent / "replay")
+    with pytest.raises(ValueError, match="got /another/machine/agent/replay with none .*; put back what was moved, or"):
+        open_replay(load_agent(agent).replay)
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:999])])
+def test_weights_that_cannot_be_read_are_named(agent: Path, spoil) -> None:
+    spoil(agent / "agent.pt")
+    with pytest.raises(
+        ValueError, match=r"weights of an agent must be readable, got .*agent\.pt .*; copy the whole folder"
+    ):
+        load_agent(agent)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"), [({"version": 9}, "agent of version 9"), ({"kind": "labels"}, "labels of v")]
+)
+def test_an_agent_of_another_version_is_refused(agent: Path, change: dict, found: str) -> None:
+    record = json.loads((agent / "agent.json").read_text())
+    (agent / "agent.json").write_text(json.dumps({**record, **change}))
+    with pytest.raises(ValueError, match=f"must be of an agent of version 1, got {found}"):
+        load_agent(agent)
