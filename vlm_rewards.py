@@ -155,9 +155,8 @@ def _demo(options: argparse.Namespace) -> data.Said:
     offline = ["--num-actions", 7, "--steps", options.steps, "--checkpoint-every", 500]
     warmup = min(1000, options.online_steps // 2)
     live = ["--env", levels[0], "--steps", options.online_steps, "--warmup-steps", warmup, "--checkpoint-every", 2000]
-    # After so little training the policy is played as it is: on these levels that gave 0.49, and made sharper, as by default, 0.28.
-    live += ["--eval-every", options.online_steps, "--eval-episodes", options.eval_episodes, "--eval-temperature", 1]
-    play = ["--episodes", options.eval_episodes, "--temperature", 1]
+    live += ["--eval-every", options.online_steps, "--eval-episodes", options.eval_episodes]
+    play = ["--episodes", options.eval_episodes]
     steps: tuple[list[object], ...] = (
         ["record", "--policy", policies, "--episodes", options.episodes, *named, "--output", corpus],
         ["label", "--input", corpus, "--goals", corpus / "goals.jsonl", *model, "--output", labels],

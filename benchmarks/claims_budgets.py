@@ -40,10 +40,11 @@ class Budget:
     Args:
         levels: By family, its BabyAI level.
         seeds: One a run; settings were chosen on others.
-        episodes: Of a family's corpus.
+        episodes: By family, of its corpus.
         train: Offline training; algorithm, seed, environments and held-out goals are each run's own.
         finetune: Fine-tuning; seed and environments are each run's own.
         algorithms: By name, their settings that are not at their defaults; "bc" and "iql" among them.
+        family_train: By family, settings of offline training that are its own.
         family_finetune: By family, settings of fine-tuning that are its own.
         model: The reward model, where neither sizes nor wordings are compared.
         wording_model: The reward model of figure 5.
@@ -52,6 +53,8 @@ class Budget:
         figure4_families: Families that figure 4 is measured on.
         figure5_families: Families that figure 5 is measured on.
         held_out_kinds: Objects that no goal of training is about, see `offline_rl.environments.split_goals`.
+        low_temperature: Of the policies, for a second look at what offline training gave: it makes up for random actions that
+            were cloned, and costs a policy without memory its ways out of a loop.
         num_resamples: Of the bootstrap.
 
     Raises:
@@ -60,10 +63,11 @@ class Budget:
 
     levels: Mapping[str, str]
     seeds: tuple[int, ...]
-    episodes: int
+    episodes: Mapping[str, int]
     train: TrainSettings
     finetune: FinetuneSettings
     algorithms: Mapping[str, Mapping[str, Any]]
+    family_train: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     family_finetune: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     model: str = "reference-l"
     wording_model: str = "reference-s"
@@ -72,6 +76,7 @@ class Budget:
     figure4_families: tuple[str, ...] = ("find", "lift", "place")
     figure5_families: tuple[str, ...] = ("find", "lift", "place")
     held_out_kinds: tuple[str, ...] = ()
+    low_temperature: float = 0.3
     num_resamples: int = 2000
 
     def __post_init__(self) -> None:
@@ -85,9 +90,19 @@ class Budget:
             raise ValueError(
                 f"wordings must be names of wordings.WORDINGS, {OWN_TEXT!r} first, got {self.wordings}; mend them"
             )
-        homeless = {*self.figure4_families, *self.figure5_families, *self.family_finetune} - set(self.levels)
+        of_families = {*self.episodes, *self.family_train, *self.family_finetune}
+        homeless = {*self.figure4_families, *self.figure5_families, *of_families} - set(self.levels)
         if homeless:
             raise ValueError(f"a family must have a level, got {', '.join(sorted(homeless))} without; add it to levels")
+
+    def train_of(self, family: str) -> TrainSettings:
+        """How a family's agents are trained."""
+        return dataclasses.replace(self.train, **self.family_train.get(family, {}))
+
+    def finetune_of(self, family: str) -> FinetuneSettings:
+        """How a family's agents are fine-tuned, in its level."""
+        own = self.family_finetune.get(family, {})
+        return dataclasses.replace(self.finetune, **own, envs=(self.levels[family],))
 
     @property
     def is_evidence(self) -> bool:

@@ -155,7 +155,12 @@ def _offline_tables(record: Mapping[str, Any], name: str) -> str:
     families = {family: own for family, own in record[name].items() if own}
     head = ("", *("All families" if family == "all" else family.capitalize() for family in families))
     tables = ""
-    for title, key in (("Success in truth", "success"), ("Success in truth on goals never trained on", "held_out")):
+    low = record["budget"]["low_temperature"]
+    for title, key in (
+        ("Success in truth", "success"),
+        (f"Success in truth, policies sampled at temperature {low:g}", "sharpened"),
+        ("Success in truth on goals never trained on", "held_out"),
+    ):
         rows = [
             (algorithm_name(algorithm), *(_maybe(own.get(algorithm, {}).get(key)) for own in families.values()))
             for algorithm in record["budget"]["algorithms"]

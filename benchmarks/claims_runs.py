@@ -39,6 +39,7 @@ from pipelines.label import label
 from pipelines.record import RecordSettings, record
 
 HELD_OUT = "evaluation of held-out goals"
+SHARPENED = "evaluation at the lower temperature"
 _POLL_S = 30.0
 
 
@@ -62,7 +63,7 @@ def record_family(plan: Plan, family: str) -> None:
     settings = RecordSettings(
         envs=(plan.budget.levels[family],),
         policy=POLICY,
-        episodes=plan.budget.episodes,
+        episodes=plan.budget.episodes[family],
         seed=CORPUS_SEED,
         episodes_per_shard=50,
     )
@@ -101,13 +102,7 @@ def do_run(plan: Plan, run: Run, finetuned: bool) -> None:
         if not (folder / "offline.json").is_file():
             _write(folder / "offline.json", _train(plan, run, level))
         if finetuned and not (folder / "online.json").is_file():
-            settings = dataclasses.replace(
-                budget.finetune,
-                **budget.family_finetune.get(run.family, {}),
-                envs=(level,),
-                seed=run.seed,
-                eval_seed=plan.eval_seed,
-            )
+            settings = dataclasses.replace(budget.finetune_of(run.family), seed=run.seed, eval_seed=plan.eval_seed)
             finetune(folder / "agent", folder / "online", settings)
             _write(folder / "online.json", summarize_finetuning(read_metrics(folder / "online")))
         if (folder / "online.json").is_file() or run.algorithm != "iql":  # another figure may yet fine-tune it
@@ -119,7 +114,7 @@ def _train(plan: Plan, run: Run, level: str) -> dict[str, Any]:
     goals = goals_in_wording(run.family, run.wording)
     held_out = split_goals(goals, budget.held_out_kinds).held_out if budget.held_out_kinds else ()
     settings = dataclasses.replace(
-        budget.train,
+        budget.train_of(run.family),
         algorithm=run.algorithm,
         algorithm_settings=budget.algorithms[run.algorithm],
         seed=run.seed,
@@ -127,17 +122,20 @@ def _train(plan: Plan, run: Run, level: str) -> dict[str, Any]:
     )
     train(plan.work / run.labels / "relabelled", folder / "agent", settings)
     found: dict[str, Any] = {"seconds": max(row["seconds"] for row in read_metrics(folder / "agent"))}
-    for kind, apart in (("evaluation", False), (HELD_OUT, True)):
-        if held_out or not apart:
+    for kind, name, temperature in (
+        ("evaluation", "rollout", settings.eval_temperature),
+        (SHARPENED, "rollout-sharpened", budget.low_temperature),
+        (HELD_OUT, "rollout-held-out", settings.eval_temperature),
+    ):
+        if held_out or kind != HELD_OUT:
             played = RolloutSettings(
                 envs=(level,),
                 episodes=settings.eval_episodes,
                 videos=0,
-                temperature=settings.eval_temperature,
-                held_out_goals=apart,
+                temperature=temperature,
+                held_out_goals=kind == HELD_OUT,
                 seed=plan.eval_seed,
             )
-            name = "rollout-held-out" if apart else "rollout"
             found[kind] = flatten_summary(rollout(folder / "agent", folder / name, played).summary())
     return found
 
@@ -275,10 +273,11 @@ def seconds_left(before: float, done: float, seconds: float) -> float | None:
 
 def share_done(plan: Plan, runs: Mapping[Run, bool]) -> float:
     """The share of all gradient and environment steps that is done."""
-    train_steps, total, done = plan.budget.train.steps, 0, 0
+    total, done = 0, 0
     for run, online in runs.items():
         folder = plan.work / run.path
-        own = plan.budget.family_finetune.get(run.family, {}).get("steps", plan.budget.finetune.steps) * online
+        train_steps = plan.budget.train_of(run.family).steps
+        own = plan.budget.finetune_of(run.family).steps * online
         total += train_steps + own
         done += train_steps if (folder / "offline.json").is_file() else _last_step(folder / "agent")
         done += own if (folder / "online.json").is_file() else min(_last_step(folder / "online"), own)

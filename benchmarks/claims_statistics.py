@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from claims_budgets import OWN_TEXT, Budget, Run
+from claims_runs import HELD_OUT, SHARPENED
 
 from offline_rl.statistics import area_under_curve, bootstrap_estimate, correlation, interquartile_mean
 
@@ -49,7 +50,8 @@ def compare_algorithms(found: Found, budget: Budget) -> Figure:
     """Success at the end of offline training.
 
     Returns:
-        By family, and under "all" over families, by algorithm: `success`, and `held_out` for goals never trained on.
+        By family, and under "all" over families, by algorithm: `success`, the same at the `Budget.low_temperature` as `sharpened`,
+        and `held_out` for goals never trained on.
     """
     result: Figure = {}
     for family in budget.levels:
@@ -58,9 +60,10 @@ def compare_algorithms(found: Found, budget: Budget) -> Figure:
             runs = select(found, family=family, model=budget.model, wording=OWN_TEXT, algorithm=algorithm)
             if runs:
                 rows = [own["offline"] for own in runs.values()]
-                apart = [row.get("evaluation of held-out goals", {}).get("success") for row in rows]
+                apart, sharp = ([row.get(kind, {}).get("success") for row in rows] for kind in (HELD_OUT, SHARPENED))
                 result[family][algorithm] = {
                     "success": estimate([row["evaluation"]["success"] for row in rows], budget.num_resamples),
+                    "sharpened": estimate_of_known(sharp, budget.num_resamples),
                     "held_out": estimate_of_known(apart, budget.num_resamples),
                     "seconds": float(np.mean([row["seconds"] for row in rows])),
                 }
@@ -172,7 +175,9 @@ def judge(results: Figure, budget: Budget) -> list[Figure]:
     """What is claimed and whether it holds here: records of `experiment`, `family`, `claim`, `holds` (None where it cannot be told)
     and `told`, the numbers behind it."""
     offline = results.get("offline", {})
-    verdicts = [_judge_offline(family, own) for family, own in offline.items() if {"bc", "iql"} <= set(own)]
+    verdicts = [
+        row for family, own in offline.items() if {"bc", "iql"} <= set(own) for row in _judge_offline(family, own)
+    ]
     for family, figure in results.get("figure3", {}).items():
         verdicts += _judge_finetuning(family, figure, offline[family])
     for family, by_model in results.get("figure4", {}).items():
@@ -192,10 +197,24 @@ def told(figure: Figure | None) -> str:
     return "unknown" if figure is None else f"{figure['value']:.2f} ({figure['low']:.2f} to {figure['high']:.2f})"
 
 
-def _judge_offline(family: str, own: Figure) -> Figure:
+def _judge_offline(family: str, own: Figure) -> list[Figure]:
     iql, bc = own["iql"]["success"], own["bc"]["success"]
+    filtered = f", filtered BC {told(own['filtered-bc']['success'])}" if "filtered-bc" in own else ""
     claim = "IQL beats BC on the same relabelled data, with intervals apart"
-    return verdict("offline", family, claim, above(iql, bc), f"IQL {told(iql)}, BC {told(bc)}")
+    verdicts = [verdict("offline", family, claim, above(iql, bc), f"IQL {told(iql)}, BC {told(bc)}{filtered}")]
+    sharp = {name: one["sharpened"] for name, one in own.items() if one.get("sharpened") is not None}
+    if {"bc", "iql"} <= set(sharp):
+        best = {name: max(own[name]["success"], sharp[name], key=lambda one: one["value"]) for name in sharp}
+        verdicts.append(
+            verdict(
+                "offline",
+                family,
+                "IQL beats BC with each sampled at the better of two temperatures, with intervals apart",
+                above(best["iql"], best["bc"]),
+                ", ".join(f"{name} {told(figure)}" for name, figure in best.items()),
+            )
+        )
+    return verdicts
 
 
 def _judge_finetuning(family: str, figure: Figure, offline: Figure) -> list[Figure]:

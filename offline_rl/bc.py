@@ -19,7 +19,10 @@ from offline_rl.networks import Encoder
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BcSettings(LearnerSettings):
-    """Settings of `Bc` and `FilteredBc`: those of every algorithm."""
+    """Settings of `Bc` and `FilteredBc`: those of every algorithm, at IQL's learning rate."""
+
+    learning_rate: float = 1e-3
+    acting_polyak: float = 0.002
 
 
 def cloning_loss(log_prob: Tensor, weights: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -59,7 +62,7 @@ class Bc(Learner[BcSettings]):
 
     def choose(self, features: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
         """The policy's actions."""
-        return self.parts["policy"].act(features, generator, temperature)
+        return self.acting["policy"].act(features, generator, temperature)
 
 
 class FilteredBc(Bc):

@@ -128,7 +128,7 @@ def add_rollout(command: argparse.ArgumentParser) -> None:
     command.add_argument("--episodes", type=int, default=100, metavar="N", help="episodes of held-out levels")
     command.add_argument("--videos", type=int, default=8, metavar="N", help="of the first episodes")
     command.add_argument(
-        "--temperature", type=float, default=0.3, metavar="T", help="of the policy; 0: always the most likely action"
+        "--temperature", type=float, default=1.0, metavar="T", help="of the policy; 0: always the most likely action"
     )
     command.add_argument(
         "--held-out-goals", action="store_true", help="ask only for goals that the agent never trained on"
@@ -144,7 +144,7 @@ def _evaluation_options(command: argparse.ArgumentParser, what: str, *, required
     command.add_argument(
         "--eval-temperature",
         type=float,
-        default=0.3,
+        default=1.0,
         metavar="T",
         help="of the policy there; 0: always the most likely action",
     )

@@ -84,6 +84,7 @@ class Cql(Learner[CqlSettings]):
     """CQL or Cal-QL; its policy is the softmax of its values."""
 
     target_names = ("encoder", "critic")
+    acting_names = ("encoder", "critic")
 
     def check_spaces(self, spaces: Spaces) -> None:
         """Refuses continuous actions.
@@ -129,5 +130,5 @@ class Cql(Learner[CqlSettings]):
 
     def choose(self, features: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
         """Actions of the softmax of the mean value, or the best one."""
-        values = self.parts["critic"].values(features).mean(0)
+        values = self.acting["critic"].values(features).mean(0)
         return draw_actions(values / self.settings.policy_temperature, generator, temperature)

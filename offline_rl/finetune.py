@@ -94,7 +94,7 @@ class FinetuneSettings:
     asynchronous: bool = False
     eval_episodes: int = 100
     eval_every: int = 10_000
-    eval_temperature: float | None = 0.3
+    eval_temperature: float | None = 1.0
     eval_seed: int = 0
     threads: int = 1
     log_every: int = 1000

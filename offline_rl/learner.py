@@ -33,16 +33,22 @@ class LearnerSettings(NetworkSettings):
 
     Args:
         learning_rate: Adam's, of every part.
+        acting_polyak: Share by which the weights that act move to those that learn an update, so that an agent does not act by what
+            its last few batches happened to be; 1 for acting by the learned weights themselves.
 
     Raises:
         ValueError: A value is out of its range.
     """
 
     learning_rate: float = 3e-4
+    acting_polyak: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_rules(learning_rate=(self.learning_rate > 0, "above 0", self.learning_rate))
+        check_rules(
+            learning_rate=(self.learning_rate > 0, "above 0", self.learning_rate),
+            acting_polyak=(0 < self.acting_polyak <= 1, "above 0 and at most 1", self.acting_polyak),
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,9 +94,9 @@ SettingsT = TypeVar("SettingsT", bound=LearnerSettings)
 class Learner(abc.ABC, Generic[SettingsT]):
     """An agent of parts; see `offline_rl.batches.Agent` for the interface.
 
-    A subclass gives its parts (`build_parts`), which of them have a target (`target_names`), one update (`learn`) and how it
-    acts on features (`choose`). The same seed gives the same weights, whatever ran before, and building an agent leaves torch's
-    global random state as it was.
+    A subclass gives its parts (`build_parts`), which of them have a target (`target_names`), which act (`acting_names`), one update
+    (`learn`) and how it acts on features (`choose`). The same seed gives the same weights, whatever ran before, and building an
+    agent leaves torch's global random state as it was.
 
     Args:
         settings: Of the algorithm.
@@ -103,6 +109,7 @@ class Learner(abc.ABC, Generic[SettingsT]):
     """
 
     target_names: tuple[str, ...] = ()
+    acting_names: tuple[str, ...] = ("encoder", "policy")
 
     def __init__(self, settings: SettingsT, spaces: Spaces, *, seed: int, device: str | torch.device = "cpu") -> None:
         self.check_spaces(spaces)
@@ -117,12 +124,13 @@ class Learner(abc.ABC, Generic[SettingsT]):
         self.targets: dict[str, Any] = {
             name: copy.deepcopy(self.parts[name]).requires_grad_(False) for name in self.target_names
         }
+        self.acting: dict[str, Any] = {name: self.parts[name] for name in self.acting_names}
+        if settings.acting_polyak < 1:
+            self.acting = {name: copy.deepcopy(part).requires_grad_(False) for name, part in self.acting.items()}
         self.optimisers = {
             name: torch.optim.Adam(part.parameters(), lr=settings.learning_rate, fused=True)
             for name, part in self.parts.items()
         }
-        self._moving: list[Tensor] = [weight for part in self.targets.values() for weight in part.parameters()]
-        self._leading: list[Tensor] = [weight for name in self.targets for weight in self.parts[name].parameters()]
 
     def check_spaces(self, spaces: Spaces) -> None:
         """Refuses spaces that the algorithm cannot learn in."""
@@ -158,6 +166,8 @@ class Learner(abc.ABC, Generic[SettingsT]):
             batch._replace(observations=prepare(batch.observations), next_observations=prepare(batch.next_observations))
         )
         self.num_updates += 1
+        if self.settings.acting_polyak < 1:  # at first a plain mean, so that the untrained weights do not linger
+            self._move(self.acting, max(self.settings.acting_polyak, 1 / self.num_updates))
         return dict(zip(info, torch.stack([value.detach() for value in info.values()]).tolist(), strict=True))
 
     @torch.no_grad()
@@ -191,7 +201,7 @@ class Learner(abc.ABC, Generic[SettingsT]):
             )
         _check_seen(self.spaces, "", observations, goals, states)
         states = None if states is None else states.to(self.device)
-        features = self.parts["encoder"](observations.to(self.device), goals.to(self.device), states)
+        features = self.acting["encoder"](observations.to(self.device), goals.to(self.device), states)
         return self.choose(features, generator, temperature).numpy()
 
     def encode(self, batch: Batch, parts: Mapping[str, Any]) -> Tensor:
@@ -214,10 +224,15 @@ class Learner(abc.ABC, Generic[SettingsT]):
         features.backward(cut.grad)
         self.optimisers["encoder"].step()
 
-    @torch.no_grad()
     def move_targets(self, polyak: float) -> None:
         """Moves every target by this share towards its part."""
-        torch._foreach_lerp_(self._moving, self._leading, polyak)
+        self._move(self.targets, polyak)
+
+    @torch.no_grad()
+    def _move(self, copies: Mapping[str, Any], share: float) -> None:
+        moving = [weight for part in copies.values() for weight in part.parameters()]
+        leading = [weight for name in copies for weight in self.parts[name].parameters()]
+        torch._foreach_lerp_(moving, leading, share)
 
     def state_dict(self) -> dict[str, object]:
         """Everything that learning goes on from, bit for bit; a copy, which later updates leave alone."""
@@ -226,6 +241,7 @@ class Learner(abc.ABC, Generic[SettingsT]):
                 **self._identity(),
                 "parts": {name: part.state_dict() for name, part in self.parts.items()},
                 "targets": {name: part.state_dict() for name, part in self.targets.items()},
+                "acting": {name: part.state_dict() for name, part in self.acting.items()},
                 "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
                 "num_updates": self.num_updates,
                 "generator": self.generator.get_state(),
@@ -241,7 +257,7 @@ class Learner(abc.ABC, Generic[SettingsT]):
         for what, mine in self._identity().items():
             _check_same(what, mine, state[what])
         state = copy.deepcopy(dict(state))
-        for kept, mine in (("parts", self.parts), ("targets", self.targets)):
+        for kept, mine in (("parts", self.parts), ("targets", self.targets), ("acting", self.acting)):
             for name, part in mine.items():
                 part.load_state_dict(state[kept][name])
         for name, optimiser in self.optimisers.items():

@@ -49,7 +49,7 @@ class RolloutSettings:
     envs: tuple[str, ...] = ()
     episodes: int = 100
     videos: int = 8
-    temperature: float | None = 0.3
+    temperature: float | None = 1.0
     held_out_goals: bool = False
     seed: int = 0
     threads: int = 1

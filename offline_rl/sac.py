@@ -210,4 +210,4 @@ class Sac(Learner[SacSettings]):
 
     def choose(self, features: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
         """The policy's actions."""
-        return self.parts["policy"].act(features, generator, temperature)
+        return self.acting["policy"].act(features, generator, temperature)

@@ -67,7 +67,7 @@ class TrainSettings:
     num_actions: int | None = None
     envs: tuple[str, ...] = ()
     eval_episodes: int = 100
-    eval_temperature: float | None = 0.3
+    eval_temperature: float | None = 1.0
     camera: str | None = None
     threads: int = 1
     log_every: int = 100

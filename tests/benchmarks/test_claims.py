@@ -35,7 +35,7 @@ SMALL_NETWORK = {"width": 32, "channels": 8}
 MICRO = Budget(
     levels={"find": LEVEL},
     seeds=(7,),
-    episodes=12,
+    episodes={"find": 12},
     train=TrainSettings(steps=10, batch_size=16, num_actions=7, log_every=5, eval_episodes=4),
     finetune=FinetuneSettings(
         envs=(LEVEL,),

@@ -18,7 +18,7 @@ from offline_rl.heads import DiscreteCritic
 from offline_rl.iql import Iql, advantage_weighted_loss, expectile_loss
 from offline_rl.losses import min_of_critics, td_loss
 
-SETTINGS = {"width": 16, "channels": 4, "clone_achieved": False}  # the paper's losses
+SETTINGS = {"width": 16, "channels": 4, "clone_achieved": False, "value_weight": 1.0}  # the paper's losses
 
 
 def test_expectile_loss_by_hand():
@@ -53,6 +53,23 @@ def test_advantage_weighted_loss_of_cloned_transitions_by_hand():
     assert loss.item() == pytest.approx(3.5)
     assert info["weight"].item() == pytest.approx(5 / 3)  # logged of all
     assert advantage_weighted_loss(log_prob, q, v, 1.0, 100.0, torch.zeros(3, dtype=torch.bool))[0].item() == 0
+
+
+def test_the_weight_of_values_scales_what_they_teach_the_encoder():
+    """V's and Q's gradients in the shared encoder grow by the weight; the losses that are reported do not."""
+    batch = random_batch(FRAMES, size=16, seed=9)
+    gradients = []
+    for weight in (1.0, 10.0, 19.0):
+        agent = build_agent("iql", SETTINGS | {"value_weight": weight}, FRAMES, seed=0)
+        info = agent.update(batch)
+        gradients.append(agent.parts["encoder"].out.weight.grad.clone())
+    one, ten, nineteen = gradients
+    # In the first update the heads' steps, Adam's, are the same at any weight, so the sum is linear in it.
+    assert torch.allclose(nineteen - ten, ten - one, rtol=1e-3, atol=1e-6)
+    assert (ten - one).abs().max() > 1e-4
+    assert info["critic_loss"] == pytest.approx(
+        build_agent("iql", SETTINGS, FRAMES, seed=0).update(batch)["critic_loss"], 1e-4
+    )
 
 
 def test_only_the_policy_leaves_out_what_failed():
