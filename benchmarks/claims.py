@@ -2,7 +2,7 @@
 
     python benchmarks/claims.py --budget small|full --output DIR [--jobs 2] [--only figure3,figure4,figure5,offline] [--eval-seed N]
 
-    record ──► label, hindsight ──► train bc, filtered-bc, iql, cal-ql ──► success on held-out levels           offline
+    record ──► label, hindsight ──► train bc, filtered-bc, iql ──► success on held-out levels           offline
                                                └─ iql ──► finetune, the model's reward alone ──► VLM return     figure 3
                                                                  by model                        and success    figure 4
                                                                  by wording                                     figure 5

@@ -185,7 +185,7 @@ BUDGETS = {
     "small": Budget(
         levels=LEVELS,
         seeds=(100, 101),
-        episodes=40,
+        episodes=dict.fromkeys(LEVELS, 40),
         train=TrainSettings(steps=60, batch_size=64, num_actions=7, log_every=20, eval_episodes=20),
         finetune=FinetuneSettings(
             envs=tuple(LEVELS.values()),
@@ -206,12 +206,12 @@ BUDGETS = {
     "full": Budget(
         levels=LEVELS,
         seeds=(100, 101, 102, 103, 104),
-        episodes=2000,
-        train=TrainSettings(steps=10_000, num_actions=7, eval_episodes=200),
-        finetune=FinetuneSettings(
-            envs=tuple(LEVELS.values()), steps=40_000, eval_episodes=200, eval_every=5000, capacity=50_000
-        ),
-        algorithms={"bc": {}, "filtered-bc": {}, "iql": {}, "cal-ql": {}},
+        episodes={"find": 2000, "lift": 4000, "place": 10_000},
+        train=TrainSettings(num_actions=7, eval_episodes=200),
+        finetune=FinetuneSettings(envs=tuple(LEVELS.values()), steps=20_000, eval_episodes=200, eval_every=5000),
+        family_train={"find": {"steps": 2000}, "lift": {"steps": 3000}, "place": {"steps": 6000}},
+        family_finetune={"place": {"steps": 40_000, "eval_every": 10_000}},
+        algorithms={"bc": {}, "filtered-bc": {}, "iql": {}},
         wordings=(OWN_TEXT, INSTRUCTION, UNREAD_INSTRUCTION),
         figure4_families=("place",),
         figure5_families=("find",),
