@@ -9,8 +9,8 @@ pessimistic about it.
 
 Source: Kostrikov et al. 2021, "Offline Reinforcement Learning with Implicit Q-Learning", and its official code. Differences: goals;
 discrete actions; V, Q and pi share an encoder that takes one step an update, on the weighted sum of their gradients (as in
-BridgeData V2's goal-conditioned IQL), and has a target as the critics do; LayerNorm; the policy clones achieved goals alone, and
-acts by a moving mean of its weights.
+BridgeData V2's goal-conditioned IQL), and has no target (as in DrQ-v2, Yarats et al. 2021); LayerNorm; the policy clones achieved
+goals alone, and acts by a moving mean of its weights.
 
 Shape letters as in `offline_rl.batches`; N critics.
 """
@@ -107,7 +107,7 @@ def advantage_weighted_loss(
 class Iql(Learner[IqlSettings]):
     """IQL on a shared encoder."""
 
-    target_names = ("encoder", "critic")
+    target_names = ("critic",)
 
     def build_parts(self) -> dict[str, nn.Module]:
         """Encoder, value, policy, critics."""
@@ -124,7 +124,7 @@ class Iql(Learner[IqlSettings]):
         features = self.encode(batch, self.parts)
         cut = cut_features(features)
         with torch.no_grad():
-            target_q = self.targets["critic"](self.encode(batch, self.targets), batch.actions)
+            target_q = self.targets["critic"](features, batch.actions)
             q = min_of_critics(target_q, settings.num_min_critics, self.generator)
             next_features = self.encode_next(batch, self.parts)
 
