@@ -3,8 +3,8 @@
     python benchmarks/live_rewards.py [--output FOLDER]
 
 Eight environments on four BabyAI levels, random actions, the goals of the missions, all 342 goals scored; one thread. "stepping" is
-environments and rewards alone; "fine-tuning" adds, a step of all environments, eight updates (one a transition) of IQL with its
-defaults in batches of 256. "batch 64" is a labeler as it is by default, "batch 8" one whose batches hold a frame an environment.
+environments and rewards alone; "fine-tuning" adds IQL's updates, at the defaults of both: one every four environment steps, in
+batches of 256. "batch 64" is a labeler as it is by default, "batch 16" and "batch 8" hold fewer frames beside those of eight environments.
 """
 
 import hashlib
@@ -18,26 +18,36 @@ from labelers.labeler import LabelerSettings
 from offline_rl.agents import build_agent
 from offline_rl.batches import Batch
 from offline_rl.environments import EnvironmentSettings, make_environments
+from offline_rl.finetune import FinetuneSettings
 from offline_rl.live_rewards import LiveRewards, LiveRewardSettings
 from schemas.babyai import goal_bank
 
 LEVELS = ("BabyAI-GoToObj-v0", "BabyAI-GoToLocal-v0", "BabyAI-PickupDist-v0", "BabyAI-PutNextLocal-v0")
 NUM_ENVS = 8
-STEPS = {"stepping": 300, "fine-tuning": 20}  # of all environments
+STEPS = {"stepping": 300, "fine-tuning": 100}  # of all environments
 UPDATE_BATCH = 256
 CASES = {
-    "batch 64, cache": (64, LiveRewardSettings()),
-    "batch 64, no cache": (64, LiveRewardSettings(cache_bytes=0)),
-    "batch 8, cache": (8, LiveRewardSettings()),
-    "batch 8, no cache": (8, LiveRewardSettings(cache_bytes=0)),
-    "batch 64, cache, asynchronous": (64, LiveRewardSettings(end_at_success=False, asynchronous=True)),
+    "reference-s, batch 64, cache": ("reference-s", 64, LiveRewardSettings()),
+    "reference-s, batch 64, no cache": ("reference-s", 64, LiveRewardSettings(cache_bytes=0)),
+    "reference-s, batch 8, cache": ("reference-s", 8, LiveRewardSettings()),
+    "reference-s, batch 64, cache, asynchronous": (
+        "reference-s",
+        64,
+        LiveRewardSettings(end_at_success=False, asynchronous=True),
+    ),
+    "reference-l, batch 64, cache": ("reference-l", 64, LiveRewardSettings()),
+    "reference-l, batch 16, cache": ("reference-l", 16, LiveRewardSettings()),
+    "reference-l, batch 16, no cache": ("reference-l", 16, LiveRewardSettings(cache_bytes=0)),
 }
 
 
-def measure(batch_size: int, settings: LiveRewardSettings, updates: int, num_steps: int) -> dict[str, float]:
+def measure(
+    model: str, batch_size: int, settings: LiveRewardSettings, updates: int, num_steps: int
+) -> dict[str, float]:
     """Plays so many steps with so many updates after each.
 
     Args:
+        model: Of the labeler.
         batch_size: Of the labeler.
         settings: Of the live rewards.
         updates: Gradient steps after a step of all environments.
@@ -46,7 +56,7 @@ def measure(batch_size: int, settings: LiveRewardSettings, updates: int, num_ste
     Returns:
         Counts and seconds; "share" is of the wall time, spent waiting for scores.
     """
-    labeler = LabelerSettings(model="reference-s", goals=tuple(goal_bank()), batch_size=batch_size).build()
+    labeler = LabelerSettings(model=model, goals=tuple(goal_bank()), batch_size=batch_size).build()
     environments = make_environments(EnvironmentSettings(envs=LEVELS, num_envs=NUM_ENVS), labeler.goals)
     live = LiveRewards(environments, labeler, settings)
     agent = build_agent("iql", None, live.spaces, seed=0)
@@ -112,9 +122,10 @@ def main() -> None:
     arguments = parse_arguments(__doc__)
     torch.set_num_threads(1)
     results = {}
+    updates = round(NUM_ENVS * FinetuneSettings(envs=LEVELS).updates_per_step)
     for kind, num_steps in STEPS.items():
-        for name, (batch_size, settings) in CASES.items():
-            result = measure(batch_size, settings, NUM_ENVS * (kind == "fine-tuning"), num_steps)
+        for name, (model, batch_size, settings) in CASES.items():
+            result = measure(model, batch_size, settings, updates * (kind == "fine-tuning"), num_steps)
             results[f"{kind}, {name}"] = result
             print(
                 f"{kind}, {name}: {result['share']:.0%} of {result['wall_s']:.1f} s, {result['passes']} passes",
@@ -123,7 +134,7 @@ def main() -> None:
     write_result(
         arguments.output,
         "live_rewards",
-        {"machine": machine(), "levels": LEVELS, "num_envs": NUM_ENVS, "model": "reference-s", "cases": results},
+        {"machine": machine(), "levels": LEVELS, "num_envs": NUM_ENVS, "updates": updates, "cases": results},
     )
 
 

@@ -1,9 +1,9 @@
 """IQL's updates a second against torchrl's DiscreteIQLLoss: the same network, the same batches, in turns, the median of the ratios.
 
     each     torchrl as it is documented: actor, critics and value are networks of their own, here an encoder and a head each
-    shared   torchrl on features that one encoder makes, as ours shares it, but without ours' target of the encoder
+    shared   torchrl on features that one encoder makes, as ours shares it
 
-Every update is loss, backward, fused Adam and the targets' step. One thread.
+Every update is loss, backward, fused Adam and the targets' step; ours also moves the mean of the weights that acts. One thread.
 
 python benchmarks/updates.py [--output FOLDER]
 """
