@@ -210,7 +210,6 @@ BUDGETS = {
         train=TrainSettings(num_actions=7, eval_episodes=200),
         finetune=FinetuneSettings(envs=tuple(LEVELS.values()), steps=20_000, eval_episodes=200, eval_every=5000),
         family_train={"find": {"steps": 2000}, "lift": {"steps": 3000}, "place": {"steps": 6000}},
-        family_finetune={"place": {"steps": 40_000, "eval_every": 10_000}},
         algorithms={"bc": {}, "filtered-bc": {}, "iql": {}},
         wordings=(OWN_TEXT, INSTRUCTION, UNREAD_INSTRUCTION),
         figure4_families=("place",),
