@@ -2,10 +2,10 @@
 
     python benchmarks/live_rewards.py [--output FOLDER]
 
-Eight environments on four BabyAI levels, random actions, the goals of the missions, all 342 goals scored; one thread. "stepping" is
-environments and rewards alone; "fine-tuning" adds IQL's updates, by its defaults and those of fine-tuning: one every four steps of an
-environment, in batches of 256. "batch 64" is a labeler as it is by default; "batch 16" and "batch 8" hold fewer frames beside those of eight
-environments.
+Eight environments on four BabyAI levels, random actions, the goals of the missions, all 342 goals scored; one thread. "stepping"
+is environments and rewards alone; "fine-tuning" adds IQL's updates, by its defaults and those of fine-tuning: one every four
+environment steps, in batches of 256. "batch 64" is a labeler as it is by default; "batch 16" and "batch 8" hold fewer frames
+beside those of eight environments.
 """
 
 import hashlib
