@@ -59,7 +59,13 @@ def add_train(command: argparse.ArgumentParser) -> None:
         metavar="N",
         help="discrete actions of the environment (default: the highest recorded one and those under it)",
     )
+    command.add_argument(
+        "--no-states",
+        action="store_true",
+        help="the agent sees frames alone, though the corpus has states: live environments supply none",
+    )
     _evaluation_options(command, "evaluate the trained agent in this level; repeatable")
+    _frames_option(command)
     command.add_argument("--checkpoint-every", type=int, default=2000, metavar="N", help="steps between checkpoints")
     _agent_run_options(command)
 
@@ -105,7 +111,14 @@ def add_finetune(command: argparse.ArgumentParser) -> None:
         "--keep-going", action="store_true", help="a success does not end the episode (the paper ends it)"
     )
     command.add_argument("--asynchronous", action="store_true", help="score beside the environments; with --keep-going")
+    command.add_argument(
+        "--finished-only",
+        action="store_true",
+        help="learn from a live step when its episode has ended, as Cal-QL's authors do",
+    )
     _evaluation_options(command, "level to fine-tune and evaluate in; repeatable", required=True)
+    _camera_option(command)
+    _frames_option(command)
     command.add_argument(
         "--eval-every", type=int, default=10_000, metavar="N", help="environment steps between evaluations"
     )
@@ -134,6 +147,23 @@ def add_rollout(command: argparse.ArgumentParser) -> None:
         "--held-out-goals", action="store_true", help="ask only for goals that the agent never trained on"
     )
     command.add_argument("--seed", type=int, default=0, metavar="N", help="of the levels")
+    _camera_option(command)
+    _frames_option(command)
+
+
+def _camera_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--camera", metavar="NAME", help="whose frames the environments show (default: the labels', which it must be)"
+    )
+
+
+def _frames_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--frames",
+        metavar="WHERE",
+        help="where environments other than BabyAI's have their frames: observation, render, or a key of a Dict observation "
+        "(default: as the agent's own; else observation)",
+    )
 
 
 def _evaluation_options(command: argparse.ArgumentParser, what: str, *, required: bool = False) -> None:
@@ -170,11 +200,13 @@ def run_train(options: argparse.Namespace) -> Said:
         seed=options.seed,
         exclude_goals=resolve_held_out(options.input, options.hold_out),
         num_actions=options.num_actions,
+        states=not options.no_states,
         threads=options.threads,
         envs=tuple(options.env),
         eval_episodes=options.eval_episodes,
         eval_temperature=options.eval_temperature or None,
         camera=options.camera,
+        frames="observation" if options.frames is None else options.frames,
         checkpoint_every=options.checkpoint_every,
     )
     train(options.input, options.output, settings, embeddings=options.embeddings, wandb_project=options.wandb_project)
@@ -206,6 +238,9 @@ def run_finetune(options: argparse.Namespace) -> Said:
         temperature=options.temperature,
         end_at_success=not options.keep_going,
         asynchronous=options.asynchronous,
+        finished_only=options.finished_only,
+        camera=options.camera,
+        frames=options.frames,
         threads=options.threads,
         eval_episodes=options.eval_episodes,
         eval_every=options.eval_every,
@@ -232,6 +267,8 @@ def run_rollout(options: argparse.Namespace) -> Said:
         temperature=options.temperature or None,
         held_out_goals=options.held_out_goals,
         seed=options.seed,
+        camera=options.camera,
+        frames=options.frames,
     )
     evaluation = rollout(options.agent, options.output, settings)
     success, rewarded = evaluation.success, evaluation.vlm_success

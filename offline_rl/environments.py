@@ -34,7 +34,16 @@ except ImportError as error:
         "to play environments, gymnasium must be installed, got none; pip install 'vlm-rewards[babyai]'"
     ) from error
 
-from labelers.babyai_levels import HELD_OUT_SEEDS, LEVEL_PREFIX, LIVE_SEEDS, BabyAILevel, Look, check_levels, draw_seed
+from labelers.babyai_levels import (
+    CAMERA,
+    HELD_OUT_SEEDS,
+    LEVEL_PREFIX,
+    LIVE_SEEDS,
+    BabyAILevel,
+    Look,
+    check_levels,
+    draw_seed,
+)
 from labelers.hindsight import original_goals
 from offline_rl.batches import Spaces
 from schemas.babyai import goal_bank, ground_truth
@@ -63,10 +72,12 @@ class EnvironmentSettings:
         num_envs: N.
         seeds: "live" to fine-tune in, "held-out" to evaluate on.
         seed: Of all levels and goals; two seeds share no stream.
-        tile_size: Pixels a grid cell of BabyAI; the corpus's, see `fit_tile_size`.
+        tile_size: Pixels a grid cell of BabyAI; the corpus's, see `fit_to_corpus`.
         max_steps: Time limit; None for the environment's own.
         frames: Of environments other than BabyAI: "observation" where the observation is the frame, "render" for what the
             environment renders, else the key of a Dict observation.
+        camera: Whose frames they are, as the corpus names it; None where no one has said. BabyAI levels show "egocentric" alone.
+        frame_shape: (H, W, 3) that the frames must have; None for any.
 
     Raises:
         ValueError: A setting is out of its range, or an environment is unknown.
@@ -79,6 +90,8 @@ class EnvironmentSettings:
     tile_size: int = 8
     max_steps: int | None = None
     frames: str = "observation"
+    camera: str | None = None
+    frame_shape: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "envs", tuple(self.envs))
@@ -94,6 +107,18 @@ class EnvironmentSettings:
                 raise ValueError(f"{field} must be at least {least}, got {value}; choose another")
         if self.seeds not in SEEDS:
             raise ValueError(f"seeds must be one of {', '.join(SEEDS)}, got {self.seeds!r}; choose one of them")
+        if self.camera not in (None, CAMERA) and self.shows_babyai:
+            raise ValueError(
+                f"camera must be {CAMERA!r} for BabyAI levels, which are shown through the agent's eyes, got {self.camera!r}; "
+                f"leave it out"
+            )
+        if not self.frames:
+            raise ValueError("frames must be 'observation', 'render' or a key of the observation, got ''; leave it out")
+
+    @property
+    def shows_babyai(self) -> bool:
+        """Whether a level of BabyAI is among them."""
+        return any(name.startswith(LEVEL_PREFIX) for name in self.envs)
 
 
 def fit_tile_size(settings: EnvironmentSettings, spaces: Spaces) -> EnvironmentSettings:
@@ -101,12 +126,56 @@ def fit_tile_size(settings: EnvironmentSettings, spaces: Spaces) -> EnvironmentS
 
     Args:
         settings: Which environments.
-        spaces: What the agent sees; of embeddings the settings are left as they are.
+        spaces: What the agent sees; of embeddings, which do not tell, the settings are left as they are: see `fit_to_corpus`.
     """
-    side = spaces.observation_shape[0]
-    if spaces.observation != "frames" or side % _VIEW:
-        return settings
-    return dataclasses.replace(settings, tile_size=side // _VIEW)
+    return settings if spaces.observation != "frames" else _with_tiles(settings, spaces.observation_shape)
+
+
+def fit_to_corpus(
+    settings: EnvironmentSettings, spaces: Spaces, *, frame_shape: Sequence[int] | None, camera: str | None, labels: str
+) -> EnvironmentSettings:
+    """The settings with which the environments show what the corpus showed: frames of its shape by the labels' camera.
+
+    Args:
+        settings: Which environments.
+        spaces: What the agent sees.
+        frame_shape: (H, W, 3) of the corpus's frames, which those behind an agent's embeddings must be too; None where it is
+            not known, which does for an agent of frames.
+        camera: Whose frames the agent was trained on; None where it is not known.
+        labels: Whose frames were labelled, which are those shown where the settings do not say; `scoring.check_labeler` compares.
+
+    Returns:
+        The settings with tile size, camera and, for embeddings, the shape that `make_environments` holds frames to.
+
+    Raises:
+        ValueError: The agent takes states, was trained on another camera than is shown, or sees embeddings of frames whose
+            shape is not known.
+    """
+    if spaces.state_size is not None:
+        raise ValueError(
+            f"an agent in live environments must take no state, got one of {spaces.state_size} numbers: states are for offline "
+            f"training alone; train an agent with --no-states"
+        )
+    shown = CAMERA if settings.shows_babyai else settings.camera or labels
+    if camera not in (None, shown):
+        raise ValueError(
+            f"environments must show the camera that the agent was trained on, {camera!r}, got {shown!r}; train an agent with "
+            f"--camera {shown}, or label the frames of {camera!r} and train on these labels"
+        )
+    settings = dataclasses.replace(settings, camera=shown)
+    if spaces.observation == "frames":
+        return _with_tiles(settings, spaces.observation_shape)
+    if frame_shape is None:
+        raise ValueError(
+            "the frames behind an agent's embeddings must be of a known shape, got none: it was trained before replays and agents "
+            "recorded it; train it again in another folder, which records it"
+        )
+    return _with_tiles(dataclasses.replace(settings, frame_shape=tuple(frame_shape)), frame_shape)
+
+
+def _with_tiles(settings: EnvironmentSettings, frame_shape: Sequence[int]) -> EnvironmentSettings:
+    side = frame_shape[0]
+    return settings if side % _VIEW else dataclasses.replace(settings, tile_size=side // _VIEW)
 
 
 class GoalSplit(NamedTuple):
@@ -168,7 +237,7 @@ def make_environments(settings: EnvironmentSettings, goals: Sequence[Goal]) -> S
         The vector environment. `call("episode_state")` gives what `reset(options={"episode_states": ...})` goes on from.
 
     Raises:
-        ValueError: There are no goals, or an environment has no such frames.
+        ValueError: There are no goals, an environment has no such frames, or they are of another shape than `frame_shape`.
     """
     if not goals:
         raise ValueError("goals must be at least one, got none; give the goals of the labels, or fewer held-out kinds")
@@ -178,7 +247,15 @@ def make_environments(settings: EnvironmentSettings, goals: Sequence[Goal]) -> S
         kind = BabyAIEnvironment if name.startswith(LEVEL_PREFIX) else FrameEnvironment
         return lambda: kind(name, tuple(goals), settings, index)
 
-    return SyncVectorEnv([maker(index) for index in range(settings.num_envs)], autoreset_mode=AutoresetMode.DISABLED)
+    envs = SyncVectorEnv([maker(index) for index in range(settings.num_envs)], autoreset_mode=AutoresetMode.DISABLED)
+    shown = envs.single_observation_space.shape
+    if settings.frame_shape not in (None, shown):
+        envs.close()
+        raise ValueError(
+            f"frames of {settings.envs[0]} must have the shape of the corpus's, {list(settings.frame_shape or ())}, got "
+            f"{None if shown is None else list(shown)}; choose others with --frames, or resize them as the recorder did"
+        )
+    return envs
 
 
 class GoalEnvironment(gymnasium.Env, abc.ABC):
@@ -299,6 +376,8 @@ class BabyAIEnvironment(GoalEnvironment):
 class FrameEnvironment(GoalEnvironment):
     """Any environment with frames; each episode gets one of the goals. It ends as the environment itself ends.
 
+    Of a Dict observation the frame alone reaches the agent: states are for offline training alone.
+
     Raises:
         ValueError: There is no frame where the settings say.
     """
@@ -362,8 +441,8 @@ def spaces_of(env: VectorEnv, goal_size: int, observation: str = "frames", frame
     space, actions = env.single_observation_space, env.single_action_space
     if not (isinstance(space, Box) and len(space.shape) == 3 and space.shape[2] == 3 and space.dtype == np.uint8):
         raise ValueError(
-            f"the observation must be an RGB frame, Box [H, W, 3] uint8, got {space}; make the environments with "
-            f"offline_rl.environments, which can render or pick a frame"
+            f"the observation must be an RGB frame, Box [H, W, 3] uint8, got {space}; choose the frame with "
+            f"--frames: render, or the key of a Dict observation"
         )
     num_actions = int(actions.n) if isinstance(actions, Discrete) and actions.start == 0 else None
     action_size = int(actions.shape[0]) if isinstance(actions, Box) and len(actions.shape) == 1 else None

@@ -195,7 +195,8 @@ def evaluate_agent(
         agent: Any agent.
         labeler: The model that rewards it, with the rule.
         environments: Which ones; their seeds are the held-out ones whatever the settings say, and BabyAI's frames are of the
-            size that the agent sees.
+            size that the agent sees. For an agent of embeddings the tile size is that of the settings: take them from
+            `fit_to_corpus`.
         goals: What episodes may ask for, some of the labeler's; None for all, `split_goals(...).held_out` for those never
             trained on.
         goal_embeddings: [G, E] float32, what the agent is told of the labeler's goals, in their order; None for their embeddings
@@ -203,7 +204,7 @@ def evaluate_agent(
         num_episodes: How many.
         temperature: Of the policy, which is then sampled from; None for the most likely action.
         keep_frames: Keep the frames of so many episodes, the first ones, for videos.
-        embedder: One with a cache of its own that is to be shared, such as a live run's; None for a new one.
+        embedder: One whose cache is to be shared, such as `apart()` of a live run's; None for a new one.
         progress: Called with 1 when an episode has ended.
 
     Raises:

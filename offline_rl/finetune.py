@@ -15,6 +15,7 @@ the environments' episodes, which are replayed, are in it.
 
 import contextlib
 import dataclasses
+import sys
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +26,7 @@ import torch
 
 from labelers.hindsight import HindsightSettings
 from labelers.labeler import Labeler, settings_from_json
-from offline_rl.environments import EnvironmentSettings, fit_tile_size, make_environments
+from offline_rl.environments import EnvironmentSettings, fit_to_corpus, make_environments
 from offline_rl.evaluation import evaluate_on_held_out
 from offline_rl.live_hindsight import LiveHindsight
 from offline_rl.live_rewards import LiveRewards, LiveRewardSettings
@@ -35,6 +36,7 @@ from offline_rl.replay import DEFAULT_MIX, ReplayData, open_replay
 from offline_rl.runs import (
     Metrics,
     claimed_run,
+    describe_settings,
     latest_checkpoint,
     pack_arrays,
     progress_bar,
@@ -51,21 +53,30 @@ _EPISODES_SHOWN = 100
 class FinetuneSettings:
     """How an agent is fine-tuned.
 
+    What is the agent's own is not set here: the critics of its ensemble, `num_critics`, and those that a target is drawn from,
+    `num_min_critics`, are settings of its algorithm (`vlm-rewards train --set num_critics=10`); LayerNorm is always on.
+
     Args:
         envs: Environments by their registered names; environment i is of name i modulo their number.
         steps: Environment steps, of all environments together.
         num_envs: N.
         seed: Of levels, actions and batches.
         batch_size: Transitions an update.
-        offline_share: Share of a batch that is of the corpus; 0.5 is RLPD's and Cal-QL's.
+        offline_share: Share of a batch that is of the corpus; 0.5 as in RLPD and Cal-QL.
         mix: Shares of original, hindsight and negative goals in that part.
-        warmup_steps: Environment steps before the first update (WSRL).
-        updates_per_step: Updates an environment step.
+        warmup_steps: Environment steps before the first update, as in WSRL; fewer than its 5000, as runs are shorter here.
+        updates_per_step: Updates an environment step. RLPD, REDQ and WSRL take 4 to 20. 0.25 is what a CPU affords, not what
+            learns best by the step: an update costs much more than a step there, and `hindsight_goals` stores each step under
+            several goals, so that live data are plentiful. Raise it where updates are cheap.
         hindsight_goals: Other goals, achieved and not, under which an episode that has ended is stored as well; 0 for none.
         temperature: Of the policy while it explores.
-        capacity: Frames of the environments that the buffer holds, about.
+        capacity: Frames of the environments that the buffer holds, about. The field keeps a million; these are frames in memory.
+        finished_only: Sample only transitions whose episode has ended, when its return is known, as Cal-QL's authors do. Else those
+            of an episode that goes on have return 0, which bounds the value from below where no reward is negative.
         end_at_success: A success by the model ends the episode, as in the paper.
         asynchronous: Score beside the environments, where success does not end the episode.
+        camera: Whose frames the environments show; None for the labels', and no other may be given.
+        frames: Where they have them, see `EnvironmentSettings`; None for where the agent's own had.
         eval_episodes: Episodes of an evaluation; 0 for none.
         eval_every: Environment steps between evaluations.
         eval_temperature: Of the policy while it is evaluated; None for the most likely action.
@@ -90,8 +101,11 @@ class FinetuneSettings:
     hindsight_goals: int = 4
     temperature: float = 1.0
     capacity: int = 100_000
+    finished_only: bool = False
     end_at_success: bool = True
     asynchronous: bool = False
+    camera: str | None = None
+    frames: str | None = None
     eval_episodes: int = 100
     eval_every: int = 10_000
     eval_temperature: float | None = 1.0
@@ -102,7 +116,9 @@ class FinetuneSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "envs", tuple(self.envs))
-        EnvironmentSettings(envs=self.envs)
+        EnvironmentSettings(
+            envs=self.envs, camera=self.camera, frames="observation" if self.frames is None else self.frames
+        )
         LiveRewardSettings(end_at_success=self.end_at_success, asynchronous=self.asynchronous)
         for name, least in (
             ("steps", 1),
@@ -154,7 +170,7 @@ def finetune(
 
     Raises:
         ValueError: The agent does not fit the environments or its labeler is not what it was, the output folder is another run's, a
-            loss is not finite, or no reward was ever positive.
+            loss is not finite, or no reward was ever positive; in a run too short to tell that is a warning at its end.
     """
     before = load_agent(agent)
     labeler = settings_from_json(before.labeler).build()
@@ -163,15 +179,19 @@ def finetune(
         exclude_goals=before.held_out_goals,
         discount=before.discount,
         num_actions=before.agent.spaces.num_actions,
+        use_states=before.agent.spaces.state_size is not None,
     )
     replay.mix_in_force(settings.mix)  # which says at once what a batch would say after the warm-up
-    unimportant = ("log_every", "checkpoint_every")
-    described = {name: value for name, value in dataclasses.asdict(settings).items() if name not in unimportant}
+    described = describe_settings(
+        settings, unimportant=("log_every", "checkpoint_every"), added=("finished_only", "camera", "frames")
+    )
     fingerprint = Fingerprint({"agent": before.digest, "labels": dict(before.labels_fingerprint.parts), **described})
     torch.set_num_threads(settings.threads)
     with claimed_run(
         output, "fine-tuning", fingerprint, {**dataclasses.asdict(settings), "agent": str(agent)}
     ) as folder:
+        for unfinished in folder.glob(".buffer-*.tmp-*"):  # what a run that was killed while saving has left
+            unfinished.unlink()
         checkpoint = latest_checkpoint(folder)
         done = 0 if checkpoint is None else checkpoint[0]
         with (
@@ -188,7 +208,15 @@ def finetune(
                     bar.update(settings.num_envs)
                     if run.crosses(settings.checkpoint_every):
                         run.save(folder)
-        saved = dataclasses.replace(before, agent=run.agent, envs=settings.envs, steps=run.step)
+            if (complaint := run.complaint()) is not None:
+                print(f"finetune: warning: {complaint}", file=sys.stderr, flush=True)
+        saved = dataclasses.replace(
+            before,
+            agent=run.agent,
+            envs=settings.envs,
+            steps=run.step,
+            frames=before.frames if settings.frames is None else settings.frames,
+        )
         save_agent(saved, folder)
     return saved
 
@@ -204,8 +232,18 @@ class _Run:
         self.step = 0
         self._held_out = before.held_out_goals
         trained = [goal for goal in labeler.goals if goal.id not in set(before.held_out_goals)]
-        self._environments = fit_tile_size(
-            EnvironmentSettings(envs=settings.envs, num_envs=settings.num_envs, seed=settings.seed), before.agent.spaces
+        self._environments = fit_to_corpus(
+            EnvironmentSettings(
+                envs=settings.envs,
+                num_envs=settings.num_envs,
+                seed=settings.seed,
+                camera=settings.camera,
+                frames=before.frames if settings.frames is None else settings.frames,
+            ),
+            before.agent.spaces,
+            frame_shape=before.frame_shape,
+            camera=before.camera,
+            labels=before.labels_camera,
         )
         self._live = LiveRewards(
             make_environments(self._environments, trained),
@@ -214,6 +252,7 @@ class _Run:
                 end_at_success=settings.end_at_success,
                 asynchronous=settings.asynchronous,
                 observation=before.agent.spaces.observation,
+                camera=str(self._environments.camera),
             ),
             labels=before.labels_fingerprint,
             spaces=before.agent.spaces,
@@ -225,6 +264,7 @@ class _Run:
             capacity=settings.capacity,
             capacity_transitions=settings.capacity * (1 + settings.hindsight_goals),
             discount=before.discount,
+            finished_only=settings.finished_only,
         )
         self._hindsight = LiveHindsight(
             labeler,
@@ -362,8 +402,12 @@ class _Run:
                 num_episodes=self.settings.eval_episodes,
                 temperature=self.settings.eval_temperature,
                 when=when,
-                embedder=self._live.embedder,
+                embedder=self._live.embedder.apart(),
             )
+
+    def complaint(self) -> str | None:
+        """What is wrong with the rewards, where none was ever positive."""
+        return self._live.monitor.complaint()
 
     def save(self, folder: Path) -> None:
         """Writes a checkpoint: the buffer beside it, whole before the checkpoint names it."""

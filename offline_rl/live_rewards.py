@@ -201,7 +201,9 @@ class LiveRewards(VectorWrapper):
         return self.labeler.goal_embeddings[self.goal_indices]
 
     def statistics(self) -> dict[str, float]:
-        """Counts of embedder and monitor so far, and seconds of embedding frames and of waiting for it."""
+        """Counts of embedder and monitor so far, and seconds of embedding frames and of waiting for it: what these environments
+        cost. Frames that an evaluation embeds by `embedder.apart()` are not among them, though they may be found in its cache.
+        """
         seconds = {"seconds_scoring": self.embedder.seconds, "seconds_waited": self.seconds_waited}
         return {**self.embedder.counts, **self.monitor.counts, **seconds}
 

@@ -136,7 +136,7 @@ class OnlineBuffer:
             terminations: [B] bool, whether the step achieved the goal and ended the episode.
             truncations: [B] bool, whether the episode was cut there.
             rewards: [B] float32; None if they come later.
-            states: [B, S], with `next_states`, where the spaces have them.
+            states: [B, S], with `next_states`, where the spaces have them; the environments of this package supply none.
             next_states: [B, S].
             valid: [B] bool; False where nothing was done, as in the step of an environment that resets itself.
 

@@ -83,9 +83,12 @@ def open_replay(
     exclude_goals: Sequence[str] = (),
     discount: float = DEFAULT_DISCOUNT,
     num_actions: int | None = None,
+    use_states: bool = True,
 ) -> "ReplayData":
     """Opens a replay that `replay_builder.build_replay` has made; see `ReplayData` for arguments and errors."""
-    return ReplayData(folder, exclude_goals=exclude_goals, discount=discount, num_actions=num_actions)
+    return ReplayData(
+        folder, exclude_goals=exclude_goals, discount=discount, num_actions=num_actions, use_states=use_states
+    )
 
 
 class ReplayData:
@@ -96,12 +99,16 @@ class ReplayData:
         exclude_goals: Ids of goals that are held out: their segments are never sampled.
         discount: Of the returns, which are written beside the arrays once for each discount.
         num_actions: Discrete actions of the environment; None for the highest recorded one and those under it.
+        use_states: Give the states, where some were recorded. Live environments supply none.
 
     Attributes:
         spaces: What an agent sees and does.
         goals: The G goals; Batch.goals are rows of its embeddings.
         fingerprint: What the samples depend on: what the folder was made from, and the goals held out.
         segments: [M] records of `replay_writer.SEGMENT`, those that are sampled, kind by kind.
+        camera: Whose frames; None in a folder of before this was recorded.
+        frame_shape: (H, W, 3) of the corpus's frames, also where embeddings of them are kept; None of these in a folder of before
+            this was recorded.
 
     Raises:
         ValueError: The folder holds no finished replay, a goal to exclude is unknown, nothing is left, there is no success
@@ -115,12 +122,14 @@ class ReplayData:
         exclude_goals: Sequence[str] = (),
         discount: float = DEFAULT_DISCOUNT,
         num_actions: int | None = None,
+        use_states: bool = True,
     ) -> None:
         self._folder = Path(folder)
         self._options: dict = {
             "exclude_goals": tuple(sorted(exclude_goals)),
             "discount": discount,
             "num_actions": num_actions,
+            "use_states": use_states,
         }
         meta = read_replay_meta(self._folder)
         if not 0 <= discount <= 1:
@@ -143,7 +152,7 @@ class ReplayData:
             for name in ("observations", "rows", "actions", "rewards")
         )
         states = self._folder / "states.npy"
-        self._states = np.load(states, mmap_mode="r") if states.is_file() else None
+        self._states = np.load(states, mmap_mode="r") if use_states and states.is_file() else None
         every = np.load(self._folder / "segments.npy")
         self._written = meta["written"]
         self.segments = self._sampled(every)
@@ -152,6 +161,11 @@ class ReplayData:
         self._bounds = np.concatenate([[0], np.cumsum(lengths)])
         self._kind_bounds = self._bounds[np.searchsorted(self.segments["kind"], np.arange(len(GOAL_KINDS) + 1))]
         self.spaces = self._spaces(num_actions)
+        self.camera: str | None = self._written.get("camera")
+        shape = self._written.get("frame_shape")
+        if shape is None and self.spaces.observation == "frames":
+            shape = self.spaces.observation_shape
+        self.frame_shape: tuple[int, ...] | None = None if shape is None else tuple(shape)
 
     def __len__(self) -> int:
         """N."""

@@ -38,6 +38,7 @@ def build_replay(
     exclude_goals: Sequence[str] = (),
     discount: float = DEFAULT_DISCOUNT,
     num_actions: int | None = None,
+    use_states: bool = True,
 ) -> ReplayData:
     """Builds the replay of relabelled trajectories, or opens the one that is there.
 
@@ -50,9 +51,10 @@ def build_replay(
         goals: Text tower to embed the goals with, or their embeddings; of an encoder the default templates are used.
         embeddings: Folder that `vlm-rewards label --embeddings` filled: keep these image embeddings instead of frames.
         camera: Whose frames; may be None where the corpus has one.
-        exclude_goals: As in `open_replay`; like the next two no part of the folder.
+        exclude_goals: As in `open_replay`; like the next three no part of the folder.
         discount: As in `open_replay`.
         num_actions: As in `open_replay`.
+        use_states: As in `open_replay`.
 
     Returns:
         The replay, open.
@@ -86,7 +88,9 @@ def build_replay(
             )
         else:
             _build(relabelled, kept, folder, fingerprint, goals, camera)
-    return open_replay(folder, exclude_goals=exclude_goals, discount=discount, num_actions=num_actions)
+    return open_replay(
+        folder, exclude_goals=exclude_goals, discount=discount, num_actions=num_actions, use_states=use_states
+    )
 
 
 def embed_goals(

@@ -123,6 +123,8 @@ class WrittenReplay:
         num_frames: Recorded frames.
         num_observations: Distinct observations.
         max_action: The highest discrete action; None where actions are continuous.
+        camera: Whose frames.
+        frame_shape: (H, W, 3) of the frames, also where embeddings of them are kept: there of the first one.
     """
 
     goal_ids: tuple[str, ...]
@@ -131,6 +133,8 @@ class WrittenReplay:
     num_frames: int
     num_observations: int
     max_action: int | None
+    camera: str | None
+    frame_shape: tuple[int, ...] | None
 
 
 def write_arrays(
@@ -176,6 +180,7 @@ class _Writer:
         self._goals: dict[str, tuple[int, str]] = {}
         self._max_action: int | None = None
         self._camera: str | None = None
+        self._frame_shape: tuple[int, ...] | None = None
 
     def add(self, episode: RelabelledEpisode, embeddings: np.ndarray | None) -> None:
         pictures = self._pictures(episode)
@@ -188,6 +193,8 @@ class _Writer:
                 )
             self._states = ArrayFile(self._folder / "states.npy", "state")
         first_frame, first_reward = self._arrays["rows"].num_rows, self._arrays["rewards"].num_rows
+        if self._frame_shape is None:
+            self._frame_shape = decode_image(pictures[0]).shape
         rows = [self._row(frame) for frame in (pictures if embeddings is None else embeddings)]
         self._arrays["rows"].append(np.array(rows, np.int64))
         self._arrays["actions"].append(np.concatenate([actions, np.zeros_like(actions[:1])]))
@@ -221,6 +228,8 @@ class _Writer:
             num_frames=self._arrays["rows"].num_rows,
             num_observations=self._arrays["observations"].num_rows,
             max_action=self._max_action,
+            camera=self._camera,
+            frame_shape=self._frame_shape,
         )
 
     def _pictures(self, episode: RelabelledEpisode) -> list[bytes]:

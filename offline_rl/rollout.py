@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from labelers.babyai_levels import CAMERA, LEVEL_PREFIX
 from labelers.labeler import settings_from_json
-from offline_rl.environments import EnvironmentSettings
+from offline_rl.environments import EnvironmentSettings, fit_to_corpus
 from offline_rl.evaluation import EpisodeRecord, Evaluation, evaluate_agent
-from offline_rl.runs import claimed_run, progress_bar
+from offline_rl.runs import claimed_run, describe_settings, progress_bar
 from offline_rl.saved_agents import load_agent
 from offline_rl.scoring import check_labeler
 from schemas.fingerprints import Fingerprint
@@ -41,6 +40,8 @@ class RolloutSettings:
         held_out_goals: Ask only for goals that the agent was never trained on.
         seed: Of the held-out levels.
         threads: Threads of torch; small batches are slower with more.
+        camera: Whose frames the environments show; None for the labels', and no other may be given.
+        frames: Where they have them, see `EnvironmentSettings`; None for where the agent's own had.
 
     Raises:
         ValueError: A value is out of its range.
@@ -53,6 +54,8 @@ class RolloutSettings:
     held_out_goals: bool = False
     seed: int = 0
     threads: int = 1
+    camera: str | None = None
+    frames: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "envs", tuple(self.envs))
@@ -93,13 +96,24 @@ def rollout(agent: str | Path, output: str | Path, settings: RolloutSettings) ->
             f"from; train it with --hold-out"
         )
     torch.set_num_threads(settings.threads)
-    environments = EnvironmentSettings(envs=envs, num_envs=20, seed=settings.seed)
+    environments = fit_to_corpus(
+        EnvironmentSettings(
+            envs=envs,
+            num_envs=20,
+            seed=settings.seed,
+            camera=settings.camera,
+            frames=saved.frames if settings.frames is None else settings.frames,
+        ),
+        saved.agent.spaces,
+        frame_shape=saved.frame_shape,
+        camera=saved.camera,
+        labels=saved.labels_camera,
+    )
     labeler = settings_from_json(saved.labeler).build()
-    is_babyai = any(name.startswith(LEVEL_PREFIX) for name in envs)
-    own_camera = str(saved.labels_fingerprint.parts["camera"])
-    check_labeler(labeler, saved.labels_fingerprint, CAMERA if is_babyai else own_camera)
+    check_labeler(labeler, saved.labels_fingerprint, str(environments.camera))
     apart = set(saved.held_out_goals)
-    fingerprint = Fingerprint({"agent": saved.digest, **dataclasses.asdict(settings), "envs": envs})
+    described = describe_settings(settings, unimportant=(), added=("camera", "frames"))
+    fingerprint = Fingerprint({"agent": saved.digest, **described, "envs": envs})
     with claimed_run(
         output, "rollout", fingerprint, {**dataclasses.asdict(settings), "envs": envs, "agent": str(agent)}
     ) as folder:

@@ -4,19 +4,22 @@
     checkpoints/        step-000012000.pt, the last two: agent, optimisers, random states, replay position
     metrics.jsonl       one JSON object a record, each with its step
     tensorboard/        the same for TensorBoard, and for Weights & Biases where it is installed and asked for
+    wandb-run-id.txt    which run that is there, so that a run that goes on does so in the same one
 
 A checkpoint is written to a temporary name, flushed and renamed, so that a run that is killed at any moment goes on from a whole
 one; records after its step are taken back, since they will be measured again, to the same bits.
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +33,24 @@ from schemas.fingerprints import Fingerprint
 _KEPT_CHECKPOINTS = 2
 _SETTINGS = "settings.json"
 _METRICS = "metrics.jsonl"
+_WANDB = "wandb-run-id.txt"
 _ARRAY = "__array__"
+
+
+def describe_settings(settings: Any, *, unimportant: Collection[str], added: Collection[str] = ()) -> dict[str, Any]:
+    """What a run's result depends on among its settings, for its fingerprint.
+
+    Args:
+        settings: A dataclass.
+        unimportant: Names of those that change no result.
+        added: Names of those that runs were begun without: left out at their defaults, so that such runs can be gone on with.
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(settings)}
+    return {
+        name: value
+        for name, value in dataclasses.asdict(settings).items()
+        if name not in unimportant and not (name in added and value == defaults[name])
+    }
 
 
 @contextlib.contextmanager
@@ -131,6 +151,8 @@ def latest_checkpoint(folder: Path) -> tuple[int, dict[str, Any]] | None:
 class Metrics:
     """Records of a run: JSON lines and TensorBoard always, Weights & Biases where a project is given.
 
+    A run that goes on is the same run of Weights & Biases, which keeps what it has of steps that are measured again.
+
     Args:
         folder: The run's.
         step: Where the run goes on from; records after it are taken back.
@@ -205,7 +227,11 @@ def _start_wandb(project: str, folder: Path) -> Any:
         raise ImportError(
             f"wandb must be installed to log to the project {project!r}; pip install wandb, or leave the project out"
         ) from error
-    return wandb.init(project=project, dir=str(folder), name=folder.name)
+    path = folder / _WANDB
+    if not path.is_file():
+        _write_atomically(path, uuid.uuid4().hex.encode() + b"\n")
+    run_id = path.read_text(encoding="utf-8").strip()
+    return wandb.init(project=project, dir=str(folder), name=folder.name, id=run_id, resume="allow")
 
 
 def progress_bar(name: str, total: int, done: int = 0, unit: str = "step") -> tqdm:

@@ -41,6 +41,9 @@ class SavedAgent:
         replay: Folder of the replay it was trained on; where that has been moved with the agent, the one beside it.
         envs: Environments it was evaluated or fine-tuned in, by their names; none where no one said.
         steps: Gradient steps, or environment steps after fine-tuning.
+        camera: Whose frames it was trained on; None where no one recorded it.
+        frame_shape: (H, W, 3) of the corpus's frames, also of an agent that sees embeddings, where they may be unknown: None.
+        frames: Where these environments have their frames, see `EnvironmentSettings`.
         digest: 32 hexadecimal digits of its weights; "" where it has not been saved.
     """
 
@@ -53,12 +56,20 @@ class SavedAgent:
     replay: str
     envs: tuple[str, ...]
     steps: int
+    camera: str | None = None
+    frame_shape: tuple[int, ...] | None = None
+    frames: str = "observation"
     digest: str = ""
 
     @property
     def discount(self) -> float:
         """Of the returns it was trained on."""
         return getattr(self.agent.settings, "discount", DEFAULT_DISCOUNT)
+
+    @property
+    def labels_camera(self) -> str:
+        """Whose frames were labelled."""
+        return str(self.labels_fingerprint.parts["camera"])
 
 
 def save_agent(saved: SavedAgent, folder: Path) -> None:
@@ -85,6 +96,9 @@ def save_agent(saved: SavedAgent, folder: Path) -> None:
         "replay": saved.replay,
         "envs": saved.envs,
         "steps": saved.steps,
+        "camera": saved.camera,
+        "frame_shape": saved.frame_shape,
+        "frames": saved.frames,
     }
     (folder / _RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
@@ -118,6 +132,8 @@ def load_agent(folder: str | Path, device: str = "cpu") -> SavedAgent:
     agent.load_state_dict(state)
     goals, beside = record["goals"], folder / _REPLAY
     moved = not Path(record["replay"]).is_dir() and beside.is_dir()
+    seen = agent.spaces.observation_shape if agent.spaces.observation == "frames" else None
+    frame_shape = record.get("frame_shape") or seen
     return SavedAgent(
         algorithm=record["algorithm"],
         agent=agent,
@@ -134,5 +150,8 @@ def load_agent(folder: str | Path, device: str = "cpu") -> SavedAgent:
         replay=str(beside.absolute()) if moved else record["replay"],
         envs=tuple(record["envs"]),
         steps=record["steps"],
+        camera=record.get("camera"),
+        frame_shape=None if frame_shape is None else tuple(frame_shape),
+        frames=record.get("frames", "observation"),
         digest=hashlib.sha256((folder / _STATE).read_bytes()).hexdigest()[:32],
     )

@@ -66,6 +66,12 @@ class FrameEmbedder:
         self.seconds = 0.0
         self._cache = EmbeddingCache(labeler.dim, cache_bytes) if cache_bytes else None
 
+    def apart(self) -> "FrameEmbedder":
+        """Another one with the same cache and counts of its own: what it embeds costs this one nothing. One thread for both."""
+        other = FrameEmbedder(self.labeler, 0)
+        other._cache = self._cache
+        return other
+
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         """Embeds frames [N, H, W, 3] uint8: [N, D] float32, unit length."""
         start = time.perf_counter()
@@ -246,12 +252,12 @@ class RewardMonitor:
         num_envs: N.
 
     Attributes:
-        counts: "episodes" that ended, "episodes_with_success" in some step, and "positive_rewards".
+        counts: "steps" that were judged, "episodes" that ended, "episodes_with_success" in some step, and "positive_rewards".
         best_margin: How far the highest score of a step's own goal was above its threshold; -inf before the first.
     """
 
     def __init__(self, rule: RewardRule, num_envs: int) -> None:
-        self.counts = {"episodes": 0, "episodes_with_success": 0, "positive_rewards": 0}
+        self.counts = {"steps": 0, "episodes": 0, "episodes_with_success": 0, "positive_rewards": 0}
         self.best_margin = -np.inf
         self._thresholds = rule.threshold_array
         self._has_succeeded = np.zeros(num_envs, np.bool_)
@@ -276,6 +282,7 @@ class RewardMonitor:
             ended: [M] bool, whether the episode ended there.
         """
         self._has_succeeded[envs] |= successes
+        self.counts["steps"] += len(envs)
         self.counts["episodes"] += int(ended.sum())
         self.counts["episodes_with_success"] += int((ended & self._has_succeeded[envs]).sum())
         self.counts["positive_rewards"] += int((rewards > 0).sum())
@@ -285,22 +292,30 @@ class RewardMonitor:
         """Takes in that episodes begin."""
         self._has_succeeded[envs] = False
 
-    def check(self, after_episodes: int = 200) -> None:
+    def check(self, after_episodes: int = 200, after_steps: int = 25_000) -> None:
         """Stops a run that learns from nothing; to be called now and then.
 
         Args:
-            after_episodes: Episodes that must have ended before anything is said.
+            after_episodes: Episodes that must have ended before anything is said,
+            after_steps: or steps that must have been judged: on long levels few episodes end.
 
         Raises:
-            ValueError: So many episodes have ended and no reward was ever positive.
+            ValueError: So many episodes have ended, or so many steps were judged, and no reward was ever positive.
         """
-        episodes = self.counts["episodes"]
-        if episodes >= after_episodes and not self.counts["positive_rewards"]:
-            raise ValueError(
-                f"a live reward must be positive now and then, got none in {episodes} episodes, where the highest score was "
-                f"{self.best_margin:+.4f} from its goal's threshold; calibrate the thresholds and label again, reword the goals, "
-                f"start from an agent that succeeds sometimes, or take an easier level"
-            )
+        complaint = self.complaint()
+        if complaint and (self.counts["episodes"] >= after_episodes or self.counts["steps"] >= after_steps):
+            raise ValueError(complaint)
+
+    def complaint(self) -> str | None:
+        """What is wrong with rewards of which none was ever positive, and the remedies; None where one was, or before a step."""
+        if self.counts["positive_rewards"] or not self.counts["steps"]:
+            return None
+        return (
+            f"a live reward must be positive now and then, got none in {self.counts['steps']:,} steps and "
+            f"{self.counts['episodes']:,} ended episodes, where the highest score was {self.best_margin:+.4f} from its goal's "
+            f"threshold; calibrate the thresholds and label again, reword the goals, start from an agent that succeeds sometimes, "
+            f"or take an easier level"
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """What it goes on from."""
@@ -309,5 +324,5 @@ class RewardMonitor:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse."""
-        self.counts, self.best_margin = dict(state["counts"]), state["best_margin"]
+        self.counts, self.best_margin = {**self.counts, **state["counts"]}, state["best_margin"]
         self._has_succeeded = state["has_succeeded"].copy()

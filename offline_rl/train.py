@@ -20,11 +20,19 @@ import torch
 from labelers.labeler import Labeler, settings_from_json
 from offline_rl.agents import algorithm_settings, build_agent
 from offline_rl.batches import GoalTexts
-from offline_rl.environments import EnvironmentSettings, fit_tile_size, make_environments, spaces_of, split_goals
+from offline_rl.environments import EnvironmentSettings, fit_to_corpus, make_environments, spaces_of, split_goals
 from offline_rl.evaluation import evaluate_on_held_out
 from offline_rl.replay import DEFAULT_DISCOUNT, DEFAULT_MIX, ReplayData
 from offline_rl.replay_builder import build_replay
-from offline_rl.runs import Metrics, claimed_run, latest_checkpoint, progress_bar, read_metrics, save_checkpoint
+from offline_rl.runs import (
+    Metrics,
+    claimed_run,
+    describe_settings,
+    latest_checkpoint,
+    progress_bar,
+    read_metrics,
+    save_checkpoint,
+)
 from offline_rl.saved_agents import SavedAgent, save_agent
 from offline_rl.scoring import check_labeler
 from offline_rl.transitions import open_finished
@@ -45,10 +53,14 @@ class TrainSettings:
         seed: Of weights and draws.
         exclude_goals: Ids of goals that are never trained on.
         num_actions: Discrete actions of the environment; None for the highest recorded one and those under it.
+        states: The agent takes the states that the corpus has besides its frames. Live environments supply none, so that such an
+            agent is for offline use alone; False for one that is to be evaluated or fine-tuned.
         envs: Environments to evaluate the trained agent in; none for no evaluation.
         eval_episodes: Episodes of that evaluation, of held-out levels.
         eval_temperature: Of the policy there; None for the most likely action.
-        camera: Whose frames; may be None where the corpus has one.
+        camera: Whose frames; may be None where the corpus has one. Environments show the camera that was labelled, so that an
+            agent of another one can neither be evaluated nor fine-tuned in any.
+        frames: Where `envs` have their frames, see `EnvironmentSettings`.
         threads: Threads of torch; other numbers round otherwise, so it is part of the run.
         log_every: Steps between records of losses.
         checkpoint_every: Steps between checkpoints.
@@ -65,10 +77,12 @@ class TrainSettings:
     seed: int = 0
     exclude_goals: tuple[str, ...] = ()
     num_actions: int | None = None
+    states: bool = True
     envs: tuple[str, ...] = ()
     eval_episodes: int = 100
     eval_temperature: float | None = 1.0
     camera: str | None = None
+    frames: str = "observation"
     threads: int = 1
     log_every: int = 100
     checkpoint_every: int = 2000
@@ -77,7 +91,7 @@ class TrainSettings:
         object.__setattr__(self, "exclude_goals", tuple(sorted(self.exclude_goals)))
         algorithm_settings(self.algorithm, self.algorithm_settings)
         if self.envs:
-            EnvironmentSettings(envs=self.envs)
+            EnvironmentSettings(envs=self.envs, frames=self.frames)
         for name, least in (
             ("steps", 1),
             ("batch_size", 1),
@@ -123,8 +137,7 @@ def train(
     labeler = settings_from_json(recorded["labels_settings"]["labeler"]).build()
     labels = Fingerprint(recorded["labels_fingerprint"])
     check_labeler(labeler, labels, str(labels.parts["camera"]))
-    unimportant = ("log_every", "checkpoint_every")
-    described = {name: value for name, value in dataclasses.asdict(settings).items() if name not in unimportant}
+    described = describe_settings(settings, unimportant=("log_every", "checkpoint_every"), added=("frames", "states"))
     fingerprint = Fingerprint(
         {
             "relabelled": dict(relabelled.fingerprint.parts),
@@ -137,7 +150,7 @@ def train(
     torch.set_num_threads(settings.threads)
     with claimed_run(output, "training", fingerprint, shown) as folder:
         replay = _replay(source, folder / "replay", settings, embeddings, labeler)
-        _check_environments(replay, settings, labeler)
+        _check_environments(replay, settings, labeler, labels)
         print(_described(replay, settings), file=sys.stderr, flush=True)
         agent = build_agent(settings.algorithm, settings.algorithm_settings, replay.spaces, settings.seed)
         random = np.random.default_rng(settings.seed)
@@ -158,11 +171,10 @@ def train(
                         state = {"agent": agent.state_dict(), "random": random.bit_generator.state}
                         save_checkpoint(folder, step, state)
             if settings.envs and not _evaluated(folder, settings):
-                environments = EnvironmentSettings(envs=settings.envs, num_envs=20)
                 evaluate_on_held_out(
                     agent,
                     labeler,
-                    environments,
+                    _environments(replay, settings, labels, settings.envs, num_envs=20),
                     metrics,
                     settings.steps,
                     held_out_goals=settings.exclude_goals,
@@ -182,6 +194,9 @@ def train(
             replay=str((folder / "replay").absolute()),
             envs=settings.envs,
             steps=settings.steps,
+            camera=replay.camera,
+            frame_shape=replay.frame_shape,
+            frames=settings.frames,
         )
         save_agent(saved, folder)
     return saved
@@ -235,6 +250,7 @@ def _replay(
         exclude_goals=settings.exclude_goals,
         discount=discount,
         num_actions=settings.num_actions,
+        use_states=settings.states,
     )
 
 
@@ -243,11 +259,24 @@ def _evaluated(folder: Path, settings: TrainSettings) -> bool:
     return ("evaluation of held-out goals" if settings.exclude_goals else "evaluation") in done
 
 
-def _check_environments(replay: ReplayData, settings: TrainSettings, labeler: Labeler) -> None:
+def _environments(
+    replay: ReplayData, settings: TrainSettings, labels: Fingerprint, envs: tuple[str, ...], num_envs: int
+) -> EnvironmentSettings:
+    return fit_to_corpus(
+        EnvironmentSettings(envs=envs, num_envs=num_envs, seeds="held-out", frames=settings.frames),
+        replay.spaces,
+        frame_shape=replay.frame_shape,
+        camera=replay.camera,
+        labels=str(labels.parts["camera"]),
+    )
+
+
+def _check_environments(replay: ReplayData, settings: TrainSettings, labeler: Labeler, labels: Fingerprint) -> None:
     """Refuses environments of other observations or actions, or that ask for none of the goals, before training takes its time."""
     apart = set(settings.exclude_goals)
     for name in settings.envs:
-        fitted = fit_tile_size(EnvironmentSettings(envs=(name,), num_envs=1, seeds="held-out"), replay.spaces)
+        fitted = _environments(replay, settings, labels, (name,), num_envs=1)
+        check_labeler(labeler, labels, str(fitted.camera))
         for held_out in (False, True) if apart else (False,):
             goals = [goal for goal in labeler.goals if (goal.id in apart) == held_out]
             environments = make_environments(fitted, goals)
@@ -259,4 +288,10 @@ def _check_environments(replay: ReplayData, settings: TrainSettings, labeler: La
 
 def _described(replay: ReplayData, settings: TrainSettings) -> str:
     mix = ", ".join(f"{share:.0%} {kind}" for kind, share in replay.mix_in_force(settings.mix).items())
-    return f"train: {len(replay):,} transitions of {replay.statistics['episodes']:,} episodes, drawn as {mix}"
+    told = f"train: {len(replay):,} transitions of {replay.statistics['episodes']:,} episodes, drawn as {mix}"
+    if replay.spaces.num_actions is None:
+        return f"{told}; actions of {replay.spaces.action_size} numbers"
+    source = (
+        "given" if settings.num_actions else "the highest recorded one and those under it: --num-actions gives others"
+    )
+    return f"{told}; {replay.spaces.num_actions} actions, {source}"

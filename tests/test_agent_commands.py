@@ -56,6 +56,7 @@ def test_an_agent_is_trained_fine_tuned_and_played(
     assert status == 0, err
     assert "train: " in err
     assert "transitions of 12 episodes, drawn as" in err
+    assert "; 7 actions, given\n" in err
     lines = out.splitlines()
     assert lines[0] == f"trained iql for 10 steps: {folder}"
     assert lines[1].startswith("  evaluation (end of offline training): success ")
@@ -63,11 +64,14 @@ def test_an_agent_is_trained_fine_tuned_and_played(
     assert lines[3] == f"  next: vlm-rewards finetune --agent {folder} --env {LEVEL} --output agent-online/"
 
     finetune = ["finetune", "--agent", folder, "--env", LEVEL, "--steps", 48, "--num-envs", 4, "--batch-size", 16]
-    finetune += ["--warmup-steps", 16, "--eval-episodes", 4, "--output", online]
+    finetune += ["--warmup-steps", 16, "--eval-episodes", 4, "--finished-only", "--camera", "egocentric"]
+    finetune += ["--output", online]
     status, out, err = run(capsys, *finetune)
     assert status == 0, err
     lines = out.splitlines()
     assert lines[0] == f"fine-tuned for 48 environment steps: {online}"
+    settings = json.loads((online / "settings.json").read_text())["settings"]
+    assert (settings["finished_only"], settings["camera"], settings["frames"]) == (True, "egocentric", None)
     told = [line.partition(": success ")[0] for line in lines[1:-1]]
     ends = ("end of offline training", "end")
     assert told == [f"  {kind} ({when})" for kind in ("evaluation", "evaluation of held-out goals") for when in ends]
@@ -140,6 +144,10 @@ def test_evaluations_without_ground_truth_say_so(tmp_path: Path) -> None:
             "a held-out goal must be an id or a kind of object of the 342 goals, got 'green sofa'",
         ),
         (["--env", "Nope-v0"], "an environment must be registered with gymnasium, got 'Nope-v0'"),
+        (
+            ["--env", "CartPole-v1", "--frames", "render"],
+            "the environment CartPole-v1 must have the observation_shape that the",
+        ),
         (["--steps", "0"], "steps must be at least 1, got 0"),
         (["--num-actions", "2"], "num_actions must be"),
     ],
@@ -178,6 +186,14 @@ def test_a_folder_that_is_not_relabelled_is_refused(
         (["--env", "Nope-v0"], "an environment must be registered with gymnasium, got 'Nope-v0'"),
         (["--env", "BabyAI-NoSuchLevel-v0"], "'BabyAI-NoSuchLevel-v0'"),
         (["--asynchronous"], "asynchronous must be False where a success ends the episode, got True"),
+        (
+            ["--camera", "top"],
+            "camera must be 'egocentric' for BabyAI levels, which are shown through the agent's eyes, got 'top'",
+        ),
+        (
+            ["--env", "CartPole-v1", "--frames", "lidar"],
+            "a key of CartPole-v1's observation, got 'lidar'; its keys are none",
+        ),
         (["--temperature", "0"], "temperature must be above 0 and finite, got 0.0"),
         (["--offline-share", "2"], "offline_share must be from 0 to 1, got 2.0"),
         (["--mix", "1:2"], "--mix must be three numbers such as 0.2:0.5:0.3, got '1:2'; mend it"),
@@ -222,6 +238,11 @@ def test_an_environment_of_other_actions_is_refused_and_does_not_hold_the_folder
         (["--env", LEVEL, "--held-out-goals"], "held-out goals must be goals that the agent was never trained on"),
         (["--env", LEVEL, "--episodes", "0"], "episodes must be at least 1, got 0"),
         (["--env", LEVEL, "--temperature", "-1"], "temperature must be above 0 and finite, got -1.0"),
+        (["--env", LEVEL, "--camera", "top"], "camera must be 'egocentric' for BabyAI levels"),
+        (
+            ["--env", LEVEL, "--frames", ""],
+            "frames must be 'observation', 'render' or a key of the observation, got ''",
+        ),
     ],
 )
 def test_wrong_arguments_of_rollout_are_refused_in_one_line(

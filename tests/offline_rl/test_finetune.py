@@ -1,5 +1,7 @@
 import dataclasses
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,9 +11,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from labelers.hindsight import HindsightSettings
+from labelers.labeler import LabelerSettings, settings_from_json
 from offline_rl.finetune import FinetuneSettings, finetune
+from offline_rl.rollout import RolloutSettings, rollout
 from offline_rl.runs import read_metrics
 from offline_rl.saved_agents import load_agent
+from offline_rl.train import TrainSettings, train
+from pipelines.hindsight import hindsight
+from pipelines.label import label
+from pipelines.record import RecordSettings, record
+from schemas.babyai import goal_bank
+from schemas.rules import NEVER
 
 LEVEL = "BabyAI-GoToObj-v0"
 SMALL = FinetuneSettings(
@@ -94,6 +105,49 @@ def test_evaluations_at_the_end_of_offline_the_first_step_on_the_way_and_the_end
         (160, "end"),
     ]
     assert all(record["episodes"] == 4 for record in evaluations)
+    # What is told of scoring is of the live steps alone: as many frames as without evaluations, 4 a reset and 4 a step.
+    finetune(trained, tmp_path / "unevaluated", SMALL)
+    scoring = [
+        [record for record in read_metrics(tmp_path / name) if record["kind"] == "scoring"][-1]
+        for name in ("online", "unevaluated")
+    ]
+    assert scoring[0]["frames"] == scoring[1]["frames"] >= 164
+    assert scoring[0]["encoded"] <= scoring[1]["encoded"]  # evaluations leave frames in the cache
+    assert scoring[0]["steps"] == 160
+
+
+def test_a_live_step_can_be_learned_from_when_its_episode_has_ended_alone(trained: Path, tmp_path: Path) -> None:
+    settings = dataclasses.replace(SMALL, steps=320, warmup_steps=0, hindsight_goals=0, finished_only=True)
+    saved = finetune(trained, tmp_path / "online", settings)
+    # 320 steps at 0.5: fewer updates than 160, as nothing could be sampled before the first episode had ended, by the time limit
+    # of 64 steps or before.
+    assert 0 < saved.agent.num_updates - load_agent(trained).agent.num_updates < 160
+
+
+def test_a_short_run_without_a_positive_reward_says_so_at_its_end(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    agent = shutil.copytree(trained, tmp_path / "agent")
+    saved = json.loads((agent / "agent.json").read_text())
+    goals = len(saved["labeler"]["goals"])
+    saved["labeler"]["threshold"] = [NEVER] * goals  # no frame is ever rewarded
+    labels = settings_from_json(saved["labeler"]).build().fingerprint.parts
+    saved["labels_fingerprint"] |= {"rule": labels["rule"]}
+    (agent / "agent.json").write_text(json.dumps(saved))
+    finetune(agent, tmp_path / "online", dataclasses.replace(SMALL, steps=32))
+    told = capsys.readouterr().err
+    assert "finetune: warning: a live reward must be positive now and then, got none in 32 steps and" in told
+    assert "calibrate the thresholds and label again" in told
+
+
+def test_what_a_kill_left_of_a_buffer_is_removed(trained: Path, tmp_path: Path) -> None:
+    settings = dataclasses.replace(SMALL, steps=8, warmup_steps=0)
+    finetune(trained, tmp_path / "online", settings)
+    unfinished = tmp_path / "online" / ".buffer-000000008.npz.tmp-0123"
+    unfinished.write_bytes(b"half")
+    finetune(trained, tmp_path / "online", settings)
+    assert not unfinished.exists()
+    assert (tmp_path / "online" / "buffer-000000008.npz").exists()
 
 
 def test_asynchronous_scoring_where_success_does_not_end_the_episode(trained: Path, tmp_path: Path) -> None:
@@ -101,6 +155,81 @@ def test_asynchronous_scoring_where_success_does_not_end_the_episode(trained: Pa
     finetune(trained, tmp_path / "online", settings)
     finetune(trained, tmp_path / "again", settings)
     assert_same_weights(tmp_path / "online", tmp_path / "again")
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An agent of kept embeddings, of a corpus that was recorded in frames of 7 tiles of 16 pixels."""
+    folder = tmp_path_factory.mktemp("embedded")
+    settings = RecordSettings(envs=(LEVEL,), policy="bot:0.5,random:0.5", episodes=8, seed=5, max_steps=8, tile_size=16)
+    record(settings, folder / "corpus", workers=1)
+    goals = tuple(goal for goal in goal_bank() if goal.family == "find")
+    label(
+        source=folder / "corpus",
+        output=folder / "labels",
+        labeler=LabelerSettings(model="reference-s", goals=goals),
+        embeddings=folder / "embeddings",
+        workers=1,
+    )
+    output = folder / "relabelled"
+    hindsight(
+        source=folder / "corpus", labels=folder / "labels", output=output, settings=HindsightSettings(), workers=1
+    )
+    small = TrainSettings(
+        steps=2, batch_size=16, num_actions=7, algorithm_settings={"width": 32}, envs=(LEVEL,), eval_episodes=2
+    )
+    train(output, folder / "agent", small, embeddings=folder / "embeddings")
+    return folder / "agent"
+
+
+def test_an_agent_of_embeddings_is_shown_the_frames_that_were_labelled(embedded: Path, tmp_path: Path) -> None:
+    assert load_agent(embedded).frame_shape == (112, 112, 3)
+    settings = dataclasses.replace(SMALL, steps=8, warmup_steps=0)
+    online = finetune(embedded, tmp_path / "online", settings)
+    assert online.frame_shape == load_agent(tmp_path / "online").frame_shape == (112, 112, 3)
+    played = rollout(tmp_path / "online", tmp_path / "played", RolloutSettings(episodes=2, videos=2))
+    assert {frames.shape[1:] for frames in played.frames} == {(112, 112, 3)}
+
+
+@pytest.mark.parametrize(
+    ("frame_shape", "message"),
+    [
+        ([64, 64, 3], r"must have the shape of the corpus's, \[64, 64, 3\], got \[56, 56, 3\]"),
+        (None, "the frames behind an agent's embeddings must be of a known shape, got none: .*; train it again"),
+    ],
+)
+def test_embeddings_of_frames_that_cannot_be_shown_are_refused(
+    embedded: Path, tmp_path: Path, frame_shape: list[int] | None, message: str
+) -> None:
+    agent = shutil.copytree(embedded, tmp_path / "agent")
+    saved = json.loads((agent / "agent.json").read_text())
+    (agent / "agent.json").write_text(json.dumps({**saved, "frame_shape": frame_shape}))
+    with pytest.raises(ValueError, match=message):
+        finetune(agent, tmp_path / "online", SMALL)
+    with pytest.raises(ValueError, match=message):
+        rollout(agent, tmp_path / "played", RolloutSettings(envs=(LEVEL,), episodes=2))
+
+
+def test_frames_and_camera_can_be_given(trained: Path, tmp_path: Path) -> None:
+    cartpole = dataclasses.replace(SMALL, envs=("CartPole-v1",))
+    with pytest.raises(ValueError, match=r"must be an RGB frame, .*; choose the frame with --frames"):
+        finetune(trained, tmp_path / "online", cartpole)
+    with pytest.raises(
+        ValueError, match=r"must have the observation_shape that the agent was trained on, \(56, 56, 3\)"
+    ):
+        finetune(trained, tmp_path / "online", dataclasses.replace(cartpole, frames="render"))
+    with pytest.raises(ValueError, match="must show the camera that the agent was trained on, 'egocentric', got 'top'"):
+        finetune(trained, tmp_path / "online", dataclasses.replace(cartpole, camera="top"))
+
+
+def test_an_agent_whose_labels_are_of_another_camera_is_refused(trained: Path, tmp_path: Path) -> None:
+    agent = shutil.copytree(trained, tmp_path / "agent")
+    saved = json.loads((agent / "agent.json").read_text())
+    saved["labels_fingerprint"]["camera"] = "wrist"
+    (agent / "agent.json").write_text(json.dumps(saved))
+    with pytest.raises(ValueError, match=r'got other camera \(camera is "wrist" there and "egocentric" here\)'):
+        finetune(agent, tmp_path / "online", SMALL)
+    assert not (tmp_path / "online" / "settings.json").exists()
 
 
 def test_another_run_does_not_write_into_the_folder(trained: Path, tmp_path: Path) -> None:
@@ -129,6 +258,8 @@ def test_a_mix_of_what_the_corpus_has_not_is_refused_before_the_first_step(train
         ({"steps": 16}, "warmup_steps must be below steps, 16, got 16: nothing would be learned; take more steps"),
         ({"offline_share": 1.5}, "offline_share must be from 0 to 1, got 1.5"),
         ({"updates_per_step": 0.0}, "updates_per_step must be above 0 and finite, got 0.0"),
+        ({"camera": "top"}, "camera must be 'egocentric' for BabyAI levels, .* got 'top'; leave it out"),
+        ({"frames": ""}, "frames must be 'observation', 'render' or a key of the observation, got ''"),
         ({"eval_seed": -1}, "eval_seed must be at least 0, got -1"),
         ({"eval_temperature": -1.0}, "eval_temperature must be above 0 and finite, got -1.0"),
     ],

@@ -1,4 +1,6 @@
 import dataclasses
+import json
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -126,7 +128,31 @@ def test_kept_embeddings_take_the_place_of_frames(source: Path, tmp_path: Path) 
     assert np.array_equal(batch.observations, VECTORS[1:4])
     assert np.array_equal(batch.next_observations, VECTORS[2:5])
     assert replay.statistics["distinct_observations"] == 5
-    assert replay.fingerprint.parts["camera"] == "main"
+    assert replay.fingerprint.parts["camera"] == replay.camera == "main"
+    assert replay.frame_shape == (8, 8, 3)  # of the pictures that the embeddings are of
+
+
+def test_states_can_be_left_out(tmp_path: Path) -> None:
+    states = np.arange(12, dtype=np.float32).reshape(6, 2)
+    source = write_relabelled(tmp_path / "relabelled", [[one_camera("a", states=states)]])
+    given = build_replay(source, tmp_path / "replay", goals=GOALS)
+    left_out = pickle.loads(pickle.dumps(build_replay(source, tmp_path / "replay", goals=GOALS, use_states=False)))
+    assert (given.spaces.state_size, left_out.spaces.state_size) == (2, None)
+    assert given.gather(np.array([0])).states.tolist() == [[2, 3]]  # the segment begins with step 1
+    assert left_out.gather(np.array([0])).states is left_out.gather(np.array([0])).next_states is None
+    assert left_out.segment(0).states is None
+
+
+def test_a_replay_of_before_camera_and_shape_were_recorded_still_opens(source: Path, tmp_path: Path) -> None:
+    kept = write_embeddings(tmp_path / "kept", [[("a", VECTORS)], [("b", VECTORS)]])
+    for name, embeddings, shape in (("seen", None, (8, 8, 3)), ("embedded", kept, None)):
+        folder = tmp_path / name
+        build_replay(source, folder, goals=GOALS, embeddings=embeddings)
+        meta = json.loads((folder / "meta.json").read_text())
+        del meta["written"]["camera"], meta["written"]["frame_shape"]
+        (folder / "meta.json").write_text(json.dumps(meta))
+        replay = build_replay(source, folder, goals=GOALS, embeddings=embeddings)
+        assert (replay.camera, replay.frame_shape) == (None, shape)  # frames tell their shape, embeddings do not
 
 
 def test_embeddings_that_do_not_fit_are_refused(source: Path, tmp_path: Path) -> None:

@@ -54,6 +54,8 @@ def test_arrays_by_hand(tmp_path: Path) -> None:
         num_frames=12,
         num_observations=7,
         max_action=40,
+        camera="main",
+        frame_shape=(8, 8, 3),
     )
 
 

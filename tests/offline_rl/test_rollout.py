@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -82,6 +83,39 @@ def test_a_model_or_camera_other_than_the_labels_judges_nothing(
     (agent / "agent.json").write_text(json.dumps(record))
     with pytest.raises(ValueError, match=message):
         rollout(agent, tmp_path / "rollout", RolloutSettings(envs=(LEVEL,), episodes=3))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"camera": "top"},
+            "must show the camera that the agent was trained on, 'top', got 'egocentric'; train an agent",
+        ),
+        (
+            {"frames": "lidar"},
+            "frames must be 'observation', 'render' or a key of CartPole-v1's observation, got 'lidar'",
+        ),
+        ({"frames": "render"}, r"must have the observation_shape that the agent was trained on, \(56, 56, 3\), got"),
+    ],
+)
+def test_an_agent_says_which_frames_it_is_shown(trained: Path, tmp_path: Path, change: dict, message: str) -> None:
+    agent = shutil.copytree(trained, tmp_path / "agent")
+    record = json.loads((agent / "agent.json").read_text())
+    (agent / "agent.json").write_text(json.dumps({**record, **change}))
+    env = "CartPole-v1" if "frames" in change else LEVEL
+    with pytest.raises(ValueError, match=message):
+        rollout(agent, tmp_path / "rollout", RolloutSettings(envs=(env,), episodes=3))
+
+
+def test_frames_and_camera_can_be_given(trained: Path, tmp_path: Path) -> None:
+    settings = RolloutSettings(envs=("CartPole-v1",), episodes=3)
+    with pytest.raises(ValueError, match=r"must be an RGB frame, .*; choose the frame with --frames"):
+        rollout(trained, tmp_path / "rollout", settings)
+    with pytest.raises(ValueError, match=r"must have the observation_shape .* \(56, 56, 3\), got"):
+        rollout(trained, tmp_path / "rollout", dataclasses.replace(settings, frames="render"))
+    with pytest.raises(ValueError, match="must show the camera that the agent was trained on, 'egocentric', got 'top'"):
+        rollout(trained, tmp_path / "rollout", dataclasses.replace(settings, camera="top"))
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
+import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from offline_rl.runs import Metrics, claimed_run, latest_checkpoint, read_metrics, save_checkpoint
+from offline_rl.runs import Metrics, claimed_run, describe_settings, latest_checkpoint, read_metrics, save_checkpoint
 from schemas.fingerprints import Fingerprint
 
 PRINT = Fingerprint({"algorithm": "iql", "seed": 0})
@@ -129,3 +131,54 @@ def test_metrics_file_is_plain_json(tmp_path: Path) -> None:
     metrics.write(1, "losses", {"q": 1})
     metrics.close()
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["q"] == 1
+
+
+WANDB = """
+import json, pathlib
+def init(**given):
+    path = pathlib.Path(__file__).with_name("told.jsonl")
+    with path.open("a") as file:
+        file.write(json.dumps(given) + "\\n")
+    return Run()
+class Run:
+    def log(self, values, step): pass
+    def finish(self): pass
+"""
+
+
+def test_a_run_that_goes_on_is_the_same_run_of_weights_and_biases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "wandb.py").write_text(WANDB)  # stands in for a service, which a test cannot reach
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    for name in ("one", "one", "other"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        metrics = Metrics(tmp_path / name, project="demo")
+        metrics.write(1, "losses", {"q": 0.5})
+        metrics.close()
+    sys.modules.pop("wandb")
+    told = [json.loads(line) for line in (tmp_path / "modules" / "told.jsonl").read_text().splitlines()]
+    assert [(given["project"], given["name"], given["resume"]) for given in told] == [
+        ("demo", "one", "allow"),
+        ("demo", "one", "allow"),
+        ("demo", "other", "allow"),
+    ]
+    assert told[0]["id"] == told[1]["id"] != told[2]["id"]
+    assert len(told[0]["id"]) == 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    steps: int = 10
+    log_every: int = 5
+    frames: str = "observation"
+
+
+def test_settings_that_came_later_leave_earlier_runs_their_fingerprint() -> None:
+    def described(settings: Settings) -> dict:
+        return describe_settings(settings, unimportant=("log_every",), added=("frames",))
+
+    assert described(Settings()) == {"steps": 10}
+    assert described(Settings(steps=3, frames="render")) == {"steps": 3, "frames": "render"}

@@ -46,3 +46,15 @@ def test_an_agent_of_another_version_is_refused(agent: Path, change: dict, found
     (agent / "agent.json").write_text(json.dumps({**record, **change}))
     with pytest.raises(ValueError, match=f"must be of an agent of version 1, got {found}"):
         load_agent(agent)
+
+
+def test_an_agent_says_what_the_frames_of_its_corpus_were(agent: Path) -> None:
+    saved = load_agent(agent)
+    assert (saved.camera, saved.labels_camera, saved.frame_shape) == ("egocentric", "egocentric", (56, 56, 3))
+    assert saved.frames == "observation"
+    record = json.loads((agent / "agent.json").read_text())
+    for name in ("camera", "frame_shape", "frames"):
+        del record[name]
+    (agent / "agent.json").write_text(json.dumps(record))
+    before = load_agent(agent)  # of before these were recorded: frames tell their shape
+    assert (before.camera, before.frame_shape, before.frames) == (None, (56, 56, 3), "observation")

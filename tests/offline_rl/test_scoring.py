@@ -117,13 +117,53 @@ def test_a_reward_that_is_never_positive_stops_the_run():
     add(9, no, nothing)
     monitor.check(after_episodes=19)  # 18 episodes are too few to say
     add(1, no, nothing)
-    with pytest.raises(
-        ValueError, match=r"got none in 20 episodes, where the highest score was -0.1000 from .* calibrate"
-    ):
+    message = r"got none in 20 steps and 20 ended episodes, where the highest score was -0.1000 from .* calibrate"
+    with pytest.raises(ValueError, match=message):
         monitor.check(after_episodes=20)
     other = RewardMonitor(RewardRule(thresholds=(0.5, 0.8)), 2)
     other.load_state_dict(monitor.state_dict())
-    assert other.counts == {"episodes": 20, "episodes_with_success": 0, "positive_rewards": 0}
+    assert other.counts == {"steps": 20, "episodes": 20, "episodes_with_success": 0, "positive_rewards": 0}
     add(1, np.array([True, False]), np.array([1, 0], np.float32))
     monitor.check(after_episodes=20)
-    assert monitor.counts == {"episodes": 22, "episodes_with_success": 1, "positive_rewards": 1}
+    assert monitor.counts == {"steps": 22, "episodes": 22, "episodes_with_success": 1, "positive_rewards": 1}
+
+
+def test_a_reward_that_is_never_positive_stops_a_run_of_episodes_that_never_end():
+    monitor = RewardMonitor(RewardRule(thresholds=(0.5,)), 2)
+    assert monitor.complaint() is None  # nothing has happened yet
+    envs, goals, no = np.array([0, 1]), np.array([0, 0]), np.zeros(2, np.bool_)
+
+    def add(rewards):
+        monitor.add(envs, goals, np.array([0.25, 0.375], np.float32), np.array(rewards, np.float32), no, no)
+
+    for _ in range(12_499):
+        add([0, 0])
+    monitor.check()  # 24,998 steps
+    add([0, 0])
+    with pytest.raises(ValueError, match=r"got none in 25,000 steps and 0 ended episodes, .* -0.1250 from its goal's"):
+        monitor.check()
+    add([0, 0.5])
+    monitor.check()
+    assert monitor.complaint() is None
+
+
+def test_a_monitor_goes_on_from_a_state_of_before_steps_were_counted():
+    monitor = RewardMonitor(RewardRule(thresholds=(0.5,)), 1)
+    state = monitor.state_dict()
+    del state["counts"]["steps"]
+    monitor.load_state_dict(state)
+    assert monitor.counts == {"steps": 0, "episodes": 0, "episodes_with_success": 0, "positive_rewards": 0}
+
+
+def test_an_embedder_apart_shares_the_cache_and_counts_for_itself(labeler):
+    pool, embedder = frames(4), FrameEmbedder(labeler)
+    embedder(pool[:2])
+    apart = embedder.apart()
+    np.testing.assert_array_equal(apart(pool), FrameEmbedder(labeler)(pool))
+    assert apart.counts == {"frames": 4, "encoded": 2, "cached": 2, "passes": 1}
+    assert embedder.counts == {"frames": 2, "encoded": 2, "cached": 0, "passes": 1}
+    embedder(pool[2:])
+    assert embedder.counts == {"frames": 4, "encoded": 2, "cached": 2, "passes": 1}  # the other one encoded them
+    without = FrameEmbedder(labeler, cache_bytes=0).apart()
+    without(pool), without(pool)
+    assert without.counts["encoded"] == 8

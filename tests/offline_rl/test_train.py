@@ -11,10 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from relabelled_folders import write_relabelled
 
+from offline_rl.finetune import FinetuneSettings, finetune
+from offline_rl.rollout import RolloutSettings, rollout
 from offline_rl.runs import read_metrics
 from offline_rl.saved_agents import load_agent
 from offline_rl.train import TrainSettings, resolve_held_out, train
+from offline_rl.transitions import read_relabelled
 
 SMALL = TrainSettings(
     steps=30,
@@ -97,7 +101,7 @@ def test_a_saved_agent_acts_as_it_did(relabelled: Path, tmp_path: Path) -> None:
     assert np.array_equal(saved.agent.act(frames, goals), again.agent.act(frames, goals))
     assert again.goals.ids == saved.goals.ids
     assert again.labels_fingerprint == saved.labels_fingerprint
-    assert again.discount == 0.99
+    assert again.discount == saved.agent.settings.discount == 0.95
     assert again.digest == load_agent(tmp_path / "agent").digest != ""
 
 
@@ -168,12 +172,51 @@ def test_no_goals_are_held_out_unless_asked_for(relabelled: Path) -> None:
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"envs": ("BabyAI-GoToObj-v0",), "eval_episodes": 0}, "eval_episodes must be at least 1, got 0"),
+        ({"envs": ("BabyAI-GoToObj-v0",), "frames": ""}, "frames must be 'observation', 'render' or a key"),
         ({"eval_temperature": -1.0}, "eval_temperature must be above 0 and finite, got -1.0"),
     ],
 )
 def test_settings_that_cannot_be(given: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TrainSettings(**given)
+
+
+def test_an_agent_of_states_is_for_offline_use_alone(relabelled: Path, tmp_path: Path) -> None:
+    episodes = [
+        dataclasses.replace(episode, states=np.zeros((episode.num_frames, 2), np.float32))
+        for episode in read_relabelled(relabelled)
+    ]
+    recorded = (relabelled / "settings.json").read_text()
+    labels = json.loads(recorded)["settings"]["labels_fingerprint"]
+    source = write_relabelled(tmp_path / "relabelled", [episodes], labels=labels)
+    (source / "settings.json").write_text(recorded)
+    small, envs = dataclasses.replace(SMALL, steps=1), ("BabyAI-GoToObj-v0",)
+    message = "must take no state, got one of 2 numbers: states are for offline training alone; train .* --no-states"
+    with pytest.raises(ValueError, match=message):
+        train(source, tmp_path / "agent", dataclasses.replace(small, envs=envs))
+    assert train(source, tmp_path / "stateful", small).agent.spaces.state_size == 2
+    online = FinetuneSettings(envs=envs, steps=8, num_envs=2, warmup_steps=0, batch_size=16, eval_episodes=0)
+    with pytest.raises(ValueError, match=message):
+        finetune(tmp_path / "stateful", tmp_path / "online", online)
+    with pytest.raises(ValueError, match=message):
+        rollout(tmp_path / "stateful", tmp_path / "played", RolloutSettings(envs=envs, episodes=2))
+    blind = dataclasses.replace(small, states=False, envs=envs, eval_episodes=2)
+    assert train(source, tmp_path / "stateless", blind).agent.spaces.state_size is None
+    assert finetune(tmp_path / "stateless", tmp_path / "online", online).steps == 8
+
+
+@pytest.mark.parametrize(
+    ("num_actions", "told"),
+    [
+        (7, "; 7 actions, given\n"),
+        (None, "; 7 actions, the highest recorded one and those under it: --num-actions gives others\n"),
+    ],
+)
+def test_the_number_of_actions_is_told_before_training(
+    relabelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], num_actions: int | None, told: str
+) -> None:
+    train(relabelled, tmp_path / "agent", dataclasses.replace(SMALL, steps=1, num_actions=num_actions))
+    assert told in capsys.readouterr().err
 
 
 def test_settings_say_what_was_trained_on(relabelled: Path, tmp_path: Path) -> None:
