@@ -10,8 +10,8 @@ from typing import Any
 
 from wordings import WORDINGS
 
-from offline_rl.environments import HELD_OUT_KINDS
 from offline_rl.finetune import FinetuneSettings
+from offline_rl.held_out_goals import HELD_OUT_KINDS
 from offline_rl.train import TrainSettings
 from schemas.babyai import goal_bank
 from schemas.goals import Goal
@@ -52,7 +52,7 @@ class Budget:
         wordings: Names of `wordings.WORDINGS` for figure 5, the goal's own text first.
         figure4_families: Families that figure 4 is measured on.
         figure5_families: Families that figure 5 is measured on.
-        held_out_kinds: Objects that no goal of training is about, see `offline_rl.environments.split_goals`.
+        held_out_kinds: Objects that no goal of training is about, see `offline_rl.held_out_goals.split_goals`.
         low_temperature: Of the policies, for a second look at what offline training gave: it makes up for random actions that
             were cloned, and costs a policy without memory its ways out of a loop.
         num_resamples: Of the bootstrap.

@@ -28,9 +28,9 @@ from claims_budgets import BATCH_SIZE, CORPUS_SEED, POLICY, Budget, Run, goals_i
 
 from labelers.hindsight import HindsightSettings
 from labelers.labeler import LabelerSettings
-from offline_rl.environments import split_goals
 from offline_rl.evaluation import flatten_summary
 from offline_rl.finetune import finetune
+from offline_rl.held_out_goals import split_goals
 from offline_rl.rollout import RolloutSettings, rollout
 from offline_rl.runs import read_metrics
 from offline_rl.train import train

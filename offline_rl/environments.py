@@ -21,7 +21,7 @@ import abc
 import dataclasses
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -46,17 +46,11 @@ from labelers.babyai_levels import (
 )
 from labelers.hindsight import original_goals
 from offline_rl.batches import Spaces
-from schemas.babyai import goal_bank, ground_truth
+from schemas.babyai import VIEW_SIZE, goal_bank, ground_truth
 from schemas.goals import Goal, normalize_instruction
 
 SEEDS = {"live": LIVE_SEEDS, "held-out": HELD_OUT_SEEDS}
 """Where levels are drawn from: to fine-tune in, or to evaluate on."""
-
-HELD_OUT_KINDS = ("green box", "purple key", "yellow ball")
-"""Objects that no goal of a trained agent is about. Their colours and their types occur in trained goals, the pairs do not."""
-
-_VIEW = 7
-"""Grid cells a side of what an agent of BabyAI sees."""
 
 MAX_DRAWS = 1000
 """Levels that are drawn for one episode until the mission is one of the goals."""
@@ -119,106 +113,6 @@ class EnvironmentSettings:
     def shows_babyai(self) -> bool:
         """Whether a level of BabyAI is among them."""
         return any(name.startswith(LEVEL_PREFIX) for name in self.envs)
-
-
-def fit_tile_size(settings: EnvironmentSettings, spaces: Spaces) -> EnvironmentSettings:
-    """The settings with the tile size at which BabyAI's frames are those that an agent of frames was trained on.
-
-    Args:
-        settings: Which environments.
-        spaces: What the agent sees; of embeddings, which do not tell, the settings are left as they are: see `fit_to_corpus`.
-    """
-    return settings if spaces.observation != "frames" else _with_tiles(settings, spaces.observation_shape)
-
-
-def fit_to_corpus(
-    settings: EnvironmentSettings, spaces: Spaces, *, frame_shape: Sequence[int] | None, camera: str | None, labels: str
-) -> EnvironmentSettings:
-    """The settings with which the environments show what the corpus showed: frames of its shape by the labels' camera.
-
-    Args:
-        settings: Which environments.
-        spaces: What the agent sees.
-        frame_shape: (H, W, 3) of the corpus's frames, which those behind an agent's embeddings must be too; None where it is
-            not known, which does for an agent of frames.
-        camera: Whose frames the agent was trained on; None where it is not known.
-        labels: Whose frames were labelled, which are those shown where the settings do not say; `scoring.check_labeler` compares.
-
-    Returns:
-        The settings with tile size, camera and, for embeddings, the shape that `make_environments` holds frames to.
-
-    Raises:
-        ValueError: The agent takes states, was trained on another camera than is shown, or sees embeddings of frames whose
-            shape is not known.
-    """
-    if spaces.state_size is not None:
-        raise ValueError(
-            f"an agent in live environments must take no state, got one of {spaces.state_size} numbers: states are for offline "
-            f"training alone; train an agent with --no-states"
-        )
-    shown = CAMERA if settings.shows_babyai else settings.camera or labels
-    if camera not in (None, shown):
-        raise ValueError(
-            f"environments must show the camera that the agent was trained on, {camera!r}, got {shown!r}; train an agent with "
-            f"--camera {shown}, or label the frames of {camera!r} and train on these labels"
-        )
-    settings = dataclasses.replace(settings, camera=shown)
-    if spaces.observation == "frames":
-        return _with_tiles(settings, spaces.observation_shape)
-    if frame_shape is None:
-        raise ValueError(
-            "the frames behind an agent's embeddings must be of a known shape, got none: it was trained before replays and agents "
-            "recorded it; train it again in another folder, which records it"
-        )
-    return _with_tiles(dataclasses.replace(settings, frame_shape=tuple(frame_shape)), frame_shape)
-
-
-def _with_tiles(settings: EnvironmentSettings, frame_shape: Sequence[int]) -> EnvironmentSettings:
-    side = frame_shape[0]
-    return settings if side % _VIEW else dataclasses.replace(settings, tile_size=side // _VIEW)
-
-
-class GoalSplit(NamedTuple):
-    """Goals to train on and goals never trained on, each in the order given.
-
-    Attributes:
-        trained: Goals.
-        held_out: Goals.
-    """
-
-    trained: tuple[Goal, ...]
-    held_out: tuple[Goal, ...]
-
-
-def split_goals(goals: Sequence[Goal], held_out: Sequence[str] = HELD_OUT_KINDS) -> GoalSplit:
-    """Holds out goals, so that what an agent makes of a goal it never trained on can be measured.
-
-    Args:
-        goals: All goals, such as those of the labels.
-        held_out: Ids of goals, or kinds of objects by their attributes "colour" and "object", such as "green box": every goal
-            that is about such an object, as the first or the other one, is held out.
-
-    Raises:
-        ValueError: Something to hold out is no goal's, or nothing is left on one of the two sides.
-    """
-    marks = [{goal.id, *_kinds(goal)} for goal in goals]
-    for name in held_out:
-        if not any(name in mark for mark in marks):
-            raise ValueError(
-                f"a held-out goal must be an id or a kind of object of the {len(goals)} goals, got {name!r}; give one such as "
-                f"{goals[0].id!r}, or leave it out"
-            )
-    apart = [not mark.isdisjoint(held_out) for mark in marks]
-    split = GoalSplit(
-        tuple(goal for goal, held in zip(goals, apart, strict=True) if not held),
-        tuple(goal for goal, held in zip(goals, apart, strict=True) if held),
-    )
-    if not (split.trained and split.held_out):
-        raise ValueError(
-            f"there must be goals on both sides, got {len(split.trained)} to train on and {len(split.held_out)} held out; hold out "
-            f"{'some' if split.trained else 'fewer'}"
-        )
-    return split
 
 
 def make_environments(settings: EnvironmentSettings, goals: Sequence[Goal]) -> SyncVectorEnv:
@@ -341,7 +235,7 @@ class BabyAIEnvironment(GoalEnvironment):
         self._columns = {goal.id: column for column, goal in enumerate(goal_bank())}
         self._goal = goals[0]
         self._done = False
-        side = _VIEW * settings.tile_size
+        side = VIEW_SIZE * settings.tile_size
         self.observation_space = Box(0, 255, (side, side, 3), np.uint8)
         self.action_space = Discrete(self._level.num_actions)
 
@@ -475,12 +369,3 @@ def _check_name(name: str) -> None:
             f"an environment must be registered with gymnasium, got {name!r}; "
             f"{'did you mean ' + ' or '.join(close) + '?' if close else 'import the package that registers it'}"
         )
-
-
-def _kinds(goal: Goal) -> set[str]:
-    pairs = (("colour", "object"), ("other colour", "other object"))
-    return {
-        f"{goal.attributes[colour]} {goal.attributes[thing]}"
-        for colour, thing in pairs
-        if colour in goal.attributes and thing in goal.attributes
-    }

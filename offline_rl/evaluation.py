@@ -23,7 +23,8 @@ import torch
 from labelers.labeler import Labeler
 from labelers.rewards import rewards_of_scores, successes
 from offline_rl.batches import Agent
-from offline_rl.environments import EnvironmentSettings, fit_tile_size, make_environments, spaces_of
+from offline_rl.environments import EnvironmentSettings, make_environments, spaces_of
+from offline_rl.live_frames import fit_tile_size
 from offline_rl.runs import Metrics
 from offline_rl.scoring import FrameEmbedder
 from schemas.goals import Goal

@@ -26,8 +26,9 @@ import torch
 
 from labelers.hindsight import HindsightSettings
 from labelers.labeler import Labeler, settings_from_json
-from offline_rl.environments import EnvironmentSettings, fit_to_corpus, make_environments
+from offline_rl.environments import EnvironmentSettings, make_environments
 from offline_rl.evaluation import evaluate_on_held_out
+from offline_rl.live_frames import fit_to_corpus
 from offline_rl.live_hindsight import LiveHindsight
 from offline_rl.live_rewards import LiveRewards, LiveRewardSettings
 from offline_rl.mixed_batches import mixed_sample

@@ -15,8 +15,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from labelers.labeler import settings_from_json
-from offline_rl.environments import EnvironmentSettings, fit_to_corpus
+from offline_rl.environments import EnvironmentSettings
 from offline_rl.evaluation import EpisodeRecord, Evaluation, evaluate_agent
+from offline_rl.live_frames import fit_to_corpus
 from offline_rl.runs import claimed_run, describe_settings, progress_bar
 from offline_rl.saved_agents import load_agent
 from offline_rl.scoring import check_labeler

@@ -20,8 +20,10 @@ import torch
 from labelers.labeler import Labeler, settings_from_json
 from offline_rl.agents import algorithm_settings, build_agent
 from offline_rl.batches import GoalTexts
-from offline_rl.environments import EnvironmentSettings, fit_to_corpus, make_environments, spaces_of, split_goals
+from offline_rl.environments import EnvironmentSettings, make_environments, spaces_of
 from offline_rl.evaluation import evaluate_on_held_out
+from offline_rl.held_out_goals import split_goals
+from offline_rl.live_frames import fit_to_corpus
 from offline_rl.replay import DEFAULT_DISCOUNT, DEFAULT_MIX, ReplayData
 from offline_rl.replay_builder import build_replay
 from offline_rl.runs import (
@@ -203,7 +205,7 @@ def train(
 
 
 def resolve_held_out(source: str | Path, held_out: Sequence[str]) -> tuple[str, ...]:
-    """The ids of the goals that ids or kinds of objects hold out; see `offline_rl.environments.split_goals`.
+    """The ids of the goals that ids or kinds of objects hold out; see `offline_rl.held_out_goals.split_goals`.
 
     Args:
         source: Relabelled trajectories.

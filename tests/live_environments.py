@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Dict, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from tiny_models import save_tiny_clip
 
@@ -85,3 +85,33 @@ class ScriptedEnv(gymnasium.Env):
 def vector(*envs: gymnasium.Env, mode: AutoresetMode = AutoresetMode.DISABLED) -> SyncVectorEnv:
     """These environments in a vector."""
     return SyncVectorEnv([lambda env=env: env for env in envs], autoreset_mode=mode)  # type: ignore[misc]
+
+
+class ShapesEnv(gymnasium.Env):
+    """Frames in a Dict, which it also renders, and actions that the observation shows."""
+
+    metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 10}
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+        self.observation_space = Dict({"camera": Box(0, 255, (8, 8, 3), np.uint8), "speed": Box(-1, 1, (2,))})
+        self.action_space = Box(-1, 1, (2,), np.float32)
+        self.shade = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.shade = int(self.np_random.integers(100))
+        return self._observation(), {}
+
+    def step(self, action):
+        self.shade += 1
+        return self._observation(), 1.0, self.shade % 10 == 0, False, {}
+
+    def render(self):
+        return np.full((6, 6, 3), self.shade, np.uint8)
+
+    def _observation(self):
+        return {"camera": np.full((8, 8, 3), self.shade, np.uint8), "speed": np.zeros(2, np.float32)}
+
+
+gymnasium.register("Shapes-v0", ShapesEnv)

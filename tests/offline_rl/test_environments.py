@@ -1,61 +1,21 @@
-import dataclasses
 import subprocess
 import sys
-from typing import ClassVar
 
-import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from gymnasium.vector import SyncVectorEnv
 from live_environments import ScriptedEnv, frames, vector
 
 from labelers.babyai_levels import HELD_OUT_SEEDS, LIVE_SEEDS, BabyAILevel, babyai_bot
 from offline_rl.batches import Spaces
-from offline_rl.environments import (
-    HELD_OUT_KINDS,
-    EnvironmentSettings,
-    fit_tile_size,
-    fit_to_corpus,
-    make_environments,
-    spaces_of,
-    split_goals,
-)
+from offline_rl.environments import EnvironmentSettings, make_environments, spaces_of
+from offline_rl.held_out_goals import split_goals
 from schemas.babyai import goal_bank
 from schemas.goals import Goal
 
 GO_TO, PICK_UP, PUT_NEXT = "BabyAI-GoToLocal-v0", "BabyAI-PickupDist-v0", "BabyAI-PutNextLocal-v0"
 BANK = tuple(goal_bank())
-
-
-class ShapesEnv(gymnasium.Env):
-    """Frames in a Dict, which it also renders, and actions that the observation shows."""
-
-    metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 10}
-
-    def __init__(self, render_mode=None):
-        self.render_mode = render_mode
-        self.observation_space = Dict({"camera": Box(0, 255, (8, 8, 3), np.uint8), "speed": Box(-1, 1, (2,))})
-        self.action_space = Box(-1, 1, (2,), np.float32)
-        self.shade = 0
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.shade = int(self.np_random.integers(100))
-        return self._observation(), {}
-
-    def step(self, action):
-        self.shade += 1
-        return self._observation(), 1.0, self.shade % 10 == 0, False, {}
-
-    def render(self):
-        return np.full((6, 6, 3), self.shade, np.uint8)
-
-    def _observation(self):
-        return {"camera": np.full((8, 8, 3), self.shade, np.uint8), "speed": np.zeros(2, np.float32)}
-
-
-gymnasium.register("Shapes-v0", ShapesEnv)
 
 
 def _play(envs: SyncVectorEnv, num_steps: int, actions_seed: int = 0):
@@ -173,17 +133,6 @@ def test_an_episode_is_gone_on_from_its_state():
     )
 
 
-def test_held_out_goals_are_of_pairs_that_no_trained_goal_has():
-    split = split_goals(BANK)
-    # By hand: 3 of 18 kinds; Find and Lift 3 each; Place 18 * 17 - 15 * 14 = 96 ordered pairs with one of them.
-    assert (len(split.trained), len(split.held_out)) == (342 - 102, 102)
-    assert not any(kind in goal.text for goal in split.trained for kind in HELD_OUT_KINDS)
-    assert all(any(kind in goal.text for kind in HELD_OUT_KINDS) for goal in split.held_out)
-    for word in " ".join(HELD_OUT_KINDS).split():  # every colour and every type is trained on
-        assert any(word in goal.text for goal in split.trained)
-    assert [goal.id for goal in split_goals(BANK[:3], ["find-red-ball"]).held_out] == ["find-red-ball"]
-
-
 def test_environments_ask_for_the_goals_given_and_no_others():
     split = split_goals(BANK)
     for goals in split:
@@ -217,73 +166,6 @@ def test_any_environment_with_frames_gets_goals_from_a_list(where, size):
         observation="frames", observation_shape=(size, size, 3), goal_size=24, action_size=2
     )
     envs.close()
-
-
-def test_frames_are_of_the_size_that_the_agent_sees():
-    settings = EnvironmentSettings(envs=(GO_TO,), num_envs=1)
-    large = Spaces(observation="frames", observation_shape=(224, 224, 3), goal_size=24, num_actions=7)
-    fitted = fit_tile_size(settings, large)
-    assert fitted.tile_size == 32  # 7 tiles of 32 pixels
-    assert spaces_of(make_environments(fitted, BANK), 24) == large
-    odd = Spaces(observation="frames", observation_shape=(64, 64, 3), goal_size=24, num_actions=7)
-    unseen = Spaces(observation="embeddings", observation_shape=(14,), goal_size=24, num_actions=7)
-    assert fit_tile_size(settings, odd) == fit_tile_size(settings, unseen) == settings
-
-
-SEEN = Spaces(observation="frames", observation_shape=(224, 224, 3), goal_size=24, num_actions=7)
-EMBEDDED = dataclasses.replace(SEEN, observation="embeddings", observation_shape=(14,))
-KNOWN = {"frame_shape": (224, 224, 3), "camera": "egocentric", "labels": "egocentric"}
-
-
-def test_environments_show_what_the_corpus_showed_to_an_agent_of_embeddings_too():
-    settings = EnvironmentSettings(envs=(GO_TO,), num_envs=1)
-    for spaces, held in ((SEEN, None), (EMBEDDED, (224, 224, 3))):
-        fitted = fit_to_corpus(settings, spaces, **KNOWN)
-        assert (fitted.tile_size, fitted.camera, fitted.frame_shape) == (32, "egocentric", held)  # 7 tiles of 32 pixels
-    envs = make_environments(fitted, BANK)
-    observations, infos = envs.reset()
-    level = BabyAILevel(GO_TO, 32)  # as the recorder renders with --tile-size 32
-    np.testing.assert_array_equal(observations[0], level.reset(int(infos["level_seed"][0])).frame)
-    unrecorded = fit_to_corpus(settings, SEEN, frame_shape=None, camera=None, labels="egocentric")
-    assert unrecorded.tile_size == 32  # an agent of frames tells by itself
-
-
-def test_frames_of_another_shape_than_those_behind_the_embeddings_are_refused():
-    settings = EnvironmentSettings(envs=(GO_TO,), num_envs=1)
-    odd = fit_to_corpus(settings, EMBEDDED, **{**KNOWN, "frame_shape": (64, 64, 3)})
-    with pytest.raises(
-        ValueError, match=r"BabyAI-GoToLocal-v0 must have the shape of the corpus's, \[64, 64, 3\], got \[56, 56, 3\]"
-    ):
-        make_environments(odd, BANK)
-    rendered = EnvironmentSettings(envs=("Shapes-v0",), num_envs=1, frames="render", camera="top")
-    given = {"camera": "top", "labels": "top"}
-    with pytest.raises(ValueError, match=r"corpus's, \[8, 8, 3\], got \[6, 6, 3\]; choose others with --frames"):
-        make_environments(fit_to_corpus(rendered, EMBEDDED, frame_shape=(8, 8, 3), **given), BANK)
-    make_environments(fit_to_corpus(rendered, EMBEDDED, frame_shape=(6, 6, 3), **given), BANK).close()
-    with pytest.raises(ValueError, match="must be of a known shape, got none: .*; train it again in another folder"):
-        fit_to_corpus(settings, EMBEDDED, **{**KNOWN, "frame_shape": None})
-
-
-def test_the_camera_shown_is_the_labels_unless_it_is_said():
-    shapes = EnvironmentSettings(envs=("Shapes-v0",), num_envs=1)
-    known = {"frame_shape": (8, 8, 3), "labels": "wrist"}
-    assert fit_to_corpus(shapes, SEEN, camera="wrist", **known).camera == "wrist"
-    other = dataclasses.replace(shapes, camera="top")
-    assert fit_to_corpus(other, SEEN, camera=None, **known).camera == "top"  # which check_labeler then refuses
-    with pytest.raises(
-        ValueError, match="must show the camera that the agent was trained on, 'wrist', got 'top'; train"
-    ):
-        fit_to_corpus(other, SEEN, camera="wrist", **known)
-    babyai = EnvironmentSettings(envs=("Shapes-v0", GO_TO), num_envs=2)
-    assert fit_to_corpus(babyai, SEEN, camera=None, **known).camera == "egocentric"  # whatever was labelled
-
-
-def test_an_agent_that_takes_states_has_no_live_environment():
-    with pytest.raises(
-        ValueError,
-        match="must take no state, got one of 4 numbers: states are for offline training alone; train an agent with --no-states",
-    ):
-        fit_to_corpus(EnvironmentSettings(envs=(GO_TO,)), dataclasses.replace(SEEN, state_size=4), **KNOWN)
 
 
 def test_spaces_of_embeddings_have_their_own_size():
@@ -349,12 +231,6 @@ def test_goals_that_cannot_be_are_refused():
         ValueError, match="BabyAI-GoToLocal-v0 must have missions that ask for one of the 18 goals, got none"
     ):
         make_environments(settings, lift).reset()
-    with pytest.raises(ValueError, match="a held-out goal must be an id or a kind .* got 'pink box'"):
-        split_goals(BANK, ["pink box"])
-    with pytest.raises(ValueError, match="on both sides, got 0 to train on and 1 held out; hold out fewer"):
-        split_goals(BANK[:1], ["find-red-key"])
-    with pytest.raises(ValueError, match="on both sides, got 342 to train on and 0 held out; hold out some"):
-        split_goals(BANK, [])
     with pytest.raises(
         ValueError, match="frames must be 'observation', 'render' or a key .* got 'lidar'; its keys are camera"
     ):

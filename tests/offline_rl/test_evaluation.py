@@ -8,8 +8,9 @@ from live_environments import GOALS, frames, live_labeler
 from labelers.babyai_levels import HELD_OUT_SEEDS, BabyAILevel, babyai_bot
 from labelers.labeler import LabelerSettings
 from offline_rl.batches import Spaces
-from offline_rl.environments import EnvironmentSettings, split_goals
+from offline_rl.environments import EnvironmentSettings
 from offline_rl.evaluation import EpisodeRecord, Evaluation, evaluate_agent, interval_of
+from offline_rl.held_out_goals import split_goals
 from offline_rl.scoring import FrameEmbedder
 from schemas.babyai import goal_bank
 
