@@ -132,7 +132,7 @@ def _add_demo(command: argparse.ArgumentParser) -> None:
     command.add_argument("--episodes", type=int, default=320, metavar="N", help="episodes to record")
     command.add_argument("--model", default="reference-l", metavar="MODEL", help="see vlm-rewards label --help")
     command.add_argument("--steps", type=int, default=1500, metavar="N", help="gradient steps of train")
-    command.add_argument("--online-steps", type=int, default=5000, metavar="N", help="environment steps of finetune")
+    command.add_argument("--online-steps", type=int, default=10_000, metavar="N", help="environment steps of finetune")
     command.add_argument("--eval-episodes", type=int, default=100, metavar="N", help="episodes that judge the agent")
 
 
