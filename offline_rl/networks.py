@@ -131,6 +131,9 @@ class Encoder(nn.Module):
 class Gate(nn.Module):
     """Opens or closes the channels of each head in each cell: x_h * 2 sigmoid(query_h(g) . key_h(x) / sqrt(C / heads)).
 
+    Written so that no pass goes over a cell's few channels a head at a time: with K_h the key's rows of head h, query_h . (K_h x + b_h)
+    is (K_h' query_h) . x + query_h . b_h, one small product an observation, and the gates are spread over their channels by another.
+
     Args:
         goal_size: E.
         channels: C, a multiple of 4 heads.
@@ -145,10 +148,13 @@ class Gate(nn.Module):
 
     def forward(self, cells: Tensor, goals: Tensor) -> Tensor:
         """[B, h, w, C] cells under [B, E] goals, [B, h, w, C]."""
-        query = self.query(goals)[:, None, None, :].unflatten(-1, (self.num_heads, -1))
-        key = self.key(cells).unflatten(-1, (self.num_heads, -1))
-        agreement = (query * key).sum(-1, keepdim=True) / key.shape[-1] ** 0.5
-        return (cells.unflatten(-1, (self.num_heads, -1)) * (2 * torch.sigmoid(agreement))).flatten(-2)
+        of_head = self.key.in_features // self.num_heads
+        query = self.query(goals).unflatten(-1, (self.num_heads, of_head)) / of_head**0.5
+        keys = torch.einsum("bhd,hdc->bch", query, self.key.weight.unflatten(0, (self.num_heads, of_head)))
+        bias = (query * self.key.bias.unflatten(0, (self.num_heads, of_head))).sum(-1)
+        agreement = torch.baddbmm(bias[:, None, :], cells.flatten(1, 2), keys)
+        spread = torch.eye(self.num_heads, device=cells.device).repeat_interleave(of_head, dim=1)
+        return cells * (2 * torch.sigmoid(agreement) @ spread).view_as(cells)
 
 
 class Film(nn.Module):
