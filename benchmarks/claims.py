@@ -8,7 +8,8 @@
                                                                  by wording                                     figure 5
 
 Writes claims.json, a picture of each as PNG and SVG, and claims.html, one page with all of it. A run is a folder under work/; what
-is finished is not done again, and a command that was killed goes on. What an earlier command has measured stays in the results.
+is finished is not done again, and a command that was killed goes on. What an earlier command has measured stays in the results:
+claims.json and settings.json alone are enough to go on from, on this machine or another.
 
 Nothing was chosen on what is reported here: corpora, levels of the evaluation and seeds of the agents are others than those that
 settings were chosen on.
@@ -25,7 +26,7 @@ from typing import Any
 from claims_budgets import BUDGETS, CORPUS_SEED, EVAL_SEED, EXPERIMENTS, POLICY, Budget, plan_runs
 from claims_drawing import draw_claims
 from claims_page import write_page
-from claims_runs import Plan, check_found, do_everything
+from claims_runs import Plan, check_found, do_everything, known_runs
 from claims_statistics import judge, summarize
 from report_result import machine
 
@@ -62,12 +63,15 @@ def measure(
     """
     fingerprint = Fingerprint({"budget": json.loads(json.dumps(budget.to_json())), "eval_seed": eval_seed})
     with claimed_run(output, "claims", fingerprint, {"eval_seed": eval_seed}) as folder:
-        before = _experiments_of(folder / "claims.json")
-        only = [name for name in EXPERIMENTS if name in {*before, *only}]
+        before = _read_record(folder / "claims.json")
+        only = [name for name in EXPERIMENTS if name in {*before.get("only", ()), *only}]
         runs = plan_runs(budget, only)
-        found, failures = do_everything(
-            Plan(work=folder.absolute() / "work", budget=budget, eval_seed=eval_seed), runs, jobs, say
-        )
+        known = known_runs(before, runs)
+        missing = {run: online for run, online in runs.items() if run not in known}
+        say(f"{len(known)} of {len(runs)} runs are in {folder / 'claims.json'} already")
+        plan = Plan(work=folder.absolute() / "work", budget=budget, eval_seed=eval_seed)
+        new, failures = do_everything(plan, missing, jobs, say) if missing else ({}, {})
+        found = known | new
         check_found(found, failures, folder / "work")
         results = summarize(found, budget, only)
         record = {
@@ -91,8 +95,8 @@ def measure(
     return record
 
 
-def _experiments_of(path: Path) -> list[str]:
-    return json.loads(path.read_text(encoding="utf-8"))["only"] if path.is_file() else []
+def _read_record(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def parse_only(text: str) -> tuple[str, ...]:

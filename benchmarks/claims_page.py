@@ -263,9 +263,15 @@ def _caveats(record: Mapping[str, Any]) -> str:
         "(benchmarks/results/figures.json).",
         "Goals are of one family a run, and the reward's negatives are the neutral caption alone. BabyAI is not the paper's "
         "Playhouse or Android, the agents are not Muesli, and the reference models are small CLIPs trained on this very renderer.",
-        "Times are of one thread a run, with as many runs at a time as the command says.",
+        f"Times are of one thread a run, with as many runs at a time as the command says, on {_processors(record)}.",
     )
     return f"<h2>Caveats</h2><ul>{''.join(f'<li>{html.escape(point)}' for point in points)}</ul>"
+
+
+def _processors(record: Mapping[str, Any]) -> str:
+    """Where the runs were made, one after another and not all on one, perhaps."""
+    parts = [part for own in record["runs"].values() for part in (own["offline"], own["online"]) if part]
+    return " and ".join(sorted({part["machine"]["processor"] for part in parts}))
 
 
 def _how(record: Mapping[str, Any]) -> str:

@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 from claims_budgets import BATCH_SIZE, CORPUS_SEED, POLICY, Budget, Run, goals_in_wording
+from report_result import machine
 
 from labelers.hindsight import HindsightSettings
 from labelers.labeler import LabelerSettings
@@ -179,6 +180,21 @@ def regret_of(records: Sequence[Mapping[str, Any]]) -> float | None:
     return missed / total if total else None
 
 
+def known_runs(record: Mapping[str, Any], runs: Mapping[Run, bool]) -> dict[Run, dict[str, Any]]:
+    """What a claims.json already tells of some runs, by run: those that it has as far as they are asked for.
+
+    Args:
+        record: What claims.json holds; empty where there is none.
+        runs: By run, whether it is fine-tuned.
+    """
+    told = record.get("runs", {})
+    return {
+        run: told[run.path]
+        for run, online in runs.items()
+        if run.path in told and (told[run.path]["online"] is not None or not online)
+    }
+
+
 def do_everything(
     plan: Plan, runs: Mapping[Run, bool], jobs: int, say: Callable[[str], None]
 ) -> tuple[dict[Run, dict[str, Any]], dict[Run, str]]:
@@ -306,7 +322,8 @@ def _quiet(folder: Path) -> Iterator[None]:
 
 def _write(path: Path, found: Mapping[str, Any]) -> None:
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    told = {**found, "machine": machine()}  # runs of one result may be of several
+    temporary.write_text(json.dumps(told, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(temporary, path)
 
 

@@ -131,8 +131,9 @@ class Encoder(nn.Module):
 class Gate(nn.Module):
     """Opens or closes the channels of each head in each cell: x_h * 2 sigmoid(query_h(g) . key_h(x) / sqrt(C / heads)).
 
-    Written so that no pass goes over a cell's few channels a head at a time: with K_h the key's rows of head h, query_h . (K_h x + b_h)
-    is (K_h' query_h) . x + query_h . b_h, one small product an observation, and the gates are spread over their channels by another.
+    Written so that no pass goes over a cell's few channels a head at a time: with K_h the key's rows of head h,
+    query_h . (K_h x + b_h) is (K_h' query_h) . x + query_h . b_h, one small product an observation, and the gates are spread over
+    their channels by another.
 
     Args:
         goal_size: E.

@@ -24,7 +24,7 @@ from claims_budgets import (
     goals_in_wording,
     plan_runs,
 )
-from claims_runs import check_found, regret_of, seconds_left, summarize_finetuning
+from claims_runs import check_found, known_runs, regret_of, seconds_left, summarize_finetuning
 from claims_statistics import above, compare_algorithms, estimate, judge, summarize, summarize_runs, told
 
 from offline_rl.finetune import FinetuneSettings
@@ -318,6 +318,9 @@ def test_what_is_finished_is_not_done_again_and_the_rest_goes_on(
 ) -> None:
     folder, record, _ = measured
     agents = {path: path.stat().st_mtime_ns for path in folder.glob("work/**/agent.pt")}
+    told = json.loads((folder / "claims.json").read_text())
+    del told["runs"][run_of("bc", 7).path]
+    (folder / "claims.json").write_text(json.dumps(told))
     (folder / "work" / run_of("bc", 7).path / "offline.json").unlink()
     again = measure(
         MICRO, folder, only=("offline",), jobs=1, eval_seed=3, command=record["command"], say=lambda line: None
@@ -330,6 +333,25 @@ def test_what_is_finished_is_not_done_again_and_the_rest_goes_on(
         measure(MICRO, folder, jobs=1, eval_seed=4, say=lambda line: None)
 
 
+def test_what_claims_json_tells_needs_no_work_folder(
+    measured: tuple[Path, dict[str, Any], list[str]], tmp_path: Path
+) -> None:
+    folder, record, _ = measured
+    for name in ("settings.json", "claims.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    with_failure = {**record, "runs": {run_of("bc", 7).path: record["runs"][run_of("bc", 7).path]}, "only": []}
+    runs = {run_of("bc", 7): False, run_of("iql", 7): True}
+    assert list(known_runs(with_failure, runs)) == [run_of("bc", 7)]
+    assert known_runs(record, {run_of("bc", 7): True}) == {}  # it was never fine-tuned
+    assert known_runs({}, runs) == {}
+    lines: list[str] = []
+    again = measure(dataclasses.replace(MICRO), tmp_path, only=("figure3",), jobs=1, eval_seed=3, say=lines.append)
+    assert "4 of 5 runs are in" in lines[0]
+    assert again["runs"] == record["runs"]
+    assert again["failures"] == record["failures"]  # tried again
+    assert not list(tmp_path.glob("work/**/agent.pt"))
+
+
 def test_the_page_and_the_pictures_show_it(measured: tuple[Path, dict[str, Any], list[str]]) -> None:
     folder, record, _ = measured
     page = (folder / "claims.html").read_text(encoding="utf-8")
@@ -337,6 +359,7 @@ def test_the_page_and_the_pictures_show_it(measured: tuple[Path, dict[str, Any],
     assert "Runs that failed and are left out: 1" in page
     assert "python benchmarks/claims.py" in page
     assert "Levels of the evaluation are of seed 3" in page
+    assert record["runs"][run_of("iql", 7).path]["online"]["machine"]["processor"] in page
     for row in record["verdicts"]:
         assert row["told"] in page
     assert page.count("data:image/svg+xml;base64,") == 4
