@@ -182,6 +182,9 @@ def _evaluation_options(command: argparse.ArgumentParser, what: str, *, required
 
 def _agent_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--threads", type=int, default=1, metavar="N", help="threads of torch; part of the run")
+    command.add_argument(
+        "--device", default="cpu", metavar="NAME", help="where the agent learns: cpu, cuda or cuda:N; part of the run"
+    )
     command.add_argument("--wandb-project", metavar="NAME", help="log to Weights & Biases as well")
     command.epilog = "Run the same command again after an interruption: it goes on from its last checkpoint."
 
@@ -202,6 +205,7 @@ def run_train(options: argparse.Namespace) -> Said:
         num_actions=options.num_actions,
         states=not options.no_states,
         threads=options.threads,
+        device=options.device,
         envs=tuple(options.env),
         eval_episodes=options.eval_episodes,
         eval_temperature=options.eval_temperature or None,
@@ -242,6 +246,7 @@ def run_finetune(options: argparse.Namespace) -> Said:
         camera=options.camera,
         frames=options.frames,
         threads=options.threads,
+        device=options.device,
         eval_episodes=options.eval_episodes,
         eval_every=options.eval_every,
         eval_temperature=options.eval_temperature or None,

@@ -20,6 +20,7 @@ Shape letters: N environments, H and W sides of a frame, A width of a continuous
 import abc
 import dataclasses
 import difflib
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -61,8 +62,9 @@ class EnvironmentSettings:
     """Which environments to make.
 
     Args:
-        envs: Registered names; environment i is of name i modulo their number. BabyAI levels are shown through the agent's eyes;
-            other environments must have frames, see `frames`.
+        envs: Registered names, or MODULE:NAME where a module must be imported first, as in `gymnasium.make`; environment i is of
+            name i modulo their number. BabyAI levels are shown through the agent's eyes; other environments must have frames, see
+            `frames`.
         num_envs: N.
         seeds: "live" to fine-tune in, "held-out" to evaluate on.
         seed: Of all levels and goals; two seeds share no stream.
@@ -361,11 +363,20 @@ def spaces_of(env: VectorEnv, goal_size: int, observation: str = "frames", frame
 
 
 def _check_name(name: str) -> None:
+    module, _, registered = name.rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"the module of an environment must be importable, got {name!r}: {error}; install it, or put its folder on "
+                "PYTHONPATH"
+            ) from error
     if name.startswith(LEVEL_PREFIX):
         check_levels((name,))
-    elif name not in gymnasium.registry:
-        close = difflib.get_close_matches(name, list(gymnasium.registry), n=3, cutoff=0.4)
+    elif registered not in gymnasium.registry:
+        close = difflib.get_close_matches(registered, list(gymnasium.registry), n=3, cutoff=0.4)
         raise ValueError(
             f"an environment must be registered with gymnasium, got {name!r}; "
-            f"{'did you mean ' + ' or '.join(close) + '?' if close else 'import the package that registers it'}"
+            f"{'did you mean ' + ' or '.join(close) + '?' if close else 'name the module that registers it: MODULE:NAME'}"
         )

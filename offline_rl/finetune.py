@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from labelers.encoders import check_device
 from labelers.hindsight import HindsightSettings
 from labelers.labeler import Labeler, settings_from_json
 from offline_rl.environments import EnvironmentSettings, make_environments
@@ -83,6 +84,8 @@ class FinetuneSettings:
         eval_temperature: Of the policy while it is evaluated; None for the most likely action.
         eval_seed: Of the held-out levels: whoever chooses settings by some must be judged by others.
         threads: Threads of torch; other numbers round otherwise, so it is part of the run.
+        device: Where the agent learns, as in `TrainSettings`; the labeler is where the labels were made, which is in their
+            fingerprint.
         log_every: Environment steps between records of losses and rewards.
         checkpoint_every: Environment steps between checkpoints.
 
@@ -112,6 +115,7 @@ class FinetuneSettings:
     eval_temperature: float | None = 1.0
     eval_seed: int = 0
     threads: int = 1
+    device: str = "cpu"
     log_every: int = 1000
     checkpoint_every: int = 10_000
 
@@ -121,6 +125,7 @@ class FinetuneSettings:
             envs=self.envs, camera=self.camera, frames="observation" if self.frames is None else self.frames
         )
         LiveRewardSettings(end_at_success=self.end_at_success, asynchronous=self.asynchronous)
+        check_device(self.device)
         for name, least in (
             ("steps", 1),
             ("num_envs", 1),
@@ -173,7 +178,7 @@ def finetune(
         ValueError: The agent does not fit the environments or its labeler is not what it was, the output folder is another run's, a
             loss is not finite, or no reward was ever positive; in a run too short to tell that is a warning at its end.
     """
-    before = load_agent(agent)
+    before = load_agent(agent, settings.device)
     labeler = settings_from_json(before.labeler).build()
     replay = open_replay(
         before.replay,
@@ -184,7 +189,7 @@ def finetune(
     )
     replay.mix_in_force(settings.mix)  # which says at once what a batch would say after the warm-up
     described = describe_settings(
-        settings, unimportant=("log_every", "checkpoint_every"), added=("finished_only", "camera", "frames")
+        settings, unimportant=("log_every", "checkpoint_every"), added=("finished_only", "camera", "frames", "device")
     )
     fingerprint = Fingerprint({"agent": before.digest, "labels": dict(before.labels_fingerprint.parts), **described})
     torch.set_num_threads(settings.threads)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from labelers.encoders import check_device
 from labelers.labeler import Labeler, settings_from_json
 from offline_rl.agents import algorithm_settings, build_agent
 from offline_rl.batches import GoalTexts
@@ -64,11 +65,13 @@ class TrainSettings:
             agent of another one can neither be evaluated nor fine-tuned in any.
         frames: Where `envs` have their frames, see `EnvironmentSettings`.
         threads: Threads of torch; other numbers round otherwise, so it is part of the run.
+        device: Where it learns: "cpu", "cuda" or "cuda:N"; part of the run. A run that was killed goes on to the same bits on a
+            CPU.
         log_every: Steps between records of losses.
         checkpoint_every: Steps between checkpoints.
 
     Raises:
-        ValueError: A value is out of its range, or there is no such algorithm, setting of it or environment.
+        ValueError: A value is out of its range, or there is no such algorithm, setting of it, device or environment.
     """
 
     algorithm: str = "iql"
@@ -86,12 +89,14 @@ class TrainSettings:
     camera: str | None = None
     frames: str = "observation"
     threads: int = 1
+    device: str = "cpu"
     log_every: int = 100
     checkpoint_every: int = 2000
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "exclude_goals", tuple(sorted(self.exclude_goals)))
         algorithm_settings(self.algorithm, self.algorithm_settings)
+        check_device(self.device)
         if self.envs:
             EnvironmentSettings(envs=self.envs, frames=self.frames)
         for name, least in (
@@ -139,7 +144,9 @@ def train(
     labeler = settings_from_json(recorded["labels_settings"]["labeler"]).build()
     labels = Fingerprint(recorded["labels_fingerprint"])
     check_labeler(labeler, labels, str(labels.parts["camera"]))
-    described = describe_settings(settings, unimportant=("log_every", "checkpoint_every"), added=("frames", "states"))
+    described = describe_settings(
+        settings, unimportant=("log_every", "checkpoint_every"), added=("frames", "states", "device")
+    )
     fingerprint = Fingerprint(
         {
             "relabelled": dict(relabelled.fingerprint.parts),
@@ -154,7 +161,9 @@ def train(
         replay = _replay(source, folder / "replay", settings, embeddings, labeler)
         _check_environments(replay, settings, labeler, labels)
         print(_described(replay, settings), file=sys.stderr, flush=True)
-        agent = build_agent(settings.algorithm, settings.algorithm_settings, replay.spaces, settings.seed)
+        agent = build_agent(
+            settings.algorithm, settings.algorithm_settings, replay.spaces, settings.seed, settings.device
+        )
         random = np.random.default_rng(settings.seed)
         done = 0
         if (checkpoint := latest_checkpoint(folder)) is not None:

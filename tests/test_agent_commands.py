@@ -144,6 +144,7 @@ def test_evaluations_without_ground_truth_say_so(tmp_path: Path) -> None:
             "a held-out goal must be an id or a kind of object of the 342 goals, got 'green sofa'",
         ),
         (["--env", "Nope-v0"], "an environment must be registered with gymnasium, got 'Nope-v0'"),
+        (["--device", "cuda:99"], "device must be one that this machine has, got 'cuda:99'"),
         (
             ["--env", "CartPole-v1", "--frames", "render"],
             "the environment CartPole-v1 must have the observation_shape that the",
@@ -184,6 +185,7 @@ def test_a_folder_that_is_not_relabelled_is_refused(
     ("words", "message"),
     [
         (["--env", "Nope-v0"], "an environment must be registered with gymnasium, got 'Nope-v0'"),
+        (["--device", "cuda:99"], "device must be one that this machine has, got 'cuda:99'"),
         (["--env", "BabyAI-NoSuchLevel-v0"], "'BabyAI-NoSuchLevel-v0'"),
         (["--asynchronous"], "asynchronous must be False where a success ends the episode, got True"),
         (

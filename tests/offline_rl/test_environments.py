@@ -207,7 +207,12 @@ def test_observations_and_actions_that_no_agent_takes_are_refused():
         ({"envs": ()}, "envs must name at least one environment, got none"),
         ({"envs": ("BabyAI-GoToLocl-v0",)}, "got 'BabyAI-GoToLocl-v0'; did you mean BabyAI-GoToLocal-v0"),
         ({"envs": ("CartPol-v1",)}, r"must be registered with gymnasium, got 'CartPol-v1'; did you mean CartPole-v\d"),
-        ({"envs": ("??",)}, "got '??'; import the package that registers it".replace("?", r"\?")),
+        ({"envs": ("??",)}, r"got '\?\?'; name the module that registers it: MODULE:NAME"),
+        (
+            {"envs": ("no_such_module:Shapes-v0",)},
+            "module of an environment must be importable, got 'no_such_module:Sh.*PYTHONPATH",
+        ),
+        ({"envs": ("live_environments:Shape-v0",)}, "got 'live_environments:Shape-v0'; did you mean .*Shapes-v0"),
         ({"num_envs": 0}, "num_envs must be at least 1, got 0"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"tile_size": 0}, "tile_size must be at least 1, got 0"),
@@ -220,6 +225,19 @@ def test_observations_and_actions_that_no_agent_takes_are_refused():
 def test_settings_are_checked(changes, message):
     with pytest.raises(ValueError, match=message):
         EnvironmentSettings(**{"envs": (GO_TO,), **changes})
+
+
+def test_an_environment_of_ones_own_is_named_with_its_module(tmp_path, monkeypatch):
+    (tmp_path / "grey_rooms.py").write_text(
+        "import gymnasium\nfrom live_environments import ShapesEnv\ngymnasium.register('GreyRooms-v0', ShapesEnv)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = EnvironmentSettings(envs=("grey_rooms:GreyRooms-v0",), num_envs=2, frames="camera")
+    environments = make_environments(settings, BANK)
+    frames_, infos = environments.reset()
+    assert frames_.shape == (2, 8, 8, 3)
+    assert set(infos["goal_id"]) <= {goal.id for goal in BANK}
+    environments.close()
 
 
 def test_goals_that_cannot_be_are_refused():
