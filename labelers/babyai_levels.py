@@ -17,6 +17,7 @@ import hashlib
 import io
 import sys
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -34,6 +35,7 @@ LIVE_SEEDS = range(2**31, 3 * 2**30)
 HELD_OUT_SEEDS = range(3 * 2**30, 2**32)
 """Levels in which agents are evaluated."""
 
+_CACHE_BYTES = 32 << 20
 _REJECTIONS = ("Sampling rejected:", "Timeout during mission generation:")
 
 
@@ -42,11 +44,40 @@ class Look(NamedTuple):
 
     Attributes:
         view: [7 (x), 7 (y), 3] uint8, MiniGrid's encoding of the visible cells.
-        frame: [S, S, 3] uint8, RGB, the same as a picture.
+        frame: [S, S, 3] uint8, RGB, the same as a picture; not to be written to.
     """
 
     view: np.ndarray
     frame: np.ndarray
+
+
+class _Frames:
+    """The frames drawn last, of all levels of this process: a view tells every pixel, and most views come back."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._frames: OrderedDict[tuple[int, bytes], np.ndarray] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[int, bytes]) -> np.ndarray | None:
+        with self._lock:
+            frame = self._frames.get(key)
+            if frame is not None:
+                self._frames.move_to_end(key)
+            return frame
+
+    def put(self, key: tuple[int, bytes], frame: np.ndarray) -> None:
+        frame.flags.writeable = False
+        with self._lock:
+            if key not in self._frames:
+                self._frames[key] = frame
+                self._bytes += frame.nbytes
+            while self._bytes > self._max_bytes:
+                self._bytes -= self._frames.popitem(last=False)[1].nbytes
+
+
+_FRAMES = _Frames(_CACHE_BYTES)
 
 
 class BabyAILevel:
@@ -68,6 +99,7 @@ class BabyAILevel:
         gymnasium, wrappers, _ = _import_minigrid()
         self.env = gymnasium.make(name, disable_env_checker=True)
         self.num_actions = int(self.env.action_space.n)
+        self._tile_size = tile_size
         self._camera = wrappers.RGBImgPartialObsWrapper(self.env, tile_size=tile_size)
 
     @property
@@ -95,7 +127,13 @@ class BabyAILevel:
         self.env.close()
 
     def _look(self, observation: dict[str, Any]) -> Look:
-        return Look(observation["image"], self._camera.observation(observation)["image"])
+        view = observation["image"]
+        key = (self._tile_size, view.tobytes())
+        frame = _FRAMES.get(key)
+        if frame is None:
+            frame = self._camera.observation(observation)["image"]
+            _FRAMES.put(key, frame)
+        return Look(view, frame)
 
 
 def level_names() -> list[str]:

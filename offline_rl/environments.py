@@ -122,7 +122,9 @@ def make_environments(settings: EnvironmentSettings, goals: Sequence[Goal]) -> S
 
     Autoreset is off: `reset(options={"reset_mask": ended})` begins new episodes in those that ended. Which levels and goals an
     environment meets, in which order, depends on `settings.seed`, its index and its number of episodes alone, not on when the
-    others end. `reset(seed=s)` begins another stream of episodes; the same seed gives the same episodes at any index.
+    others end. `reset(seed=s)` begins another stream of episodes; the same seed gives the same episodes at any index. An
+    environment that is reset with a True in `options["resting"]`, [N] bool, begins none: it shows its last frame until it is reset
+    again, at no cost.
 
     Args:
         settings: Which environments.
@@ -172,6 +174,8 @@ class GoalEnvironment(gymnasium.Env, abc.ABC):
         self._stream = f"{settings.seed}/{index}"
         self._episode = -1
         self._actions: list[Any] = []
+        self._last: np.ndarray | None = None
+        self._resting = False
 
     @abc.abstractmethod
     def begin(self, seed: int) -> tuple[np.ndarray, Goal | None, dict[str, Any]]:
@@ -184,11 +188,15 @@ class GoalEnvironment(gymnasium.Env, abc.ABC):
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begins the next episode of the stream, the first of stream `seed`, or goes on from `options["episode_states"]`.
+        """Begins the next episode of the stream, the first of stream `seed`, or goes on from `options["episode_states"]`; or rests.
 
         Raises:
             ValueError: No level asks for one of the goals.
         """
+        self._resting = bool((options or {}).get("resting", {self.index: False})[self.index])
+        if self._resting:
+            assert self._last is not None, "only what has played may rest"
+            return self._last, {}
         super().reset(seed=seed)
         state = (options or {}).get("episode_states", {self.index: None})[self.index]
         if state is not None:
@@ -202,12 +210,17 @@ class GoalEnvironment(gymnasium.Env, abc.ABC):
         for action in state["actions"] if state is not None else ():
             frame, _, _, _, step_info = self.step(np.asarray(action))
             info |= step_info
+        self._last = frame
         return frame, info
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Acts; the time limit truncates."""
+        """Acts; the time limit truncates. One that rests does nothing."""
+        if self._resting:
+            assert self._last is not None
+            return self._last, 0.0, False, False, {}
         self._actions.append(np.asarray(action).tolist())
         frame, reward, terminated, truncated, info = self.act(action)
+        self._last = frame
         return frame, reward, terminated, truncated or len(self._actions) == self.settings.max_steps, info
 
     def episode_state(self) -> dict[str, Any]:

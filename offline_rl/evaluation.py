@@ -228,7 +228,7 @@ def evaluate_agent(
         spaces_of(envs, embeddings.shape[1], agent.spaces.observation, labeler.dim), "the environment"
     )
     N = envs.num_envs
-    playing = np.arange(N)  # the episode of each environment; those of num_episodes and above are played to no end
+    playing = np.arange(N)  # the episode of each environment, which rests when its next one is num_episodes or above
     first = environments.seed * 1_000_000
     observations, infos = envs.reset(seed=(first + playing).tolist())
     stories = [_Story(observations[i], infos, i) for i in range(N)]
@@ -243,21 +243,22 @@ def evaluate_agent(
             temperature=1.0 if temperature is None else temperature,
         )
         observations, _, terminations, truncations, infos = envs.step(actions)
-        for i, story in enumerate(stories):
-            story.add(observations[i], infos, i)
-        over = terminations | truncations | np.array([story.truths[-1] is True for story in stories])
+        for i in np.flatnonzero(playing < num_episodes):
+            stories[i].add(observations[i], infos, i)
+        achieved = np.array([story.truths[-1:] == [True] for story in stories])
+        over = (terminations | truncations | achieved) & (playing < num_episodes)
         for i in np.flatnonzero(over).tolist():
             j = int(playing[i])
-            if j < num_episodes:
-                name = environments.envs[i % len(environments.envs)]
-                record = _record(j, name, stories[i], labeler, embedder, index_of[stories[i].goal_id])
-                finished[j] = (record, np.stack(stories[i].frames) if j < keep_frames else np.empty(0))
-                if progress is not None:
-                    progress(1)
+            name = environments.envs[i % len(environments.envs)]
+            record = _record(j, name, stories[i], labeler, embedder, index_of[stories[i].goal_id])
+            finished[j] = (record, np.stack(stories[i].frames) if j < keep_frames else np.empty(0))
+            if progress is not None:
+                progress(1)
             playing[i] += N
         if over.any() and len(finished) < num_episodes:
-            observations, infos = envs.reset(seed=(first + playing).tolist(), options={"reset_mask": over})
-            for i in np.flatnonzero(over).tolist():
+            options = {"reset_mask": over, "resting": playing >= num_episodes}
+            observations, infos = envs.reset(seed=(first + playing).tolist(), options=options)
+            for i in np.flatnonzero(over & (playing < num_episodes)).tolist():
                 stories[i] = _Story(observations[i], infos, i)
     envs.close()
     ordered = [finished[j] for j in range(num_episodes)]

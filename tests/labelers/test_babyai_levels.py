@@ -4,12 +4,14 @@ import sys
 
 import numpy as np
 import pytest
+from minigrid import wrappers
 
 from labelers.babyai_levels import (
     HELD_OUT_SEEDS,
     LIVE_SEEDS,
     RECORDED_SEEDS,
     BabyAILevel,
+    _Frames,
     babyai_bot,
     check_levels,
     draw_seed,
@@ -58,6 +60,33 @@ def test_the_frame_is_as_large_as_its_tiles():
     assert look.frame.shape == (28, 28, 3)
     assert look.frame.dtype == np.uint8
     assert look.view.shape == (7, 7, 3)
+
+
+def test_frames_that_come_back_are_minigrids_own_pixels():
+    # Every action there is, a carried object, doors that open: what the cache gives must be what MiniGrid draws.
+    random = np.random.default_rng(0)
+    for name in (GO_TO, "BabyAI-PickupLoc-v0", "BabyAI-OpenDoorColor-v0"):
+        level = BabyAILevel(name)
+        drawn = wrappers.RGBImgPartialObsWrapper(level.env, tile_size=8)
+        looks = [level.reset(RECORDED_SEEDS.start)]
+        for action in random.integers(6, size=150).tolist():
+            looks.append(level.step(action)[0])
+            assert np.array_equal(looks[-1].frame, drawn.observation({"mission": ""})["image"])
+        assert len({id(look.frame) for look in looks}) < len(looks)  # some came back
+        with pytest.raises(ValueError, match="read-only"):
+            looks[0].frame[0, 0, 0] = 0
+
+
+def test_the_cache_of_frames_forgets_the_one_unused_longest():
+    frames = _Frames(max_bytes=8)
+    frames.put((8, b"a"), np.zeros(3, np.uint8))
+    frames.put((8, b"b"), np.zeros(3, np.uint8))
+    assert frames.get((8, b"a")) is not None
+    frames.put((8, b"c"), np.zeros(3, np.uint8))  # 9 bytes are over the limit
+    assert frames.get((8, b"b")) is None
+    assert frames.get((8, b"a")) is not None
+    assert frames.get((8, b"c")) is not None
+    assert frames.get((4, b"c")) is None  # of tiles of another size
 
 
 def test_babyais_rejections_are_held_back_and_nothing_else(capsys):

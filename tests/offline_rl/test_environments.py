@@ -227,6 +227,26 @@ def test_settings_are_checked(changes, message):
         EnvironmentSettings(**{"envs": (GO_TO,), **changes})
 
 
+def test_an_environment_that_rests_shows_its_last_frame_until_it_is_reset():
+    environments = make_environments(EnvironmentSettings(envs=(GO_TO,), num_envs=2), BANK)
+    environments.reset()
+    last, *_ = environments.step(np.array([0, 1]))
+    options = {"reset_mask": np.array([True, False]), "resting": np.array([True, False])}
+    assert np.array_equal(environments.reset(options=options)[0], last)
+    for _ in range(3):
+        frames_, rewards, terminations, truncations, infos = environments.step(np.array([2, 0]))
+        assert np.array_equal(frames_[0], last[0])
+        assert (rewards[0], terminations[0], truncations[0]) == (0, False, False)
+        assert infos["_ground_truth"].tolist() == [False, True]  # it says nothing of itself
+    states = environments.call("episode_state")
+    assert (len(states[0]["actions"]), len(states[1]["actions"])) == (1, 4)
+    _, infos = environments.reset(options={"reset_mask": np.array([True, False])})
+    assert infos["_goal_id"].tolist() == [True, False]
+    environments.step(np.array([0, 0]))
+    assert len(environments.call("episode_state")[0]["actions"]) == 1
+    environments.close()
+
+
 def test_an_environment_of_ones_own_is_named_with_its_module(tmp_path, monkeypatch):
     (tmp_path / "grey_rooms.py").write_text(
         "import gymnasium\nfrom live_environments import ShapesEnv\ngymnasium.register('GreyRooms-v0', ShapesEnv)\n"
