@@ -48,7 +48,7 @@ def measure(
 
     Args:
         budget: How much.
-        output: Folder; absent, empty, or of the same budget and seed.
+        output: Folder; absent, empty, or of runs of the same settings and seed.
         only: Of `EXPERIMENTS`.
         jobs: Processes, of one thread each.
         eval_seed: Of the held-out levels.
@@ -59,9 +59,9 @@ def measure(
         What claims.json holds.
 
     Raises:
-        ValueError: The folder is of another budget or seed, a corpus cannot be made, or all runs failed.
+        ValueError: The folder is of runs of other settings or another seed, a corpus cannot be made, or all runs failed.
     """
-    fingerprint = Fingerprint({"budget": json.loads(json.dumps(budget.to_json())), "eval_seed": eval_seed})
+    fingerprint = Fingerprint({"runs": json.loads(json.dumps(budget.settings_of_runs())), "eval_seed": eval_seed})
     with claimed_run(output, "claims", fingerprint, {"eval_seed": eval_seed}) as folder:
         before = _read_record(folder / "claims.json")
         only = [name for name in EXPERIMENTS if name in {*before.get("only", ()), *only}]
@@ -116,7 +116,9 @@ def main() -> None:
     """Measures the budget that was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--budget", choices=tuple(BUDGETS), required=True, help="small is a test of the command alone")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="empty, or of the same budget")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="empty, or of runs of the same settings"
+    )
     parser.add_argument(
         "--jobs", type=int, default=2, metavar="N", help="runs at a time, of one thread each (default: 2)"
     )

@@ -113,6 +113,22 @@ class Budget:
         """The budget as JSON."""
         return dataclasses.asdict(self)
 
+    def settings_of_runs(self) -> dict[str, Any]:
+        """What a run's result depends on, as JSON: all but which runs there are, so that seeds, algorithms, models, wordings and
+        families can be added to what was measured before."""
+        of_plan = {
+            "seeds",
+            "algorithms",
+            "model",
+            "wording_model",
+            "models",
+            "wordings",
+            "figure4_families",
+            "figure5_families",
+        }
+        settings = {name: value for name, value in self.to_json().items() if name not in {*of_plan, "num_resamples"}}
+        return settings | {"algorithms": {name: dict(own) for name, own in self.algorithms.items() if own}}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, order=True)
 class Run:

@@ -136,6 +136,16 @@ def test_budgets_are_checked_and_the_reported_one_has_seeds_enough() -> None:
         dataclasses.replace(MICRO, figure4_families=("place",))
 
 
+def test_what_a_run_depends_on_is_apart_from_which_runs_there_are() -> None:
+    settings = MICRO.settings_of_runs()
+    more = dataclasses.replace(MICRO, seeds=(7, 8), models=("reference-s", "reference-l"), wordings=(OWN_TEXT,))
+    assert more.settings_of_runs() == settings
+    assert dataclasses.replace(MICRO, algorithms={**MICRO.algorithms, "filtered-bc": {}}).settings_of_runs() == settings
+    assert dataclasses.replace(MICRO, episodes={"find": 13}).settings_of_runs() != settings
+    assert dataclasses.replace(MICRO, algorithms={"bc": {}, "iql": SMALL_NETWORK}).settings_of_runs() != settings
+    assert dataclasses.replace(MICRO, family_train={"find": {"steps": 11}}).settings_of_runs() != settings
+
+
 def test_experiments_are_read_from_a_list() -> None:
     assert parse_only("figure4, offline") == ("figure4", "offline")
     with pytest.raises(ValueError, match="--only must name some of offline, figure3, figure4, figure5, got 'figure9'"):
