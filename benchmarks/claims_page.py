@@ -255,8 +255,8 @@ def _caveats(record: Mapping[str, Any]) -> str:
         "An episode of an evaluation ends when its goal holds in truth, and the model's return is counted up to its first "
         "reward. A wrong reward that would have come after success is not seen, and VLM return and success share the episodes "
         "that end so.",
-        f"Fine-tuning adds {_online_updates(finetune):,.0f} updates in a long run to those of offline training, half of each batch from "
-        "the corpus. What as many more updates on the corpus alone would give was not measured.",
+        f"Fine-tuning adds {_online_updates(finetune):,.0f} updates in a long run to those of offline training, half of each batch "
+        "from the corpus. What as many more updates on the corpus alone would give was not measured.",
         "A correlation over a run is of few evaluations and of curves that both rise; it says that they rise together, not that "
         "the reward is right in an episode. The false positives beside it say how far it is not.",
         f"Sizes are compared on {', '.join(budget['figure4_families'])} alone, wordings on "
