@@ -1,6 +1,7 @@
 """The paper's claims about agents, measured: figures 3, 4 (right) and 5 of Baumli et al. 2023, and offline training beside BC.
 
-    python benchmarks/claims.py --budget small|full --output DIR [--jobs 2] [--only figure3,figure4,figure5,offline] [--eval-seed N]
+    python benchmarks/claims.py --budget small|full --output DIR [--jobs 2] [--only figure3,figure4,figure5,offline]
+                                [--minutes N] [--eval-seed N]
 
     record ──► label, hindsight ──► train bc, filtered-bc, iql ──► success on held-out levels           offline
                                                └─ iql ──► finetune, the model's reward alone ──► VLM return     figure 3
@@ -17,6 +18,7 @@ settings were chosen on.
 
 import argparse
 import json
+import math
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -40,6 +42,7 @@ def measure(
     *,
     only: Sequence[str] = EXPERIMENTS,
     jobs: int = 1,
+    minutes: float = math.inf,
     eval_seed: int = EVAL_SEED,
     command: str = "",
     say: Callable[[str], None] = print,
@@ -51,6 +54,7 @@ def measure(
         output: Folder; absent, empty, or of runs of the same settings and seed.
         only: Of `EXPERIMENTS`.
         jobs: Processes, of one thread each.
+        minutes: After so many no run is begun. What was measured by then is told, without verdicts where seeds are missing.
         eval_seed: Of the held-out levels.
         command: That this is the result of, for the page.
         say: Takes a line of progress.
@@ -70,7 +74,7 @@ def measure(
         missing = {run: online for run, online in runs.items() if run not in known}
         say(f"{len(known)} of {len(runs)} runs are in {folder / 'claims.json'} already")
         plan = Plan(work=folder.absolute() / "work", budget=budget, eval_seed=eval_seed)
-        new, failures = do_everything(plan, missing, jobs, say) if missing else ({}, {})
+        new, failures = do_everything(plan, missing, jobs, say, minutes) if missing else ({}, {})
         found = known | new
         check_found(found, failures, folder / "work")
         results = summarize(found, budget, only)
@@ -78,6 +82,7 @@ def measure(
             **results,
             "verdicts": judge(results, budget),
             "failures": {run.path: reason for run, reason in failures.items()},
+            "waiting": [run.path for run in runs if run not in found and run not in failures],
             "runs": {run.path: own for run, own in found.items()},
             "is_evidence": budget.is_evidence,
             "budget": budget.to_json(),
@@ -122,6 +127,13 @@ def main() -> None:
     parser.add_argument(
         "--jobs", type=int, default=2, metavar="N", help="runs at a time, of one thread each (default: 2)"
     )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=math.inf,
+        metavar="N",
+        help="begin no run after so many, tell what was measured, and go on with the same command later",
+    )
     parser.add_argument("--only", default=",".join(EXPERIMENTS), metavar="NAMES", help="some of %(default)s")
     parser.add_argument(
         "--eval-seed",
@@ -147,6 +159,7 @@ def main() -> None:
         options.output,
         only=only,
         jobs=options.jobs,
+        minutes=options.minutes,
         eval_seed=options.eval_seed,
         command=shlex.join(command),
         say=say,
@@ -157,6 +170,8 @@ def main() -> None:
         say(f"{row['experiment']}, {row['family']}: {held}: {row['claim']}: {row['told']}")
     if not record["is_evidence"]:
         say("this budget is no evidence: it has too few seeds and steps, and shows that the command works")
+    if record["waiting"]:
+        say(f"{len(record['waiting'])} runs were not begun: the same command goes on with them")
     say(f"written to {options.output / 'claims.html'}")
 
 

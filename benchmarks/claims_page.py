@@ -105,6 +105,9 @@ def _warning(record: Mapping[str, Any]) -> str:
         warning += (
             f"<div class=warning>Runs that failed and are left out: {len(record['failures'])}<ul>{rows}</ul></div>"
         )
+    if record["waiting"]:
+        paths = "".join(f"<li><code>{html.escape(path)}</code></li>" for path in record["waiting"])
+        warning += f"<div class=warning>Runs that are still to be made: {len(record['waiting'])}<ul>{paths}</ul></div>"
     return warning
 
 

@@ -12,6 +12,7 @@ checkpoints are removed: they are most of its bytes.
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import shutil
 import sys
@@ -196,7 +197,11 @@ def known_runs(record: Mapping[str, Any], runs: Mapping[Run, bool]) -> dict[Run,
 
 
 def do_everything(
-    plan: Plan, runs: Mapping[Run, bool], jobs: int, say: Callable[[str], None]
+    plan: Plan,
+    runs: Mapping[Run, bool],
+    jobs: int,
+    say: Callable[[str], None],
+    minutes: float = math.inf,
 ) -> tuple[dict[Run, dict[str, Any]], dict[Run, str]]:
     """Records, labels, trains and fine-tunes what is missing.
 
@@ -205,13 +210,32 @@ def do_everything(
         runs: By run, whether it is fine-tuned.
         jobs: Processes.
         say: Takes a line of progress.
+        minutes: After so many from now no run is begun; those that were are finished.
 
     Returns:
-        By run what was found, `offline` and `online` (None where it was not asked for), and by run that failed the reason.
+        By run what was found, `offline` and `online` (None where it was not asked for), and by run that failed the reason. Runs in
+        neither were not begun.
 
     Raises:
         ValueError: A corpus cannot be recorded or labelled.
     """
+    until = time.time() + 60 * minutes
+    missing = {run: online for run, online in runs.items() if _found(plan, run, online) is None}
+    failures = _do_missing(plan, missing, jobs, say, until) if missing and time.time() < until else {}
+    every = {run: _found(plan, run, online) for run, online in runs.items()}
+    return {run: own for run, own in every.items() if own is not None}, failures
+
+
+def _found(plan: Plan, run: Run, online: bool) -> dict[str, Any] | None:
+    paths = [plan.work / run.path / name for name in ("offline.json", "online.json")[: 1 + online]]
+    if not all(path.is_file() for path in paths):
+        return None
+    return {"online": None, **{path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}}
+
+
+def _do_missing(
+    plan: Plan, runs: Mapping[Run, bool], jobs: int, say: Callable[[str], None], until: float
+) -> dict[Run, str]:
     pool = ProcessPoolExecutor(
         jobs, mp_context=get_context("spawn"), initializer=_start_process, initargs=(os.getpid(),)
     )
@@ -230,20 +254,15 @@ def do_everything(
             future.result()
         say(f"labelled and relabelled them {len(labels)} times")
         longest_first = sorted(runs.items(), key=lambda item: not item[1])
-        failures = _follow(
-            {pool.submit(do_run, plan, run, online): run for run, online in longest_first}, plan, runs, say
-        )
+        futures = {pool.submit(_do_run_until, plan, run, online, until): run for run, online in longest_first}
+        return _follow(futures, plan, runs, say)
     finally:
         pool.shutdown(cancel_futures=True)
-    found = {
-        run: {
-            "offline": json.loads((plan.work / run.path / "offline.json").read_text()),
-            "online": json.loads((plan.work / run.path / "online.json").read_text()) if online else None,
-        }
-        for run, online in runs.items()
-        if run not in failures
-    }
-    return found, failures
+
+
+def _do_run_until(plan: Plan, run: Run, finetuned: bool, until: float) -> None:
+    if time.time() < until:
+        do_run(plan, run, finetuned)
 
 
 def check_found(found: Mapping[Run, object], failures: Mapping[Run, str], work: Path) -> None:

@@ -175,16 +175,34 @@ def judge(results: Figure, budget: Budget) -> list[Figure]:
     """What is claimed and whether it holds here: records of `experiment`, `family`, `claim`, `holds` (None where it cannot be told)
     and `told`, the numbers behind it."""
     offline = results.get("offline", {})
-    verdicts = [
-        row for family, own in offline.items() if {"bc", "iql"} <= set(own) for row in _judge_offline(family, own)
-    ]
+    verdicts: list[Figure] = []
+
+    def add(rows: Sequence[Figure], *ends: Figure) -> None:
+        num_seeds = min(len(end["scores"]) for end in ends)
+        verdicts.extend(_of_all_seeds(row, num_seeds, len(budget.seeds)) for row in rows)
+
+    for family, own in offline.items():
+        if {"bc", "iql"} <= set(own):
+            add(_judge_offline(family, own), own["bc"]["success"], own["iql"]["success"])
     for family, figure in results.get("figure3", {}).items():
-        verdicts += _judge_finetuning(family, figure, offline[family])
+        bc = [offline[family]["bc"]["success"]] if "bc" in offline[family] else []
+        add(_judge_finetuning(family, figure, offline[family]), figure["end"], *bc)
     for family, by_model in results.get("figure4", {}).items():
-        verdicts.append(_judge_sizes(family, by_model, budget.models))
+        if by_model:
+            ends = [own["end"] for own in by_model.values()]
+            add([_judge_sizes(family, by_model, budget.models)], *ends)
     for family, by_wording in results.get("figure5", {}).items():
-        verdicts += [_judge_wording(family, by_wording, wording) for wording in budget.wordings[1:]]
+        if by_wording:
+            ends = [own["end"] for own in by_wording.values()]
+            add([_judge_wording(family, by_wording, wording) for wording in budget.wordings[1:]], *ends)
     return verdicts
+
+
+def _of_all_seeds(row: Figure, num_seeds: int, wanted: int) -> Figure:
+    """The verdict as it is where no seed is missing; else none, with how many there are."""
+    if num_seeds >= wanted:
+        return row
+    return {**row, "holds": None, "told": f"{row['told']}; so far of {num_seeds} of {wanted} seeds"}
 
 
 def verdict(experiment: str, family: str, claim: str, holds: bool | None, told: str) -> Figure:

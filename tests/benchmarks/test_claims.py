@@ -271,6 +271,15 @@ def test_verdicts_of_fine_tuning_follow_their_rules() -> None:
     assert flat["Fine-tuning with"] is False  # not above where it began
 
 
+def test_nothing_is_judged_before_its_last_seed() -> None:
+    found = {run_of("iql", seed): online_of([0.4, 0.5, 0.95], [0.2, 0.3, 0.5]) for seed in (0, 1)}
+    found[run_of("bc", 0)] = offline_of(0.3)
+    rows = judge(summarize(found, TWO_SEEDS, ("figure3",)), TWO_SEEDS)
+    assert {row["experiment"] for row in rows} == {"offline", "figure3"}
+    assert {row["holds"] for row in rows} == {None}
+    assert all(row["told"].endswith("; so far of 1 of 2 seeds") for row in rows)
+
+
 def test_sizes_and_wordings_are_judged_by_their_ends() -> None:
     budget = dataclasses.replace(TWO_SEEDS, wording_model="large", models=("small", "large"))
 
@@ -313,6 +322,7 @@ def test_one_command_measures_everything(measured: tuple[Path, dict[str, Any], l
     assert record["figure5"]["find"][OWN_TEXT] == figure
     assert set(record["figure5"]["find"]) == {OWN_TEXT, INSTRUCTION}
     assert {row["experiment"] for row in record["verdicts"]} == {"offline", "figure3", "figure4", "figure5"}
+    assert record["waiting"] == []
     # a run that fails is said and left out, and the others are reported
     (path, reason), *others = record["failures"].items()
     assert others == []
@@ -356,10 +366,25 @@ def test_what_claims_json_tells_needs_no_work_folder(
     assert known_runs({}, runs) == {}
     lines: list[str] = []
     again = measure(dataclasses.replace(MICRO), tmp_path, only=("figure3",), jobs=1, eval_seed=3, say=lines.append)
-    assert "4 of 5 runs are in" in lines[0]
+    assert "3 of 4 runs are in" in lines[0]
     assert again["runs"] == record["runs"]
     assert again["failures"] == record["failures"]  # tried again
     assert not list(tmp_path.glob("work/**/agent.pt"))
+
+
+def test_after_its_minutes_no_run_is_begun_and_the_rest_is_told(
+    measured: tuple[Path, dict[str, Any], list[str]], tmp_path: Path
+) -> None:
+    folder, record, _ = measured
+    told_before = {**record, "runs": {run_of("iql", 7).path: record["runs"][run_of("iql", 7).path]}}
+    (tmp_path / "settings.json").write_bytes((folder / "settings.json").read_bytes())
+    (tmp_path / "claims.json").write_text(json.dumps(told_before))
+    again = measure(MICRO, tmp_path, jobs=1, minutes=0, eval_seed=3, say=lambda line: None)
+    assert sorted(again["waiting"]) == sorted(run.path for run in plan_runs(MICRO) if run != run_of("iql", 7))
+    assert again["failures"] == {}
+    assert again["figure3"] == record["figure3"]
+    assert "Runs that are still to be made: 3" in (tmp_path / "claims.html").read_text(encoding="utf-8")
+    assert not (tmp_path / "work").exists()
 
 
 def test_the_page_and_the_pictures_show_it(measured: tuple[Path, dict[str, Any], list[str]]) -> None:
