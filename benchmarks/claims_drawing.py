@@ -65,6 +65,8 @@ def wording_name(name: str) -> str:
 def _title(record: Mapping[str, Any], text: str) -> str:
     seeds = len(record["budget"]["seeds"])
     told = f"{seeds} seeds, interquartile means and 95 % intervals"
+    if record["waiting"]:
+        told += f"; {len(record['waiting'])} runs are still to be made"
     return f"{text}\n{told if record['is_evidence'] else f'No evidence: a test of the command with {seeds} seeds'}"
 
 

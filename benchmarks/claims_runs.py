@@ -269,13 +269,16 @@ def check_found(found: Mapping[Run, object], failures: Mapping[Run, str], work: 
     """Refuses to report on nothing.
 
     Raises:
-        ValueError: All runs failed.
+        ValueError: All runs failed, or none was made.
     """
-    if not found:
-        raise ValueError(
-            f"a run must succeed, got {len(failures)} failures, the first: {next(iter(failures.values()))}; see log.txt of the "
-            f"runs in {work}, and run the same command again"
-        )
+    if found:
+        return
+    if not failures:
+        raise ValueError("a run must be made before anything can be told, got none; give more --minutes")
+    raise ValueError(
+        f"a run must succeed, got {len(failures)} failures, the first: {next(iter(failures.values()))}; see log.txt of the runs in "
+        f"{work}, and run the same command again"
+    )
 
 
 def _follow(

@@ -24,6 +24,7 @@ from claims_budgets import (
     goals_in_wording,
     plan_runs,
 )
+from claims_drawing import draw_claims
 from claims_runs import check_found, known_runs, regret_of, seconds_left, summarize_finetuning
 from claims_statistics import above, compare_algorithms, estimate, judge, summarize, summarize_runs, told
 
@@ -169,6 +170,10 @@ def test_nothing_is_not_reported_on() -> None:
     check_found({run_of("iql", 0): {}}, {}, Path("work"))
     with pytest.raises(ValueError, match=r"a run must succeed, got 1 failures, the first: it diverged; see log.txt"):
         check_found({}, {run_of("iql", 0): "it diverged"}, Path("work"))
+    with pytest.raises(
+        ValueError, match="a run must be made before anything can be told, got none; give more --minutes"
+    ):
+        check_found({}, {}, Path("work"))
 
 
 def test_a_run_is_summarized_from_its_records() -> None:
@@ -386,6 +391,9 @@ def test_after_its_minutes_no_run_is_begun_and_the_rest_is_told(
     assert again["figure3"] == record["figure3"]
     assert "Runs that are still to be made: 3" in (tmp_path / "claims.html").read_text(encoding="utf-8")
     assert not (tmp_path / "work").exists()
+    at_hand = {**again, "is_evidence": True}
+    draw_claims(at_hand, tmp_path / "drawn")
+    assert "3 runs are still to be made" in (tmp_path / "drawn" / "figure3.svg").read_text(encoding="utf-8")
 
 
 def test_the_page_and_the_pictures_show_it(measured: tuple[Path, dict[str, Any], list[str]]) -> None:
