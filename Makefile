@@ -10,7 +10,7 @@ help:
 	@echo "make test      lint, type checks and all tests"
 	@echo "make lint      ruff and mypy alone"
 	@echo "make bench     the measurements behind the README's figures (long)"
-	@echo "make claims    the paper's claims about agents, measured over 5 seeds (about 6 hours on 2 cores)"
+	@echo "make claims    the paper's claims about agents, measured over 5 seeds (5 to 7 hours on 2 cores)"
 	@echo "make figures   the size ladder, wordings, formulas and negatives, measured and drawn (about 15 minutes)"
 
 # Made anew when the project's requirements change.

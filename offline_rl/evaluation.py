@@ -243,7 +243,7 @@ def evaluate_agent(
             temperature=1.0 if temperature is None else temperature,
         )
         observations, _, terminations, truncations, infos = envs.step(actions)
-        for i in np.flatnonzero(playing < num_episodes):
+        for i in np.flatnonzero(playing < num_episodes).tolist():
             stories[i].add(observations[i], infos, i)
         achieved = np.array([story.truths[-1:] == [True] for story in stories])
         over = (terminations | truncations | achieved) & (playing < num_episodes)
