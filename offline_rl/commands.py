@@ -108,7 +108,9 @@ def add_finetune(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--temperature", type=float, default=1.0, metavar="T", help="of the policy while it explores")
     command.add_argument(
-        "--keep-going", action="store_true", help="a success does not end the episode (the paper ends it)"
+        "--keep-going",
+        action="store_true",
+        help="the environment goes on after a success (the paper ends it there)",
     )
     command.add_argument("--asynchronous", action="store_true", help="score beside the environments; with --keep-going")
     command.add_argument(

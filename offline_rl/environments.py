@@ -32,7 +32,7 @@ try:
     from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 except ImportError as error:
     raise ImportError(
-        "to play environments, gymnasium must be installed, got none; pip install 'vlm-rewards[babyai]'"
+        f"to play environments, gymnasium 1.1 or newer must be installed, got {error}; pip install 'vlm-rewards[babyai]'"
     ) from error
 
 from labelers.babyai_levels import (
@@ -101,6 +101,11 @@ class EnvironmentSettings:
             value = getattr(self, field)
             if value is not None and value < least:
                 raise ValueError(f"{field} must be at least {least}, got {value}; choose another")
+        if self.num_envs < len(self.envs):
+            raise ValueError(
+                f"num_envs must be at least the number of environments named, {len(self.envs)}, got {self.num_envs}: some would "
+                f"never be played; raise it, or name fewer"
+            )
         if self.seeds not in SEEDS:
             raise ValueError(f"seeds must be one of {', '.join(SEEDS)}, got {self.seeds!r}; choose one of them")
         if self.camera not in (None, CAMERA) and self.shows_babyai:
@@ -208,7 +213,7 @@ class GoalEnvironment(gymnasium.Env, abc.ABC):
         self._actions = []
         frame, info = self._draw()
         for action in state["actions"] if state is not None else ():
-            frame, _, _, _, step_info = self.step(np.asarray(action))
+            frame, _, _, _, step_info = self.step(np.asarray(action, self.action_space.dtype))  # as it was taken
             info |= step_info
         self._last = frame
         return frame, info

@@ -13,7 +13,8 @@ Shape letters: H and W sides of a frame, F = T + 1 frames of an episode, G goals
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -213,6 +214,11 @@ def evaluate_agent(
     """
     if num_episodes < 1:
         raise ValueError(f"num_episodes must be at least 1, got {num_episodes}; 100 gives an interval of ten points")
+    if num_episodes < len(environments.envs):
+        raise ValueError(
+            f"num_episodes must be at least the number of environments, {len(environments.envs)}, got {num_episodes}: some would "
+            f"never be played; play more, or name fewer"
+        )
     environments = dataclasses.replace(
         fit_tile_size(environments, agent.spaces),
         seeds="held-out",
@@ -267,6 +273,11 @@ def evaluate_agent(
     )
 
 
+def verdict_of(infos: Mapping[str, Any], name: str, i: int) -> bool | None:
+    """A yes or no in the infos of a vector environment's step; None where environment i does not tell it, though others may."""
+    return bool(infos[name][i]) if name in infos and infos[f"_{name}"][i] else None
+
+
 class _Story:
     """An episode as it goes on: its frames and the truth of those after actions."""
 
@@ -279,8 +290,8 @@ class _Story:
 
     def add(self, frame: np.ndarray, infos: dict[str, Any], i: int) -> None:
         self.frames.append(frame)
-        self.truths.append(bool(infos["ground_truth"][i]) if "ground_truth" in infos else None)
-        self.mission_done = bool(infos["mission_done"][i]) if "mission_done" in infos else None
+        self.truths.append(verdict_of(infos, "ground_truth", i))
+        self.mission_done = verdict_of(infos, "mission_done", i)
 
 
 def _record(
@@ -310,6 +321,11 @@ def _record(
     )
 
 
+def environments_at_once(envs: Sequence[str]) -> int:
+    """How many environments an evaluation in these plays at once: 20, or one of each."""
+    return max(20, len(envs))
+
+
 def evaluate_on_held_out(
     agent: Agent,
     labeler: Labeler,
@@ -322,6 +338,7 @@ def evaluate_on_held_out(
     temperature: float | None,
     when: str,
     embedder: FrameEmbedder | None = None,
+    skip: Collection[str] = (),
 ) -> None:
     """Evaluates an agent in a run and records it: on the goals it was trained on, and apart on those it never was.
 
@@ -329,18 +346,20 @@ def evaluate_on_held_out(
         agent: The agent.
         labeler: The model that rewards it.
         environments: Which ones.
-        metrics: Where records of kind "evaluation" and "evaluation of held-out goals" go.
+        metrics: Where records of kind "evaluation" and "evaluation of held-out goals" go, with the seconds that they took.
         step: Of the run.
         held_out_goals: Ids of goals that were left out of training.
         num_episodes: Of each of the two.
         temperature: Of the policy; None for the most likely action.
         when: What of the run this is, in words.
         embedder: As in `evaluate_agent`.
+        skip: Kinds of records that there are of this step already.
     """
     apart = set(held_out_goals)
     for kind, held_out in (("evaluation", False), ("evaluation of held-out goals", True)):
         goals = [goal for goal in labeler.goals if (goal.id in apart) == held_out]
-        if goals:
+        if goals and kind not in skip:
+            started = time.monotonic()
             evaluation = evaluate_agent(
                 agent,
                 labeler,
@@ -350,7 +369,9 @@ def evaluate_on_held_out(
                 temperature=temperature,
                 embedder=embedder,
             )
-            metrics.write(step, kind, {"when": when, **flatten_summary(evaluation.summary())})
+            figures = flatten_summary(evaluation.summary())
+            seconds = round(time.monotonic() - started, 3)
+            metrics.write(step, kind, {"when": when, **figures, "seconds_evaluating": seconds})
 
 
 def flatten_summary(summary: Mapping[str, Any]) -> dict[str, Any]:

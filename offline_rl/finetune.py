@@ -60,6 +60,12 @@ def finetune(
         num_actions=before.agent.spaces.num_actions,
         use_states=before.agent.spaces.state_size is not None,
     )
+    if before.replay_fingerprint is not None:
+        before.replay_fingerprint.check_equal(
+            replay.fingerprint,
+            f"the replay {before.replay}",
+            f"put the replay that {agent} was trained on into {Path(agent) / 'replay'}, or train again",
+        )
     replay.mix_in_force(settings.mix)  # which says at once what a batch would say after the warm-up
     described = describe_settings(
         settings, unimportant=("log_every", "checkpoint_every"), added=("finished_only", "camera", "frames", "device")
@@ -72,7 +78,7 @@ def finetune(
         for unfinished in folder.glob(".buffer-*.tmp-*"):  # what a run that was killed while saving has left
             unfinished.unlink()
         checkpoint = latest_checkpoint(folder)
-        done = 0 if checkpoint is None else checkpoint[0]
+        done = None if checkpoint is None else checkpoint[0]
         with (
             FinetuneRun(before, labeler, replay, settings) as run,  # first: it refuses environments that do not fit
             contextlib.closing(Metrics(folder, done, wandb_project)) as metrics,

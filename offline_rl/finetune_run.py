@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from labelers.hindsight import HindsightSettings
 from labelers.labeler import Labeler
 from offline_rl.environments import EnvironmentSettings, make_environments
-from offline_rl.evaluation import evaluate_on_held_out
+from offline_rl.evaluation import environments_at_once, evaluate_on_held_out, verdict_of
 from offline_rl.finetune_settings import FinetuneSettings
 from offline_rl.live_frames import fit_to_corpus
 from offline_rl.live_hindsight import LiveHindsight
@@ -97,7 +97,7 @@ class FinetuneRun:
         self._acting = torch.Generator().manual_seed(settings.seed)
         self._offline_updates = before.agent.num_updates
         self._due = 0.0
-        self._episodes: deque[dict[str, float]] = deque(maxlen=_EPISODES_SHOWN)
+        self._episodes: deque[dict[str, float | None]] = deque(maxlen=_EPISODES_SHOWN)
         self._returns = np.zeros(settings.num_envs)
         self._truths = np.zeros(settings.num_envs, np.bool_)
         self._losses: list[Mapping[str, float]] = []
@@ -146,7 +146,6 @@ class FinetuneRun:
             infos["transition_goals"],
             terminations=terminations,
             truncations=truncations,
-            rewards=None if self.settings.asynchronous else rewards,
             valid=infos["valid"],
         )
         ended = terminations | truncations
@@ -154,10 +153,13 @@ class FinetuneRun:
         if self.settings.asynchronous:
             self._learn()  # while the thread scores
             scored = live.collect(wait=True)
-            self._buffer.set_rewards(self._hindsight.numbers_of(scored.tickets), scored.rewards)
+            numbers = self._hindsight.numbers_of(scored.tickets)
+            self._buffer.set_rewards(numbers, scored.rewards, scored.successes)
             self._hindsight.score(scored.tickets, scored.scores)
             rewards = scored.rewards
         else:
+            valid = infos["valid"]
+            self._buffer.set_rewards(numbers[valid], rewards[valid], infos["successes"][valid])
             self._hindsight.score(infos["tickets"], infos["scores"])
             self._learn()
         for episode in self._hindsight.finished():
@@ -178,10 +180,11 @@ class FinetuneRun:
     def _follow(self, rewards: np.ndarray, ended: np.ndarray, infos: Mapping[str, Any]) -> None:
         """Keeps the figures of episodes; the truth is for the records alone."""
         self._returns += rewards
-        if "ground_truth" in infos:
-            self._truths |= np.asarray(infos["ground_truth"], np.bool_)
+        verdicts = [verdict_of(infos, "ground_truth", index) for index in range(len(ended))]
+        self._truths |= np.array([verdict is True for verdict in verdicts])
         for index in np.flatnonzero(ended):
-            self._episodes.append({"vlm_return": float(self._returns[index]), "success": float(self._truths[index])})
+            success = None if verdicts[index] is None else float(self._truths[index])
+            self._episodes.append({"vlm_return": float(self._returns[index]), "success": success})
         self._returns[ended] = 0
         self._truths[ended] = False
 
@@ -204,7 +207,7 @@ class FinetuneRun:
             )
             self._losses.clear()
         if self._episodes:
-            figures = {name: float(np.mean([x[name] for x in self._episodes])) for name in self._episodes[0]}
+            figures = {name: _mean([x[name] for x in self._episodes]) for name in self._episodes[0]}
             metrics.write(self.step, "episodes", {**figures, "episodes": self._live.monitor.counts["episodes"]})
         metrics.write(self.step, "scoring", self._live.statistics())
 
@@ -214,7 +217,11 @@ class FinetuneRun:
             evaluate_on_held_out(
                 self.agent,
                 self.labeler,
-                dataclasses.replace(self._environments, num_envs=20, seed=self.settings.eval_seed),
+                dataclasses.replace(
+                    self._environments,
+                    num_envs=environments_at_once(self.settings.envs),
+                    seed=self.settings.eval_seed,
+                ),
                 metrics,
                 self.step,
                 held_out_goals=self._held_out,
@@ -230,6 +237,8 @@ class FinetuneRun:
 
     def save(self, folder: Path) -> None:
         """Writes a checkpoint: the buffer beside it, whole before the checkpoint names it."""
+        if self.settings.asynchronous:  # the first frames of new episodes may still be being scored
+            assert not len(self._live.collect(wait=True).tickets), "every step is collected when it has been taken"
         buffer = folder / f"buffer-{self.step:09d}.npz"
         self._buffer.save(buffer)
         state = {
@@ -263,3 +272,8 @@ class FinetuneRun:
         self._truths[:] = state["truths"]
         self._losses = list(state["losses"])
         self._buffer.load(folder / state["buffer"])
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

@@ -79,19 +79,21 @@ class FinetuneSettings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "envs", tuple(self.envs))
         EnvironmentSettings(
-            envs=self.envs, camera=self.camera, frames="observation" if self.frames is None else self.frames
+            envs=self.envs,
+            num_envs=self.num_envs,
+            camera=self.camera,
+            frames="observation" if self.frames is None else self.frames,
         )
         LiveRewardSettings(end_at_success=self.end_at_success, asynchronous=self.asynchronous)
         check_device(self.device)
         for name, least in (
             ("steps", 1),
-            ("num_envs", 1),
             ("seed", 0),
             ("batch_size", 2),
             ("warmup_steps", 0),
             ("hindsight_goals", 0),
             ("capacity", 4 * self.num_envs),
-            ("eval_episodes", 0),
+            ("eval_episodes", len(self.envs) if self.eval_episodes else 0),
             ("eval_every", 1),
             ("eval_seed", 0),
             ("threads", 1),

@@ -4,6 +4,7 @@
     ended, all scored ──► successes of o_1 .. o_T ──► segments, as `labelers.hindsight` cuts a corpus ──► OnlineBuffer.add_episode
 
 The first frame has no scores here, so a goal that holds in o_1 is taken to have held from the start: no achievement of the agent's.
+The reward "difference" of step 0 is then unknown, and the step in no segment.
 
 Shape letters: T steps of an episode, G goals, K goals that an episode is stored under.
 """
@@ -132,8 +133,12 @@ class LiveHindsight:
         self._num_episodes = state["num_episodes"]
 
     def _relabel(self, episode: dict[str, list]) -> FinishedEpisode:
-        scores = np.stack([episode["scores"][0], *episode["scores"]])
-        achieved = successes(scores, self._rule)
+        scores = np.stack(episode["scores"])
+        unknown = np.full_like(scores[:1], -np.inf)
+        achieved = successes(np.concatenate([unknown, scores]), self._rule)
+        achieved[0] = achieved[1]
+        rewards = self._rewards(unknown, scores)
+        begin = int(self._rule.reward == "difference")  # r_0 is not known
         self._counts += np.any(achievements(achieved), axis=0)
         self._num_episodes += 1
         own = np.flatnonzero(self._columns == episode["goal"][0])
@@ -148,15 +153,20 @@ class LiveHindsight:
             settings=self._settings,
             episode_id=f"live {self._num_episodes}",
         )
+        chosen = [item for item in chosen if item.stop > begin]
         goals = [item.goal for item in chosen]
         return FinishedEpisode(
             numbers=np.array(episode["numbers"], np.int64),
             goals=self._columns[goals],
-            rewards=rewards_of_scores(scores, self._rule)[:, goals].T.copy(),
-            start=np.array([item.start for item in chosen], np.int64),
+            rewards=rewards[:, goals].T.copy(),
+            start=np.array([max(item.start, begin) for item in chosen], np.int64),
             stop=np.array([item.stop for item in chosen], np.int64),
             terminated=np.array([item.terminated for item in chosen], np.bool_),
         )
+
+    def _rewards(self, unknown: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        needs_scores = self._rule.reward in ("score", "difference")
+        return rewards_of_scores(np.concatenate([scores[:1] if needs_scores else unknown, scores]), self._rule)
 
 
 def _episode() -> dict[str, list]:

@@ -13,8 +13,10 @@ until the episode ends:
                  (0, 1) (1, 2) (2, 3)     (4, 5) (5, 6)           o_3 is seen as a next observation alone
 
 Environments of a vector take turns in the rings, so their frames lie between each other. A termination (the goal was achieved)
-gives mask 0, a truncation (the time was over) mask 1. Until an episode has ended and all its rewards are there, its returns are 0
-and it is no success; 0 is below the optimal value wherever rewards are not negative.
+gives mask 0, a truncation (the time was over) mask 1. Where an environment goes on after its goal was achieved, that step has
+mask 0 all the same, and what follows counts as another try, so that values mean what they do in a corpus. Until an episode has
+ended and all its rewards are there, its returns are 0 and it is no success; 0 is below the optimal value wherever rewards are not
+negative.
 
 Shape letters as in `offline_rl.batches`; here B environments or transitions, T steps, K goals.
 """
@@ -179,20 +181,19 @@ class OnlineBuffer:
         )
         ends = terminations | truncations
         for b in environments.tolist():
-            self._episodes.add(
-                int(self._episode_of[b]), int(numbers[b]), ended=bool(ends[b]), terminated=bool(terminations[b])
-            )
+            self._episodes.add(int(self._episode_of[b]), int(numbers[b]), ended=bool(ends[b]))
         self._last_frame[environments] = np.where(ends[environments], -1, after)
         if rewards is not None:
             self.set_rewards(numbers[environments], np.asarray(rewards)[environments])
         return numbers
 
-    def set_rewards(self, transitions: np.ndarray, rewards: np.ndarray) -> int:
+    def set_rewards(self, transitions: np.ndarray, rewards: np.ndarray, successes: np.ndarray | None = None) -> int:
         """Gives transitions their rewards, from when on they can be sampled; those overwritten since are passed over.
 
         Args:
             transitions: [B] int64, from `add`.
             rewards: [B] float32.
+            successes: [B] bool, whether the goal is achieved: mask 0, also where the environment goes on; False if not given.
 
         Returns:
             How many were still there.
@@ -206,14 +207,16 @@ class OnlineBuffer:
             raise ValueError(
                 f"transitions must be numbers that add returned, each once, got {transitions.tolist()}; pass them on as they are"
             )
+        successes = np.zeros(len(transitions), np.bool_) if successes is None else np.asarray(successes, np.bool_)
         alive = self._rings.are_alive(transitions)
-        transitions, rewards = transitions[alive], rewards[alive]
+        transitions, rewards, successes = transitions[alive], rewards[alive], successes[alive]
         scored = self._transitions.read("status", transitions) != _WAITING
         if scored.any():
             raise ValueError(
                 f"a transition must get its reward once, got a second for {transitions[scored][0]}; score every frame once"
             )
         self._transitions.write("reward", transitions, rewards)
+        self._transitions.write("mask", transitions[successes], 0.0)
         self._transitions.write("status", transitions, _SCORED)
         if not self._finished_only:
             self._rings.release(transitions)
@@ -261,7 +264,7 @@ class OnlineBuffer:
         if total > self._settings["capacity_transitions"]:
             raise ValueError(
                 f"capacity_transitions must hold an episode under all its goals, {total} transitions, got "
-                f"{self._settings['capacity_transitions']}; raise it"
+                f"{self._settings['capacity_transitions']}; raise the capacity"
             )
         if not self._rings.were_stored(transitions):
             raise ValueError(f"transitions must be numbers that add returned, got {transitions.tolist()}; pass them on")
@@ -389,9 +392,11 @@ class OnlineBuffer:
         self._settle()
 
     def _settle(self) -> None:
-        for transitions, terminated in self._episodes.pop_settled():
-            rewards = self._transitions.read("reward", transitions)
-            self._transitions.write("return", transitions, returns_to_go(rewards, self._discount))
-            self._transitions.write("success", transitions, terminated)
+        for transitions in self._episodes.pop_settled():
+            achieved = self._transitions.read("mask", transitions) == 0
+            for part in np.split(transitions, np.flatnonzero(achieved) + 1):  # nothing follows a success
+                rewards = self._transitions.read("reward", part)
+                self._transitions.write("return", part, returns_to_go(rewards, self._discount))
+                self._transitions.write("success", part, self._transitions.read("mask", part[-1:]) == 0)
             if self._finished_only:
                 self._rings.release(transitions)

@@ -19,7 +19,6 @@ class _Episode:
     transitions: list[int] = dataclasses.field(default_factory=list)
     waiting: int = 0
     ended: bool = False
-    terminated: bool = False
 
 
 class OpenEpisodes:
@@ -45,19 +44,18 @@ class OpenEpisodes:
         self.count += 1
         return number
 
-    def add(self, episode: int, transition: int, *, ended: bool, terminated: bool) -> None:
+    def add(self, episode: int, transition: int, *, ended: bool) -> None:
         """Takes in the next transition of an episode, which waits from now on.
 
         Args:
             episode: Number of the episode.
             transition: Number of the transition, above those that the episode has.
             ended: Whether it is the last.
-            terminated: Whether it achieves the goal.
         """
         record = self._episodes[episode]
         record.transitions.append(transition)
         record.waiting += 1
-        record.ended, record.terminated = ended, terminated
+        record.ended = ended
 
     def stop_waiting(self, episodes: np.ndarray) -> None:
         """Counts transitions that waited and do no longer: they have their rewards, or are given up.
@@ -78,16 +76,16 @@ class OpenEpisodes:
             transitions = np.array(record.transitions, np.int64)
             record.transitions = transitions[is_alive(transitions)].tolist()
 
-    def pop_settled(self) -> Iterator[tuple[np.ndarray, bool]]:
+    def pop_settled(self) -> Iterator[np.ndarray]:
         """Hands out, once, the episodes that have ended and of which no transition waits.
 
         Yields:
-            [T] int64, the transitions that are still there, in order; and whether the last achieves the goal.
+            [T] int64, the transitions that are still there, in order.
         """
         for number, record in list(self._episodes.items()):
             if record.ended and not record.waiting:
                 del self._episodes[number]
-                yield np.array(record.transitions, np.int64), record.terminated
+                yield np.array(record.transitions, np.int64)
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
         """The open episodes by number, fit for JSON; `count` goes with them."""

@@ -229,6 +229,26 @@ class ReplayData:
             )
         return dict(zip(GOAL_KINDS, (shares / shares.sum()).tolist(), strict=True))
 
+    def check_mix(self, mix: Sequence[float] = DEFAULT_MIX) -> None:
+        """Refuses a mix from which nothing can be learned.
+
+        Raises:
+            ValueError: The kinds that it draws have no success or no reward above 0; or see `mix_in_force`.
+        """
+        drawn = [kind for kind, share in self.mix_in_force(mix).items() if share > 0]
+        segments = self.segments[np.isin(self.segments["kind"], [GOAL_KINDS.index(kind) for kind in drawn])]
+        successes, rewarded = int(segments["terminated"].sum()), int(segments["rewarded"].sum())
+        if not successes or not rewarded:
+            raise ValueError(
+                f"mix must draw successes and rewards above 0, got {tuple(mix)}: {', '.join(drawn)} goals have {successes} "
+                f"successes in {len(segments)} segments and {rewarded} rewards above 0; give a share to a kind that has some"
+            )
+
+    @property
+    def action_range(self) -> tuple[float, float]:
+        """The lowest and the highest number in any recorded action; NaN where one is."""
+        return float(self._actions.min()), float(self._actions.max())
+
     def sample(self, batch_size: int, generator: np.random.Generator, mix: Sequence[float] = DEFAULT_MIX) -> Batch:
         """Draws transitions with replacement, each under the goal it is stored with.
 

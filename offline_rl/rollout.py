@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from labelers.labeler import settings_from_json
 from offline_rl.environments import EnvironmentSettings
-from offline_rl.evaluation import EpisodeRecord, Evaluation, evaluate_agent
+from offline_rl.evaluation import EpisodeRecord, Evaluation, environments_at_once, evaluate_agent
 from offline_rl.live_frames import fit_to_corpus
 from offline_rl.runs import claimed_run, describe_settings, progress_bar
 from offline_rl.saved_agents import load_agent
@@ -100,7 +100,7 @@ def rollout(agent: str | Path, output: str | Path, settings: RolloutSettings) ->
     environments = fit_to_corpus(
         EnvironmentSettings(
             envs=envs,
-            num_envs=20,
+            num_envs=environments_at_once(envs),
             seed=settings.seed,
             camera=settings.camera,
             frames=saved.frames if settings.frames is None else settings.frames,

@@ -155,19 +155,20 @@ class Metrics:
 
     Args:
         folder: The run's.
-        step: Where the run goes on from; records after it are taken back.
+        step: Of the checkpoint that the run goes on from, or None where it begins; records after it, or all, are taken back.
         project: Project of Weights & Biases, or None.
 
     Raises:
         ImportError: A project is given and wandb is not installed.
     """
 
-    def __init__(self, folder: Path, step: int = 0, project: str | None = None) -> None:
+    def __init__(self, folder: Path, step: int | None = None, project: str | None = None) -> None:
         self._path = folder / _METRICS
-        kept = [record for record in read_metrics(folder) if record["step"] <= step]
+        next_step = 0 if step is None else step + 1
+        kept = [record for record in read_metrics(folder) if record["step"] < next_step]
         _write_atomically(self._path, "".join(json.dumps(record) + "\n" for record in kept).encode())
         self._file = self._path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=next_step)
         self._started = time.monotonic()
         self._before = max((record["seconds"] for record in kept), default=0.0)
         self._wandb = _start_wandb(project, folder) if project else None

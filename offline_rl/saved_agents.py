@@ -38,7 +38,8 @@ class SavedAgent:
         labeler: JSON of the `LabelerSettings` whose rewards it was trained on.
         labels_fingerprint: Of the labels it was trained on.
         held_out_goals: Ids of goals that were left out of training.
-        replay: Folder of the replay it was trained on; where that has been moved with the agent, the one beside it.
+        replay: Folder of the replay it was trained on: the one beside it if there is one, else where it was made.
+        replay_fingerprint: Of that replay; None where no one recorded it.
         envs: Environments it was evaluated or fine-tuned in, by their names; none where no one said.
         steps: Gradient steps, or environment steps after fine-tuning.
         camera: Whose frames it was trained on; None where no one recorded it.
@@ -56,6 +57,7 @@ class SavedAgent:
     replay: str
     envs: tuple[str, ...]
     steps: int
+    replay_fingerprint: Fingerprint | None = None
     camera: str | None = None
     frame_shape: tuple[int, ...] | None = None
     frames: str = "observation"
@@ -94,6 +96,7 @@ def save_agent(saved: SavedAgent, folder: Path) -> None:
         "labels_fingerprint": dict(saved.labels_fingerprint.parts),
         "held_out_goals": saved.held_out_goals,
         "replay": saved.replay,
+        "replay_fingerprint": None if saved.replay_fingerprint is None else dict(saved.replay_fingerprint.parts),
         "envs": saved.envs,
         "steps": saved.steps,
         "camera": saved.camera,
@@ -131,7 +134,7 @@ def load_agent(folder: str | Path, device: str = "cpu") -> SavedAgent:
         ) from error
     agent.load_state_dict(state)
     goals, beside = record["goals"], folder / _REPLAY
-    moved = not Path(record["replay"]).is_dir() and beside.is_dir()
+    replay_parts = record.get("replay_fingerprint")
     seen = agent.spaces.observation_shape if agent.spaces.observation == "frames" else None
     frame_shape = record.get("frame_shape") or seen
     return SavedAgent(
@@ -147,7 +150,8 @@ def load_agent(folder: str | Path, device: str = "cpu") -> SavedAgent:
         labeler=record["labeler"],
         labels_fingerprint=Fingerprint(record["labels_fingerprint"]),
         held_out_goals=tuple(record["held_out_goals"]),
-        replay=str(beside.absolute()) if moved else record["replay"],
+        replay=str(beside.absolute()) if beside.is_dir() else record["replay"],
+        replay_fingerprint=None if replay_parts is None else Fingerprint(replay_parts),
         envs=tuple(record["envs"]),
         steps=record["steps"],
         camera=record.get("camera"),

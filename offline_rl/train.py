@@ -22,7 +22,7 @@ from labelers.labeler import Labeler, settings_from_json
 from offline_rl.agents import algorithm_settings, build_agent
 from offline_rl.batches import GoalTexts
 from offline_rl.environments import EnvironmentSettings, make_environments, spaces_of
-from offline_rl.evaluation import evaluate_on_held_out
+from offline_rl.evaluation import environments_at_once, evaluate_on_held_out
 from offline_rl.held_out_goals import split_goals
 from offline_rl.live_frames import fit_to_corpus
 from offline_rl.replay import DEFAULT_DISCOUNT, DEFAULT_MIX, ReplayData
@@ -98,12 +98,12 @@ class TrainSettings:
         algorithm_settings(self.algorithm, self.algorithm_settings)
         check_device(self.device)
         if self.envs:
-            EnvironmentSettings(envs=self.envs, frames=self.frames)
+            EnvironmentSettings(envs=self.envs, num_envs=len(self.envs), frames=self.frames)
         for name, least in (
             ("steps", 1),
             ("batch_size", 1),
             ("seed", 0),
-            ("eval_episodes", 1 if self.envs else 0),
+            ("eval_episodes", len(self.envs)),
             ("threads", 1),
             ("log_every", 1),
             ("checkpoint_every", 1),
@@ -159,6 +159,8 @@ def train(
     torch.set_num_threads(settings.threads)
     with claimed_run(output, "training", fingerprint, shown) as folder:
         replay = _replay(source, folder / "replay", settings, embeddings, labeler)
+        replay.check_mix(settings.mix)
+        _check_actions(replay)
         _check_environments(replay, settings, labeler, labels)
         print(_described(replay, settings), file=sys.stderr, flush=True)
         agent = build_agent(
@@ -170,7 +172,7 @@ def train(
             done, state = checkpoint
             agent.load_state_dict(state["agent"])
             random.bit_generator.state = state["random"]
-        metrics = Metrics(folder, done, wandb_project)
+        metrics = Metrics(folder, None if checkpoint is None else done, wandb_project)
         try:
             with progress_bar("train", settings.steps, done) as bar:
                 for step in range(done + 1, settings.steps + 1):
@@ -181,17 +183,18 @@ def train(
                     if step % settings.checkpoint_every == 0 or step == settings.steps:
                         state = {"agent": agent.state_dict(), "random": random.bit_generator.state}
                         save_checkpoint(folder, step, state)
-            if settings.envs and not _evaluated(folder, settings):
+            if settings.envs:
                 evaluate_on_held_out(
                     agent,
                     labeler,
-                    _environments(replay, settings, labels, settings.envs, num_envs=20),
+                    _environments(replay, settings, labels, settings.envs, environments_at_once(settings.envs)),
                     metrics,
                     settings.steps,
                     held_out_goals=settings.exclude_goals,
                     num_episodes=settings.eval_episodes,
                     temperature=settings.eval_temperature,
                     when="end of offline training",
+                    skip=[record["kind"] for record in read_metrics(folder) if record["step"] == settings.steps],
                 )
         finally:
             metrics.close()
@@ -203,6 +206,7 @@ def train(
             labels_fingerprint=labels,
             held_out_goals=settings.exclude_goals,
             replay=str((folder / "replay").absolute()),
+            replay_fingerprint=replay.fingerprint,
             envs=settings.envs,
             steps=settings.steps,
             camera=replay.camera,
@@ -265,11 +269,6 @@ def _replay(
     )
 
 
-def _evaluated(folder: Path, settings: TrainSettings) -> bool:
-    done = [record["kind"] for record in read_metrics(folder) if record["step"] == settings.steps]
-    return ("evaluation of held-out goals" if settings.exclude_goals else "evaluation") in done
-
-
 def _environments(
     replay: ReplayData, settings: TrainSettings, labels: Fingerprint, envs: tuple[str, ...], num_envs: int
 ) -> EnvironmentSettings:
@@ -295,6 +294,15 @@ def _check_environments(replay: ReplayData, settings: TrainSettings, labeler: La
             replay.spaces.check_equal(found, f"the environment {name}")
             environments.reset()
             environments.close()
+
+
+def _check_actions(replay: ReplayData) -> None:
+    if replay.spaces.action_size is not None:
+        low, high = replay.action_range
+        if not -1 <= low <= high <= 1:
+            raise ValueError(
+                f"continuous actions must be from -1 to 1, got {low:g} to {high:g}; scale the actions of the corpus"
+            )
 
 
 def _described(replay: ReplayData, settings: TrainSettings) -> str:

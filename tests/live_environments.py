@@ -105,6 +105,7 @@ class ShapesEnv(gymnasium.Env):
 
     def step(self, action):
         self.shade += 1
+        self.last_action = action
         return self._observation(), 1.0, self.shade % 10 == 0, False, {}
 
     def render(self):

@@ -155,13 +155,17 @@ def test_any_environment_with_frames_gets_goals_from_a_list(where, size):
         met |= set(envs.reset()[1]["goal_id"])
     assert met == {"a", "b"}
     before = observations = envs.reset(seed=3)[0]
-    observations, rewards, _, _, infos = envs.step(np.zeros((4, 2), np.float32))
+    actions = np.random.default_rng(0).uniform(-1, 1, (4, 2)).astype(np.float32)
+    observations, rewards, _, _, infos = envs.step(actions)
     np.testing.assert_array_equal(observations, before + 1)
     assert rewards.tolist() == [1.0] * 4
     assert "ground_truth" not in infos
     state = envs.call("episode_state")
     resumed, _ = envs.reset(options={"episode_states": list(state)})
     np.testing.assert_array_equal(resumed, observations)
+    for env, action in zip(envs.envs, actions, strict=True):  # replayed to the last bit, as what they were
+        assert env.unwrapped._env.unwrapped.last_action.dtype == np.float32
+        np.testing.assert_array_equal(env.unwrapped._env.unwrapped.last_action, action)
     assert spaces_of(envs, 24) == Spaces(
         observation="frames", observation_shape=(size, size, 3), goal_size=24, action_size=2
     )
@@ -214,6 +218,7 @@ def test_observations_and_actions_that_no_agent_takes_are_refused():
         ),
         ({"envs": ("live_environments:Shape-v0",)}, "got 'live_environments:Shape-v0'; did you mean .*Shapes-v0"),
         ({"num_envs": 0}, "num_envs must be at least 1, got 0"),
+        ({"envs": (GO_TO, PICK_UP), "num_envs": 1}, "num_envs must be at least the number of .* named, 2, got 1"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"tile_size": 0}, "tile_size must be at least 1, got 0"),
         ({"max_steps": 0}, "max_steps must be at least 1, got 0"),
@@ -278,5 +283,5 @@ def test_goals_that_cannot_be_are_refused():
 def test_without_gymnasium_the_remedy_is_named():
     code = "import sys; sys.modules['gymnasium'] = None; import offline_rl.environments"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "ImportError: to play environments, gymnasium must be installed" in done.stderr
+    assert "ImportError: to play environments, gymnasium 1.1 or newer must be installed, got import of" in done.stderr
     assert "pip install 'vlm-rewards[babyai]'" in done.stderr

@@ -1,15 +1,16 @@
+import dataclasses
 import math
 
 import gymnasium
 import numpy as np
 import pytest
-from live_environments import GOALS, frames, live_labeler
+from live_environments import GOALS, ScriptedEnv, frames, live_labeler, vector
 
 from labelers.babyai_levels import HELD_OUT_SEEDS, BabyAILevel, babyai_bot
 from labelers.labeler import LabelerSettings
 from offline_rl.batches import Spaces
 from offline_rl.environments import EnvironmentSettings
-from offline_rl.evaluation import EpisodeRecord, Evaluation, evaluate_agent, interval_of
+from offline_rl.evaluation import EpisodeRecord, Evaluation, evaluate_agent, interval_of, verdict_of
 from offline_rl.held_out_goals import split_goals
 from offline_rl.scoring import FrameEmbedder
 from schemas.babyai import goal_bank
@@ -197,9 +198,24 @@ def test_without_ground_truth_the_model_alone_is_reported(tmp_path):
     assert evaluation.summary()["success"] is None
 
 
+def test_an_environment_that_does_not_know_the_truth_is_not_told_by_its_neighbour():
+    envs = vector(
+        ScriptedEnv(frames(3), info={"ground_truth": True}),
+        ScriptedEnv(frames(3)),
+        ScriptedEnv(frames(3), info={"x": 1}),
+    )
+    envs.reset()
+    infos = envs.step(np.zeros(3, np.int64))[4]
+    assert [verdict_of(infos, "ground_truth", i) for i in range(3)] == [True, None, None]
+    assert verdict_of(infos, "mission_done", 0) is None
+
+
 def test_what_does_not_fit_is_refused(labeler):
     settings = EnvironmentSettings(envs=(GO_TO,))
     with pytest.raises(ValueError, match="num_episodes must be at least 1, got 0"):
         evaluate_agent(Turning(_spaces(labeler)), labeler, settings, num_episodes=0)
+    both = dataclasses.replace(settings, envs=(GO_TO, "BabyAI-PickupDist-v0"))
+    with pytest.raises(ValueError, match="num_episodes must be at least the number of environments, 2, got 1"):
+        evaluate_agent(Turning(_spaces(labeler)), labeler, both, num_episodes=1)
     with pytest.raises(ValueError, match="the environment must have the num_actions .* 3, got 7"):
         evaluate_agent(Turning(_spaces(labeler, num_actions=3)), labeler, settings)

@@ -8,14 +8,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from labelers.hindsight import HindsightSettings
 from labelers.labeler import LabelerSettings, settings_from_json
 from offline_rl.finetune import FinetuneSettings, finetune
+from offline_rl.finetune_run import FinetuneRun
 from offline_rl.rollout import RolloutSettings, rollout
-from offline_rl.runs import read_metrics
+from offline_rl.runs import latest_checkpoint, read_metrics
 from offline_rl.saved_agents import load_agent
 from offline_rl.train import TrainSettings, train
 from pipelines.hindsight import hindsight
@@ -70,8 +72,14 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(trained: Path, tmp_path: 
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     killed_in_time = not (tmp_path / "killed" / "agent.json").exists()
+    found = latest_checkpoint(tmp_path / "killed")
+    before = read_metrics(tmp_path / "killed")
     finetune(trained, tmp_path / "killed", SMALL)
     assert killed_in_time
+    assert found is not None
+    assert 80 <= found[0] < 160
+    kept = [record for record in before if record["step"] <= found[0]]
+    assert kept == read_metrics(tmp_path / "killed")[: len(kept)]  # with the seconds they took: not measured again
     assert_same_weights(tmp_path / "killed", tmp_path / "unbroken")
     records = [
         [
@@ -82,6 +90,23 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(trained: Path, tmp_path: 
         for name in ("killed", "unbroken")
     ]
     assert records[0] == records[1]
+
+
+def test_a_run_that_ends_before_its_first_checkpoint_begins_again(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = dataclasses.replace(SMALL, eval_episodes=4, eval_every=80)
+
+    def fail(run: FinetuneRun, folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(FinetuneRun, "save", fail)
+        finetune(trained, tmp_path / "online", settings)
+    assert [record["step"] for record in read_metrics(tmp_path / "online")][:2] == [0, 20]
+    finetune(trained, tmp_path / "online", settings)
+    evaluations = [record["step"] for record in read_metrics(tmp_path / "online") if record["kind"] == "evaluation"]
+    assert evaluations == [0, 20, 80, 160]
 
 
 def test_fine_tuning_changes_the_agent_and_counts_its_updates(trained: Path, tmp_path: Path) -> None:
@@ -151,10 +176,15 @@ def test_what_a_kill_left_of_a_buffer_is_removed(trained: Path, tmp_path: Path) 
 
 
 def test_asynchronous_scoring_where_success_does_not_end_the_episode(trained: Path, tmp_path: Path) -> None:
-    settings = dataclasses.replace(SMALL, steps=80, end_at_success=False, asynchronous=True)
+    # 64 steps is the level's time limit: all four end at the last one, where the agent is saved too.
+    settings = dataclasses.replace(SMALL, steps=256, checkpoint_every=256, end_at_success=False, asynchronous=True)
     finetune(trained, tmp_path / "online", settings)
     finetune(trained, tmp_path / "again", settings)
     assert_same_weights(tmp_path / "online", tmp_path / "again")
+    with np.load(tmp_path / "online" / "buffer-000000256.npz") as buffer:
+        achieved = buffer["slots_reward"][:256] == 1
+        assert np.array_equal(buffer["slots_mask"][:256] == 0, achieved)  # as in a corpus, though the episodes went on
+        assert achieved.any()
 
 
 @pytest.fixture(scope="module")
@@ -239,9 +269,24 @@ def test_another_run_does_not_write_into_the_folder(trained: Path, tmp_path: Pat
         finetune(trained, tmp_path / "online", dataclasses.replace(settings, steps=16))
 
 
-def test_an_environment_with_other_actions_is_refused_before_anything_runs(trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="must be registered with gymnasium|BabyAI"):
-        finetune(trained, tmp_path / "online", dataclasses.replace(SMALL, envs=("BabyAI-NoSuchLevel-v0",)))
+def test_another_replay_than_the_agents_is_refused(trained: Path, relabelled: Path, tmp_path: Path) -> None:
+    agent = shutil.copytree(trained, tmp_path / "agent")
+    hindsight(
+        source=relabelled.parent / "corpus",
+        labels=relabelled.parent / "labels",
+        output=tmp_path / "relabelled",
+        settings=HindsightSettings(seed=1),
+        workers=1,
+    )
+    small = TrainSettings(steps=1, batch_size=16, num_actions=7, algorithm_settings={"width": 32, "channels": 8})
+    train(tmp_path / "relabelled", tmp_path / "other", small)
+    shutil.rmtree(agent / "replay")
+    shutil.copytree(tmp_path / "other" / "replay", agent / "replay")
+    with pytest.raises(
+        ValueError, match=r"the replay .*agent/replay must have the same .*; put the replay that .* into"
+    ):
+        finetune(agent, tmp_path / "online", SMALL)
+    assert not (tmp_path / "online").exists()
 
 
 def test_a_mix_of_what_the_corpus_has_not_is_refused_before_the_first_step(trained: Path, tmp_path: Path) -> None:
@@ -259,6 +304,8 @@ def test_a_mix_of_what_the_corpus_has_not_is_refused_before_the_first_step(train
         ({"offline_share": 1.5}, "offline_share must be from 0 to 1, got 1.5"),
         ({"updates_per_step": 0.0}, "updates_per_step must be above 0 and finite, got 0.0"),
         ({"camera": "top"}, "camera must be 'egocentric' for BabyAI levels, .* got 'top'; leave it out"),
+        ({"envs": (LEVEL,) * 5}, "num_envs must be at least the number of environments named, 5, got 4"),
+        ({"envs": (LEVEL,) * 3, "eval_episodes": 2}, "eval_episodes must be at least 3, got 2"),
         ({"frames": ""}, "frames must be 'observation', 'render' or a key of the observation, got ''"),
         ({"eval_seed": -1}, "eval_seed must be at least 0, got -1"),
         ({"eval_temperature": -1.0}, "eval_temperature must be above 0 and finite, got -1.0"),

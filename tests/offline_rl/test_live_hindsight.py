@@ -48,6 +48,32 @@ def test_an_episode_is_stored_under_what_it_achieved_and_what_it_did_not() -> No
     assert episode.rewards[door].tolist() == [0.0, 0.0, 0.0]
 
 
+def test_a_flicker_in_the_first_frame_after_an_action_is_no_success() -> None:
+    class Patient(Scores):
+        rule = RewardRule(thresholds=(0.5,) * 4, min_frames=2)
+
+    hindsight = LiveHindsight(Patient(), 1, SETTINGS)  # type: ignore[arg-type]
+    play(hindsight, [[0, 0.1, 0.9, 0], [0, 0.9, 0.1, 0], [0, 0.9, 0.1, 0]], goal=0)
+    (episode,) = hindsight.finished()
+    assert episode.goals.tolist() == [1]  # the ball in o_2 and o_3; the key in o_1 alone
+    assert episode.rewards.tolist() == [[0.0, 0.0, 1.0]]
+    assert (episode.start.tolist(), episode.stop.tolist()) == ([0], [3])
+
+
+def test_a_difference_to_a_frame_without_scores_is_in_no_segment() -> None:
+    class Rising(Scores):
+        rule = RewardRule(thresholds=(0.5,) * 4, reward="difference")
+
+    hindsight = LiveHindsight(Rising(), 1, SETTINGS)  # type: ignore[arg-type]
+    play(hindsight, [[0, 0.25, 0, 0], [0, 0.75, 0, 0], [0, 0.25, 0, 0]], goal=0)
+    (episode,) = hindsight.finished()
+    assert (episode.goals.tolist(), episode.start.tolist(), episode.stop.tolist()) == ([1], [1], [2])
+    assert episode.rewards[0, 1] == 0.5
+    play(hindsight, [[0, 0, 0, 0]], goal=0, first=3)  # a single step, whose difference is unknown
+    (episode,) = hindsight.finished()
+    assert episode.goals.tolist() == []
+
+
 def test_the_episodes_own_goal_and_excluded_ones_are_never_used() -> None:
     hindsight = LiveHindsight(Scores(), 1, SETTINGS, excluded=["ball"])  # type: ignore[arg-type]
     play(hindsight, [[0, 0, 0, 0], [1, 1, 0, 0]], goal=0)

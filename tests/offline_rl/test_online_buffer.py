@@ -66,6 +66,23 @@ def test_episodes_by_hand() -> None:
     assert ring.state_dict()["frames_observations"][:, 0, 0, 0].tolist() == [1, 2, 3, 4, 10, 11, 12]  # each once
 
 
+def test_nothing_follows_a_success_where_the_environment_goes_on() -> None:
+    ring = buffer()
+    numbers = np.array([step(ring, value, end="truncation" if value == 5 else "") for value in (1, 2, 3, 4, 5)])
+    rewards = np.array([0, 1, 1, 0, 0], np.float32)
+    ring.set_rewards(numbers[::2], rewards[::2], rewards[::2] == 1)  # in another order than they were taken
+    ring.set_rewards(numbers[1::2], rewards[1::2], rewards[1::2] == 1)
+    # (action, reward, next, mask, return, success): up to the success, then each step on its own terms
+    assert everything(ring) == {
+        1: (1, 0.0, 2, 1.0, 0.5, True),
+        2: (2, 1.0, 3, 0.0, 1.0, True),
+        3: (3, 1.0, 4, 0.0, 1.0, True),
+        4: (4, 0.0, 5, 1.0, 0.0, False),
+        5: (5, 0.0, 6, 1.0, 0.0, False),
+    }
+    assert ring.state_dict()["frames_observations"][:, 0, 0, 0].tolist() == [1, 2, 3, 4, 5, 6]
+
+
 def test_what_is_not_scored_is_not_sampled() -> None:
     ring = buffer()
     with pytest.raises(ValueError, match="must hold a transition with its reward to sample from, got 0 without"):

@@ -6,19 +6,19 @@ import pytest
 from offline_rl.open_episodes import OpenEpisodes
 
 
-def settled(of: OpenEpisodes) -> list[tuple[list[int], bool]]:
-    return [(transitions.tolist(), terminated) for transitions, terminated in of.pop_settled()]
+def settled(of: OpenEpisodes) -> list[list[int]]:
+    return [transitions.tolist() for transitions in of.pop_settled()]
 
 
 def three() -> OpenEpisodes:
-    """Episode 0 of transitions 0 and 2 ends there, 1 of transition 1 goes on, 2 of transition 3 achieves its goal."""
+    """Episode 0 of transitions 0 and 2 ends there, 1 of transition 1 goes on, 2 of transition 3 ends at once."""
     of = OpenEpisodes()
     assert [of.begin(), of.begin()] == [0, 1]
-    of.add(0, 0, ended=False, terminated=False)
-    of.add(1, 1, ended=False, terminated=False)
-    of.add(0, 2, ended=True, terminated=False)
+    of.add(0, 0, ended=False)
+    of.add(1, 1, ended=False)
+    of.add(0, 2, ended=True)
     assert of.begin() == 2
-    of.add(2, 3, ended=True, terminated=True)
+    of.add(2, 3, ended=True)
     return of
 
 
@@ -29,19 +29,19 @@ def test_an_episode_is_settled_when_it_has_ended_and_none_of_it_waits() -> None:
     of.stop_waiting(np.array([0, 1]))
     assert settled(of) == []  # 0 waits for one more, 1 for none, but goes on
     of.stop_waiting(np.array([2, 0]))
-    assert settled(of) == [([0, 2], False), ([3], True)]  # in the order in which they were begun
+    assert settled(of) == [[0, 2], [3]]  # in the order in which they were begun
     assert settled(of) == []  # each once
     assert of.num_waiting == 0
-    of.add(1, 4, ended=True, terminated=True)
+    of.add(1, 4, ended=True)
     of.stop_waiting(np.array([1]))
-    assert settled(of) == [([1, 4], True)]
+    assert settled(of) == [[1, 4]]
     assert of.begin() == 3
 
 
 def test_two_transitions_of_an_episode_at_once() -> None:
     of = three()
     of.stop_waiting(np.array([0, 2, 0]))
-    assert settled(of) == [([0, 2], False), ([3], True)]
+    assert settled(of) == [[0, 2], [3]]
     of.stop_waiting(np.zeros(0, np.int64))
     assert of.num_waiting == 1
 
@@ -51,10 +51,10 @@ def test_transitions_that_are_given_up_are_forgotten() -> None:
     of.stop_waiting(np.array([0]))  # transition 0 is given up before it has its reward
     of.keep(lambda transitions: transitions >= 1)
     of.stop_waiting(np.array([0]))
-    assert settled(of) == [([2], False)]
+    assert settled(of) == [[2]]
     of.stop_waiting(np.array([2]))
     of.keep(lambda transitions: transitions >= 9)
-    assert settled(of) == [([], True)]  # nothing of it is left, nor of it in memory
+    assert settled(of) == [[]]  # nothing of it is left, nor of it in memory
 
 
 @pytest.mark.parametrize("scored", [[], [0], [0, 0, 2]])
@@ -71,6 +71,6 @@ def test_saved_episodes_go_on(scored: list[int]) -> None:
 def test_what_is_saved_does_not_change_later() -> None:
     of = three()
     saved = of.state_dict()
-    assert saved["0"] == {"transitions": [0, 2], "waiting": 2, "ended": True, "terminated": False}
-    of.add(1, 4, ended=False, terminated=False)
+    assert saved["0"] == {"transitions": [0, 2], "waiting": 2, "ended": True}
+    of.add(1, 4, ended=False)
     assert saved["1"]["transitions"] == [1]

@@ -194,6 +194,15 @@ def test_a_corpus_without_a_success_is_refused(tmp_path: Path, given: dict, mess
         build_replay(source, tmp_path / "replay", goals=GOALS)
 
 
+def test_a_mix_without_a_success_is_refused(replay: ReplayData) -> None:
+    replay.check_mix()
+    message = (
+        r"mix must draw successes and rewards above 0, got \(1, 0, 1\): original, negative goals have 0 successes in"
+    )
+    with pytest.raises(ValueError, match=message):
+        replay.check_mix((1, 0, 1))
+
+
 def test_a_folder_that_is_no_replay_is_not_opened(replay: ReplayData, tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"a replay must be a folder that build_replay has made, .* with none of version None"

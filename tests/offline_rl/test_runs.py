@@ -113,6 +113,16 @@ def test_going_on_takes_back_what_will_be_measured_again(tmp_path: Path) -> None
     assert [(record["step"], record["q"]) for record in read_metrics(tmp_path)] == [(1, 1.0), (2, 2.0), (3, 30.0)]
 
 
+def test_beginning_again_takes_back_everything(tmp_path: Path) -> None:
+    for value in (1.0, 2.0):  # the first was killed before its first checkpoint
+        metrics = Metrics(tmp_path)
+        metrics.write(0, "evaluation", {"success": value})
+        metrics.close()
+    assert [(record["step"], record["success"]) for record in read_metrics(tmp_path)] == [(0, 2.0)]
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [scalar.value for scalar in board.Scalars("evaluation/success")] == [2.0]
+
+
 def test_a_number_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
     metrics = Metrics(tmp_path)
     with pytest.raises(ValueError, match="losses must be finite numbers, got q nan at step 5; the run has diverged"):

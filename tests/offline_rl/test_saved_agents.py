@@ -16,15 +16,18 @@ def agent(trained: Path, tmp_path: Path) -> Path:
 
 
 def test_a_moved_agent_finds_the_replay_that_was_moved_with_it(agent: Path, trained: Path) -> None:
-    assert load_agent(agent).replay == str(trained / "replay")  # where it was made, as long as that is there
-    record = json.loads((agent / "agent.json").read_text())
-    (agent / "agent.json").write_text(json.dumps({**record, "replay": "/another/machine/agent/replay"}))
     moved = load_agent(agent)
-    assert moved.replay == str(agent / "replay")
+    assert moved.replay == str(
+        agent / "replay"
+    )  # though the one where it was made is still there, or another agent's by now
+    assert load_agent(trained).replay == str(trained / "replay")
     there = open_replay(moved.replay, num_actions=moved.agent.spaces.num_actions)
     assert there.spaces == moved.agent.spaces
     np.testing.assert_array_equal(there.goals.embeddings, moved.goals.embeddings)
     shutil.rmtree(agent / "replay")
+    assert load_agent(agent).replay == str(trained / "replay")
+    record = json.loads((agent / "agent.json").read_text())
+    (agent / "agent.json").write_text(json.dumps({**record, "replay": "/another/machine/agent/replay"}))
     with pytest.raises(ValueError, match="got /another/machine/agent/replay with none .*; put back what was moved, or"):
         open_replay(load_agent(agent).replay)
 

@@ -15,7 +15,7 @@ from relabelled_folders import write_relabelled
 
 from offline_rl.finetune import FinetuneSettings, finetune
 from offline_rl.rollout import RolloutSettings, rollout
-from offline_rl.runs import read_metrics
+from offline_rl.runs import latest_checkpoint, read_metrics
 from offline_rl.saved_agents import load_agent
 from offline_rl.train import TrainSettings, resolve_held_out, train
 from offline_rl.transitions import read_relabelled
@@ -67,8 +67,14 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(relabelled: Path, tmp_pat
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     killed_in_time = not (tmp_path / "killed" / "agent.json").exists()
+    found = latest_checkpoint(tmp_path / "killed")
+    before = read_metrics(tmp_path / "killed")
     train(relabelled, tmp_path / "killed", SMALL)
     assert killed_in_time
+    assert found is not None
+    assert 5 <= found[0] < 30
+    kept = [record for record in before if record["step"] <= found[0]]
+    assert kept == read_metrics(tmp_path / "killed")[: len(kept)]  # with the seconds they took: not measured again
     assert_same(weights(tmp_path / "killed"), weights(tmp_path / "unbroken"))
     records = [
         [(record["step"], record["kind"], record.get("critic_loss")) for record in read_metrics(tmp_path / name)]
@@ -118,6 +124,41 @@ def test_the_trained_agent_is_evaluated_on_goals_it_knows_and_on_others(relabell
     for record in evaluations.values():
         assert record["episodes"] == 4
         assert 0 <= record["success_low"] <= record["success"] <= record["success_high"] <= 1
+
+
+def test_an_evaluation_that_was_recorded_is_not_recorded_again(relabelled: Path, tmp_path: Path) -> None:
+    held_out = resolve_held_out(relabelled, ["green box"])
+    settings = dataclasses.replace(SMALL, steps=2, exclude_goals=held_out, envs=("BabyAI-GoToObj-v0",), eval_episodes=2)
+    train(relabelled, tmp_path / "agent", settings)
+    path = tmp_path / "agent" / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    assert [json.loads(line)["kind"] for line in lines[-2:]] == ["evaluation", "evaluation of held-out goals"]
+    path.write_text("".join(lines[:-1]))  # killed between the two
+    train(relabelled, tmp_path / "agent", settings)
+    records = read_metrics(tmp_path / "agent")
+    assert [record["kind"] for record in records] == [json.loads(line)["kind"] for line in lines]
+    assert records[:-1] == [json.loads(line) for line in lines[:-1]]
+
+
+def test_a_mix_without_a_success_is_refused_before_training(relabelled: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="mix must draw successes and rewards above 0, got .*: negative goals have 0"):
+        train(relabelled, tmp_path / "agent", dataclasses.replace(SMALL, mix=(0.0, 0.0, 1.0)))
+    assert read_metrics(tmp_path / "agent") == []
+
+
+def test_continuous_actions_out_of_range_are_refused_before_training(relabelled: Path, tmp_path: Path) -> None:
+    episodes = [
+        dataclasses.replace(episode, actions=np.zeros((episode.num_frames - 1, 2), np.float32))
+        for episode in read_relabelled(relabelled)
+    ]
+    episodes[-1].actions[-1, 1] = -1.5  # type: ignore[index]
+    recorded = (relabelled / "settings.json").read_text()
+    labels = json.loads(recorded)["settings"]["labels_fingerprint"]
+    source = write_relabelled(tmp_path / "relabelled", [episodes], labels=labels)
+    (source / "settings.json").write_text(recorded)
+    settings = dataclasses.replace(SMALL, num_actions=None)
+    with pytest.raises(ValueError, match="continuous actions must be from -1 to 1, got -1.5 to 0; scale the actions"):
+        train(source, tmp_path / "agent", settings)
 
 
 def test_an_environment_of_other_actions_is_refused_before_training(relabelled: Path, tmp_path: Path) -> None:
