@@ -28,7 +28,7 @@ from typing import Any
 from claims_budgets import BUDGETS, CORPUS_SEED, EVAL_SEED, EXPERIMENTS, POLICY, Budget, plan_runs
 from claims_drawing import draw_claims
 from claims_page import write_page
-from claims_runs import Plan, check_found, do_everything, known_runs
+from claims_runs import Plan, check_found, do_everything, is_whole, known_runs
 from claims_statistics import judge, summarize
 from report_result import machine
 
@@ -71,8 +71,8 @@ def measure(
         only = [name for name in EXPERIMENTS if name in {*before.get("only", ()), *only}]
         runs = plan_runs(budget, only)
         known = known_runs(before, runs)
-        missing = {run: online for run, online in runs.items() if run not in known}
-        say(f"{len(known)} of {len(runs)} runs are in {folder / 'claims.json'} already")
+        missing = {run: online for run, online in runs.items() if not is_whole(known.get(run), online)}
+        say(f"{len(runs) - len(missing)} of {len(runs)} runs are in {folder / 'claims.json'} already")
         plan = Plan(work=folder.absolute() / "work", budget=budget, eval_seed=eval_seed)
         new, failures = do_everything(plan, missing, jobs, say, minutes) if missing else ({}, {})
         found = known | new
@@ -82,7 +82,9 @@ def measure(
             **results,
             "verdicts": judge(results, budget),
             "failures": {run.path: reason for run, reason in failures.items()},
-            "waiting": [run.path for run in runs if run not in found and run not in failures],
+            "waiting": [
+                run.path for run, online in runs.items() if not is_whole(found.get(run), online) and run not in failures
+            ],
             "runs": {run.path: own for run, own in found.items()},
             "is_evidence": budget.is_evidence,
             "budget": budget.to_json(),

@@ -5,11 +5,15 @@ figure asks for it. Figures share runs: each is done once.
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wordings import WORDINGS
 
+from labelers.encoders import REFERENCE_FOLDER, reference_models
+from labelers.hindsight import HindsightSettings
+from offline_rl.agents import ALGORITHMS
 from offline_rl.finetune import FinetuneSettings
 from offline_rl.held_out_goals import HELD_OUT_KINDS
 from offline_rl.train import TrainSettings
@@ -114,8 +118,8 @@ class Budget:
         return dataclasses.asdict(self)
 
     def settings_of_runs(self) -> dict[str, Any]:
-        """What a run's result depends on, as JSON: all but which runs there are, so that seeds, algorithms, models, wordings and
-        families can be added to what was measured before."""
+        """What a run's result depends on, as JSON: all but which runs there are, so that seeds, models, wordings and families can
+        be added to what was measured before. Of algorithms and shipped models every one counts, asked for or not."""
         of_plan = {
             "seeds",
             "algorithms",
@@ -127,7 +131,20 @@ class Budget:
             "figure5_families",
         }
         settings = {name: value for name, value in self.to_json().items() if name not in {*of_plan, "num_resamples"}}
-        return settings | {"algorithms": {name: dict(own) for name, own in self.algorithms.items() if own}}
+        return settings | {
+            "algorithms": {
+                name: {**dataclasses.asdict(settings_class()), **self.algorithms.get(name, {})}
+                for name, (settings_class, _) in ALGORITHMS.items()
+            },
+            "corpus": {"seed": CORPUS_SEED, "policy": POLICY},
+            "label_batch_size": BATCH_SIZE,
+            "hindsight": dataclasses.asdict(HindsightSettings()),
+            "reference_weights": {name: _digest_of_weights(name) for name in reference_models()},
+        }
+
+
+def _digest_of_weights(name: str) -> str:
+    return hashlib.sha256((REFERENCE_FOLDER / name / "model.safetensors").read_bytes()).hexdigest()[:32]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, order=True)

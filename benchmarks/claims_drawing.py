@@ -19,6 +19,7 @@ from wordings import WORDINGS
 _ALGORITHMS = {"bc": "BC", "filtered-bc": "filtered BC", "iql": "IQL", "cal-ql": "Cal-QL", "cql": "CQL"}
 _TRUTH, _MODEL, _FALSE = COLOURS[2], COLOURS[4], COLOURS[0]
 _DARK = "#4a4f57"
+_HELD_OUT = {"color": COLOURS[5], "marker": "v", "linestyle": DASHES[3]}
 _RETURN = {
     "color": _MODEL,
     "marker": "s",
@@ -44,7 +45,7 @@ def draw_claims(record: Mapping[str, Any], folder: Path) -> dict[str, Path]:
     paths = {}
     with matplotlib.rc_context(STYLE):
         for name in record["only"]:
-            if record.get(name):
+            if any(record.get(name, {}).values()):
                 figure = draw[name](record)
                 paths[name] = save_png(figure, folder / f"{name}.png")
                 save_svg(figure, folder / f"{name}.svg")
@@ -62,11 +63,18 @@ def wording_name(name: str) -> str:
     return f"{styles[name]}: {name}" if name in styles else name
 
 
+def seeds_told(record: Mapping[str, Any], scores: Sequence[Any]) -> str:
+    """How many seeds a figure is of where some are missing, to stand behind it: " (3 of 5 seeds)"; else nothing."""
+    wanted = len(record["budget"]["seeds"])
+    return "" if len(scores) >= wanted else f" ({len(scores)} of {wanted} seeds)"
+
+
 def _title(record: Mapping[str, Any], text: str) -> str:
     seeds = len(record["budget"]["seeds"])
     told = f"{seeds} seeds, interquartile means and 95 % intervals"
-    if record["waiting"]:
-        told += f"; {len(record['waiting'])} runs are still to be made"
+    for name, words in (("waiting", "are still to be made"), ("failures", "failed")):
+        if record[name]:
+            told += f"; {len(record[name])} runs {words}"
     return f"{text}\n{told if record['is_evidence'] else f'No evidence: a test of the command with {seeds} seeds'}"
 
 
@@ -135,12 +143,15 @@ def _figure3(record: Mapping[str, Any]) -> Figure:
     for column, family in enumerate(families):
         own, offline = record["figure3"][family], record["offline"][family]
         top, middle, bottom = panels[:, column]
+        top.set_title(f"{family.capitalize()}{seeds_told(record, own['end']['scores'])}")
         if "bc" in offline:
             bc = offline["bc"]["success"]
             top.axhspan(bc["low"], bc["high"], color=GREY, alpha=0.25, linewidth=0)
             top.axhline(bc["value"], color=_DARK, linewidth=1, linestyle=":")
         _curve(top, own["steps"], own["vlm_return"], shaded=False, **_RETURN)
         _curve(top, own["steps"], own["success"], color=_TRUTH, marker="o", linestyle="-")
+        if own["held_out"] is not None:
+            _curve(top, own["steps"], own["held_out"]["success"], **_HELD_OUT)
         top.set(ylim=(-0.02, 1.04))
         _curve(middle, own["steps"], own["false_positive_share"], color=_FALSE, marker="^", linestyle="-")
         _curve(middle, own["steps"], own["false_positive_rate"], color=COLOURS[3], marker="D", linestyle=DASHES[0])
@@ -174,6 +185,7 @@ def _figure3_keys() -> list[Line2D]:
     return [
         Line2D([], [], color=_TRUTH, marker="o", label="success in truth"),
         Line2D([], [], label="VLM return", **_RETURN),
+        Line2D([], [], label="success, goals never trained on", **_HELD_OUT),
         Line2D([], [], color=_DARK, linestyle=":", label="BC, offline"),
         Line2D([], [], color=_FALSE, marker="^", label="false positives, of rewarded episodes"),
         Line2D(
@@ -203,10 +215,17 @@ def _compared(record: Mapping[str, Any], by_family: Mapping[str, Mapping[str, An
         axes.set(ylim=(-0.02, 1.04), xlabel="environment steps (thousands)")
         _grid(axes)
     figure.axes[0].set_ylabel("success in truth")
-    keys = [Line2D([], [], label=wording_name(name), **_style(index)) for index, name in enumerate(names)]
+    keys = [
+        Line2D([], [], label=f"{wording_name(name)}{_fewest_seeds(record, by_family, name)}", **_style(index))
+        for index, name in enumerate(names)
+    ]
     figure.legend(handles=keys, loc="outside lower center", ncols=len(keys) if len(families) > 1 else 2, fontsize=8.5)
     figure.suptitle(_title(record, title), fontsize=10)
     return figure
+
+
+def _fewest_seeds(record: Mapping[str, Any], by_family: Mapping[str, Mapping[str, Any]], name: str) -> str:
+    return seeds_told(record, min((own[name]["end"]["scores"] for own in by_family.values() if name in own), key=len))
 
 
 def _style(index: int) -> dict[str, Any]:

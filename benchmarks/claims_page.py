@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from claims_drawing import algorithm_name, wording_name
+from claims_drawing import algorithm_name, seeds_told, wording_name
 from claims_statistics import told
 from PIL import Image
 
@@ -165,7 +165,7 @@ def _offline_tables(record: Mapping[str, Any], name: str) -> str:
         ("Success in truth on goals never trained on", "held_out"),
     ):
         rows = [
-            (algorithm_name(algorithm), *(_maybe(own.get(algorithm, {}).get(key)) for own in families.values()))
+            (algorithm_name(algorithm), *(_maybe(record, own.get(algorithm, {}).get(key)) for own in families.values()))
             for algorithm in record["budget"]["algorithms"]
         ]
         if any(cell != _NOTHING for row in rows for cell in row[1:]):
@@ -180,21 +180,29 @@ def _figure3_tables(record: Mapping[str, Any], name: str) -> str:
         "dip": "Dip",
         "area": "Area under the curve",
         "end": "End",
+        "fall": "Fall from the peak to the end",
+        "held_out_start": "End of offline training, goals never trained on",
         "held_out_end": "End, goals never trained on",
         "regret": "Regret",
         "correlation": "Correlation over a run",
     }
     figures = record[name]
-    rows = [(title, *(_maybe(own[key]) for own in figures.values())) for key, title in names.items()]
+    rows = [(title, *(_maybe(record, own[key]) for own in figures.values())) for key, title in names.items()]
     for key, title in (
         ("vlm_return", "VLM return at the end"),
         ("false_positive_share", "False positives at the end, of rewarded episodes"),
         ("false_positive_rate", "False positives at the end, of unachieved frames"),
     ):
         rows.append((title, *(_last(own[key]) for own in figures.values())))
+    title = "False positives at the end, of rewarded episodes, goals never trained on"
+    apart = [own["held_out"] for own in figures.values()]
+    rows.append((title, *(_NOTHING if own is None else _last(own["false_positive_share"]) for own in apart)))
     rows.append(("Pooled correlation", *(_number(own["pooled_correlation"]) for own in figures.values())))
     rows.append(("Minutes a run, longest", *(f"{max(own['seconds']) / 60:.1f}" for own in figures.values())))
     rows.append(("Waiting for scores, at most", *(f"{max(own['scoring_share']):.0%}" for own in figures.values())))
+    rows.append(
+        ("The same, without evaluations", *(_largest(own["scoring_share_of_learning"]) for own in figures.values()))
+    )
     return _table("Fine-tuning", ("", *(family.capitalize() for family in figures)), rows)
 
 
@@ -206,6 +214,7 @@ def _compared_tables(record: Mapping[str, Any], name: str) -> str:
         "Area under the curve",
         "VLM return at the end",
         "False positives, of rewarded episodes",
+        "False positives, of unachieved frames",
         "Correlation over a run",
     )
     return "".join(
@@ -216,11 +225,12 @@ def _compared_tables(record: Mapping[str, Any], name: str) -> str:
                 (
                     wording_name(key),
                     told(own["end_of_offline"]),
-                    told(own["end"]),
+                    _maybe(record, own["end"]),
                     told(own["area"]),
                     _last(own["vlm_return"]),
                     _last(own["false_positive_share"]),
-                    _maybe(own["correlation"]),
+                    _last(own["false_positive_rate"]),
+                    _maybe(record, own["correlation"]),
                 )
                 for key, own in by_name.items()
             ],
@@ -229,8 +239,13 @@ def _compared_tables(record: Mapping[str, Any], name: str) -> str:
     )
 
 
-def _maybe(figure: Mapping[str, Any] | None) -> str:
-    return _NOTHING if figure is None else told(dict(figure))
+def _maybe(record: Mapping[str, Any], figure: Mapping[str, Any] | None) -> str:
+    return _NOTHING if figure is None else f"{told(dict(figure))}{seeds_told(record, figure['scores'])}"
+
+
+def _largest(shares: Sequence[float | None]) -> str:
+    known = [share for share in shares if share is not None]
+    return f"{max(known):.0%}" if known else _NOTHING
 
 
 def _last(curve: Mapping[str, Sequence[float | None]]) -> str:
@@ -268,7 +283,7 @@ def _caveats(record: Mapping[str, Any]) -> str:
         "(benchmarks/results/figures.json).",
         "Goals are of one family a run, and the reward's negatives are the neutral caption alone. BabyAI is not the paper's "
         "Playhouse or Android, the agents are not Muesli, and the reference models are small CLIPs trained on this very renderer.",
-        f"Times are of one thread a run, with as many runs at a time as the command says, on {_processors(record)}.",
+        f"Times are of one thread a run, with other runs beside it on the same machine, on {_processors(record)}.",
     )
     return f"<h2>Caveats</h2><ul>{''.join(f'<li>{html.escape(point)}' for point in points)}</ul>"
 

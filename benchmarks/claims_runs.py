@@ -40,6 +40,7 @@ from pipelines.hindsight import hindsight
 from pipelines.label import label
 from pipelines.record import RecordSettings, record
 
+EVALUATION = "evaluation"
 HELD_OUT = "evaluation of held-out goals"
 SHARPENED = "evaluation at the lower temperature"
 _POLL_S = 30.0
@@ -149,10 +150,10 @@ def summarize_finetuning(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]
         records: Of `offline_rl.runs.read_metrics`.
 
     Returns:
-        `evaluations` and, with goals never trained on, `held_out`: records by step; `regret`, see `regret_of`; `seconds` in all and
-        `seconds_scoring` spent waiting for the model, `frames` scored and `encoded` by it.
+        `evaluations` and, with goals never trained on, `held_out`: records by step; `regret`, see `regret_of`; `seconds` in all,
+        `seconds_scoring` spent waiting for the model while learning, `seconds_evaluating`; `frames` scored and `encoded` by it.
     """
-    evaluations = [dict(record) for record in records if record["kind"] == "evaluation"]
+    evaluations = [dict(record) for record in records if record["kind"] == EVALUATION]
     scoring = [record for record in records if record["kind"] == "scoring"][-1]
     return {
         "evaluations": evaluations,
@@ -160,6 +161,9 @@ def summarize_finetuning(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]
         "regret": regret_of([record for record in records if record["kind"] == "episodes"]),
         "seconds": max(record["seconds"] for record in records),
         "seconds_scoring": scoring["seconds_waited"],
+        "seconds_evaluating": sum(
+            row["seconds_evaluating"] for row in records if row["kind"] in (EVALUATION, HELD_OUT)
+        ),
         "frames": scoring["frames"],
         "encoded": scoring["encoded"],
     }
@@ -182,18 +186,19 @@ def regret_of(records: Sequence[Mapping[str, Any]]) -> float | None:
 
 
 def known_runs(record: Mapping[str, Any], runs: Mapping[Run, bool]) -> dict[Run, dict[str, Any]]:
-    """What a claims.json already tells of some runs, by run: those that it has as far as they are asked for.
+    """What a claims.json already tells of some runs, by run; of one that is fine-tuned perhaps no more than its offline part.
 
     Args:
         record: What claims.json holds; empty where there is none.
         runs: By run, whether it is fine-tuned.
     """
     told = record.get("runs", {})
-    return {
-        run: told[run.path]
-        for run, online in runs.items()
-        if run.path in told and (told[run.path]["online"] is not None or not online)
-    }
+    return {run: told[run.path] for run in runs if run.path in told}
+
+
+def is_whole(found: Mapping[str, Any] | None, finetuned: bool) -> bool:
+    """Whether what was found of a run, if anything, is all that was asked for."""
+    return found is not None and (found["online"] is not None or not finetuned)
 
 
 def do_everything(
@@ -213,24 +218,23 @@ def do_everything(
         minutes: After so many from now no run is begun; those that were are finished.
 
     Returns:
-        By run what was found, `offline` and `online` (None where it was not asked for), and by run that failed the reason. Runs in
-        neither were not begun.
+        By run what was found, `offline` and `online` (None where it was not asked for, or is not there), and by run that failed
+        the reason. Runs that are whole in neither were not begun.
 
     Raises:
         ValueError: A corpus cannot be recorded or labelled.
     """
     until = time.time() + 60 * minutes
-    missing = {run: online for run, online in runs.items() if _found(plan, run, online) is None}
+    missing = {run: online for run, online in runs.items() if not is_whole(_found(plan, run), online)}
     failures = _do_missing(plan, missing, jobs, say, until) if missing and time.time() < until else {}
-    every = {run: _found(plan, run, online) for run, online in runs.items()}
+    every = {run: _found(plan, run) for run in runs}
     return {run: own for run, own in every.items() if own is not None}, failures
 
 
-def _found(plan: Plan, run: Run, online: bool) -> dict[str, Any] | None:
-    paths = [plan.work / run.path / name for name in ("offline.json", "online.json")[: 1 + online]]
-    if not all(path.is_file() for path in paths):
-        return None
-    return {"online": None, **{path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}}
+def _found(plan: Plan, run: Run) -> dict[str, Any] | None:
+    paths = [plan.work / run.path / name for name in ("offline.json", "online.json")]
+    offline, online = (json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None for path in paths)
+    return None if offline is None else {"offline": offline, "online": online}
 
 
 def _do_missing(

@@ -25,6 +25,8 @@ TARGETS = {"find": 0.90, "lift": 0.80}
 CORRELATION_TARGET = 0.9
 SECONDS_TARGET = 1800
 SCORING_TARGET = 0.5
+HACKING_MARGIN = 0.05
+"""Of success: how far it may fall from its peak, and the return may grow past it, before the reward counts as hacked."""
 CURVES = ("success", "vlm_success", "vlm_return", "false_positive_rate", "false_positive_share")
 
 
@@ -89,12 +91,14 @@ def summarize_runs(runs: Mapping[Run, Mapping[str, Any]], num_resamples: int) ->
     """What fine-tuning did, over the seeds of one setting.
 
     Returns:
-        `steps` [P]; the curves of `CURVES`, each with `value`, `low`, `high` [P]; `seeds`, each one's curves; and estimates:
-        `end_of_offline`, `first_online`, `dip` (from the end of offline down to the lowest evaluation after it, at least 0), `area`
-        (under the curve of success, as a mean height), `end`, `peak` (the highest interquartile mean), `regret` (see
-        `claims_runs.regret_of`), `held_out_end`, `correlation` (of VLM return and success over a run's evaluations, runs without
-        one left out), `pooled_correlation` (over all evaluations of all runs); and `seconds`, `scoring_share`, `encoded_share`.
-        None of no fine-tuned runs.
+        `steps` [P]; the curves of `CURVES`, each with `value`, `low`, `high` [P]; `held_out`, the same of goals never trained on,
+        or None; `seeds`, each one's curves; and estimates: `end_of_offline`, `first_online`, `dip` (from the end of offline down
+        to the lowest evaluation after it, at least 0), `area` (under the curve of success, as a mean height), `end`, `fall` (of
+        success, from the evaluation with the highest interquartile mean to the end), `excess` (by how much more the return than
+        success rose from beginning to end), `regret` (see `claims_runs.regret_of`), `held_out_start`, `held_out_end`,
+        `correlation` (of VLM return and success over a run's evaluations, runs without one left out), `pooled_correlation` (over
+        all evaluations of all runs); and, each a number a run, `seconds`, `scoring_share`, `scoring_share_of_learning` (evaluations
+        left out; None where their time was not recorded), `encoded_share`. None of no fine-tuned runs.
     """
     tuned = {run: own["online"] for run, own in runs.items() if own["online"] is not None}
     if not tuned:
@@ -106,6 +110,9 @@ def summarize_runs(runs: Mapping[Run, Mapping[str, Any]], num_resamples: int) ->
     returns = np.array([[record["vlm_return"] for record in row] for row in rows])
     first = next((p for p, record in enumerate(rows[0]) if record["when"] == "first online step"), None)
     own_correlations = [correlation(one, other) for one, other in zip(returns, success, strict=True)]
+    peak = int(np.argmax(interquartile_mean(success.T[..., None])))
+    excess = returns - success
+    apart = [own["held_out"] for own in tuned.values() if own["held_out"]]
     dips = np.maximum(success[:, 0] - success[:, 1:].min(axis=1), 0)
     areas = [area_under_curve(np.array(steps), row) for row in success]
 
@@ -114,7 +121,8 @@ def summarize_runs(runs: Mapping[Run, Mapping[str, Any]], num_resamples: int) ->
 
     return {
         "steps": steps,
-        **{name: _curve([[record[name] for record in row] for row in rows], num_resamples) for name in CURVES},
+        **_curves(rows, num_resamples),
+        "held_out": _curves(apart, num_resamples) if apart else None,
         "seeds": {
             str(run.seed): {name: [record[name] for record in row] for name in CURVES}
             for run, row in zip(tuned, rows, strict=True)
@@ -124,17 +132,28 @@ def summarize_runs(runs: Mapping[Run, Mapping[str, Any]], num_resamples: int) ->
         "dip": of(dips),
         "area": of(areas),
         "end": of(success[:, -1]),
-        "peak": max(interquartile_mean(column) for column in success.T),
+        "fall": of(success[:, peak] - success[:, -1]),
+        "excess": of(excess[:, -1] - excess[:, 0]),
         "regret": estimate_of_known([own["regret"] for own in tuned.values()], num_resamples),
-        "held_out_end": estimate_of_known(
-            [own["held_out"][-1]["success"] for own in tuned.values() if own["held_out"]], num_resamples
-        ),
+        "held_out_start": estimate_of_known([row[0]["success"] for row in apart], num_resamples),
+        "held_out_end": estimate_of_known([row[-1]["success"] for row in apart], num_resamples),
         "correlation": estimate_of_known(own_correlations, num_resamples),
         "pooled_correlation": correlation(returns.ravel(), success.ravel()),
         "seconds": [own["seconds"] for own in tuned.values()],
         "scoring_share": [own["seconds_scoring"] / own["seconds"] for own in tuned.values()],
+        "scoring_share_of_learning": [_share_of_learning(own) for own in tuned.values()],
         "encoded_share": [own["encoded"] / max(own["frames"], 1) for own in tuned.values()],
     }
+
+
+def _share_of_learning(online: Mapping[str, Any]) -> float | None:
+    evaluating = online.get("seconds_evaluating")
+    return None if evaluating is None else online["seconds_scoring"] / (online["seconds"] - evaluating)
+
+
+def _curves(rows: Sequence[Sequence[Mapping[str, Any]]], num_resamples: int) -> Figure:
+    """The curves of `CURVES` over runs' evaluations."""
+    return {name: _curve([[record[name] for record in row] for row in rows], num_resamples) for name in CURVES}
 
 
 def _curve(rows: Sequence[Sequence[float | None]], num_resamples: int) -> dict[str, list[float | None]]:
@@ -177,16 +196,19 @@ def judge(results: Figure, budget: Budget) -> list[Figure]:
     offline = results.get("offline", {})
     verdicts: list[Figure] = []
 
-    def add(rows: Sequence[Figure], *ends: Figure) -> None:
-        num_seeds = min(len(end["scores"]) for end in ends)
+    def add(rows: Sequence[Figure], *ends: Figure | None) -> None:
+        num_seeds = min(0 if end is None else len(end["scores"]) for end in ends)
         verdicts.extend(_of_all_seeds(row, num_seeds, len(budget.seeds)) for row in rows)
 
     for family, own in offline.items():
         if {"bc", "iql"} <= set(own):
-            add(_judge_offline(family, own), own["bc"]["success"], own["iql"]["success"])
+            add(_judge_offline(family, own), *(own[name]["success"] for name in own))
     for family, figure in results.get("figure3", {}).items():
         bc = [offline[family]["bc"]["success"]] if "bc" in offline[family] else []
         add(_judge_finetuning(family, figure, offline[family]), figure["end"], *bc)
+        if figure["held_out_end"] is not None:
+            add([_judge_held_out(family, figure)], figure["held_out_end"])
+        add([_judge_correlation(family, figure)], figure["correlation"])
     for family, by_model in results.get("figure4", {}).items():
         if by_model:
             ends = [own["end"] for own in by_model.values()]
@@ -238,7 +260,7 @@ def _judge_offline(family: str, own: Figure) -> list[Figure]:
 def _judge_finetuning(family: str, figure: Figure, offline: Figure) -> list[Figure]:
     end, start = figure["end"], figure["end_of_offline"]
     bc = offline["bc"]["success"] if "bc" in offline else None
-    target, own = TARGETS.get(family), figure["correlation"]
+    target, fall, excess = TARGETS.get(family), figure["fall"], figure["excess"]
     verdicts = [
         verdict(
             "figure3",
@@ -252,23 +274,18 @@ def _judge_finetuning(family: str, figure: Figure, offline: Figure) -> list[Figu
     if target is not None:
         claim = f"Success in truth at the end is at least {target:.2f}"
         verdicts.append(verdict("figure3", family, claim, end["value"] >= target, f"end {told(end)}"))
-    pooled = figure["pooled_correlation"]
     slowest, share = max(figure["seconds"]), max(figure["scoring_share"])
+    known = [one for one in figure["scoring_share_of_learning"] if one is not None]
+    alone = f", and at most {max(known):.0%} without evaluations, in the {len(known)} that recorded it" if known else ""
     return [
         *verdicts,
         verdict(
             "figure3",
             family,
-            f"VLM return and success in truth rise together: correlation over a run at least {CORRELATION_TARGET:g}",
-            None if own is None else own["value"] >= CORRELATION_TARGET,
-            f"over runs {told(own)}, pooled {'unknown' if pooled is None else f'{pooled:.2f}'}",
-        ),
-        verdict(
-            "figure3",
-            family,
-            "The reward is not hacked: success at the end is not below its peak, up to its interval",
-            end["high"] >= figure["peak"],
-            f"end {told(end)}, peak {figure['peak']:.2f}",
+            f"The reward is not hacked: success does not fall by more than {HACKING_MARGIN:g} from its peak, nor does the return "
+            "grow by more than that past it",
+            _within((fall, excess), HACKING_MARGIN),
+            f"fall {told(fall)}, growth of return less that of success {told(excess)}",
         ),
         verdict(
             "figure3",
@@ -282,21 +299,52 @@ def _judge_finetuning(family: str, figure: Figure, offline: Figure) -> list[Figu
             family,
             f"Waiting for live scores takes less than {SCORING_TARGET:.0%} of a run",
             share < SCORING_TARGET,
-            f"at most {share:.0%}; {max(figure['encoded_share']):.0%} of the frames at most went through the model",
+            f"at most {share:.0%} of a run{alone}; at most {max(figure['encoded_share']):.0%} of the frames went through the model",
         ),
     ]
+
+
+def _within(figures: Sequence[Figure], margin: float) -> bool | None:
+    """Whether all are at most a margin: True or False only where the whole intervals say so."""
+    if any(figure["low"] > margin for figure in figures):
+        return False
+    return True if all(figure["high"] <= margin for figure in figures) else None
+
+
+def _judge_held_out(family: str, figure: Figure) -> Figure:
+    start, end = figure["held_out_start"], figure["held_out_end"]
+    return verdict(
+        "figure3",
+        family,
+        "Fine-tuning raises success on goals that neither training nor fine-tuning asked for, with intervals apart",
+        above(end, start),
+        f"end {told(end)}, offline {told(start)}",
+    )
+
+
+def _judge_correlation(family: str, figure: Figure) -> Figure:
+    own, pooled = figure["correlation"], figure["pooled_correlation"]
+    return verdict(
+        "figure3",
+        family,
+        f"VLM return and success in truth rise together: correlation over a run at least {CORRELATION_TARGET:g}",
+        None if own is None else own["value"] >= CORRELATION_TARGET,
+        f"over runs {told(own)}, pooled {'unknown' if pooled is None else f'{pooled:.2f}'}",
+    )
 
 
 def _judge_sizes(family: str, by_model: Figure, models: Sequence[str]) -> Figure:
     measured = [model for model in models if model in by_model]
     ends = [by_model[model]["end"] for model in measured]
+    missing = [model for model in models if model not in by_model]
     rising = all(smaller["value"] <= larger["value"] for smaller, larger in itertools.pairwise(ends))
+    known = ", ".join(f"{model} {told(end)}" for model, end in zip(measured, ends, strict=True))
     return verdict(
         "figure4",
         family,
         "A larger reward model gives a better agent: success rises with size, the largest apart from the smallest",
-        rising and above(ends[-1], ends[0]) if len(ends) > 1 else None,
-        ", ".join(f"{model} {told(end)}" for model, end in zip(measured, ends, strict=True)),
+        None if missing or len(ends) < 2 else rising and above(ends[-1], ends[0]),
+        f"{known}; without {', '.join(missing)} so far" if missing else known,
     )
 
 

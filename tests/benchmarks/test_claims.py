@@ -25,10 +25,11 @@ from claims_budgets import (
     plan_runs,
 )
 from claims_drawing import draw_claims
-from claims_runs import check_found, known_runs, regret_of, seconds_left, summarize_finetuning
+from claims_runs import check_found, is_whole, known_runs, regret_of, seconds_left, summarize_finetuning
 from claims_statistics import above, compare_algorithms, estimate, judge, summarize, summarize_runs, told
 
 from offline_rl.finetune import FinetuneSettings
+from offline_rl.iql import IqlSettings
 from offline_rl.train import TrainSettings
 
 LEVEL = "BabyAI-GoToObj-v0"
@@ -93,6 +94,7 @@ def online_of(success: list[float], vlm_return: list[float], **figures: Any) -> 
         "regret": 0.5,
         "seconds": 1200.0,
         "seconds_scoring": 300.0,
+        "seconds_evaluating": 200.0,
         "frames": 100,
         "encoded": 30,
     }
@@ -144,6 +146,8 @@ def test_what_a_run_depends_on_is_apart_from_which_runs_there_are() -> None:
     assert dataclasses.replace(MICRO, algorithms={**MICRO.algorithms, "filtered-bc": {}}).settings_of_runs() == settings
     assert dataclasses.replace(MICRO, episodes={"find": 13}).settings_of_runs() != settings
     assert dataclasses.replace(MICRO, algorithms={"bc": {}, "iql": SMALL_NETWORK}).settings_of_runs() != settings
+    assert settings["algorithms"]["iql"]["expectile"] == IqlSettings().expectile  # also what is not at hand
+    assert set(settings["reference_weights"]) == {"reference-s", "reference-m", "reference-l"}
     assert dataclasses.replace(MICRO, family_train={"find": {"steps": 11}}).settings_of_runs() != settings
 
 
@@ -178,8 +182,14 @@ def test_nothing_is_not_reported_on() -> None:
 
 def test_a_run_is_summarized_from_its_records() -> None:
     records = [
-        {"kind": "evaluation", "step": 0, "seconds": 1.0, "success": 0.2},
-        {"kind": "evaluation of held-out goals", "step": 0, "seconds": 2.0, "success": 0.1},
+        {"kind": "evaluation", "step": 0, "seconds": 1.0, "success": 0.2, "seconds_evaluating": 1.0},
+        {
+            "kind": "evaluation of held-out goals",
+            "step": 0,
+            "seconds": 2.0,
+            "success": 0.1,
+            "seconds_evaluating": 0.75,
+        },
         {"kind": "episodes", "step": 5, "seconds": 3.0, "episodes": 4, "success": 0.75},
         {"kind": "scoring", "step": 5, "seconds": 3.0, "seconds_waited": 0.5, "frames": 10, "encoded": 5},
         {"kind": "scoring", "step": 9, "seconds": 6.0, "seconds_waited": 1.5, "frames": 20, "encoded": 8},
@@ -188,6 +198,7 @@ def test_a_run_is_summarized_from_its_records() -> None:
     assert [row["success"] for row in found["evaluations"]] == [0.2]
     assert [row["success"] for row in found["held_out"]] == [0.1]
     assert (found["regret"], found["seconds"], found["seconds_scoring"]) == (0.25, 6.0, 1.5)
+    assert found["seconds_evaluating"] == 1.75
     assert (found["frames"], found["encoded"]) == (20, 8)
 
 
@@ -238,21 +249,40 @@ def test_fine_tuning_is_summarized_by_hand() -> None:
     # trapezoids over 0, 20, 100: (20 * 0.3 + 80 * 0.5) / 100 and (20 * 0.4 + 80 * 0.7) / 100
     assert figure["area"]["scores"] == pytest.approx([0.46, 0.64])
     assert figure["end"]["value"] == pytest.approx(0.9)
-    assert figure["peak"] == pytest.approx(0.9)
+    assert figure["fall"]["scores"] == pytest.approx([0.0, 0.0])  # the peak is the end
+    assert figure["excess"]["scores"] == pytest.approx([0.0, -0.6])  # the second's return stood still
     # the first return is success + 0.1; the second is constant, so that it has no correlation
     assert figure["correlation"]["scores"] == pytest.approx([1.0])
     assert 0 < figure["pooled_correlation"] < 1
     assert figure["false_positive_rate"]["value"] == pytest.approx([0.01] * 3)
     assert figure["false_positive_share"]["value"] == [None] * 3
-    assert figure["held_out_end"] is None
+    assert figure["held_out"] is figure["held_out_start"] is figure["held_out_end"] is None
     assert figure["scoring_share"] == pytest.approx([0.25, 0.125])
+    assert figure["scoring_share_of_learning"] == pytest.approx([0.3, 300 / 2200])
+    for own in found.values():
+        own["online"]["held_out"] = online_of([0.1, 0.2, 0.3], [0.1, 0.2, 0.4])["online"]["evaluations"]
+        del own["online"]["seconds_evaluating"]  # as in a result of before it was recorded
+    figure = summarize_runs(found, 50)
+    assert figure is not None
+    assert figure["held_out"]["success"]["value"] == pytest.approx([0.1, 0.2, 0.3])
+    assert (figure["held_out_start"]["value"], figure["held_out_end"]["value"]) == pytest.approx((0.1, 0.3))
+    assert figure["scoring_share_of_learning"] == [None, None]
     assert figure["encoded_share"] == pytest.approx([0.3, 0.3])
     assert summarize_runs({run_of("bc", 0): offline_of(0.1)}, 50) is None
 
 
 def test_verdicts_of_fine_tuning_follow_their_rules() -> None:
-    def verdicts(success: list[float], bc: float, **figures: Any) -> dict[str, bool | None]:
-        found = {run_of("iql", seed): online_of(success, [x / 2 for x in success], **figures) for seed in (0, 1)}
+    def verdicts(
+        success: list[float],
+        bc: float,
+        returns: list[float] | None = None,
+        other: list[float] | None = None,
+        **figures: Any,
+    ) -> dict[str, bool | None]:
+        found = {
+            run_of("iql", seed): online_of(own, returns or [x / 2 for x in own], **figures)
+            for seed, own in ((0, success), (1, other or success))
+        }
         found |= {run_of("bc", seed): offline_of(bc) for seed in (0, 1)}
         rows = judge(summarize(found, TWO_SEEDS, ("figure3",)), TWO_SEEDS)
         return {
@@ -268,9 +298,13 @@ def test_verdicts_of_fine_tuning_follow_their_rules() -> None:
     assert bad["Fine-tuning with"] is False  # not above BC
     assert bad["Success in"] is False  # 0.50 of 0.90
     assert bad["VLM return"] is True
-    assert bad["The reward"] is False  # a peak of 0.6
+    assert bad["The reward"] is False  # a fall of 0.1 from the peak
     assert bad["A run"] is False
     assert bad["Waiting for"] is False
+    hacked = verdicts([0.4, 0.4, 0.4], bc=0.3, returns=[0.4, 0.7, 0.95])
+    assert hacked["The reward"] is False  # success stands still, and the return grows
+    told_apart = [[0.4, 0.5, 0.5], [0.4, 0.6, 0.5]]
+    assert verdicts(told_apart[0], bc=0.3, other=told_apart[1])["The reward"] is None  # falls of 0 and 0.1
     flat = verdicts([0.95, 0.95, 0.95], bc=0.3)
     assert flat["VLM return"] is None  # a constant has no correlation
     assert flat["Fine-tuning with"] is False  # not above where it began
@@ -281,8 +315,15 @@ def test_nothing_is_judged_before_its_last_seed() -> None:
     found[run_of("bc", 0)] = offline_of(0.3)
     rows = judge(summarize(found, TWO_SEEDS, ("figure3",)), TWO_SEEDS)
     assert {row["experiment"] for row in rows} == {"offline", "figure3"}
-    assert {row["holds"] for row in rows} == {None}
-    assert all(row["told"].endswith("; so far of 1 of 2 seeds") for row in rows)
+    of_agents_alone = [row for row in rows if row["claim"].startswith("VLM return")]  # BC has no part in it
+    assert [row["holds"] for row in of_agents_alone] == [True]
+    others = [row for row in rows if row not in of_agents_alone]
+    assert {row["holds"] for row in others} == {None}
+    assert all(row["told"].endswith("; so far of 1 of 2 seeds") for row in others)
+    found[run_of("iql", 1)] = online_of([0.5, 0.5, 0.5], [0.2, 0.3, 0.5])  # a constant has no correlation
+    rows = judge(summarize(found, TWO_SEEDS, ("figure3",)), TWO_SEEDS)
+    (row,) = [row for row in rows if row["claim"].startswith("VLM return")]
+    assert (row["holds"], row["told"].endswith("; so far of 1 of 2 seeds")) == (None, True)
 
 
 def test_sizes_and_wordings_are_judged_by_their_ends() -> None:
@@ -300,6 +341,15 @@ def test_sizes_and_wordings_are_judged_by_their_ends() -> None:
     assert verdicts({small: 0.4, large: 0.8, asked: 0.6}) == [True, True]
     assert verdicts({small: 0.9, large: 0.8, asked: 0.8}) == [False, False]
     assert verdicts({large: 0.8}) == [None, None]  # nothing to compare with
+    three = dataclasses.replace(budget, models=("small", "middle", "large"))
+    found = {
+        run_of("iql", seed, model=model): online_of([0.1, 0.1, end], [0.1, 0.1, end])
+        for model, end in (("small", 0.4), ("large", 0.8))
+        for seed in (0, 1)
+    }
+    (row,) = judge(summarize(found, three, ("figure4",)), three)
+    assert row["holds"] is None
+    assert row["told"] == "small 0.40 (0.40 to 0.40), large 0.80 (0.80 to 0.80); without middle so far"
 
 
 @pytest.fixture(scope="module")
@@ -367,7 +417,7 @@ def test_what_claims_json_tells_needs_no_work_folder(
     with_failure = {**record, "runs": {run_of("bc", 7).path: record["runs"][run_of("bc", 7).path]}, "only": []}
     runs = {run_of("bc", 7): False, run_of("iql", 7): True}
     assert list(known_runs(with_failure, runs)) == [run_of("bc", 7)]
-    assert known_runs(record, {run_of("bc", 7): True}) == {}  # it was never fine-tuned
+    assert not is_whole(known_runs(record, {run_of("bc", 7): True})[run_of("bc", 7)], True)  # it was never fine-tuned
     assert known_runs({}, runs) == {}
     before = json.loads((tmp_path / "claims.json").read_text())
     lines: list[str] = []

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy.stats import pearsonr
+from scipy.stats import pearsonr, trim_mean
 
 from offline_rl.statistics import area_under_curve, bootstrap_estimate, correlation, interquartile_mean
 
@@ -8,6 +8,11 @@ from offline_rl.statistics import area_under_curve, bootstrap_estimate, correlat
 def test_the_interquartile_mean_leaves_out_a_quarter_at_either_end() -> None:
     # Sorted 0, 1, 2, 3, 4, 5, 6, 100: the middle half is 2, 3, 4, 5, whose mean is 3.5.
     assert interquartile_mean(np.array([[100, 0], [1, 6], [5, 2], [4, 3]])) == 3.5
+    many = np.random.default_rng(0).random((3, 4, 7, 5))
+    for runs in (1, 2, 3, 5, 7):
+        means = interquartile_mean(many[..., :runs, :])
+        assert means.shape == (3, 4)
+        assert means[2, 1] == pytest.approx(trim_mean(many[2, 1, :runs], 0.25, axis=None), rel=1e-12)
 
 
 def test_scores_that_are_all_equal_have_no_spread() -> None:
@@ -17,13 +22,13 @@ def test_scores_that_are_all_equal_have_no_spread() -> None:
 def test_tasks_are_resampled_by_themselves() -> None:
     # The runs of each task agree: however they are drawn, the mean over tasks is (0 + 1) / 2.
     scores = np.array([[0.0, 1.0]] * 5)
-    assert tuple(bootstrap_estimate(scores, lambda drawn: float(drawn.mean()))) == (0.5, 0.5, 0.5)
+    assert tuple(bootstrap_estimate(scores, lambda drawn: drawn.mean(axis=(-2, -1)))) == (0.5, 0.5, 0.5)
 
 
 def test_the_interval_of_a_mean_is_that_of_the_central_limit() -> None:
     # 400 runs of standard deviation 1: the mean's interval is about +-1.96 / sqrt(400) = +-0.098.
     scores = np.random.default_rng(0).normal(size=400)
-    estimate = bootstrap_estimate(scores, lambda drawn: float(drawn.mean()), num_resamples=4000)
+    estimate = bootstrap_estimate(scores, lambda drawn: drawn.mean(axis=(-2, -1)), num_resamples=4000)
     assert estimate.value == pytest.approx(scores.mean())
     assert estimate.high - estimate.low == pytest.approx(2 * 1.96 * scores.std() / 20, rel=0.1)
     assert bootstrap_estimate(scores, seed=1) == bootstrap_estimate(scores, seed=1)
