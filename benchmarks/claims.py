@@ -173,7 +173,7 @@ def main() -> None:
     if not record["is_evidence"]:
         say("this budget is no evidence: it has too few seeds and steps, and shows that the command works")
     if record["waiting"]:
-        say(f"{len(record['waiting'])} runs were not begun: the same command goes on with them")
+        say(f"{len(record['waiting'])} runs are still to be made: the same command goes on with them")
     say(f"written to {options.output / 'claims.html'}")
 
 

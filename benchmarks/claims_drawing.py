@@ -163,7 +163,12 @@ def _figure3(record: Mapping[str, Any]) -> Figure:
     panels[0, 0].set_ylabel("VLM return and success")
     panels[1, 0].set_ylabel("false positives")
     panels[2, 0].set_ylabel("VLM return")
-    figure.legend(handles=_figure3_keys(), loc="outside lower center", ncols=3, fontsize=8)
+    figure.legend(
+        handles=_figure3_keys(any(record["figure3"][family]["held_out"] for family in families)),
+        loc="outside lower center",
+        ncols=3,
+        fontsize=8,
+    )
     figure.suptitle(_title(record, "Fine-tuning with the model's reward alone"), fontsize=10)
     return figure
 
@@ -181,11 +186,11 @@ def _scatter(axes: Axes, own: Mapping[str, Any]) -> None:
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04), xlabel="success in truth")
 
 
-def _figure3_keys() -> list[Line2D]:
+def _figure3_keys(held_out: bool) -> list[Line2D]:
     return [
         Line2D([], [], color=_TRUTH, marker="o", label="success in truth"),
         Line2D([], [], label="VLM return", **_RETURN),
-        Line2D([], [], label="success, goals never trained on", **_HELD_OUT),
+        *([Line2D([], [], label="success, goals never trained on", **_HELD_OUT)] if held_out else []),
         Line2D([], [], color=_DARK, linestyle=":", label="BC, offline"),
         Line2D([], [], color=_FALSE, marker="^", label="false positives, of rewarded episodes"),
         Line2D(

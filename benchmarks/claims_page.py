@@ -46,10 +46,12 @@ _SECTIONS = {
     "figure3": (
         "Figure 3: VLM return and success in truth rise together",
         "The IQL agents go on in the environment with the model's reward and no other. VLM return and success are of the same "
-        "episodes. Dip: from the end of offline training down to the lowest evaluation after it. Area: mean height of the curve "
-        "of success. Regret: mean of 1 minus success over the episodes of fine-tuning, from records of the last 100 episodes "
-        "each.",
-        "Above: VLM return and success in truth over fine-tuning, and what BC reaches offline. Middle: how often the reward is "
+        "episodes. Dip: from the end of offline training down to the lowest evaluation after it. Fall: from the evaluation with "
+        "the highest mean down to the end. Area: mean height of the curve of success. Goals never trained on are about objects "
+        "that no goal of training or fine-tuning was about. Regret: mean of 1 minus success over the episodes of fine-tuning, from "
+        "records of the last 100 episodes each.",
+        "Above: VLM return and success in truth over fine-tuning, success on goals never trained on, and what BC reaches offline. "
+        "Middle: how often the reward is "
         "wrong, of rewarded episodes and of frames in which the goal does not hold. Below: return against success, a point an "
         "evaluation, a marker a seed.",
     ),
@@ -103,7 +105,7 @@ def _warning(record: Mapping[str, Any]) -> str:
             for run, reason in record["failures"].items()
         )
         warning += (
-            f"<div class=warning>Runs that failed and are left out: {len(record['failures'])}<ul>{rows}</ul></div>"
+            f"<div class=warning>Runs that failed: {len(record['failures'])}; the rest is left out<ul>{rows}</ul></div>"
         )
     if record["waiting"]:
         paths = "".join(f"<li><code>{html.escape(path)}</code></li>" for path in record["waiting"])

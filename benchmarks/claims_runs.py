@@ -126,7 +126,7 @@ def _train(plan: Plan, run: Run, level: str) -> dict[str, Any]:
     train(plan.work / run.labels / "relabelled", folder / "agent", settings)
     found: dict[str, Any] = {"seconds": max(row["seconds"] for row in read_metrics(folder / "agent"))}
     for kind, name, temperature in (
-        ("evaluation", "rollout", settings.eval_temperature),
+        (EVALUATION, "rollout", settings.eval_temperature),
         (SHARPENED, "rollout-sharpened", budget.low_temperature),
         (HELD_OUT, "rollout-held-out", settings.eval_temperature),
     ):
@@ -151,19 +151,19 @@ def summarize_finetuning(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]
 
     Returns:
         `evaluations` and, with goals never trained on, `held_out`: records by step; `regret`, see `regret_of`; `seconds` in all,
-        `seconds_scoring` spent waiting for the model while learning, `seconds_evaluating`; `frames` scored and `encoded` by it.
+        `seconds_scoring` spent waiting for the model while learning, `seconds_evaluating` (None where a record does not tell);
+        `frames` scored and `encoded` by it.
     """
     evaluations = [dict(record) for record in records if record["kind"] == EVALUATION]
     scoring = [record for record in records if record["kind"] == "scoring"][-1]
+    evaluating = [row.get("seconds_evaluating") for row in records if row["kind"] in (EVALUATION, HELD_OUT)]
     return {
         "evaluations": evaluations,
         "held_out": [dict(record) for record in records if record["kind"] == HELD_OUT],
         "regret": regret_of([record for record in records if record["kind"] == "episodes"]),
         "seconds": max(record["seconds"] for record in records),
         "seconds_scoring": scoring["seconds_waited"],
-        "seconds_evaluating": sum(
-            row["seconds_evaluating"] for row in records if row["kind"] in (EVALUATION, HELD_OUT)
-        ),
+        "seconds_evaluating": None if None in evaluating else sum(evaluating),
         "frames": scoring["frames"],
         "encoded": scoring["encoded"],
     }
@@ -219,7 +219,7 @@ def do_everything(
 
     Returns:
         By run what was found, `offline` and `online` (None where it was not asked for, or is not there), and by run that failed
-        the reason. Runs that are whole in neither were not begun.
+        the reason. Runs that are whole in neither are still to be made, or to be fine-tuned.
 
     Raises:
         ValueError: A corpus cannot be recorded or labelled.

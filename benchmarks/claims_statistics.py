@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from claims_budgets import OWN_TEXT, Budget, Run
-from claims_runs import HELD_OUT, SHARPENED
+from claims_runs import EVALUATION, HELD_OUT, SHARPENED
 
 from offline_rl.statistics import area_under_curve, bootstrap_estimate, correlation, interquartile_mean
 
@@ -64,7 +64,7 @@ def compare_algorithms(found: Found, budget: Budget) -> Figure:
                 rows = [own["offline"] for own in runs.values()]
                 apart, sharp = ([row.get(kind, {}).get("success") for row in rows] for kind in (HELD_OUT, SHARPENED))
                 result[family][algorithm] = {
-                    "success": estimate([row["evaluation"]["success"] for row in rows], budget.num_resamples),
+                    "success": estimate([row[EVALUATION]["success"] for row in rows], budget.num_resamples),
                     "sharpened": estimate_of_known(sharp, budget.num_resamples),
                     "held_out": estimate_of_known(apart, budget.num_resamples),
                     "seconds": float(np.mean([row["seconds"] for row in rows])),
@@ -196,19 +196,19 @@ def judge(results: Figure, budget: Budget) -> list[Figure]:
     offline = results.get("offline", {})
     verdicts: list[Figure] = []
 
-    def add(rows: Sequence[Figure], *ends: Figure | None) -> None:
-        num_seeds = min(0 if end is None else len(end["scores"]) for end in ends)
+    def add(rows: Sequence[Figure], *ends: Figure) -> None:
+        num_seeds = min(len(end["scores"]) for end in ends)
         verdicts.extend(_of_all_seeds(row, num_seeds, len(budget.seeds)) for row in rows)
 
     for family, own in offline.items():
         if {"bc", "iql"} <= set(own):
-            add(_judge_offline(family, own), *(own[name]["success"] for name in own))
+            add(_judge_offline(family, own), own["bc"]["success"], own["iql"]["success"])
     for family, figure in results.get("figure3", {}).items():
         bc = [offline[family]["bc"]["success"]] if "bc" in offline[family] else []
         add(_judge_finetuning(family, figure, offline[family]), figure["end"], *bc)
         if figure["held_out_end"] is not None:
             add([_judge_held_out(family, figure)], figure["held_out_end"])
-        add([_judge_correlation(family, figure)], figure["correlation"])
+        add([_judge_correlation(family, figure)], figure["end"])
     for family, by_model in results.get("figure4", {}).items():
         if by_model:
             ends = [own["end"] for own in by_model.values()]
@@ -239,7 +239,13 @@ def told(figure: Figure | None) -> str:
 
 def _judge_offline(family: str, own: Figure) -> list[Figure]:
     iql, bc = own["iql"]["success"], own["bc"]["success"]
-    filtered = f", filtered BC {told(own['filtered-bc']['success'])}" if "filtered-bc" in own else ""
+    filtered = ""
+    if "filtered-bc" in own:
+        third = own["filtered-bc"]["success"]
+        num_seeds = len(third["scores"])
+        filtered = (
+            f", filtered BC {told(third)}{f' of {num_seeds} seeds so far' if num_seeds < len(bc['scores']) else ''}"
+        )
     claim = "IQL beats BC on the same relabelled data, with intervals apart"
     verdicts = [verdict("offline", family, claim, above(iql, bc), f"IQL {told(iql)}, BC {told(bc)}{filtered}")]
     sharp = {name: one["sharpened"] for name, one in own.items() if one.get("sharpened") is not None}
@@ -324,12 +330,14 @@ def _judge_held_out(family: str, figure: Figure) -> Figure:
 
 def _judge_correlation(family: str, figure: Figure) -> Figure:
     own, pooled = figure["correlation"], figure["pooled_correlation"]
+    constant = len(figure["end"]["scores"]) - (0 if own is None else len(own["scores"]))
+    without = f"; {constant} runs have none, being constant" if constant else ""
     return verdict(
         "figure3",
         family,
         f"VLM return and success in truth rise together: correlation over a run at least {CORRELATION_TARGET:g}",
-        None if own is None else own["value"] >= CORRELATION_TARGET,
-        f"over runs {told(own)}, pooled {'unknown' if pooled is None else f'{pooled:.2f}'}",
+        None if own is None or constant else own["value"] >= CORRELATION_TARGET,
+        f"over runs {told(own)}, pooled {'unknown' if pooled is None else f'{pooled:.2f}'}{without}",
     )
 
 

@@ -65,7 +65,7 @@ class EnvironmentSettings:
         envs: Registered names, or MODULE:NAME where a module must be imported first, as in `gymnasium.make`; environment i is of
             name i modulo their number. BabyAI levels are shown through the agent's eyes; other environments must have frames, see
             `frames`.
-        num_envs: N.
+        num_envs: N, at least one of each name.
         seeds: "live" to fine-tune in, "held-out" to evaluate on.
         seed: Of all levels and goals; two seeds share no stream.
         tile_size: Pixels a grid cell of BabyAI; the corpus's, see `fit_to_corpus`.
@@ -312,7 +312,10 @@ class FrameEnvironment(GoalEnvironment):
         """One step of the environment."""
         discrete = isinstance(self.action_space, Discrete)
         observation, reward, terminated, truncated, info = self._env.step(int(action) if discrete else action)
-        return self._frame(observation), float(reward), bool(terminated), bool(truncated), dict(info)
+        known = {
+            name: value for name, value in info.items() if value is not None
+        }  # which a vector would take for False
+        return self._frame(observation), float(reward), bool(terminated), bool(truncated), known
 
     def close(self) -> None:
         """Closes the environment."""

@@ -48,8 +48,9 @@ def finetune(
         The agent, saved in the output folder too.
 
     Raises:
-        ValueError: The agent does not fit the environments or its labeler is not what it was, the output folder is another run's, a
-            loss is not finite, or no reward was ever positive; in a run too short to tell that is a warning at its end.
+        ValueError: The agent does not fit the environments, its labeler or its replay is not what it was, the output folder is
+            another run's, a loss is not finite, or no reward was ever positive; in a run too short to tell that is a warning at its
+            end.
     """
     before = load_agent(agent, settings.device)
     labeler = settings_from_json(before.labeler).build()
@@ -61,8 +62,8 @@ def finetune(
         use_states=before.agent.spaces.state_size is not None,
     )
     if before.replay_fingerprint is not None:
-        before.replay_fingerprint.check_equal(
-            replay.fingerprint,
+        replay.fingerprint.check_equal(
+            before.replay_fingerprint,
             f"the replay {before.replay}",
             f"put the replay that {agent} was trained on into {Path(agent) / 'replay'}, or train again",
         )
@@ -70,6 +71,8 @@ def finetune(
     described = describe_settings(
         settings, unimportant=("log_every", "checkpoint_every"), added=("finished_only", "camera", "frames", "device")
     )
+    if not settings.end_at_success:
+        described["mask_at_success"] = 0  # which runs of before this was so cannot go on with
     fingerprint = Fingerprint({"agent": before.digest, "labels": dict(before.labels_fingerprint.parts), **described})
     torch.set_num_threads(settings.threads)
     with claimed_run(

@@ -238,7 +238,8 @@ class FinetuneRun:
     def save(self, folder: Path) -> None:
         """Writes a checkpoint: the buffer beside it, whole before the checkpoint names it."""
         if self.settings.asynchronous:  # the first frames of new episodes may still be being scored
-            assert not len(self._live.collect(wait=True).tickets), "every step is collected when it has been taken"
+            left = self._live.collect(wait=True)
+            assert not len(left.tickets), "every step is collected when it has been taken"
         buffer = folder / f"buffer-{self.step:09d}.npz"
         self._buffer.save(buffer)
         state = {

@@ -18,7 +18,7 @@ class FinetuneSettings:
     Args:
         envs: Environments by their registered names; environment i is of name i modulo their number.
         steps: Environment steps, of all environments together.
-        num_envs: N.
+        num_envs: N, at least one of each name.
         seed: Of levels, actions and batches.
         batch_size: Transitions an update.
         offline_share: Share of a batch that is of the corpus; 0.5 as in RLPD and Cal-QL.

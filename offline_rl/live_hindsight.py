@@ -3,7 +3,8 @@
     step t of an episode: its number in the buffer, its ticket, the scores of frame o_{t+1} when they come
     ended, all scored ──► successes of o_1 .. o_T ──► segments, as `labelers.hindsight` cuts a corpus ──► OnlineBuffer.add_episode
 
-The first frame has no scores here, so a goal that holds in o_1 is taken to have held from the start: no achievement of the agent's.
+The first frame has no scores here, so a goal that holds in o_1 (of which o_1 is the first of `min_frames`) is taken to have held
+from the start: no achievement of the agent's.
 The reward "difference" of step 0 is then unknown, and the step in no segment.
 
 Shape letters: T steps of an episode, G goals, K goals that an episode is stored under.
@@ -136,7 +137,9 @@ class LiveHindsight:
         scores = np.stack(episode["scores"])
         unknown = np.full_like(scores[:1], -np.inf)
         achieved = successes(np.concatenate([unknown, scores]), self._rule)
-        achieved[0] = achieved[1]
+        first = scores[: self._rule.min_frames] > self._rule.threshold_array
+        if len(first) == self._rule.min_frames:
+            achieved[: len(first), first.all(axis=0)] = True
         rewards = self._rewards(unknown, scores)
         begin = int(self._rule.reward == "difference")  # r_0 is not known
         self._counts += np.any(achievements(achieved), axis=0)

@@ -359,6 +359,7 @@ class LiveRewards(VectorWrapper):
         Returns:
             The observations at which the environments stood.
         """
+        self.collect(wait=True)  # of episodes that end here
         frames, infos = self.env.reset(options={"episode_states": state["episodes"]})
         self._take_goals(infos, np.ones(self.num_envs, np.bool_))
         assert np.array_equal(self.goal_indices, state["goal_indices"])

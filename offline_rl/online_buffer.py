@@ -123,12 +123,11 @@ class OnlineBuffer:
         *,
         terminations: np.ndarray,
         truncations: np.ndarray,
-        rewards: np.ndarray | None = None,
         states: np.ndarray | None = None,
         next_states: np.ndarray | None = None,
         valid: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Stores a step of every environment.
+        """Stores a step of every environment, which waits for its reward.
 
         Args:
             observations: [B, ...], before the action.
@@ -137,7 +136,6 @@ class OnlineBuffer:
             goals: [B] int, rows of the goal embeddings.
             terminations: [B] bool, whether the step achieved the goal and ended the episode.
             truncations: [B] bool, whether the episode was cut there.
-            rewards: [B] float32; None if they come later.
             states: [B, S], with `next_states`, where the spaces have them; the environments of this package supply none.
             next_states: [B, S].
             valid: [B] bool; False where nothing was done, as in the step of an environment that resets itself.
@@ -153,7 +151,7 @@ class OnlineBuffer:
         valid = np.ones(len(self._last_frame), np.bool_) if valid is None else np.asarray(valid, np.bool_)
         step: dict[str, np.ndarray | None] = {"observations": observations, "next_observations": next_observations}
         step |= {"actions": actions, "goals": goals, "terminations": terminations, "truncations": truncations}
-        step |= {"rewards": rewards, "valid": valid, "states": states, "next_states": next_states}
+        step |= {"valid": valid, "states": states, "next_states": next_states}
         check_step(self.spaces, len(self._last_frame), step)
         environments = np.flatnonzero(valid)
         goals, last = goals[environments], self._last_frame[environments]
@@ -183,8 +181,6 @@ class OnlineBuffer:
         for b in environments.tolist():
             self._episodes.add(int(self._episode_of[b]), int(numbers[b]), ended=bool(ends[b]))
         self._last_frame[environments] = np.where(ends[environments], -1, after)
-        if rewards is not None:
-            self.set_rewards(numbers[environments], np.asarray(rewards)[environments])
         return numbers
 
     def set_rewards(self, transitions: np.ndarray, rewards: np.ndarray, successes: np.ndarray | None = None) -> int:
@@ -202,12 +198,12 @@ class OnlineBuffer:
             ValueError: A transition was never added or has its reward, or a reward is not finite.
         """
         transitions, rewards = np.asarray(transitions, np.int64), np.asarray(rewards, np.float32)
-        check_rewards(transitions, rewards)
+        successes = np.zeros(len(transitions), np.bool_) if successes is None else np.asarray(successes, np.bool_)
+        check_rewards(transitions, rewards, successes)
         if len(np.unique(transitions)) < len(transitions) or not self._rings.were_stored(transitions):
             raise ValueError(
                 f"transitions must be numbers that add returned, each once, got {transitions.tolist()}; pass them on as they are"
             )
-        successes = np.zeros(len(transitions), np.bool_) if successes is None else np.asarray(successes, np.bool_)
         alive = self._rings.are_alive(transitions)
         transitions, rewards, successes = transitions[alive], rewards[alive], successes[alive]
         scored = self._transitions.read("status", transitions) != _WAITING

@@ -53,12 +53,13 @@ def check_goals(goals: np.ndarray, num_goals: int) -> None:
         raise ValueError(f"goals must be numbers from 0 to {num_goals - 1}, got {goals.tolist()}; add their embeddings")
 
 
-def check_rewards(transitions: np.ndarray, rewards: np.ndarray) -> None:
-    """Refuses rewards that are not one for each transition.
+def check_rewards(transitions: np.ndarray, rewards: np.ndarray, successes: np.ndarray) -> None:
+    """Refuses rewards and successes that are not one for each transition.
 
     Args:
         transitions: [B] int64.
         rewards: [B] float32.
+        successes: [B] bool.
 
     Raises:
         ValueError: The shapes differ, or a reward is not finite.
@@ -66,6 +67,10 @@ def check_rewards(transitions: np.ndarray, rewards: np.ndarray) -> None:
     if transitions.shape != rewards.shape or not np.isfinite(rewards).all():
         raise ValueError(
             f"rewards must be a finite number a transition, got {rewards.tolist()} for {len(transitions)}; score them again"
+        )
+    if transitions.shape != successes.shape:
+        raise ValueError(
+            f"successes must be one a transition, got {list(successes.shape)} for {len(transitions)}; give both of the same steps"
         )
 
 

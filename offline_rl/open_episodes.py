@@ -93,5 +93,8 @@ class OpenEpisodes:
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, Any]], *, count: int) -> None:
         """The inverse."""
-        self._episodes = {int(number): _Episode(**record) for number, record in state.items()}
+        self._episodes = {
+            int(number): _Episode(list(record["transitions"]), record["waiting"], record["ended"])
+            for number, record in state.items()
+        }
         self.count = count

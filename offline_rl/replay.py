@@ -241,7 +241,8 @@ class ReplayData:
         if not successes or not rewarded:
             raise ValueError(
                 f"mix must draw successes and rewards above 0, got {tuple(mix)}: {', '.join(drawn)} goals have {successes} "
-                f"successes in {len(segments)} segments and {rewarded} rewards above 0; give a share to a kind that has some"
+                f"successes in {len(segments)} segments and {rewarded} rewards above 0; give a share to a kind "
+                "that has some, and another output folder"
             )
 
     @property

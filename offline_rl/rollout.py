@@ -35,7 +35,7 @@ class RolloutSettings:
 
     Args:
         envs: Environments by their registered names; none for those that the agent was fine-tuned in.
-        episodes: How many.
+        episodes: How many, at least one of each environment.
         videos: Episodes that are kept as videos, the first ones.
         temperature: Of the policy; None for the most likely action.
         held_out_goals: Ask only for goals that the agent was never trained on.

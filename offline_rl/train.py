@@ -59,7 +59,7 @@ class TrainSettings:
         states: The agent takes the states that the corpus has besides its frames. Live environments supply none, so that such an
             agent is for offline use alone; False for one that is to be evaluated or fine-tuned.
         envs: Environments to evaluate the trained agent in; none for no evaluation.
-        eval_episodes: Episodes of that evaluation, of held-out levels.
+        eval_episodes: Episodes of that evaluation, of held-out levels, at least one of each environment.
         eval_temperature: Of the policy there; None for the most likely action.
         camera: Whose frames; may be None where the corpus has one. Environments show the camera that was labelled, so that an
             agent of another one can neither be evaluated nor fine-tuned in any.
@@ -137,7 +137,8 @@ def train(
         The agent, saved in the output folder too.
 
     Raises:
-        ValueError: The trajectories do not fit (see `build_replay`), the output folder is another run's, or a loss is not finite.
+        ValueError: The trajectories do not fit (see `build_replay`), the mix draws no success, a continuous action is not from
+            -1 to 1, the output folder is another run's, or a loss is not finite.
     """
     recorded = read_relabelled_settings(source)
     relabelled = open_finished(source, "relabelled")
@@ -159,7 +160,8 @@ def train(
     torch.set_num_threads(settings.threads)
     with claimed_run(output, "training", fingerprint, shown) as folder:
         replay = _replay(source, folder / "replay", settings, embeddings, labeler)
-        replay.check_mix(settings.mix)
+        if settings.algorithm != "bc":  # which clones whatever was done, rewarded or not
+            replay.check_mix(settings.mix)
         _check_actions(replay)
         _check_environments(replay, settings, labeler, labels)
         print(_described(replay, settings), file=sys.stderr, flush=True)
@@ -299,6 +301,10 @@ def _check_environments(replay: ReplayData, settings: TrainSettings, labeler: La
 def _check_actions(replay: ReplayData) -> None:
     if replay.spaces.action_size is not None:
         low, high = replay.action_range
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise ValueError(
+                f"actions must be finite, got {low:g} to {high:g}; mend them in the corpus, or leave their episodes out"
+            )
         if not -1 <= low <= high <= 1:
             raise ValueError(
                 f"continuous actions must be from -1 to 1, got {low:g} to {high:g}; scale the actions of the corpus"

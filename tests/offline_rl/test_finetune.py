@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,7 @@ from labelers.labeler import LabelerSettings, settings_from_json
 from offline_rl.finetune import FinetuneSettings, finetune
 from offline_rl.finetune_run import FinetuneRun
 from offline_rl.rollout import RolloutSettings, rollout
-from offline_rl.runs import latest_checkpoint, read_metrics
+from offline_rl.runs import Metrics, latest_checkpoint, read_metrics
 from offline_rl.saved_agents import load_agent
 from offline_rl.train import TrainSettings, train
 from pipelines.hindsight import hindsight
@@ -187,6 +189,27 @@ def test_asynchronous_scoring_where_success_does_not_end_the_episode(trained: Pa
         assert achieved.any()
 
 
+def test_an_asynchronous_run_goes_on_to_the_same_bits(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = dataclasses.replace(
+        SMALL, steps=128, checkpoint_every=64, end_at_success=False, asynchronous=True, warmup_steps=96
+    )
+    finetune(trained, tmp_path / "unbroken", settings)
+    advance = FinetuneRun.advance
+
+    def interrupt(run: FinetuneRun, metrics: Metrics) -> None:
+        if run.step >= 64:
+            raise KeyboardInterrupt
+        advance(run, metrics)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(FinetuneRun, "advance", interrupt)
+        finetune(trained, tmp_path / "interrupted", settings)
+    finetune(trained, tmp_path / "interrupted", settings)
+    assert_same_weights(tmp_path / "interrupted", tmp_path / "unbroken")
+
+
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An agent of kept embeddings, of a corpus that was recorded in frames of 7 tiles of 16 pixels."""
@@ -252,6 +275,39 @@ def test_frames_and_camera_can_be_given(trained: Path, tmp_path: Path) -> None:
         finetune(trained, tmp_path / "online", dataclasses.replace(cartpole, camera="top"))
 
 
+class GrayEnv(gymnasium.Env):
+    """Gray frames, ten steps an episode, and no one who knows what holds in them."""
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.observation_space = gymnasium.spaces.Box(0, 255, (56, 56, 3), np.uint8)
+        self.action_space = gymnasium.spaces.Discrete(7)
+        self.t = 0
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.t = 0
+        return self._frame(), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.t += 1
+        return self._frame(), 1.0, False, self.t == 10, {"ground_truth": None}
+
+    def _frame(self) -> np.ndarray:
+        return np.full((56, 56, 3), 10 * self.t, np.uint8)
+
+
+gymnasium.register("Gray-v0", GrayEnv)
+
+
+def test_where_no_one_knows_the_truth_no_success_is_told(trained: Path, tmp_path: Path) -> None:
+    settings = dataclasses.replace(SMALL, envs=("Gray-v0",), camera="egocentric")
+    finetune(trained, tmp_path / "online", settings)
+    records = [record for record in read_metrics(tmp_path / "online") if record["kind"] == "episodes"]
+    assert records[-1]["episodes"] == 16
+    assert {record["success"] for record in records} == {None}
+    assert all(record["vlm_return"] >= 0 for record in records)
+
+
 def test_an_agent_whose_labels_are_of_another_camera_is_refused(trained: Path, tmp_path: Path) -> None:
     agent = shutil.copytree(trained, tmp_path / "agent")
     saved = json.loads((agent / "agent.json").read_text())
@@ -284,8 +340,13 @@ def test_another_replay_than_the_agents_is_refused(trained: Path, relabelled: Pa
     shutil.copytree(tmp_path / "other" / "replay", agent / "replay")
     with pytest.raises(
         ValueError, match=r"the replay .*agent/replay must have the same .*; put the replay that .* into"
-    ):
+    ) as error:
         finetune(agent, tmp_path / "online", SMALL)
+    found, wanted = (load_agent(folder).replay_fingerprint for folder in (tmp_path / "other", agent))
+    assert found is not None
+    assert wanted is not None
+    there, here = (part.parts["relabelled_digest"] for part in (found, wanted))
+    assert re.search(f'"{there}" there and "{here}" here', str(error.value))
     assert not (tmp_path / "online").exists()
 
 

@@ -60,6 +60,17 @@ def test_a_flicker_in_the_first_frame_after_an_action_is_no_success() -> None:
     assert (episode.start.tolist(), episode.stop.tolist()) == ([0], [3])
 
 
+def test_what_held_from_the_first_frame_after_an_action_on_is_no_achievement() -> None:
+    class Patient(Scores):
+        rule = RewardRule(thresholds=(0.5,) * 4, min_frames=2)
+
+    hindsight = LiveHindsight(Patient(), 1, SETTINGS)  # type: ignore[arg-type]
+    play(hindsight, [[0, 0.9, 0, 0], [0, 0.9, 0.9, 0], [0, 0.9, 0.9, 0]], goal=0)
+    (episode,) = hindsight.finished()
+    assert episode.goals.tolist() == [2]  # the key; the ball was there all along
+    assert (episode.start.tolist(), episode.stop.tolist()) == ([0], [3])
+
+
 def test_a_difference_to_a_frame_without_scores_is_in_no_segment() -> None:
     class Rising(Scores):
         rule = RewardRule(thresholds=(0.5,) * 4, reward="difference")
@@ -126,8 +137,8 @@ def test_the_buffer_samples_what_hindsight_stored() -> None:
             np.array([0]),
             terminations=np.array([False]),
             truncations=ended,
-            rewards=np.zeros(1, np.float32),
         )
+        buffer.set_rewards(numbers, np.zeros(1, np.float32))
         hindsight.add(numbers, numbers, np.array([0]), ended)
         hindsight.score(numbers, np.array([row], np.float32))
     (episode,) = hindsight.finished()

@@ -1,4 +1,5 @@
 import dataclasses
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -376,6 +377,34 @@ def test_a_run_goes_on_from_its_state_to_the_bit(folder, changes):
     assert other.statistics()["frames"] == live.statistics()["frames"]
     assert other.statistics()["seconds_scoring"] > state["costs"]["seconds"] > 0
     assert other.statistics()["seconds_waited"] > state["costs"]["seconds_waited"] > 0
+
+
+def test_first_frames_that_are_judged_late_do_not_reach_a_state_that_was_loaded(folder):
+    live_labeler(folder, POOL)
+    goals = tuple(goal for goal in goal_bank() if goal.family == "find")
+    labeler = LabelerSettings(
+        model=str(folder), goals=goals, formula="cosine", threshold=0.1, min_frames=2, precision="float32"
+    ).build()
+    environments = EnvironmentSettings(envs=("BabyAI-GoToLocal-v0",), num_envs=2)
+    settings = dataclasses.replace(GO_ON, asynchronous=True)
+    live, other = (LiveRewards(make_environments(environments, goals), labeler, settings) for _ in range(2))
+    live.reset()
+    for _ in range(5):
+        live.step(np.full(2, 2))
+    live.collect(wait=True)
+    state = live.state_dict()
+    gate = threading.Event()
+    other._worker.submit(gate.wait, 60.0)
+    other.reset()  # its first frames wait behind the gate
+    opening = threading.Timer(0.5, gate.set)
+    opening.start()
+    other.load_state_dict(state)
+    opening.join()
+    other.collect(wait=True)
+    for name, value in state["rule"].items():
+        np.testing.assert_array_equal(other.state_dict()["rule"][name], value)
+    live.close()
+    other.close()
 
 
 def test_a_goal_that_holds_from_the_start_can_be_left_out(judged):

@@ -19,9 +19,8 @@ def test_half_offline_half_online(tmp_path: Path) -> None:
         mixed_sample(replay, ring, 10, np.random.default_rng(0))
     gray = np.full((1, 8, 8, 3), 100, np.uint8)
     no = np.array([False])
-    ring.add(
-        gray, np.array([1]), gray, np.array([0]), terminations=no, truncations=no, rewards=np.array([1.0], np.float32)
-    )
+    numbers = ring.add(gray, np.array([1]), gray, np.array([0]), terminations=no, truncations=no)
+    ring.set_rewards(numbers, np.array([1.0], np.float32))
     batch = mixed_sample(replay, ring, 10, np.random.default_rng(0))
     assert (batch.observations[:, 0, 0, 0] == 100).tolist() == [False] * 5 + [True] * 5
     assert batch.states is None

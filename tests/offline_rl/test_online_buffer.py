@@ -20,7 +20,7 @@ def buffer(num_environments: int = 1, **given: object) -> OnlineBuffer:
     return OnlineBuffer(SPACES, GOALS.embeddings, num_environments=num_environments, **settings)
 
 
-def step(to: OnlineBuffer, value: int, *, end: str = "", goal: int = 0, **given: object) -> int:
+def step(to: OnlineBuffer, value: int, *, end: str = "", goal: int = 0, reward: float | None = None) -> int:
     """One environment goes from the frame of this value to the next, by the action of this value."""
     number = to.add(
         frame(value)[None],
@@ -29,8 +29,9 @@ def step(to: OnlineBuffer, value: int, *, end: str = "", goal: int = 0, **given:
         np.array([goal]),
         terminations=np.array([end == "termination"]),
         truncations=np.array([end == "truncation"]),
-        **given,
     )
+    if reward is not None:
+        to.set_rewards(number, np.array([reward]))
     return int(number[0])
 
 
@@ -93,14 +94,14 @@ def test_what_is_not_scored_is_not_sampled() -> None:
     assert ring.set_rewards(np.array([second]), np.array([1])) == 1  # the later one first
     assert everything(ring) == {2: (2, 1.0, 3, 1.0, 0.0, False)}  # its episode goes on: no return yet
     ring.set_rewards(np.array([first]), np.array([0]))
-    step(ring, 3, end="termination", rewards=np.array([1.0]))
+    step(ring, 3, end="termination", reward=1.0)
     assert {key: row[4] for key, row in everything(ring).items()} == {1: 0.75, 2: 1.5, 3: 1.0}
 
 
 def test_returns_wait_for_the_last_reward() -> None:
     ring = buffer(finished_only=True)
     first = step(ring, 1)
-    step(ring, 2, end="termination", rewards=np.array([1.0]))
+    step(ring, 2, end="termination", reward=1.0)
     assert len(ring) == 0  # the episode has ended, but one of its rewards is missing
     ring.set_rewards(np.array([first]), np.array([0.0]))
     assert {key: row[4] for key, row in everything(ring).items()} == {1: 0.5, 2: 1.0}
@@ -118,9 +119,9 @@ def test_environments_take_turns() -> None:
             np.array([0, 1]),
             terminations=np.array([False, value == 1]),
             truncations=no,
-            rewards=np.array([0.0, 1.0]),
             valid=np.array(valid),
         )
+        ring.set_rewards(numbers[valid], np.array([0.0, 1.0])[valid])
     assert numbers.tolist() == [3, 4]
     sampled = everything(ring)
     assert {key: row[2] for key, row in sampled.items()} == {1: 2, 2: 3, 3: 4, 21: 22, 50: 51}
@@ -147,7 +148,7 @@ def test_old_transitions_are_overwritten_and_late_rewards_passed_over() -> None:
     sampled = everything(ring)
     assert list(sampled) == list(range(60 - kept, 60))  # the last ones, each with its own frames
     assert all(row[:4] == (key % 41, 1.0, key + 1, 1.0) for key, row in sampled.items())
-    step(ring, 60, end="truncation", rewards=np.array([1.0]))
+    step(ring, 60, end="truncation", reward=1.0)
     returns = {key: row[4] for key, row in everything(ring).items()}
     assert returns[60] == 1
     assert returns[58] == 1.75  # 1 + 0.5 + 0.25: of the steps that are still there
@@ -260,17 +261,17 @@ def test_a_step_that_is_refused_leaves_nothing_behind() -> None:
 def test_states_are_stored_with_frames() -> None:
     spaces = Spaces(observation="embeddings", observation_shape=(2,), goal_size=3, action_size=1, state_size=1)
     ring = OnlineBuffer(spaces, GOALS.embeddings, num_environments=1, capacity=8)
-    ring.add(
+    numbers = ring.add(
         np.array([[1, 2]], np.float32),
         np.array([[0.5]], np.float32),
         np.array([[3, 4]], np.float32),
         np.array([0]),
         terminations=np.array([False]),
         truncations=np.array([True]),
-        rewards=np.array([0.25]),
         states=np.array([[7.0]]),
         next_states=np.array([[8.0]]),
     )
+    ring.set_rewards(numbers, np.array([0.25]))
     batch = ring.sample(1, np.random.default_rng(0))
     assert batch.states is not None
     assert batch.next_states is not None
@@ -282,12 +283,12 @@ def test_a_saved_buffer_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> No
     def go_on(ring: OnlineBuffer) -> Batch:
         ring.set_rewards(np.array([25]), np.array([1]))  # it was waiting when the buffer was saved
         for value in range(26, 45):
-            step(ring, value, end="truncation" if value == 40 else "", rewards=np.array([0.5])) if value <= 40 else None
+            step(ring, value, end="truncation" if value == 40 else "", reward=0.5) if value <= 40 else None
         return ring.sample(64, np.random.default_rng(5))
 
     ring = buffer(capacity=16)
     for value in range(26):
-        step(ring, value, rewards=None if value == 25 else np.array([0.25]))
+        step(ring, value, reward=None if value == 25 else 0.25)
     ring.save(tmp_path / "online.npz")
     other = buffer(capacity=16)
     other.load(tmp_path / "online.npz")

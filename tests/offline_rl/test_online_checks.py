@@ -14,14 +14,13 @@ def step(spaces: Spaces = SPACES, **given: object) -> dict:
     flags = np.zeros(2, np.bool_)
     good = {"observations": frames, "next_observations": frames, "goals": np.zeros(2, np.int64)}
     good |= {"actions": np.zeros(2, np.int64) if spaces is SPACES else np.zeros((2, 2), np.float32)}
-    good |= {"terminations": flags, "truncations": flags, "valid": flags, "rewards": None}
+    good |= {"terminations": flags, "truncations": flags, "valid": flags}
     good |= {"states": None, "next_states": None} if spaces is SPACES else {"states": np.zeros((2, 4))}
     return {**good, "next_states": good["states"], **given}
 
 
 def test_a_step_that_fits() -> None:
     check_step(SPACES, 2, step())
-    check_step(SPACES, 2, step(rewards=np.zeros(2)))
     check_step(CONTINUOUS, 2, step(CONTINUOUS))
 
 
@@ -34,7 +33,6 @@ def test_a_step_that_fits() -> None:
         ("goals", np.zeros(1), r"\[2\], got \[1\]"),
         ("terminations", np.zeros(3), r"\[2\], got \[3\]"),
         ("truncations", np.zeros(3), r"\[2\], got \[3\]"),
-        ("rewards", np.zeros((2, 1)), r"\[2\], got \[2, 1\]"),
         ("valid", np.zeros(()), r"\[2\], got \[\]"),
     ],
 )
@@ -73,10 +71,13 @@ def test_goals_are_rows_of_the_embeddings() -> None:
 
 
 def test_rewards_are_one_a_transition() -> None:
-    check_rewards(np.array([4, 2]), np.array([0, 1]))
+    flags = np.array([False, True])
+    check_rewards(np.array([4, 2]), np.array([0, 1]), flags)
+    with pytest.raises(ValueError, match=r"successes must be one a transition, got \[1\] for 2; give both"):
+        check_rewards(np.array([4, 2]), np.array([0, 1]), flags[:1])
     for rewards in ([0], [0, np.nan], [np.inf, 0]):
         with pytest.raises(ValueError, match="rewards must be a finite number a transition, got .* for 2; score them"):
-            check_rewards(np.array([4, 2]), np.array(rewards))
+            check_rewards(np.array([4, 2]), np.array(rewards), flags)
 
 
 def test_segments_are_of_the_episode() -> None:
