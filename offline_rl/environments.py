@@ -312,9 +312,8 @@ class FrameEnvironment(GoalEnvironment):
         """One step of the environment."""
         discrete = isinstance(self.action_space, Discrete)
         observation, reward, terminated, truncated, info = self._env.step(int(action) if discrete else action)
-        known = {
-            name: value for name, value in info.items() if value is not None
-        }  # which a vector would take for False
+        # A vector of environments would take None, such as a truth that no one knows, for False.
+        known = {name: value for name, value in info.items() if value is not None}
         return self._frame(observation), float(reward), bool(terminated), bool(truncated), known
 
     def close(self) -> None:

@@ -237,7 +237,7 @@ class ReplayData:
         """
         drawn = [kind for kind, share in self.mix_in_force(mix).items() if share > 0]
         segments = self.segments[np.isin(self.segments["kind"], [GOAL_KINDS.index(kind) for kind in drawn])]
-        successes, rewarded = int(segments["terminated"].sum()), int(segments["rewarded"].sum())
+        successes, rewarded = _count_positive(segments)
         if not successes or not rewarded:
             raise ValueError(
                 f"mix must draw successes and rewards above 0, got {tuple(mix)}: {', '.join(drawn)} goals have {successes} "
@@ -323,7 +323,7 @@ class ReplayData:
         segments = every[~np.isin(every["goal"], excluded)]
         if not len(segments):
             raise ValueError("a replay must have a goal to learn, got all of them excluded; exclude fewer goals")
-        successes, rewarded = int(segments["terminated"].sum()), int(segments["rewarded"].sum())
+        successes, rewarded = _count_positive(segments)
         if not successes or not rewarded:
             raise ValueError(
                 f"a replay must have a success and a reward above 0 to learn from, got {successes} successes in {len(segments)} "
@@ -411,6 +411,11 @@ def torch_batches(
 
 def _reopen(folder: Path, options: dict) -> ReplayData:
     return ReplayData(folder, **options)
+
+
+def _count_positive(segments: np.ndarray) -> tuple[int, int]:
+    """Segments that end in success, and rewards above 0."""
+    return int(segments["terminated"].sum()), int(segments["rewarded"].sum())
 
 
 def _tensor(values: np.ndarray) -> torch.Tensor:

@@ -305,6 +305,8 @@ def test_verdicts_of_fine_tuning_follow_their_rules() -> None:
     assert hacked["The reward"] is False  # success stands still, and the return grows
     told_apart = [[0.4, 0.5, 0.5], [0.4, 0.6, 0.5]]
     assert verdicts(told_apart[0], bc=0.3, other=told_apart[1])["The reward"] is None  # falls of 0 and 0.1
+    diluted = verdicts([0.4, 0.5, 0.95], bc=0.3, seconds_scoring=500.0, seconds_evaluating=201.0)
+    assert diluted["Waiting for"] is False  # 500 of 1,200 s, but of 999 s without evaluations
     flat = verdicts([0.95, 0.95, 0.95], bc=0.3)
     assert flat["VLM return"] is None  # a constant has no correlation
     assert flat["Fine-tuning with"] is False  # not above where it began
