@@ -303,7 +303,7 @@ def _judge_finetuning(family: str, figure: Figure, offline: Figure) -> list[Figu
         verdict(
             "figure3",
             family,
-            f"Waiting for live scores takes less than {SCORING_TARGET:.0%} of a run, with or without its evaluations",
+            f"Waiting for live scores takes less than {SCORING_TARGET:.0%} of a run",
             max([share, *known]) < SCORING_TARGET,
             f"at most {share:.0%} of a run{alone}; at most {max(figure['encoded_share']):.0%} of the frames went through the model",
         ),
