@@ -40,6 +40,9 @@ TEXT_BATCH = 16
 _TEXT_LENGTHS = {"align": 64}
 """Tokens to which a processor pads texts where that is less than its model could read (AlignProcessor)."""
 
+_LAUNCH_LOCK = (
+    threading.Lock()
+)  # one thread at a time starts a GPU's work: several would hand Python's lock around at every operation
 _TOKENIZER_LOCK = threading.Lock()  # a fast tokenizer keeps the padding of a call as state
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _HUB_TIMEOUT_S = 5.0
@@ -177,9 +180,9 @@ class DualEncoder:
             if len(part) < self.batch_size:
                 padded = np.zeros((self.batch_size, *part.shape[1:]), dtype=part.dtype)
                 padded[: len(part)] = part
-            inputs = self.preprocessor.normalize(padded).to(device=self.device, dtype=self.model.dtype)
-            rows.append(self._unit_vectors("get_image_features", {"pixel_values": inputs})[: len(part)])
-        return np.concatenate(rows)
+            inputs = self.preprocessor.normalize(padded, self.device).to(self.model.dtype)
+            rows.append(self._features("get_image_features", {"pixel_values": inputs})[: len(part)])
+        return self._unit_vectors("get_image_features", rows)
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Embeds texts, each padded to the model's maximum length.
@@ -230,8 +233,8 @@ class DualEncoder:
             with _TOKENIZER_LOCK:
                 inputs = self.tokenizer(padded, padding="max_length", max_length=self.max_tokens, return_tensors="pt")
             inputs = {key: value.to(self.device) for key, value in inputs.items()}
-            rows.append(self._unit_vectors("get_text_features", inputs)[: len(part)])
-        return np.concatenate(rows)
+            rows.append(self._features("get_text_features", inputs)[: len(part)])
+        return self._unit_vectors("get_text_features", rows)
 
     def describe_images(self) -> dict[str, object]:
         """What image embeddings depend on, part by part, as JSON."""
@@ -248,8 +251,9 @@ class DualEncoder:
         """What text embeddings depend on besides `describe_images`, as JSON."""
         return {"batch_size": TEXT_BATCH, "max_tokens": self.max_tokens, "tokenizer": _tokenizer_digest(self.tokenizer)}
 
-    def _unit_vectors(self, method: str, inputs: dict[str, torch.Tensor]) -> np.ndarray:
-        with torch.inference_mode(), _exact_float32(self.device):
+    def _features(self, method: str, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """What a tower gives for a batch, still on the device: a GPU begins the next batch while this one is on its way."""
+        with torch.inference_mode(), _EXACT_FLOAT32, _LAUNCH_LOCK if self.device != "cpu" else contextlib.nullcontext():
             features = getattr(self.model, method)(**inputs)
             features = getattr(features, "pooler_output", features)  # transformers 5 wraps the vector in an object
         if not isinstance(features, torch.Tensor) or features.ndim != 2:
@@ -257,7 +261,10 @@ class DualEncoder:
             raise ValueError(
                 f"{method} of a dual encoder must give one vector a row, got {shape}; choose another model"
             )
-        vectors = features.cpu().double().numpy()
+        return features
+
+    def _unit_vectors(self, method: str, batches: Sequence[torch.Tensor]) -> np.ndarray:
+        vectors = torch.cat(list(batches)).cpu().double().numpy()
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         usable = np.isfinite(norms) & (norms > 0)
         if not usable.all():
@@ -266,6 +273,58 @@ class DualEncoder:
                 f"{method} in {self.precision}; try precision float32, or check the weights"
             )
         return (vectors / norms).astype(np.float32)
+
+
+class _ExactFloat32:
+    """Keeps float32 from being rounded inside products and convolutions, to TF32 or bfloat16, while any thread is within.
+
+    The switches for that belong to the process, and programs that train turn them: the first thread in turns them off, the last
+    one out turns them back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._switches = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._threads == 0:
+                exact = {"benchmark": False, "deterministic": True, "allow_tf32": False}
+                self._switches.enter_context(torch.backends.cudnn.flags(enabled=True, **exact))
+                self._switches.enter_context(_exact_products())
+            self._threads += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._threads -= 1
+            if self._threads == 0:
+                self._switches.close()
+
+
+_EXACT_FLOAT32 = _ExactFloat32()
+
+
+@contextlib.contextmanager
+def _exact_products() -> Iterator[None]:
+    try:
+        precision = torch.get_float32_matmul_precision()
+    except RuntimeError:  # turned by torch's newer switches, of which the older function will not speak
+        products = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
+        before = [product.fp32_precision for product in products]
+        for product in products:
+            product.fp32_precision = "ieee"
+        try:
+            yield
+        finally:
+            for product, value in zip(products, before, strict=True):
+                product.fp32_precision = value
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
 
 
 def check_device(device: str) -> None:
@@ -473,13 +532,6 @@ def _tokenizer_digest(tokenizer: Any) -> str:
         definition = sorted(tokenizer.get_vocab().items())
     definition = [definition, tokenizer.pad_token_id, tokenizer.padding_side, list(tokenizer.model_input_names)]
     return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _exact_float32(device: str) -> contextlib.AbstractContextManager:
-    """Forbids TF32, which cuDNN otherwise uses for convolutions in float32."""
-    if device == "cpu":
-        return contextlib.nullcontext()
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
 def _first_line(error: BaseException) -> str:

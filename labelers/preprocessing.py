@@ -147,14 +147,15 @@ class Preprocessor:
             frame = np.asarray(picture.resize((width, height), resample=Image.Resampling(self.resample)))
         return frame if self.crop_to is None else _center_crop(frame, self.crop_to)
 
-    def normalize(self, pixels: np.ndarray) -> torch.Tensor:
+    def normalize(self, pixels: np.ndarray, device: str = "cpu") -> torch.Tensor:
         """Turns bytes into the model's input, `pixel * scale + shift` a channel.
 
         Args:
             pixels: `[B, S, S, 3]` uint8.
+            device: Where that is computed: bytes travel there, a quarter of what floats would.
 
         Returns:
-            `[B, 3, S, S]` float32, within 1e-5 of the checkpoint's own processor, which rounds between its steps.
+            `[B, 3, S, S]` float32 on the device, within 1e-5 of the checkpoint's own processor, which rounds between its steps.
 
         Raises:
             ValueError: The pixels are not `[B, S, S, 3]` uint8.
@@ -166,8 +167,11 @@ class Preprocessor:
             )
         if not pixels.flags.writeable:  # torch only wraps arrays that it might write to
             pixels = pixels.copy()
-        planes = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-        scale, shift = (torch.tensor(value, dtype=torch.float32).view(1, 3, 1, 1) for value in (self.scale, self.shift))
+        planes = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
+        scale, shift = (
+            torch.tensor(value, dtype=torch.float32, device=device).view(1, 3, 1, 1)
+            for value in (self.scale, self.shift)
+        )
         return planes.to(torch.float32, memory_format=torch.contiguous_format).mul_(scale).add_(shift)
 
     def check_against(self, processor: Any) -> None:

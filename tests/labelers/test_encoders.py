@@ -3,6 +3,7 @@ import http.server
 import shutil
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -163,6 +164,62 @@ def test_bfloat16_is_near_float32(tiny_clip: Path, random_frames: np.ndarray) ->
     exact, fast = (DualEncoder.load(tiny_clip, precision=precision) for precision in ("float32", "bfloat16"))
     cosine = (exact.embed_images(random_frames) * fast.embed_images(random_frames)).sum(axis=1)
     assert 0.999 < cosine.min() < 1 - 1e-7
+
+
+@pytest.fixture
+def own_precision() -> Iterator[None]:
+    """Lets a test turn torch's switches for the precision of products."""
+    yield
+    torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize("switch", ["older", "newer"])
+def test_float32_is_exact_whatever_precision_the_program_chose_for_its_own_products(
+    switch: str, tiny_clip: Path, random_frames: np.ndarray, own_precision: None
+) -> None:
+    encoder = DualEncoder.load(tiny_clip, precision="float32")
+    expected = encoder.embed_images(random_frames)
+
+    def switches() -> tuple[str, str, bool]:
+        products = (torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision)
+        return *products, torch.backends.cudnn.allow_tf32
+
+    if switch == "older":
+        torch.set_float32_matmul_precision("medium")
+    else:
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    chosen = switches()
+    assert chosen[:2] == ("tf32", "bf16")
+    within = []
+    handle = encoder.model.visual_projection.register_forward_hook(lambda *_: within.append(switches()))
+    got = encoder.embed_images(random_frames)
+    handle.remove()
+    assert set(within) == {("ieee", "ieee", False)}
+    assert switches() == chosen
+    assert np.array_equal(got, expected)
+
+
+def test_float32_stays_exact_until_the_last_thread_is_done(tiny_clip: Path, own_precision: None) -> None:
+    # The first thread comes in first and goes out first; what the second does afterwards must still be exact.
+    torch.set_float32_matmul_precision("medium")
+    second_is_in, first_is_out = threading.Event(), threading.Event()
+    found = []
+
+    def first() -> None:
+        with encoders._EXACT_FLOAT32:
+            assert second_is_in.wait(10)
+        first_is_out.set()
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    with encoders._EXACT_FLOAT32:
+        second_is_in.set()
+        assert first_is_out.wait(10)
+        found.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+    thread.join()
+    found.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+    assert found == [("highest", False), ("medium", True)]
 
 
 def test_nothing_gives_no_rows(tiny_clip: Path) -> None:
