@@ -11,11 +11,15 @@ import dataclasses
 import difflib
 import io
 import os
+import shlex
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from pipelines.outputs import OutputFolder, PartWriter
 from pipelines.progress import Progress
@@ -131,6 +135,17 @@ def beam_options_of(
     return parsed
 
 
+def _pipeline(options: PipelineOptions) -> beam.Pipeline:
+    """A pipeline; where it runs in processes on this machine, they are of `pipelines.worker`."""
+    direct = options.view_as(DirectOptions)
+    if options.view_as(StandardOptions).runner != "FnApiRunner" or direct.direct_running_mode != "multi_processing":
+        return beam.Pipeline(options=options)
+    direct.direct_running_mode = None  # with which the runner would choose Beam's own worker
+    command = f"{shlex.quote(sys.executable)} -m pipelines.worker"
+    environment = SubprocessSDKEnvironment.from_command_string(command)
+    return beam.Pipeline(runner=FnApiRunner(default_environment=environment), options=options)
+
+
 def available_cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0))
@@ -191,7 +206,7 @@ def run_units(
             for unit in missing:  # a marker that no longer holds must not count as progress
                 output.marker_path(unit).unlink(missing_ok=True)
             with Progress(title, lambda: output.count_so_far(done, counted), total, counted_name):
-                pipeline = beam.Pipeline(options=beam_options_of(beam_options, workers, in_processes=in_processes))
+                pipeline = _pipeline(beam_options_of(beam_options, workers, in_processes=in_processes))
                 _ = (
                     pipeline
                     | "Units" >> beam.Create([unit.to_json() for unit in missing])

@@ -216,6 +216,30 @@ def test_label_takes_formulas_rules_and_windows(
     assert "labels must be dense for the reward 'score'" in err
 
 
+def test_processes_tell_nothing_of_their_own(tmp_path: Path) -> None:
+    # Beam's workers would each write some twenty lines of their life.
+    record = [
+        "record",
+        "--env",
+        "BabyAI-GoToLocal-v0",
+        "--episodes",
+        "2",
+        "--episodes-per-shard",
+        "1",
+        "--workers",
+        "2",
+    ]
+    script = "import sys; from vlm_rewards import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", script, *record, "--output", str(tmp_path / "corpus")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "recorded 2 episodes" in done.stdout
+    assert [line for line in done.stderr.splitlines() if not line.startswith("record: ")] == []
+
+
 def test_options_are_read_without_loading_what_commands_run_on() -> None:
     script = "import sys; from vlm_rewards import build_parser; build_parser(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
