@@ -1,8 +1,11 @@
 """Corpora and models that the benchmarks measure on, made here: no download."""
 
 import itertools
+import os
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +23,25 @@ from schemas.episodes import CorpusFeatures, Episode
 def write_distinct_frames(
     folder: Path, num_frames: int, size: int, frames_per_episode: int = 100, num_shards: int = 4
 ) -> Path:
-    """Writes a corpus of frames [size, size, 3] no two of which are equal, so that none is saved by the cache."""
+    """Writes a corpus of frames [size, size, 3] no two of which are equal, so that none is saved by the cache; on all cores."""
     folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
+    bounds = np.linspace(0, num_frames // frames_per_episode, num_shards + 1).astype(int) * frames_per_episode
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
+        writing = [
+            pool.submit(
+                _write_shard, folder / f"shard-{shard:04d}.parquet", int(first), int(last), size, frames_per_episode
+            )
+            for shard, (first, last) in enumerate(itertools.pairwise(bounds))
+        ]
+        for written in writing:
+            written.result()
+    return folder
 
-    def episodes(first: int, last: int) -> Iterator[Episode]:
+
+def _write_shard(path: Path, first: int, last: int, size: int, frames_per_episode: int) -> None:
+    rng = np.random.default_rng(first)
+
+    def episodes() -> Iterator[Episode]:
         for start in range(first, last, frames_per_episode):
             count = min(frames_per_episode, last - start)
             blocks = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
@@ -32,15 +49,8 @@ def write_distinct_frames(
             images = [encode_png(np.ascontiguousarray(frame)) for frame in frames]
             yield Episode(episode_id=f"e{start:08d}", images={"view": images}, actions=np.zeros(count - 1, np.int64))
 
-    bounds = np.linspace(0, num_frames // frames_per_episode, num_shards + 1).astype(int) * frames_per_episode
-    for shard, (first, last) in enumerate(itertools.pairwise(bounds)):
-        write_episodes(
-            folder / f"shard-{shard:04d}.parquet",
-            CorpusFeatures(cameras=("view",), has_rewards=False, has_instruction=False),
-            episodes(int(first), int(last)),
-            "parquet",
-        )
-    return folder
+    features = CorpusFeatures(cameras=("view",), has_rewards=False, has_instruction=False)
+    write_episodes(path, features, episodes(), "parquet")
 
 
 def save_vit_b32(folder: Path) -> Path:

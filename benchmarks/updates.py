@@ -16,7 +16,7 @@ from copy import deepcopy
 from importlib.metadata import version
 
 import torch
-import torch.nn.functional as F
+from noise_batches import BATCH_SIZE, CASES, random_batch
 from report_result import machine, parse_arguments, write_result
 from tensordict import TensorDict
 from tensordict.nn import ProbabilisticTensorDictModule, ProbabilisticTensorDictSequential, TensorDictModule
@@ -24,20 +24,12 @@ from torch import nn
 from torch.distributions import Categorical
 from torchrl.objectives import DiscreteIQLLoss, SoftUpdate, ValueEstimators
 
-from offline_rl.batches import Batch, Spaces
+from offline_rl.batches import Batch
 from offline_rl.heads import DiscreteCritic
 from offline_rl.iql import Iql, IqlSettings
 
 ROUNDS = 7
 UPDATES = 15
-BATCH_SIZE = 256
-GOAL_SIZE = 24
-CASES = {
-    "tiles of 56x56 frames": Spaces(
-        observation="frames", observation_shape=(56, 56, 3), goal_size=GOAL_SIZE, num_actions=7
-    ),
-    "embeddings of 512": Spaces(observation="embeddings", observation_shape=(512,), goal_size=GOAL_SIZE, num_actions=7),
-}
 
 
 class Network(nn.Module):
@@ -108,27 +100,6 @@ def torchrl_update(agent: Iql, batch: Batch, *, shared: bool) -> Callable[[], ob
         targets.step()
 
     return update
-
-
-def random_batch(spaces: Spaces) -> Batch:
-    """A batch of noise."""
-    generator = torch.Generator().manual_seed(0)
-    shape = (2, BATCH_SIZE, *spaces.observation_shape)
-    if spaces.observation == "frames":
-        seen = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-    else:
-        seen = torch.randn(shape, generator=generator)
-    rewards = (torch.rand(BATCH_SIZE, generator=generator) < 0.1).float()
-    return Batch(
-        observations=seen[0],
-        actions=torch.randint(0, spaces.num_actions or 0, (BATCH_SIZE,), generator=generator),
-        rewards=rewards,
-        next_observations=seen[1],
-        masks=1 - rewards,
-        goals=F.normalize(torch.randn(BATCH_SIZE, spaces.goal_size, generator=generator), dim=1),
-        returns=rewards,
-        successes=rewards > 0,
-    )
 
 
 def updates_per_s(update: Callable[[], object]) -> float:
