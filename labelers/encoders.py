@@ -40,9 +40,9 @@ TEXT_BATCH = 16
 _TEXT_LENGTHS = {"align": 64}
 """Tokens to which a processor pads texts where that is less than its model could read (AlignProcessor)."""
 
-_LAUNCH_LOCK = (
-    threading.Lock()
-)  # one thread at a time starts a GPU's work: several would hand Python's lock around at every operation
+_LAUNCH_LOCK = threading.Lock()
+"""One thread at a time starts a GPU's work: several would hand Python's own lock around at every operation."""
+
 _TOKENIZER_LOCK = threading.Lock()  # a fast tokenizer keeps the padding of a call as state
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _HUB_TIMEOUT_S = 5.0
@@ -319,6 +319,9 @@ def _exact_products() -> Iterator[None]:
         finally:
             for product, value in zip(products, before, strict=True):
                 product.fp32_precision = value
+        return
+    if precision == "highest":  # nothing to turn, and nothing to leave behind
+        yield
         return
     torch.set_float32_matmul_precision("highest")
     try:
