@@ -29,6 +29,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from labelers.exact_float32 import EXACT_FLOAT32
 from labelers.preprocessing import Preprocessor
 
 REFERENCE_FOLDER = Path(__file__).parent / "reference"
@@ -253,7 +254,7 @@ class DualEncoder:
 
     def _features(self, method: str, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """What a tower gives for a batch, still on the device: a GPU begins the next batch while this one is on its way."""
-        with torch.inference_mode(), _EXACT_FLOAT32, _LAUNCH_LOCK if self.device != "cpu" else contextlib.nullcontext():
+        with torch.inference_mode(), EXACT_FLOAT32, _LAUNCH_LOCK if self.device != "cpu" else contextlib.nullcontext():
             features = getattr(self.model, method)(**inputs)
             features = getattr(features, "pooler_output", features)  # transformers 5 wraps the vector in an object
         if not isinstance(features, torch.Tensor) or features.ndim != 2:
@@ -273,61 +274,6 @@ class DualEncoder:
                 f"{method} in {self.precision}; try precision float32, or check the weights"
             )
         return (vectors / norms).astype(np.float32)
-
-
-class _ExactFloat32:
-    """Keeps float32 from being rounded inside products and convolutions, to TF32 or bfloat16, while any thread is within.
-
-    The switches for that belong to the process, and programs that train turn them: the first thread in turns them off, the last
-    one out turns them back.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._threads = 0
-        self._switches = contextlib.ExitStack()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._threads == 0:
-                exact = {"benchmark": False, "deterministic": True, "allow_tf32": False}
-                self._switches.enter_context(torch.backends.cudnn.flags(enabled=True, **exact))
-                self._switches.enter_context(_exact_products())
-            self._threads += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._threads -= 1
-            if self._threads == 0:
-                self._switches.close()
-
-
-_EXACT_FLOAT32 = _ExactFloat32()
-
-
-@contextlib.contextmanager
-def _exact_products() -> Iterator[None]:
-    try:
-        precision = torch.get_float32_matmul_precision()
-    except RuntimeError:  # turned by torch's newer switches, of which the older function will not speak
-        products = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
-        before = [product.fp32_precision for product in products]
-        for product in products:
-            product.fp32_precision = "ieee"
-        try:
-            yield
-        finally:
-            for product, value in zip(products, before, strict=True):
-                product.fp32_precision = value
-        return
-    if precision == "highest":  # nothing to turn, and nothing to leave behind
-        yield
-        return
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
 
 
 def check_device(device: str) -> None:

@@ -28,6 +28,7 @@ from transformers import (
 
 from labelers import encoders
 from labelers.encoders import DualEncoder, _logit_scale_and_bias, check_device, resolve_model, resolve_precision
+from labelers.exact_float32 import EXACT_FLOAT32
 from labelers.preprocessing import to_rgb
 
 HAS_BFLOAT16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -207,13 +208,13 @@ def test_float32_stays_exact_until_the_last_thread_is_done(tiny_clip: Path, own_
     found = []
 
     def first() -> None:
-        with encoders._EXACT_FLOAT32:
+        with EXACT_FLOAT32:
             assert second_is_in.wait(10)
         first_is_out.set()
 
     thread = threading.Thread(target=first)
     thread.start()
-    with encoders._EXACT_FLOAT32:
+    with EXACT_FLOAT32:
         second_is_in.set()
         assert first_is_out.wait(10)
         found.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
