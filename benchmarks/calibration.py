@@ -22,12 +22,18 @@ import numpy as np
 from held_out import LEVELS, POLICIES, record, run
 from report_result import machine, parse_arguments, write_result
 
-from labelers.calibration import CalibrationSettings, choose_thresholds
-from labelers.calibration_counts import CalibrationCounts, EpisodeScores, calibration_counts, merge_counts, outcomes_at
-from labelers.calibration_quality import best_global_threshold, macro_f1
-from pipelines.calibration_evidence import CorpusTruth
-from pipelines.label_parts import open_labels, read_labels
-from schemas.goals import Goal
+from vlm_rewards.labelers.calibration.counts import (
+    CalibrationCounts,
+    EpisodeScores,
+    calibration_counts,
+    merge_counts,
+    outcomes_at,
+)
+from vlm_rewards.labelers.calibration.thresholds import CalibrationSettings, choose_thresholds
+from vlm_rewards.labelers.calibration.worth import best_global_threshold, macro_f1
+from vlm_rewards.pipelines.calibrate.evidence import CorpusTruth
+from vlm_rewards.schemas.formats.label_parts.reader import open_labels, read_labels
+from vlm_rewards.schemas.goals import Goal
 
 EPISODES = 2_000
 SEED = 42

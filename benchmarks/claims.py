@@ -32,8 +32,8 @@ from claims_runs import Plan, check_found, do_everything, is_whole, known_runs
 from claims_statistics import judge, summarize
 from report_result import machine
 
-from offline_rl.runs import claimed_run
-from schemas.fingerprints import Fingerprint
+from vlm_rewards.offline_rl.runs.folders import claimed_run
+from vlm_rewards.schemas.fingerprints import Fingerprint
 
 
 def measure(

@@ -11,14 +11,14 @@ from typing import Any
 
 from wordings import WORDINGS
 
-from labelers.encoders import REFERENCE_FOLDER, reference_models
-from labelers.hindsight import HindsightSettings
-from offline_rl.agents import ALGORITHMS
-from offline_rl.finetune import FinetuneSettings
-from offline_rl.held_out_goals import HELD_OUT_KINDS
-from offline_rl.train import TrainSettings
-from schemas.babyai import goal_bank
-from schemas.goals import Goal
+from vlm_rewards.labelers.domains.babyai.goals import goal_bank
+from vlm_rewards.labelers.encoders.dual_encoder import REFERENCE_FOLDER, reference_models
+from vlm_rewards.labelers.rewards.hindsight import HindsightSettings
+from vlm_rewards.offline_rl.algorithms.agents import ALGORITHMS
+from vlm_rewards.offline_rl.training.finetune import FinetuneSettings
+from vlm_rewards.offline_rl.training.held_out_goals import HELD_OUT_KINDS
+from vlm_rewards.offline_rl.training.train import TrainSettings
+from vlm_rewards.schemas.goals import Goal
 
 EXPERIMENTS = ("offline", "figure3", "figure4", "figure5")
 LEVELS = {"find": "BabyAI-GoToLocal-v0", "lift": "BabyAI-PickupDist-v0", "place": "BabyAI-PutNextLocal-v0"}
@@ -56,7 +56,7 @@ class Budget:
         wordings: Names of `wordings.WORDINGS` for figure 5, the goal's own text first.
         figure4_families: Families that figure 4 is measured on.
         figure5_families: Families that figure 5 is measured on.
-        held_out_kinds: Objects that no goal of training is about, see `offline_rl.held_out_goals.split_goals`.
+        held_out_kinds: Objects that no goal of training is about, see `offline_rl.training.held_out_goals.split_goals`.
         low_temperature: Of the policies, for a second look at what offline training gave: it makes up for random actions that
             were cloned, and costs a policy without memory its ways out of a loop.
         num_resamples: Of the bootstrap.

@@ -28,17 +28,17 @@ import torch
 from claims_budgets import BATCH_SIZE, CORPUS_SEED, POLICY, Budget, Run, goals_in_wording
 from report_result import machine
 
-from labelers.hindsight import HindsightSettings
-from labelers.labeler import LabelerSettings
-from offline_rl.evaluation import flatten_summary
-from offline_rl.finetune import finetune
-from offline_rl.held_out_goals import split_goals
-from offline_rl.rollout import RolloutSettings, rollout
-from offline_rl.runs import read_metrics
-from offline_rl.train import train
-from pipelines.hindsight import hindsight
-from pipelines.label import label
-from pipelines.record import RecordSettings, record
+from vlm_rewards.labelers.rewards.hindsight import HindsightSettings
+from vlm_rewards.labelers.settings import LabelerSettings
+from vlm_rewards.offline_rl.evaluation.evaluation import flatten_summary
+from vlm_rewards.offline_rl.evaluation.rollout import RolloutSettings, rollout
+from vlm_rewards.offline_rl.runs.folders import read_metrics
+from vlm_rewards.offline_rl.training.finetune import finetune
+from vlm_rewards.offline_rl.training.held_out_goals import split_goals
+from vlm_rewards.offline_rl.training.train import train
+from vlm_rewards.pipelines.hindsight.relabelling import hindsight
+from vlm_rewards.pipelines.label.labelling import label
+from vlm_rewards.pipelines.record.recording import RecordSettings, record
 
 EVALUATION = "evaluation"
 HELD_OUT = "evaluation of held-out goals"
@@ -147,7 +147,7 @@ def summarize_finetuning(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]
     """What the figures need of a fine-tuning run's records.
 
     Args:
-        records: Of `offline_rl.runs.read_metrics`.
+        records: Of `offline_rl.runs.folders.read_metrics`.
 
     Returns:
         `evaluations` and, with goals never trained on, `held_out`: records by step; `regret`, see `regret_of`; `seconds` in all,

@@ -15,7 +15,12 @@ import numpy as np
 from claims_budgets import OWN_TEXT, Budget, Run
 from claims_runs import EVALUATION, HELD_OUT, SHARPENED
 
-from offline_rl.statistics import area_under_curve, bootstrap_estimate, correlation, interquartile_mean
+from vlm_rewards.offline_rl.evaluation.statistics import (
+    area_under_curve,
+    bootstrap_estimate,
+    correlation,
+    interquartile_mean,
+)
 
 Found = Mapping[Run, Mapping[str, Any]]
 Figure = dict[str, Any]

@@ -15,9 +15,9 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPProce
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from tiny_models import build_tokenizer
 
-from pipelines.corpora import write_episodes
-from pipelines.images import encode_png
-from schemas.episodes import CorpusFeatures, Episode
+from vlm_rewards.schemas.episodes import CorpusFeatures, Episode
+from vlm_rewards.schemas.formats.corpora import write_episodes
+from vlm_rewards.schemas.pictures import encode_png
 
 
 def write_distinct_frames(

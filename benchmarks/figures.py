@@ -26,14 +26,15 @@ from held_out import LEVELS, POLICIES, GroundTruth, embed, read_truth, record
 from report_result import RESULTS, machine, write_result
 from wordings import UNKNOWN_WORDS, WORDINGS, what_was_read
 
-from labelers.encoders import DualEncoder, reference_models
-from labelers.formulas import FORMULAS
-from labelers.labeler import Labeler, LabelerSettings
-from labelers.negatives import NegativeSettings
-from labelers.quality import thinned_points
-from labelers.rankings import count_scores, curve_of_counts
-from schemas.babyai import NEUTRAL
-from schemas.goals import Goal
+from vlm_rewards.labelers.domains.babyai.goals import NEUTRAL
+from vlm_rewards.labelers.encoders.dual_encoder import DualEncoder, reference_models
+from vlm_rewards.labelers.labeler import Labeler
+from vlm_rewards.labelers.quality.figures import thinned_points
+from vlm_rewards.labelers.quality.rankings import count_scores, curve_of_counts
+from vlm_rewards.labelers.scoring.formulas import FORMULAS
+from vlm_rewards.labelers.scoring.negatives import NegativeSettings
+from vlm_rewards.labelers.settings import LabelerSettings
+from vlm_rewards.schemas.goals import Goal
 
 CORPUS_SEED = 271_828
 """Fixed before any figure of this corpus was seen; models, wordings and settings were chosen on other seeds."""

@@ -11,11 +11,11 @@ from pathlib import Path
 from corpora import save_vit_b32, write_distinct_frames
 from report_result import machine, parse_arguments, write_result
 
-from labelers.labeler import LabelerSettings
-from labelers.negatives import NegativeSettings
-from pipelines.encode import shared_labeler
-from pipelines.label import label
-from schemas.babyai import goal_bank
+from vlm_rewards.labelers.domains.babyai.goals import goal_bank
+from vlm_rewards.labelers.scoring.negatives import NegativeSettings
+from vlm_rewards.labelers.settings import LabelerSettings
+from vlm_rewards.pipelines.label.encoding import shared_labeler
+from vlm_rewards.pipelines.label.labelling import label
 
 ROUNDS = 7
 

@@ -23,13 +23,13 @@ from corpora import save_vit_b32, write_distinct_frames
 from noise_batches import CASES, random_batch
 from report_result import machine, parse_arguments, write_result
 
-from labelers.encoders import DualEncoder
-from labelers.labeler import LabelerSettings
-from offline_rl.iql import Iql, IqlSettings
-from pipelines.encode import shared_labeler
-from pipelines.evaluate import run_statistics
-from pipelines.label import label
-from schemas.babyai import goal_bank
+from vlm_rewards.labelers.domains.babyai.goals import goal_bank
+from vlm_rewards.labelers.encoders.dual_encoder import DualEncoder
+from vlm_rewards.labelers.settings import LabelerSettings
+from vlm_rewards.offline_rl.algorithms.iql import Iql, IqlSettings
+from vlm_rewards.pipelines.evaluate.evaluation import run_statistics
+from vlm_rewards.pipelines.label.encoding import shared_labeler
+from vlm_rewards.pipelines.label.labelling import label
 
 SECONDS = 3.0
 NUM_FRAMES = 25_600

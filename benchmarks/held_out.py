@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from pipelines.corpora import plan_units, read_episodes
-from schemas.goals import Goal, read_goals
-from schemas.manifests import Failure
-from vlm_rewards import main as vlm_rewards
+from vlm_rewards.cli import main as vlm_rewards
+from vlm_rewards.schemas.formats.corpora import plan_units, read_episodes
+from vlm_rewards.schemas.goals import Goal, read_goals
+from vlm_rewards.schemas.manifests import Failure
 
 LEVELS = ("BabyAI-GoToObj-v0", "BabyAI-GoToLocal-v0", "BabyAI-PickupDist-v0", "BabyAI-PutNextLocal-v0")
 POLICIES = "bot:0.2,noisy-bot:0.5,random:0.3"

@@ -14,8 +14,8 @@ from pathlib import Path
 from held_out import LEVELS, POLICIES, record, run
 from report_result import machine, parse_arguments, write_result
 
-from labelers.encoders import REFERENCE_FOLDER, reference_models
-from labelers.model_card import write_card
+from vlm_rewards.labelers.encoders.dual_encoder import REFERENCE_FOLDER, reference_models
+from vlm_rewards.labelers.reference_models.model_card import write_card
 
 SEED = 0
 CORPORA = {"56x56": {"episodes": 1200, "tile_size": 8}, "224x224": {"episodes": 400, "tile_size": 32}}

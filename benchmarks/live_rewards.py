@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from report_result import machine, parse_arguments, write_result
 
-from labelers.labeler import LabelerSettings
-from offline_rl.agents import build_agent
-from offline_rl.batches import Batch
-from offline_rl.environments import EnvironmentSettings, make_environments
-from offline_rl.finetune import FinetuneSettings
-from offline_rl.live_rewards import LiveRewards, LiveRewardSettings
-from schemas.babyai import goal_bank
+from vlm_rewards.labelers.domains.babyai.goals import goal_bank
+from vlm_rewards.labelers.labeler import Labeler
+from vlm_rewards.labelers.settings import LabelerSettings
+from vlm_rewards.offline_rl.algorithms.agents import build_agent
+from vlm_rewards.offline_rl.environments.environments import EnvironmentSettings, make_environments
+from vlm_rewards.offline_rl.interfaces import Batch
+from vlm_rewards.offline_rl.online.live_rewards import LiveRewards, LiveRewardSettings
+from vlm_rewards.offline_rl.training.finetune import FinetuneSettings
 
 LEVELS = ("BabyAI-GoToObj-v0", "BabyAI-GoToLocal-v0", "BabyAI-PickupDist-v0", "BabyAI-PutNextLocal-v0")
 NUM_ENVS = 8
@@ -57,7 +58,7 @@ def measure(
     Returns:
         Counts and seconds; "share" is of the wall time, spent waiting for scores.
     """
-    labeler = LabelerSettings(model=model, goals=tuple(goal_bank()), batch_size=batch_size).build()
+    labeler = Labeler.build(LabelerSettings(model=model, goals=tuple(goal_bank()), batch_size=batch_size))
     environments = make_environments(EnvironmentSettings(envs=LEVELS, num_envs=NUM_ENVS), labeler.goals)
     live = LiveRewards(environments, labeler, settings)
     agent = build_agent("iql", None, live.spaces, seed=0)

@@ -12,8 +12,8 @@ from pathlib import Path
 from corpora import write_distinct_frames
 from report_result import machine, parse_arguments, write_result
 
-from schemas.babyai import goal_bank
-from schemas.goals import write_goals
+from vlm_rewards.labelers.domains.babyai.goals import goal_bank
+from vlm_rewards.schemas.goals import write_goals
 
 LIMIT = 1.10
 

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from offline_rl.batches import Batch, Spaces
+from vlm_rewards.offline_rl.interfaces import Batch, Spaces
 
 BATCH_SIZE = 256
 GOAL_SIZE = 24

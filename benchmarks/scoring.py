@@ -39,9 +39,9 @@ import numpy as np
 from report_result import machine, parse_arguments, write_result
 from threadpoolctl import threadpool_limits
 
-from labelers.formulas import Context, baselines_of, score_frames
-from labelers.negatives import SCORE_BLOCK, NegativeMask, NegativeSettings, choose_negatives
-from schemas.goals import Goal
+from vlm_rewards.labelers.scoring.formulas import Context, baselines_of, score_frames
+from vlm_rewards.labelers.scoring.negatives import SCORE_BLOCK, NegativeMask, NegativeSettings, choose_negatives
+from vlm_rewards.schemas.goals import Goal
 
 NUM_FRAMES, NUM_GOALS, DIM = 100_000, 1_000, 512
 CHUNK, WORKERS, ROUNDS, LIVE_FRAMES = 2048, 2, 3, 8

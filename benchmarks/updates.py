@@ -24,9 +24,9 @@ from torch import nn
 from torch.distributions import Categorical
 from torchrl.objectives import DiscreteIQLLoss, SoftUpdate, ValueEstimators
 
-from offline_rl.batches import Batch
-from offline_rl.heads import DiscreteCritic
-from offline_rl.iql import Iql, IqlSettings
+from vlm_rewards.offline_rl.algorithms.iql import Iql, IqlSettings
+from vlm_rewards.offline_rl.interfaces import Batch
+from vlm_rewards.offline_rl.networks.heads import DiscreteCritic
 
 ROUNDS = 7
 UPDATES = 15

@@ -1,7 +1,7 @@
 """Wordings of the BabyAI goals, and what the reference models have read of each.
 
-The reference models were trained on descriptions and on instructions alike (`labelers.captions`), so a wording that they have
-read says little about wordings as such. Hence four classes, told apart by machine and not by hand:
+The reference models were trained on descriptions and on instructions alike (`labelers.domains.babyai.captions`), so a wording
+that they have read says little about wordings as such. Hence four classes, told apart by machine and not by hand:
 
     read                the captions of the training hold this very wording
     new wording         every word of it occurs in the captions, the wording does not
@@ -14,9 +14,9 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from labelers.captions import state_captions
-from schemas.babyai import KINDS, place_pairs
-from schemas.goals import Goal
+from vlm_rewards.labelers.domains.babyai.captions import state_captions
+from vlm_rewards.labelers.domains.babyai.goals import KINDS, place_pairs
+from vlm_rewards.schemas.goals import Goal
 
 READ, NEW_WORDING, UNTRAINED_WORDS, UNKNOWN_WORDS = "read", "new wording", "untrained words", "unknown words"
 
@@ -43,7 +43,7 @@ class Wording:
         """The goals' texts in this wording; `{goal}` stands for a goal's own text.
 
         Args:
-            goals: The bank of `schemas.babyai`, in its order.
+            goals: The bank of `labelers.domains.babyai.goals`, in its order.
         """
         places = [(KINDS[one], KINDS[other]) for one, other in place_pairs()]
         filled = [self.find.replace("{kind}", kind) for kind in KINDS]

@@ -13,19 +13,22 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from labelers.encoders import DualEncoder
-from labelers.formulas import FORMULAS, MIN_BASELINE_DISTANCE, MIN_TEMPERATURE, Context, baselines_of
-from labelers.negatives import NegativeMask, Negatives, choose_negatives
-from labelers.pictures import decode_image
-from labelers.prompts import average_prompts, fill_templates
-from schemas.goals import Goal
-
-if TYPE_CHECKING:
-    from labelers.labeler import LabelerSettings
+from vlm_rewards.labelers.encoders.dual_encoder import DualEncoder
+from vlm_rewards.labelers.scoring.formulas import (
+    FORMULAS,
+    MIN_BASELINE_DISTANCE,
+    MIN_TEMPERATURE,
+    Context,
+    baselines_of,
+)
+from vlm_rewards.labelers.scoring.negatives import NegativeMask, Negatives, choose_negatives
+from vlm_rewards.labelers.scoring.prompts import average_prompts, fill_templates
+from vlm_rewards.labelers.settings import LabelerSettings
+from vlm_rewards.schemas.goals import Goal
+from vlm_rewards.schemas.pictures import decode_image
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,7 +46,7 @@ class Targets:
     parts: dict[str, object]
 
 
-def build_targets(settings: "LabelerSettings", encoder: DualEncoder) -> Targets:
+def build_targets(settings: LabelerSettings, encoder: DualEncoder) -> Targets:
     """Embeds goals, negatives and baselines, and checks that the formula can be computed.
 
     Args:
@@ -130,7 +133,7 @@ def _check_negatives(negatives: Negatives, goals: Sequence[Goal], formula: str) 
         )
 
 
-def _temperature(settings: "LabelerSettings", encoder: DualEncoder) -> float:
+def _temperature(settings: LabelerSettings, encoder: DualEncoder) -> float:
     if settings.temperature is not None:
         return float(settings.temperature)
     if encoder.temperature is None:
@@ -144,7 +147,7 @@ def _temperature(settings: "LabelerSettings", encoder: DualEncoder) -> float:
     return encoder.temperature
 
 
-def _embed(settings: "LabelerSettings", encoder: DualEncoder, others: Sequence[str]) -> np.ndarray:
+def _embed(settings: LabelerSettings, encoder: DualEncoder, others: Sequence[str]) -> np.ndarray:
     """`[C, D]` float64: the goals, then the other texts in the templates."""
     prompts = {
         index: list(goal.prompts) or fill_templates(settings.templates, goal.text)

@@ -19,7 +19,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from schemas.fingerprints import Fingerprint
+from vlm_rewards.schemas.fingerprints import Fingerprint
 
 NOT_COMPARED = ("temperature", "rule", "camera", "sparse", "batch_size", "device", "attention", "score_block")
 """Parts of labels' fingerprints that a calibration sets, that say nothing of the labeler, or that move scores by rounding only. The

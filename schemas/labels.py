@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from schemas.episodes import METADATA_KEY
-from schemas.fingerprints import Fingerprint
-from schemas.goals import Goal, goals_from_json, goals_to_json
-from schemas.rules import RewardRule, rule_from_json
+from vlm_rewards.schemas.episodes import METADATA_KEY
+from vlm_rewards.schemas.fingerprints import Fingerprint
+from vlm_rewards.schemas.goals import Goal, goals_from_json, goals_to_json
+from vlm_rewards.schemas.rules import RewardRule, rule_from_json
 
 LABEL_TIME_CONVENTION = (
     "scores of row t judge frame o_t; the reward of step t looks at frame o_(t+1), the frame after the action: by default it is 1 "

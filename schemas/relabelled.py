@@ -20,14 +20,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from schemas.episodes import (
+from vlm_rewards.schemas.episodes import (
     IMAGE_TYPE,
     METADATA_KEY,
     CorpusFeatures,
     huggingface_metadata,
     image_column,
 )
-from schemas.fingerprints import Fingerprint
+from vlm_rewards.schemas.fingerprints import Fingerprint
 
 GOAL_KINDS = ("original", "hindsight", "negative")
 RELABELLED_TIME_CONVENTION = (

@@ -1,4 +1,4 @@
-"""The reward rule: what turns the scores of an episode's frames into successes and rewards. Plain data; see `labelers.rewards`."""
+"""The reward rule: what turns the scores of an episode's frames into successes and rewards."""
 
 import dataclasses
 import math

@@ -9,14 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from pipelines.corpora import FORMATS, plan_units, write_episodes
-from pipelines.outputs import OutputFolder
-from schemas.episodes import CorpusFeatures, Episode
-from schemas.fingerprints import Fingerprint
-from schemas.goals import Goal
-from schemas.labels import LabelMetadata, label_schema
-from schemas.relabelled import RelabelledEpisode
-from schemas.rules import RewardRule
+from vlm_rewards.pipelines.engine.outputs import OutputFolder
+from vlm_rewards.schemas.episodes import CorpusFeatures, Episode
+from vlm_rewards.schemas.fingerprints import Fingerprint
+from vlm_rewards.schemas.formats.corpora import FORMATS, plan_units, write_episodes
+from vlm_rewards.schemas.goals import Goal
+from vlm_rewards.schemas.labels import LabelMetadata, label_schema
+from vlm_rewards.schemas.relabelled import RelabelledEpisode
+from vlm_rewards.schemas.rules import RewardRule
 
 GOALS = (
     Goal(id="ball", text="at the ball", instructions=("go to the ball",)),

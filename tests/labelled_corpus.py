@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from pipelines.corpora import FORMATS, MAX_UNIT_BYTES, plan_units, read_episode_ids, write_episodes
-from pipelines.outputs import OutputFolder
-from schemas.episodes import CorpusFeatures, Episode
-from schemas.fingerprints import Fingerprint
-from schemas.goals import Goal, write_goals
-from schemas.labels import LabelMetadata, label_schema
-from schemas.manifests import Failure
-from schemas.rules import RewardRule
+from vlm_rewards.pipelines.engine.outputs import OutputFolder
+from vlm_rewards.schemas.episodes import CorpusFeatures, Episode
+from vlm_rewards.schemas.fingerprints import Fingerprint
+from vlm_rewards.schemas.formats.corpora import FORMATS, MAX_UNIT_BYTES, plan_units, read_episode_ids, write_episodes
+from vlm_rewards.schemas.goals import Goal, write_goals
+from vlm_rewards.schemas.labels import LabelMetadata, label_schema
+from vlm_rewards.schemas.manifests import Failure
+from vlm_rewards.schemas.rules import RewardRule
 
 GOALS = (
     Goal("see-ball", "a ball is <b>seen</b>", "see"),

@@ -10,8 +10,9 @@ from gymnasium.spaces import Box, Dict, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from tiny_models import save_tiny_clip
 
-from labelers.labeler import Labeler, LabelerSettings
-from schemas.goals import Goal
+from vlm_rewards.labelers.labeler import Labeler
+from vlm_rewards.labelers.settings import LabelerSettings
+from vlm_rewards.schemas.goals import Goal
 
 GOALS = (Goal("ball", "a red ball"), Goal("box", "a blue box"))
 
@@ -31,11 +32,11 @@ def live_labeler(folder: Path, pool: np.ndarray, **changes: Any) -> tuple[Labele
         "precision": "float32",
         "batch_size": 4,
     }
-    scores = LabelerSettings(**given, threshold=0.0).build()(pool)
+    scores = Labeler.build(LabelerSettings(**given, threshold=0.0))(pool)
     ordered = np.sort(scores, axis=0)
     middle = len(pool) // 2
     thresholds = tuple(float(value) for value in (ordered[middle - 1] + ordered[middle]) / 2)
-    labeler = LabelerSettings(**given, threshold=thresholds, **changes).build()
+    labeler = Labeler.build(LabelerSettings(**given, threshold=thresholds, **changes))
     return labeler, scores > np.array(thresholds, np.float32)
 
 

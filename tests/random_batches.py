@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from offline_rl.batches import Batch, Spaces
+from vlm_rewards.offline_rl.interfaces import Batch, Spaces
 
 FRAMES = Spaces(observation="frames", observation_shape=(16, 24, 3), goal_size=6, num_actions=4)
 EMBEDDINGS = Spaces(observation="embeddings", observation_shape=(5,), goal_size=6, num_actions=4, state_size=3)

@@ -7,16 +7,15 @@ from pathlib import Path
 import numpy as np
 from labelled_corpora import relabelled
 
-from offline_rl.batches import GoalTexts
-from pipelines.encode import Rows
-from pipelines.label_writer import RowGroupWriter, key_columns, vector_column
-from pipelines.outputs import OutputFolder
-from pipelines.relabelled_writer import EXTENSIONS, open_writer
-from schemas.episodes import CorpusFeatures
-from schemas.fingerprints import Fingerprint
-from schemas.labels import embedding_schema
-from schemas.manifests import Unit
-from schemas.relabelled import RelabelledEpisode
+from vlm_rewards.offline_rl.interfaces import GoalTexts
+from vlm_rewards.pipelines.engine.outputs import OutputFolder
+from vlm_rewards.schemas.episodes import CorpusFeatures
+from vlm_rewards.schemas.fingerprints import Fingerprint
+from vlm_rewards.schemas.formats.label_parts.writer import RowGroupWriter, Rows, key_columns, vector_column
+from vlm_rewards.schemas.formats.relabelled_parts.writer import EXTENSIONS, open_writer
+from vlm_rewards.schemas.labels import embedding_schema
+from vlm_rewards.schemas.manifests import Unit
+from vlm_rewards.schemas.relabelled import RelabelledEpisode
 
 LABELS = {"weights": "sha256:1", "camera": "main", "threshold": 0.5}
 GOALS = GoalTexts(

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from pipelines.images import encode_png
-from schemas.episodes import Episode
+from vlm_rewards.schemas.episodes import Episode
+from vlm_rewards.schemas.pictures import encode_png
 
 
 def frame(seed: int, size: int = 8) -> np.ndarray:

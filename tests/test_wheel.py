@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from schemas.goals import Goal, write_goals
+from vlm_rewards.schemas.goals import Goal, write_goals
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("schemas", "labelers", "pipelines", "offline_rl")
@@ -34,9 +34,7 @@ def test_the_wheel_labels_outside_the_checkout(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    where = (
-        "import labelers, pipelines, schemas, offline_rl, vlm_rewards; print(vlm_rewards.__file__, labelers.__file__)"
-    )
+    where = "import vlm_rewards, vlm_rewards.labelers; print(vlm_rewards.__file__, vlm_rewards.labelers.__file__)"
     assert run(sys.executable, "-c", where).split() == [
         str(site / "vlm_rewards.py"),
         str(site / "labelers" / "__init__.py"),

@@ -28,9 +28,9 @@ from claims_drawing import draw_claims
 from claims_runs import check_found, is_whole, known_runs, regret_of, seconds_left, summarize_finetuning
 from claims_statistics import above, compare_algorithms, estimate, judge, summarize, summarize_runs, told
 
-from offline_rl.finetune import FinetuneSettings
-from offline_rl.iql import IqlSettings
-from offline_rl.train import TrainSettings
+from vlm_rewards.offline_rl.algorithms.iql import IqlSettings
+from vlm_rewards.offline_rl.training.finetune import FinetuneSettings
+from vlm_rewards.offline_rl.training.train import TrainSettings
 
 LEVEL = "BabyAI-GoToObj-v0"
 SMALL_NETWORK = {"width": 32, "channels": 8}

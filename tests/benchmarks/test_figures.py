@@ -24,9 +24,9 @@ from wordings import (
     what_was_read,
 )
 
-from labelers.captions import build_tokenizer
-from labelers.formulas import FORMULAS
-from schemas.babyai import goal_bank
+from vlm_rewards.labelers.domains.babyai.captions import build_tokenizer
+from vlm_rewards.labelers.domains.babyai.goals import goal_bank
+from vlm_rewards.labelers.scoring.formulas import FORMULAS
 
 SCORES = np.array([0.9, 0.8, 0.7, 0.6], np.float32)
 TRUTH = np.array([True, False, True, False])

@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 from transformers import CLIPModel, CLIPProcessor, SiglipModel, SiglipProcessor
 
-from labelers.labeler import EMBEDDING_PARTS, Labeler, LabelerSettings, settings_from_json
-from labelers.negatives import NegativeSettings
-from labelers.preprocessing import to_rgb
-from labelers.windows import WindowSettings
-from schemas.goals import Goal, read_goals
+from vlm_rewards.labelers.labeler import EMBEDDING_PARTS, Labeler
+from vlm_rewards.labelers.scoring.negatives import NegativeSettings
+from vlm_rewards.labelers.scoring.windows import WindowSettings
+from vlm_rewards.labelers.settings import LabelerSettings, settings_from_json
+from vlm_rewards.schemas.goals import Goal, read_goals
+from vlm_rewards.schemas.pictures import to_rgb
 
 GOALS = (
     Goal("red", "the agent is in front of a red ball"),
@@ -32,7 +33,7 @@ def settings(tiny_clip: Path) -> LabelerSettings:
 
 @pytest.fixture(scope="module")
 def labeler(settings: LabelerSettings) -> Labeler:
-    return settings.build()
+    return Labeler.build(settings)
 
 
 def random_picture(seed: int) -> Image.Image:
@@ -62,7 +63,7 @@ def pictures() -> list[Image.Image]:
 
 def test_scores_equal_those_of_clip_with_its_own_processor(tiny_clip: Path) -> None:
     goals = tuple(Goal(goal.id, goal.text) for goal in GOALS)  # one family, no groups: CLIP's softmax is over all texts
-    labeler = LabelerSettings(model=str(tiny_clip), goals=goals, precision="float32").build()
+    labeler = Labeler.build(LabelerSettings(model=str(tiny_clip), goals=goals, precision="float32"))
     model, processor = (
         CLIPModel.from_pretrained(tiny_clip).eval(),
         CLIPProcessor.from_pretrained(tiny_clip, backend="pil"),
@@ -77,7 +78,7 @@ def test_scores_equal_those_of_clip_with_its_own_processor(tiny_clip: Path) -> N
 
 
 def test_cosine_scores_equal_those_of_clip(settings: LabelerSettings, tiny_clip: Path) -> None:
-    labeler = dataclasses.replace(settings, formula="cosine", threshold=0.2).build()
+    labeler = Labeler.build(dataclasses.replace(settings, formula="cosine", threshold=0.2))
     model, processor = (
         CLIPModel.from_pretrained(tiny_clip).eval(),
         CLIPProcessor.from_pretrained(tiny_clip, backend="pil"),
@@ -102,7 +103,7 @@ def test_goals_of_a_group_do_not_compete(labeler: Labeler, random_frames: np.nda
 
 def test_a_label_depends_on_its_frame_alone(settings: LabelerSettings, random_frames: np.ndarray) -> None:
     for precision in ("auto", "float32"):
-        labeler = dataclasses.replace(settings, precision=precision).build()
+        labeler = Labeler.build(dataclasses.replace(settings, precision=precision))
         scores = labeler(random_frames)
         order = np.random.default_rng(1).permutation(len(random_frames))
         assert np.array_equal(labeler(random_frames[order]), scores[order])
@@ -140,7 +141,7 @@ def test_rewards_use_the_threshold_in_force(settings: LabelerSettings, labeler: 
     scores = np.repeat(np.array([[0.9], [0.6], [0.4]], dtype=np.float32), 5, axis=1)
     assert labeler.rule.thresholds == (0.5,) * len(labeler.goals)
     assert labeler.rewards(scores).tolist() == [[1.0] * 5, [0.0] * 5]
-    assert dataclasses.replace(settings, threshold=0.7).build().rewards(scores).tolist() == [[0.0] * 5] * 2
+    assert Labeler.build(dataclasses.replace(settings, threshold=0.7)).rewards(scores).tolist() == [[0.0] * 5] * 2
 
 
 def test_templates_are_averaged(settings: LabelerSettings, labeler: Labeler) -> None:
@@ -175,7 +176,7 @@ def test_fingerprint_changes_with_everything_that_matters(settings: LabelerSetti
         expected = ["goals", "negatives"] if part == "goals" else [part]
         assert labeler.fingerprint.differing_parts(other.fingerprint) == expected
         assert other.embedding_fingerprint == labeler.embedding_fingerprint
-    other = dataclasses.replace(settings, batch_size=16).build()
+    other = Labeler.build(dataclasses.replace(settings, batch_size=16))
     assert labeler.fingerprint.differing_parts(other.fingerprint) == ["batch_size"]
     assert labeler.embedding_fingerprint.differing_parts(other.embedding_fingerprint) == ["batch_size"]
     assert tuple(labeler.embedding_fingerprint.parts) == tuple(sorted(EMBEDDING_PARTS))
@@ -390,7 +391,9 @@ def test_a_baseline_at_its_goal_is_refused(settings: LabelerSettings, labeler: L
 
 
 def test_sigmoid_scores_equal_those_of_siglip(tiny_siglip: Path, random_frames: np.ndarray) -> None:
-    labeler = LabelerSettings(model=str(tiny_siglip), goals=GOALS, formula="sigmoid", precision="float32").build()
+    labeler = Labeler.build(
+        LabelerSettings(model=str(tiny_siglip), goals=GOALS, formula="sigmoid", precision="float32")
+    )
     model, processor = (
         SiglipModel.from_pretrained(tiny_siglip).eval(),
         SiglipProcessor.from_pretrained(tiny_siglip, backend="pil"),

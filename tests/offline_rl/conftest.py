@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from labelers.hindsight import HindsightSettings
-from labelers.labeler import LabelerSettings
-from offline_rl.train import TrainSettings, train
-from pipelines.hindsight import hindsight
-from pipelines.label import label
-from pipelines.record import RecordSettings, record
-from schemas.babyai import goal_bank
+from vlm_rewards.labelers.domains.babyai.goals import goal_bank
+from vlm_rewards.labelers.rewards.hindsight import HindsightSettings
+from vlm_rewards.labelers.settings import LabelerSettings
+from vlm_rewards.offline_rl.training.train import TrainSettings, train
+from vlm_rewards.pipelines.hindsight.relabelling import hindsight
+from vlm_rewards.pipelines.label.labelling import label
+from vlm_rewards.pipelines.record.recording import RecordSettings, record
 
 LEVEL = "BabyAI-GoToObj-v0"
 

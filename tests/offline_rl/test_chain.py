@@ -7,8 +7,8 @@ point     -1 ────── 0 ────── 1     goals: the left end a
 import pytest
 import torch
 
-from offline_rl.agents import build_agent
-from offline_rl.batches import Batch, Spaces
+from vlm_rewards.offline_rl.algorithms.agents import build_agent
+from vlm_rewards.offline_rl.interfaces import Batch, Spaces
 
 DISCOUNT = 0.9
 CHAIN = Spaces(observation="embeddings", observation_shape=(5,), goal_size=2, num_actions=2)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from labelled_corpus import Labelled, draw_episodes, write_corpus, write_labels
 
-from pipelines.evaluate import evaluate
-from schemas.goals import Goal
+from vlm_rewards.pipelines.evaluate.evaluation import evaluate
+from vlm_rewards.schemas.goals import Goal
 
 CHROMIUM_OPTIONS = [
     "--headless",

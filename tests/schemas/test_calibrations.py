@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from schemas.calibrations import Calibration, compared_parts, read_calibration
-from schemas.fingerprints import Fingerprint
+from vlm_rewards.schemas.calibrations import Calibration, compared_parts, read_calibration
+from vlm_rewards.schemas.fingerprints import Fingerprint
 
 PARTS = {"weights": "sha256:1", "precision": "float32", "formula": "softmax", "templates": ["{goal}"]}
 

@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from schemas.episodes import (
+from vlm_rewards.schemas.episodes import (
     IMAGE_TYPE,
     METADATA_KEY,
     TIME_CONVENTION,

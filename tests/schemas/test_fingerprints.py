@@ -1,6 +1,6 @@
 import pytest
 
-from schemas.fingerprints import Fingerprint
+from vlm_rewards.schemas.fingerprints import Fingerprint
 
 PARTS = {"weights": "ab", "goals": ("find", "lift"), "temperature": 0.01}
 

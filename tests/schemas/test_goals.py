@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.goals import (
+from vlm_rewards.schemas.goals import (
     Goal,
     GoalImage,
     check_goals,

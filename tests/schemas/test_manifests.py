@@ -1,6 +1,6 @@
 import pytest
 
-from schemas.manifests import Failure, PartStatistics, Unit
+from vlm_rewards.schemas.manifests import Failure, PartStatistics, Unit
 
 
 def test_a_marker_survives_the_trip_through_json():

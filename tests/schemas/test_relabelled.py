@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from labelled_corpora import relabelled
 
-from schemas.episodes import CorpusFeatures
-from schemas.fingerprints import Fingerprint
-from schemas.relabelled import relabelled_schema
+from vlm_rewards.schemas.episodes import CorpusFeatures
+from vlm_rewards.schemas.fingerprints import Fingerprint
+from vlm_rewards.schemas.relabelled import relabelled_schema
 
 
 def test_the_schema_says_what_a_reward_looks_at_and_holds_no_reward_of_the_environment() -> None:

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from schemas.rules import RewardRule, rule_from_json
+from vlm_rewards.schemas.rules import RewardRule, rule_from_json
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Thresholds and temperatures, chosen from counts of scores and truth."""

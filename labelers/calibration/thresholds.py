@@ -1,0 +1,318 @@
+"""Thresholds a goal, chosen from counts of scores and truth: for the best F1, a precision, a bound on false positives, a quantile.
+
+    CalibrationCounts of folds ──► Ranking of a goal, or of its family ──► depth: how many of its bins fire ──► threshold
+
+Shape letters: G goals, M goals of one family, K strengths, P occupied bins of one ranking.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from vlm_rewards.labelers.calibration.counts import (
+    NEVER,
+    CalibrationCounts,
+    F1Curve,
+    Ranking,
+    add_outcomes,
+    f1_by_depth,
+    mean_f1_curve,
+    merge_counts,
+    outcomes_at,
+    rank_counts,
+    threshold_at,
+)
+from vlm_rewards.labelers.calibration.risk_bounds import num_episodes_needed, risk_p_value
+from vlm_rewards.labelers.quality.agreement import UNDEFINED
+from vlm_rewards.schemas.goals import Goal
+
+OBJECTIVES = ("f1", "precision", "fpr", "quantile")
+STRENGTHS = (0.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, math.inf)
+"""How much a family may count beside one of its goals, in episodes in which the goal holds; 0: not at all, inf: alone."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CalibrationSettings:
+    """What thresholds are chosen for.
+
+    Args:
+        objective: "f1": the highest F1 of the frames. "precision": the lowest threshold at which the share of right frames
+            among those that fire reaches `precision`, on the calibration data: an estimate, not a bound. "fpr": the lowest
+            threshold at which the false-positive rate is at most `level` with probability `confidence`, see `bounded_depth`.
+            "quantile": the threshold that a share `quantile` of all frames is at or under; needs no truth.
+        precision: Wanted precision, only for "precision".
+        level: Highest false-positive rate, only for "fpr".
+        confidence: With which that holds, only for "fpr"; 0.95 if left out.
+        quantile: Only for "quantile".
+        min_examples: Fewest episodes in which some goal holds to choose a temperature by. For "f1" and "precision": a goal that
+            holds in some frame of fewer episodes than this, or fails to hold in fewer, takes the threshold of its family, and a
+            family with fewer that of all goals.
+
+    Raises:
+        ValueError: An unknown objective, a number that the objective needs is missing or out of its range, or one is given that it
+            has no use for.
+    """
+
+    objective: str = "f1"
+    precision: float | None = None
+    level: float | None = None
+    confidence: float | None = None
+    quantile: float | None = None
+    min_examples: int = 10
+
+    def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise ValueError(
+                f"objective must be one of {', '.join(OBJECTIVES)}, got {self.objective!r}; choose one of them"
+            )
+        if self.objective == "fpr" and self.confidence is None:
+            object.__setattr__(self, "confidence", 0.95)
+        uses = {"precision": ("precision",), "fpr": ("level", "confidence"), "quantile": ("quantile",)}
+        for name in ("precision", "level", "confidence", "quantile"):
+            value = getattr(self, name)
+            if name in uses.get(self.objective, ()):
+                if value is None or not 0 < value < 1:
+                    raise ValueError(
+                        f"{name} must be greater than 0 and less than 1 for the objective {self.objective!r}, got {value}; give one"
+                    )
+            elif value is not None:
+                raise ValueError(
+                    f"{name} must be left out for the objective {self.objective!r}, got {value}; it is for another one"
+                )
+        if self.min_examples < 1:
+            raise ValueError(
+                f"min_examples must be at least 1, got {self.min_examples}; 1 shares only what never occurs"
+            )
+
+    def to_json(self) -> dict[str, object]:
+        """The settings that matter for the objective."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+
+def best_f1_depth(ranking: Ranking) -> int:
+    """How many entries must fire for the highest F1; the fewest of those that are equal. 0 without positives."""
+    if not ranking.positives.any():
+        return 0
+    return int(np.argmax(f1_by_depth(ranking.positives, ranking.negatives))) + 1
+
+
+def precise_depth(ranking: Ranking, precision: float) -> int:
+    """The most entries that may fire for the precision to be reached on this data, TP / fired; 0 if it is nowhere."""
+    true_positives, false_positives = np.cumsum(ranking.positives), np.cumsum(ranking.negatives)
+    reached = np.flatnonzero(true_positives >= precision * (true_positives + false_positives))
+    return int(reached[-1]) + 1 if len(reached) else 0
+
+
+def bounded_depth(ranking: Ranking, num_episodes: int, level: float, confidence: float) -> int:
+    """The most entries that may fire for the false-positive rate of one goal to be bounded.
+
+    Draw an episode from where the n calibration episodes come from, among those with a frame in which the goal does not
+    hold, then one such frame of it. If the n episodes were drawn independently, then with probability `confidence` over their draw
+    the goal fires in that frame with probability at most `level` at the chosen threshold:
+
+        P( E[loss at the chosen threshold] <= level ) >= confidence
+
+    For this goal: with G goals, a share 1 - confidence of them may be over the level. For any distribution of scores, any n
+    and any dependence between the frames of an episode. Thresholds are tested from the highest down, each at the full
+    1 - confidence, until one fails; as the expected loss only rises on the way, the lowest that passes can be over the level
+    only if the first that truly is has passed: nothing to correct for the number of thresholds (fixed sequence testing).
+
+    Args:
+        ranking: Of one goal.
+        num_episodes: n, episodes with a frame in which the goal does not hold.
+        level: Highest rate.
+        confidence: Probability with which it holds.
+
+    Returns:
+        0 where not even the highest entry may fire, as with fewer than `num_episodes_needed` episodes.
+
+    Source: Angelopoulos et al. 2021, "Learn then Test"; Bates et al. 2021 for monotone losses. See
+    `labelers.calibration.risk_bounds`. Where
+    every episode has one such frame (marks of single frames, say), its loss is 0 or 1 and the binomial itself is used.
+    """
+    losses = np.cumsum(ranking.losses)
+    binary = int(ranking.negatives.sum()) == num_episodes
+    passing, failing = 0, len(losses) + 1  # entries that may fire, and that may not; the p-value rises with the loss
+    while failing - passing > 1:
+        middle = (passing + failing) // 2
+        if risk_p_value(int(losses[middle - 1]), num_episodes, level, binary=binary) <= 1 - confidence:
+            passing = middle
+        else:
+            failing = middle
+    return passing
+
+
+def quantile_depth(ranking: Ranking, quantile: float) -> int:
+    """The most entries that may fire for at least a share `quantile` of all frames not to."""
+    fired = np.cumsum(ranking.positives + ranking.negatives)
+    allowed = np.flatnonzero(fired[-1] - fired >= quantile * fired[-1]) if len(fired) else np.zeros(0, np.int64)
+    return int(allowed[-1]) + 1 if len(allowed) else 0
+
+
+class GoalThreshold(NamedTuple):
+    """A goal's threshold, whose frames it was chosen from ("goal", "family", "all goals", "goal and family", ...), and a reason
+    where these are not its own or it never fires."""
+
+    threshold: float
+    chosen_from: str = "goal"
+    reason: str | None = None
+
+
+class ChosenThresholds(NamedTuple):
+    """The thresholds of G goals, and the strength with which families take part in those of "f1", else None."""
+
+    goals: list[GoalThreshold]
+    strength: float | None
+
+    @property
+    def thresholds(self) -> list[float]:
+        """G numbers."""
+        return [goal.threshold for goal in self.goals]
+
+
+def choose_thresholds(
+    folds: Sequence[CalibrationCounts], goals: Sequence[Goal], settings: CalibrationSettings
+) -> ChosenThresholds:
+    """Chooses every goal's threshold from all folds together.
+
+    "fpr" and "quantile" take each goal by itself: what its family does bounds nothing of it. "f1" and "precision" give a goal
+    with too few examples the threshold of its family's frames pooled, or of all goals' where the family has too few.
+
+    For "f1" a goal with enough examples still borrows: its threshold maximises
+
+        n F1(threshold) + strength * (mean F1 of its family at this threshold),    n the episodes in which it holds,
+
+    so that the family decides where the goal's own frames do not. The best threshold of a handful of frames is mostly chance: taken
+    alone it does worse on new episodes than one threshold for all goals. The strength is one of `STRENGTHS`: every fold is judged
+    by thresholds chosen from the others. The family decides alone unless the strength with the best macro F1 beats that by more
+    than three standard errors over goals: seven are compared, and goals part ways only where the data show that they differ.
+
+    Args:
+        folds: The calibration data in parts that share no episode, at least two for "f1".
+        goals: G goals, in the order of the counts.
+        settings: What for.
+
+    Returns:
+        G thresholds. A goal whose scores are constant never fires, since no threshold tells its frames apart.
+    """
+    whole = merge_counts(folds)
+    assert whole.num_goals == len(goals), (whole.num_goals, len(goals))
+    if settings.objective in ("fpr", "quantile"):
+        return ChosenThresholds([_own_threshold(whole, goal, settings) for goal in range(len(goals))], None)
+    if settings.objective == "precision":
+        return ChosenThresholds(_shared_thresholds(whole, goals, settings, (0.0,))[0], None)
+    assert len(folds) >= 2, len(folds)
+    judged = []
+    for index, fold in enumerate(folds):
+        others = merge_counts([part for number, part in enumerate(folds) if number != index])
+        chosen = _shared_thresholds(others, goals, settings, STRENGTHS)
+        judged.append([outcomes_at(fold, [goal.threshold for goal in row]) for row in chosen])
+    f1 = np.array([add_outcomes(parts).f1 for parts in zip(*judged, strict=True)])
+    strength = STRENGTHS[_proven_best(f1[:, ~np.isnan(f1).any(axis=0)])]
+    return ChosenThresholds(_shared_thresholds(whole, goals, settings, (strength,))[0], strength)
+
+
+def _proven_best(f1: np.ndarray) -> int:
+    """Of K rows [K, G], the one of highest mean where it is three standard errors above the last one, else the last."""
+    if not f1.size:
+        return len(f1) - 1
+    best = int(np.argmax(f1.mean(axis=1)))
+    gain = f1[best] - f1[-1]
+    return best if gain.mean() > 3 * gain.std() / math.sqrt(len(gain)) else len(f1) - 1
+
+
+def _shared_thresholds(
+    counts: CalibrationCounts, goals: Sequence[Goal], settings: CalibrationSettings, strengths: Sequence[float]
+) -> list[list[GoalThreshold]]:
+    """For each strength, the thresholds of all goals; see `choose_thresholds`."""
+    families: dict[str, list[int]] = {}
+    for index, goal in enumerate(goals):
+        families.setdefault(goal.family, []).append(index)
+    chosen = [[GoalThreshold(NEVER)] * len(goals) for _ in strengths]
+    for members in families.values():
+        of_family = _shortage(counts, members, settings) is None
+        pool = members if of_family else list(range(len(goals)))
+        source = "family" if of_family else "all goals"
+        curve = mean_f1_curve(counts, pool)
+        shared = curve.threshold() if settings.objective == "f1" else _pooled_threshold(counts, pool, settings)
+        for index in members:
+            shortage = _shortage(counts, [index], settings)
+            own = None if shortage is not None else _own_threshold(counts, index, settings)
+            for row, strength in zip(chosen, strengths, strict=True):
+                if own is None:
+                    row[index] = GoalThreshold(shared, source, shortage)
+                elif own.reason is not None or strength == 0:
+                    row[index] = own
+                elif strength == math.inf:
+                    row[index] = GoalThreshold(shared, source)
+                else:
+                    row[index] = GoalThreshold(_blended_threshold(counts, index, curve, strength), f"goal and {source}")
+    return chosen
+
+
+def _pooled_threshold(counts: CalibrationCounts, pool: Sequence[int], settings: CalibrationSettings) -> float:
+    ranking = rank_counts(counts, pool)
+    return threshold_at(ranking.bins, _depth(ranking, settings, 0))
+
+
+def _blended_threshold(counts: CalibrationCounts, goal: int, curve: F1Curve, strength: float) -> float:
+    own = rank_counts(counts, [goal])
+    f1 = np.append(0.0, f1_by_depth(own.positives, own.negatives))
+    depth_of_own = np.searchsorted(
+        -own.bins, -curve.bins, side="right"
+    )  # at each bin of the curve, which holds all of these
+    blended = counts.positive_episodes[goal] * f1[depth_of_own] + strength * curve.f1
+    return threshold_at(curve.bins, int(np.argmax(blended)) + 1)
+
+
+def _shortage(counts: CalibrationCounts, members: Sequence[int], settings: CalibrationSettings) -> str | None:
+    """What there is too little of; a family is judged by its goals' episodes together."""
+    positive = int(counts.positive_episodes[members].sum())
+    negative = int(counts.negative_episodes[members].sum())
+    if positive == 0:
+        return UNDEFINED
+    if positive < settings.min_examples:
+        return f"holds in {positive} episodes, fewer than {settings.min_examples}"
+    if negative < settings.min_examples:
+        return f"fails to hold in {negative} episodes, fewer than {settings.min_examples}"
+    return None
+
+
+def _depth(ranking: Ranking, settings: CalibrationSettings, num_episodes: int) -> int:
+    if settings.objective == "f1":
+        return best_f1_depth(ranking)
+    if settings.objective == "precision":
+        assert settings.precision is not None
+        return precise_depth(ranking, settings.precision)
+    if settings.objective == "quantile":
+        assert settings.quantile is not None
+        return quantile_depth(ranking, settings.quantile)
+    assert settings.level is not None
+    assert settings.confidence is not None
+    return bounded_depth(ranking, num_episodes, settings.level, settings.confidence)
+
+
+def _own_threshold(counts: CalibrationCounts, goal: int, settings: CalibrationSettings) -> GoalThreshold:
+    ranking = rank_counts(counts, [goal])
+    num_episodes = int(counts.negative_episodes[goal])
+    if settings.objective == "fpr":
+        assert settings.level is not None
+        assert settings.confidence is not None
+        needed = num_episodes_needed(settings.level, settings.confidence)
+        if num_episodes < needed:
+            return GoalThreshold(
+                NEVER,
+                reason=f"needs at least {needed} episodes with a frame in which it does not hold, got {num_episodes}",
+            )
+    if not len(ranking.bins):
+        return GoalThreshold(NEVER, reason="no scores")
+    if len(ranking.bins) == 1:
+        return GoalThreshold(NEVER, reason="constant scores: no threshold tells its frames apart")
+    depth = _depth(ranking, settings, num_episodes)
+    if depth == 0:
+        value = getattr(settings, {"fpr": "level"}.get(settings.objective, settings.objective))
+        return GoalThreshold(NEVER, reason=f"a {settings.objective} of {value:g} is reached at no threshold")
+    return GoalThreshold(threshold_at(ranking.bins, depth, lowest=settings.objective == "fpr"))

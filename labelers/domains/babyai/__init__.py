@@ -1,0 +1,1 @@
+"""BabyAI: its goals and their truth, levels, scenes and captions."""

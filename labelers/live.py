@@ -1,0 +1,328 @@
+"""What judges live frames: the corpus's labeler behind a cache, the reward rule a frame at a time, and a look at the rewards.
+
+    frames [N, H, W, 3] ─► digest ─┬─ seen before: its embedding ──────────────────┬─► LiveScores ─► RuleState
+                                   └─ new: resize, encode (full batches of B) ─────┘    [N, G]         rewards [N, G]
+
+Shape letters: N frames or environments, H and W sides of a frame, D size of an embedding, G goals.
+"""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vlm_rewards.labelers.encoders.embedding_cache import EmbeddingCache
+from vlm_rewards.labelers.labeler import Labeler
+from vlm_rewards.schemas.fingerprints import Fingerprint
+from vlm_rewards.schemas.rules import RewardRule
+
+CACHE_BYTES = 64 << 20
+
+
+def check_labeler(labeler: Labeler, labels: Fingerprint, camera: str) -> None:
+    """Refuses a labeler that would score a live frame otherwise than the labels that an agent was trained on.
+
+    Args:
+        labeler: Built for the live environment.
+        labels: Fingerprint of those labels, camera and sparseness included: `labels_fingerprint` of a saved agent, and in the
+            settings of relabelled trajectories.
+        camera: Whose frames the environment shows.
+
+    Raises:
+        ValueError: A part of the fingerprint differs; the message names it.
+    """
+    here = Fingerprint({**labeler.fingerprint.parts, "camera": camera, "sparse": labels.parts.get("sparse")})
+    labels.check_equal(
+        here,
+        "the labels that the agent was trained on",
+        "take the labeler and the camera of these labels, or label, relabel and train again with this one",
+    )
+
+
+class FrameEmbedder:
+    """Embeds frames; an identical frame is encoded once, within a call always and between calls as long as the cache holds it.
+
+    A frame gets the bits that the label pipeline gives it. Calls must come from one thread at a time.
+
+    Args:
+        labeler: The corpus's.
+        cache_bytes: Memory for embeddings of frames seen before, in bytes; 0 for none.
+
+    Raises:
+        ValueError: cache_bytes is below 0.
+
+    Attributes:
+        counts: "frames" that were asked for, "encoded" through the model, "cached" found in the cache, and forward "passes".
+        seconds: Spent here, in s.
+    """
+
+    def __init__(self, labeler: Labeler, cache_bytes: int = CACHE_BYTES) -> None:
+        if cache_bytes < 0:
+            raise ValueError(f"cache_bytes must be at least 0, got {cache_bytes}; 0 switches the cache off")
+        self.labeler = labeler
+        self.counts = {"frames": 0, "encoded": 0, "cached": 0, "passes": 0}
+        self.seconds = 0.0
+        self._cache = EmbeddingCache(labeler.dim, cache_bytes) if cache_bytes else None
+
+    def apart(self) -> "FrameEmbedder":
+        """Another one with the same cache and counts of its own: what it embeds costs this one nothing. One thread for both."""
+        other = FrameEmbedder(self.labeler, 0)
+        other._cache = self._cache
+        return other
+
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        """Embeds frames [N, H, W, 3] uint8: [N, D] float32, unit length."""
+        start = time.perf_counter()
+        digests = [hashlib.blake2b(np.ascontiguousarray(frame).data, digest_size=16).digest() for frame in frames]
+        found: dict[bytes, np.ndarray] = {}
+        new: dict[bytes, int] = {}
+        for index, digest in enumerate(digests):
+            if digest in found or digest in new:
+                continue
+            embedding = None if self._cache is None else self._cache.get(digest)
+            if embedding is None:
+                new[digest] = index
+            else:
+                found[digest] = embedding
+        if new:
+            pixels = np.stack([self.labeler.resize(frames[index]) for index in new.values()])
+            for digest, embedding in zip(new, self.labeler.embed(pixels), strict=True):
+                found[digest] = embedding
+                if self._cache is not None:
+                    self._cache.put(digest, embedding)
+        self.counts["frames"] += len(frames)
+        self.counts["encoded"] += len(new)
+        self.counts["cached"] += len(found) - len(new)
+        self.counts["passes"] += -(-len(new) // self.labeler.settings.batch_size)
+        self.seconds += time.perf_counter() - start
+        return (
+            np.stack([found[digest] for digest in digests]) if digests else np.empty((0, self.labeler.dim), np.float32)
+        )
+
+
+class LiveScores:
+    """Scores of N episodes that go on at once, from embeddings of their frames as they come, each by its window.
+
+    Args:
+        labeler: The corpus's.
+        num_envs: N.
+    """
+
+    def __init__(self, labeler: Labeler, num_envs: int) -> None:
+        self._windows = labeler.episodes()
+        self._kept = labeler.settings.window.frames - 1
+        self._recent: list[list[np.ndarray]] = [
+            [] for _ in range(num_envs)
+        ]  # embeddings that windows to come will need
+
+    def begin(self, envs: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
+        """Begins episodes with their first frames, arguments and result as for `step`."""
+        self._windows.end(envs.tolist())
+        for index in envs.tolist():
+            self._recent[index] = []
+        return self.step(envs, embeddings)
+
+    def step(self, envs: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
+        """Scores the next frames.
+
+        Args:
+            envs: [M] indices of the environments.
+            embeddings: [M, D] float32, unit length.
+
+        Returns:
+            [M, G] float32.
+        """
+        if self._kept:
+            for index, embedding in zip(envs.tolist(), embeddings, strict=True):
+                self._recent[index] = [*self._recent[index], embedding][-self._kept :]
+        return self._windows.push(envs.tolist(), embeddings)
+
+    def state_dict(self) -> list[list[np.ndarray]]:
+        """What the episodes are gone on from: of each the last embeddings, as many as a window looks back."""
+        return [list(embeddings) for embeddings in self._recent]
+
+    def load_state_dict(self, state: Sequence[Sequence[np.ndarray]]) -> None:
+        """The inverse."""
+        self._recent = [list(embeddings) for embeddings in state]
+        for index, embeddings in enumerate(self._recent):
+            self._windows.end([index])
+            if embeddings:
+                self._windows.push([index] * len(embeddings), np.stack(embeddings))
+
+
+class Judged(NamedTuple):
+    """What a frame is worth to every goal.
+
+    Attributes:
+        rewards: [N, G] float32, of the step that led to the frame.
+        successes: [N, G] bool, whether the goal counts as achieved in the frame.
+    """
+
+    rewards: np.ndarray
+    successes: np.ndarray
+
+
+class RuleState:
+    """The reward rule over N episodes that go on at once, a frame of each at a time: the same as `labelers.rewards.rewards` says
+    of whole episodes, from the counts that the rule needs to remember.
+
+    Args:
+        rule: Of the G goals.
+        num_envs: N.
+        ignore_initial: A success that holds from the first frame on counts for nothing until it has ended once: hindsight takes
+            it for no achievement either.
+    """
+
+    def __init__(self, rule: RewardRule, num_envs: int, *, ignore_initial: bool = False) -> None:
+        shape = (num_envs, len(rule.thresholds))
+        self.rule = rule
+        self.ignore_initial = ignore_initial
+        self._scores = np.zeros(shape, np.float32)
+        self._run = np.zeros(shape, np.int32)  # successive frames over the threshold, up to this one
+        self._success = np.zeros(shape, np.bool_)
+        self._initial = np.zeros(shape, np.bool_)  # successes that hold since the first frame
+
+    def begin(self, envs: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        """Begins episodes.
+
+        Args:
+            envs: [M] indices of the environments.
+            scores: [M, G] float32 of their first frames.
+
+        Returns:
+            [M, G] bool, the goals that count as achieved in the first frame already.
+        """
+        self._run[envs] = 0
+        self._success[envs] = False
+        self._advance(envs, scores)
+        self._initial[envs] = self._success[envs]
+        return self._success[envs]
+
+    def step(self, envs: np.ndarray, scores: np.ndarray) -> Judged:
+        """Judges the next frames.
+
+        Args:
+            envs: [M] indices of the environments.
+            scores: [M, G] float32 of their frames after the action.
+
+        Returns:
+            Rewards and successes, M rows.
+        """
+        before = self._scores[envs]
+        self._advance(envs, scores)
+        self._initial[envs] &= self._success[envs]
+        successes = self._success[envs]
+        if self.ignore_initial:
+            successes = successes & ~self._initial[envs]
+        return Judged(self._rewards(before, scores, successes), successes)
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """What the episodes are gone on from."""
+        return {name: getattr(self, name).copy() for name in ("_scores", "_run", "_success", "_initial")}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse."""
+        for name, value in state.items():
+            getattr(self, name)[:] = value
+
+    def _advance(self, envs: np.ndarray, scores: np.ndarray) -> None:
+        self._run[envs] = np.where(scores > self.rule.threshold_array, self._run[envs] + 1, 0)
+        begun = self._run[envs] >= self.rule.min_frames
+        self._success[envs] = begun | (self._success[envs] & (scores > self.rule.release_array))
+        self._scores[envs] = scores
+
+    def _rewards(self, before: np.ndarray, scores: np.ndarray, successes: np.ndarray) -> np.ndarray:
+        if self.rule.reward == "score":
+            return scores.copy()
+        if self.rule.reward == "difference":
+            return scores - before
+        achieved = successes.astype(np.float32)
+        if self.rule.reward == "success":
+            return achieved
+        return np.maximum(0.0, achieved - self.rule.discount * np.array(self.rule.fire_rates)).astype(np.float32)
+
+
+class RewardMonitor:
+    """What the rewards of N environments have been so far.
+
+    Args:
+        rule: Of the G goals.
+        num_envs: N.
+
+    Attributes:
+        counts: "steps" that were judged, "episodes" that ended, "episodes_with_success" in some step, and "positive_rewards".
+        best_margin: How far the highest score of a step's own goal was above its threshold; -inf before the first.
+    """
+
+    def __init__(self, rule: RewardRule, num_envs: int) -> None:
+        self.counts = {"steps": 0, "episodes": 0, "episodes_with_success": 0, "positive_rewards": 0}
+        self.best_margin = -np.inf
+        self._thresholds = rule.threshold_array
+        self._has_succeeded = np.zeros(num_envs, np.bool_)
+
+    def add(
+        self,
+        envs: np.ndarray,
+        goals: np.ndarray,
+        scores: np.ndarray,
+        rewards: np.ndarray,
+        successes: np.ndarray,
+        ended: np.ndarray,
+    ) -> None:
+        """Takes in a step.
+
+        Args:
+            envs: [M] indices of the environments that took it.
+            goals: [M] int, their goals.
+            scores: [M] float32, for these goals, of the frame after the action.
+            rewards: [M] float32.
+            successes: [M] bool.
+            ended: [M] bool, whether the episode ended there.
+        """
+        self._has_succeeded[envs] |= successes
+        self.counts["steps"] += len(envs)
+        self.counts["episodes"] += int(ended.sum())
+        self.counts["episodes_with_success"] += int((ended & self._has_succeeded[envs]).sum())
+        self.counts["positive_rewards"] += int((rewards > 0).sum())
+        self.best_margin = float(np.max(scores - self._thresholds[goals], initial=self.best_margin))
+
+    def begin(self, envs: np.ndarray) -> None:
+        """Takes in that episodes begin."""
+        self._has_succeeded[envs] = False
+
+    def check(self, after_episodes: int = 200, after_steps: int = 25_000) -> None:
+        """Stops a run that learns from nothing; to be called now and then.
+
+        Args:
+            after_episodes: Episodes that must have ended before anything is said,
+            after_steps: or steps that must have been judged: on long levels few episodes end.
+
+        Raises:
+            ValueError: So many episodes have ended, or so many steps were judged, and no reward was ever positive.
+        """
+        complaint = self.complaint()
+        if complaint and (self.counts["episodes"] >= after_episodes or self.counts["steps"] >= after_steps):
+            raise ValueError(complaint)
+
+    def complaint(self) -> str | None:
+        """What is wrong with rewards of which none was ever positive, and the remedies; None where one was, or before a step."""
+        if self.counts["positive_rewards"] or not self.counts["steps"]:
+            return None
+        return (
+            f"a live reward must be positive now and then, got none in {self.counts['steps']:,} steps and "
+            f"{self.counts['episodes']:,} ended episodes, where the highest score was {self.best_margin:+.4f} from its goal's "
+            f"threshold; calibrate the thresholds and label again, reword the goals, start from an agent that succeeds sometimes, "
+            f"or take an easier level"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it goes on from."""
+        succeeded = self._has_succeeded.copy()
+        return {"counts": dict(self.counts), "best_margin": self.best_margin, "has_succeeded": succeeded}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse."""
+        self.counts, self.best_margin = {**self.counts, **state["counts"]}, state["best_margin"]
+        self._has_succeeded = state["has_succeeded"].copy()

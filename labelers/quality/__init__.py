@@ -1,0 +1,1 @@
+"""How good labels are against ground truth, and how two labelings differ."""

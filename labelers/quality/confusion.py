@@ -1,0 +1,308 @@
+"""Where false positives fall: near the goal in time, on another goal that does hold, or on nothing.
+
+    frame            4    5    6    7    8    9   10        a false positive of "a red ball is seen" in frame ...
+    red ball         .    X    .    .    .    .    .        6, 7, 8  near in time: within 3 frames of one in which it holds
+    blue ball        .    .    .    .    .    X    .        9        another colour: a goal that differs in this attribute alone
+    green box        .    .    .    .    .    .    X        10       another goal of the family
+
+All counts are integers over pairs (frame, goal), so that parts add up in any order; matrices of goals by goals are sparse, for
+thousands of goals: 12 bytes for every pair that occurs.
+
+A goal's group stands for the goal: goals of one group hold in the same states, so one of them is no confusion of another.
+
+Shapes: K pairs, G goals, C causes.
+"""
+
+import dataclasses
+from collections.abc import Hashable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from vlm_rewards.labelers.rewards.hindsight import goal_groups
+from vlm_rewards.schemas.goals import Goal
+
+NEAR_FRAMES = 3
+"""A false positive at most this many frames from a frame in which its goal holds is near in time."""
+
+_MAX_DRAWN = 24
+_NUM_CONFUSED = 5
+_NEAR, _NONE = "near in time", "none of these"
+
+
+class Pairs(NamedTuple):
+    """[K] int64 each: frames and goals that go together.
+
+    Frames of several episodes are numbered on, with more than `NEAR_FRAMES` numbers between the last frame of one and the first
+    of the next.
+    """
+
+    frames: np.ndarray
+    goals: np.ndarray
+
+
+class _Test(NamedTuple):
+    """Asks of a false positive whether more goals hold of one bucket than of another."""
+
+    cause: str
+    holding: sparse.csr_array  # [G, buckets], by the group's first goal
+    asked: np.ndarray  # [G] bucket, -1 for goals that do not ask
+    discounted: sparse.csr_array
+    asked_discounted: np.ndarray
+
+
+class GoalRelations:
+    """What the goals have in common: families, groups and attributes.
+
+    Args:
+        goals: G goals. Attributes are compared by name; "other colour" of a goal about two things is a colour, too.
+
+    Attributes:
+        families: Their names, in the order of the goals.
+        family: [G] index of each goal's family.
+        groups: [G] index of the first goal of each goal's group.
+        attributes: By kind, the names of the attributes: "other colour" is a name of the kind "colour".
+        causes: [C] names of what may have caused a false positive, from the first that is asked for to the last.
+    """
+
+    def __init__(self, goals: Sequence[Goal]) -> None:
+        self.goals = tuple(goals)
+        self.family = _numbered(goal.family for goal in goals)
+        self.families = list(dict.fromkeys(goal.family for goal in goals))
+        self.groups = goal_groups(goals)
+        self.members = _ones(self.groups, np.arange(len(goals)), len(goals))
+        names = list(dict.fromkeys(name for goal in goals for name in goal.attributes))
+        kinds = list(dict.fromkeys(attribute_kind(name) for name in names))
+        self.attributes = {kind: [name for name in names if attribute_kind(name) == kind] for kind in kinds}
+        self._tests = [*self._attribute_tests(), *self._family_tests(), *self._shared_tests()]
+        self.causes = list(dict.fromkeys([_NEAR, *(test.cause for test in self._tests), _NONE]))
+
+    def buckets_of_attribute(self, name: str) -> np.ndarray:
+        """[G] int64: goals of one family that differ in this attribute at most share a number; -1 without it."""
+        return _numbered(
+            (goal.family, tuple(sorted(item for item in goal.attributes.items() if item[0] != name)))
+            if name in goal.attributes
+            else None
+            for goal in self.goals
+        )
+
+    def causes_of(self, false: Pairs, true: Pairs) -> np.ndarray:
+        """[K] int64, the index of the cause of each false positive: the first of `causes` that is so."""
+        holding = self.holding(true, int(max(false.frames.max(initial=0), true.frames.max(initial=0))) + 1)
+        near = self._is_near(false, true)
+        causes = np.where(near, 0, len(self.causes) - 1)
+        remaining = np.flatnonzero(~near)
+        for test in self._tests:
+            frames, goals = false.frames[remaining], false.goals[remaining]
+            found = _values_at(holding @ test.holding, frames, test.asked[goals])
+            found -= _values_at(holding @ test.discounted, frames, test.asked_discounted[goals])
+            causes[remaining[found > 0]] = self.causes.index(test.cause)
+            remaining = remaining[found <= 0]
+        return causes
+
+    def holding(self, true: Pairs, num_frames: int) -> sparse.csr_array:
+        """[num_frames, G] of 0 and 1: the groups that hold, each in the column of its first goal."""
+        matrix = _ones(true.frames, self.groups[true.goals], num_frames, len(self.goals))
+        matrix.data[:] = 1
+        return matrix
+
+    def _is_near(self, false: Pairs, true: Pairs) -> np.ndarray:
+        stride = int(max(false.frames.max(initial=0), true.frames.max(initial=0))) + NEAR_FRAMES + 1
+        held = np.unique(self.groups[true.goals] * stride + true.frames)
+        asked = self.groups[false.goals] * stride + false.frames
+        if not len(held):
+            return np.zeros(len(asked), dtype=bool)
+        after = np.searchsorted(held, asked)
+        following, preceding = held[np.minimum(after, len(held) - 1)], held[np.maximum(after - 1, 0)]
+        return np.minimum(np.abs(following - asked), np.abs(asked - preceding)) <= NEAR_FRAMES
+
+    def _test(
+        self, cause: str, counted: np.ndarray, asked: np.ndarray, less: np.ndarray, asked_less: np.ndarray
+    ) -> _Test:
+        return _Test(cause, self.members @ _membership(counted), asked, self.members @ _membership(less), asked_less)
+
+    def _attribute_tests(self) -> Iterable[_Test]:
+        alike = _numbered((goal.family, tuple(sorted(goal.attributes.items()))) for goal in self.goals)
+        for kind, names in self.attributes.items():
+            for name in names:
+                buckets = self.buckets_of_attribute(name)
+                asked_alike = np.where(buckets >= 0, alike, -1)
+                yield self._test(f"another {kind}", buckets, buckets, asked_alike, asked_alike)
+
+    def _family_tests(self) -> Iterable[_Test]:
+        nothing = np.full(len(self.goals), -1)
+        yield self._test("another goal of the family", self.family, self.family, nothing, nothing)
+
+    def _shared_tests(self) -> Iterable[_Test]:
+        """Goals of other families whose attributes are the goal's, or some of them, or these and more."""
+        if len(self.families) == 1:
+            return
+        for names in sorted({tuple(sorted(goal.attributes)) for goal in self.goals if goal.attributes}):
+            values = [
+                tuple(goal.attributes[name] for name in names) if set(names) <= goal.attributes.keys() else None
+                for goal in self.goals
+            ]
+            is_exact = np.array([len(goal.attributes) == len(names) for goal in self.goals])
+            bucket = _numbered(values)
+            own = _numbered(
+                None if value is None else (goal.family, value) for goal, value in zip(self.goals, values, strict=True)
+            )
+            cause = "the same attributes in another family"
+            wider = [np.where(is_exact, -1, ids) for ids in (bucket, own)]
+            exact = [np.where(is_exact, ids, -1) for ids in (bucket, own)]
+            yield self._test(cause, bucket, exact[0], own, exact[1])
+            yield self._test(cause, exact[0], wider[0], exact[1], wider[1])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class FalsePositiveCounts:
+    """False positives by goal; parts add up.
+
+    Args:
+        causes: [G, C] int64, by the cause of each.
+        goals: [G, G] int64, sparse: false positives of the row's goal in whose frame the column's group holds, in the column of
+            the group's first goal.
+        families: [families, families] int64, sparse: false positives of the row's family in whose frame some goal of the
+            column's holds.
+    """
+
+    causes: np.ndarray
+    goals: sparse.csr_array
+    families: sparse.csr_array
+
+    def __add__(self, other: "FalsePositiveCounts") -> "FalsePositiveCounts":
+        return FalsePositiveCounts(
+            causes=self.causes + other.causes,
+            goals=self.goals + other.goals,
+            families=self.families + other.families,
+        )
+
+
+def count_false_positives(
+    false: Pairs, true: Pairs, causes: np.ndarray, relations: GoalRelations
+) -> FalsePositiveCounts:
+    """Counts false positives by their causes, and by the goals that hold in their frames.
+
+    Args:
+        false: Frames and goals of the false positives.
+        true: All frames and goals that hold, also where there is no label.
+        causes: [K], from `GoalRelations.causes_of`.
+        relations: Of the G goals.
+    """
+    num_goals, num_causes = len(relations.goals), len(relations.causes)
+    num_frames = int(max(false.frames.max(initial=0), true.frames.max(initial=0))) + 1
+    fires = _ones(false.frames, false.goals, num_frames, num_goals)
+    holding = relations.holding(true, num_frames)
+    families = _membership(relations.family)
+    family_holds = holding @ families
+    family_holds.data[:] = 1
+    goals = (fires.T @ holding).tocoo()
+    other = relations.groups[goals.row] != goals.col  # a frame where only the group's other goal holds is no confusion
+    return FalsePositiveCounts(
+        causes=np.bincount(false.goals * num_causes + causes, minlength=num_goals * num_causes).reshape(-1, num_causes),
+        goals=_counted(goals.row[other], goals.col[other], goals.data[other], num_goals, num_goals),
+        families=((fires @ families).T @ family_holds).tocsr(),
+    )
+
+
+def confused_goals(counts: FalsePositiveCounts, relations: GoalRelations, goal: int) -> list[dict[str, object]]:
+    """The groups that hold most often where the goal fires falsely, at most five, each by the id of its first goal.
+
+    Returns:
+        `goal`, `frames` and `share`, of the goal's false positives; most frequent first, then in the order of the goals.
+    """
+    first, stop = counts.goals.indptr[goal : goal + 2]
+    columns, frames = counts.goals.indices[first:stop], counts.goals.data[first:stop]
+    total = int(counts.causes[goal].sum())
+    return [
+        {"goal": relations.goals[columns[entry]].id, "frames": int(frames[entry]), "share": int(frames[entry]) / total}
+        for entry in np.lexsort([columns, -frames])[:_NUM_CONFUSED]
+    ]
+
+
+def cause_figures(causes: np.ndarray, relations: GoalRelations) -> dict[str, object]:
+    """The `total` of false positives and, by name, the `causes`, from their counts [C]."""
+    return {"total": int(causes.sum()), "causes": dict(zip(relations.causes, causes.tolist(), strict=True))}
+
+
+def confusion_tables(counts: FalsePositiveCounts, relations: GoalRelations) -> dict[str, object]:
+    """Confusion between families, and between the values of each attribute.
+
+    Returns:
+        `families`: names, false_positives and `holds[a][b]`, false positives of family a in whose frame a goal of b holds.
+        `attributes`, by kind: values and `holds[a][b]`, how often a goal of value a fires falsely where one of value b holds
+        that is of the same family and differs in nothing else. A table of more than 24 rows is not made, and says so.
+    """
+    totals = np.bincount(relations.family, counts.causes.sum(axis=1), len(relations.families)).astype(np.int64)
+    families: object = _too_large(len(relations.families), "families") or {
+        "names": relations.families,
+        "false_positives": totals.tolist(),
+        "holds": counts.families.toarray().tolist(),
+    }
+    pairs = (counts.goals @ relations.members).tocoo()
+    attributes: dict[str, object] = {}
+    for kind, names in relations.attributes.items():
+        values = sorted(
+            {goal.attributes[name] for goal in relations.goals for name in names if name in goal.attributes}
+        )
+        attributes[kind] = _too_large(len(values), "values") or {
+            "values": values,
+            "holds": np.sum([_attribute_confusion(pairs, relations, name, values) for name in names], axis=0).tolist(),
+        }
+    return {"families": families, "attributes": attributes}
+
+
+def attribute_kind(name: str) -> str:
+    """What an attribute is: "other colour", of the second thing that a goal is about, is a "colour"."""
+    return name.removeprefix("other ")
+
+
+def _attribute_confusion(
+    pairs: sparse.coo_array, relations: GoalRelations, name: str, values: Sequence[str]
+) -> np.ndarray:
+    bucket = relations.buckets_of_attribute(name)
+    places = {value: place for place, value in enumerate(values)}
+    value = np.array([places[goal.attributes[name]] if name in goal.attributes else -1 for goal in relations.goals])
+    differ = (
+        (bucket[pairs.row] == bucket[pairs.col]) & (bucket[pairs.row] >= 0) & (value[pairs.row] != value[pairs.col])
+    )
+    table = np.zeros((len(values), len(values)), dtype=np.int64)
+    np.add.at(table, (value[pairs.row[differ]], value[pairs.col[differ]]), pairs.data[differ])
+    return table
+
+
+def _too_large(number: int, what: str) -> str | None:
+    return f"undefined: {number} {what} are more than the {_MAX_DRAWN} of a table" if number > _MAX_DRAWN else None
+
+
+def _numbered(keys: Iterable[Hashable | None]) -> np.ndarray:
+    numbers: dict[Hashable, int] = {}
+    return np.array([-1 if key is None else numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+
+def _membership(buckets: np.ndarray) -> sparse.csr_array:
+    members = np.flatnonzero(buckets >= 0)
+    return _ones(members, buckets[members], len(buckets), int(buckets.max(initial=0)) + 1)
+
+
+def _ones(rows: np.ndarray, columns: np.ndarray, num_rows: int, num_columns: int | None = None) -> sparse.csr_array:
+    return _counted(rows, columns, np.ones(len(rows), dtype=np.int64), num_rows, num_columns or num_rows)
+
+
+def _counted(
+    rows: np.ndarray, columns: np.ndarray, counts: np.ndarray, num_rows: int, num_columns: int
+) -> sparse.csr_array:
+    return sparse.coo_array((counts, (rows, columns)), shape=(num_rows, num_columns)).tocsr()
+
+
+def _values_at(matrix: sparse.csr_array, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """The entries at these rows and columns; 0 where the column is -1."""
+    matrix.sort_indices()
+    num_columns = matrix.shape[1]
+    keys = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr)) * num_columns + matrix.indices
+    if not len(keys):
+        return np.zeros(len(rows), dtype=np.int64)
+    wanted = rows * num_columns + columns
+    places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where((keys[places] == wanted) & (columns >= 0), matrix.data[places], 0)

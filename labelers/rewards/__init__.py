@@ -1,0 +1,1 @@
+"""From scores to rewards, and the goals that an episode achieved."""

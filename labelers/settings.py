@@ -1,0 +1,166 @@
+"""Everything that makes a labeler, as plain data: model, goals, prompts, negatives, formula, operating point, windows.
+
+Nothing here loads a model: `labelers.labeler.Labeler.build` does.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from vlm_rewards.labelers.encoders.encoder import DEFAULT_BATCH_SIZE, PRECISIONS
+from vlm_rewards.labelers.scoring.formulas import FORMULAS, MIN_TEMPERATURE
+from vlm_rewards.labelers.scoring.negatives import NegativeSettings
+from vlm_rewards.labelers.scoring.prompts import DEFAULT_TEMPLATES, check_templates
+from vlm_rewards.labelers.scoring.windows import WindowSettings
+from vlm_rewards.schemas.goals import Goal, check_goals, goals_from_json, goals_to_json
+from vlm_rewards.schemas.rules import NEVER, RewardRule
+
+_THRESHOLD_TOLERANCE = 1e-3  # calibration may put a threshold just below the lowest score
+DEFAULT_ALPHA = 0.5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LabelerSettings:
+    """Everything that makes a labeler. Plain data: it can be pickled, compared and saved.
+
+    Args:
+        model: A reference model's name, a local folder, or a Hugging Face hub id.
+        goals: The G goals, in the order of the scores.
+        templates: Prompts with `{goal}` in them, of goals without prompts or images of their own; several are averaged.
+        negatives: Where negatives come from; of no effect on "cosine".
+        formula: A name of `labelers.scoring.formulas.FORMULAS`.
+        temperature: Of the softmax, in units of cosine; None for the model's own, `1 / exp(logit_scale)`.
+        baseline: The text of "goal-baseline" for goals that have none of their own.
+        alpha: Strength of its projection, 0..1: 0 is the cosine; None for 0.5.
+        threshold: A goal counts as achieved where its score is greater; one for all goals or one a goal; None for the formula's
+            default: 0.5 for "softmax" and "sigmoid", 0 for "shifted-softmax". The others have none, because their scale depends
+            on the model, and must be given one.
+        hysteresis, min_frames, reward, discount, fire_rates: See `schemas.rules.RewardRule`.
+        window: How many frames a score looks at.
+        precision: "auto", "float32" or "bfloat16".
+        batch_size: Rows of an image batch.
+        device: "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        ValueError: A setting is not what it must be.
+    """
+
+    model: str
+    goals: tuple[Goal, ...]
+    templates: tuple[str, ...] = DEFAULT_TEMPLATES
+    negatives: NegativeSettings = dataclasses.field(default_factory=NegativeSettings)
+    formula: str = "softmax"
+    temperature: float | None = None
+    baseline: str | None = None
+    alpha: float | None = None
+    threshold: float | tuple[float, ...] | None = None
+    hysteresis: float = 0.0
+    min_frames: int = 1
+    reward: str = "success"
+    discount: float = 0.0
+    fire_rates: tuple[float, ...] | None = None
+    window: WindowSettings = dataclasses.field(default_factory=WindowSettings)
+    precision: str = "auto"
+    batch_size: int = DEFAULT_BATCH_SIZE
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "model", str(self.model))
+        object.__setattr__(self, "goals", check_goals(self.goals))
+        object.__setattr__(self, "templates", check_templates(self.templates))
+        if self.formula not in FORMULAS:
+            raise ValueError(f"formula must be one of {', '.join(FORMULAS)}, got {self.formula!r}; choose one of them")
+        if self.temperature is not None and not MIN_TEMPERATURE <= self.temperature < np.inf:
+            raise ValueError(
+                f"temperature must be at least {MIN_TEMPERATURE} and finite, got {self.temperature}; CLIP's own is about 0.01"
+            )
+        self._check_baseline()
+        for name in ("threshold", "fire_rates"):
+            if isinstance(getattr(self, name), list | tuple | np.ndarray):
+                object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
+        _ = self.rule
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}; choose one of them"
+            )
+        if self.batch_size < 1:
+            raise ValueError(
+                f"batch_size must be at least 1, got {self.batch_size}; {DEFAULT_BATCH_SIZE} is a good start"
+            )
+
+    def _check_baseline(self) -> None:
+        if not FORMULAS[self.formula].needs_baseline:
+            for name in ("baseline", "alpha"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"{name} must be left out for the formula {self.formula!r}, got {getattr(self, name)!r}; it is for "
+                        f"'goal-baseline'"
+                    )
+            return
+        if self.baseline is not None and not (isinstance(self.baseline, str) and self.baseline.strip()):
+            raise ValueError(f"baseline must be a text that is not empty, got {self.baseline!r}; write one")
+        if not 0 <= self.alpha_in_force <= 1:
+            raise ValueError(f"alpha must be 0 to 1, got {self.alpha}; 0 is the cosine, {DEFAULT_ALPHA} the default")
+        missing = [goal.id for goal in self.goals if goal.baseline is None]
+        if missing and self.baseline is None:
+            raise ValueError(
+                f"every goal must have a baseline for the formula {self.formula!r}, got none for {missing[0]!r}; give one for all, "
+                f"or the field baseline in the goals file"
+            )
+
+    @property
+    def alpha_in_force(self) -> float:
+        """The strength of the goal-baseline projection, 0..1."""
+        return DEFAULT_ALPHA if self.alpha is None else self.alpha
+
+    @property
+    def rule(self) -> RewardRule:
+        """When a goal counts as achieved, and what a step is worth.
+
+        Raises:
+            ValueError: There is no threshold, or not as many as goals, or a number is out of its range.
+        """
+        threshold = FORMULAS[self.formula].default_threshold if self.threshold is None else self.threshold
+        if threshold is None:
+            raise ValueError(
+                f"threshold must be given for the formula {self.formula!r}, got None; its scale depends on the model: look at some "
+                f"scores first, or let vlm-rewards calibrate choose it"
+            )
+        thresholds = threshold if isinstance(threshold, tuple) else (threshold,) * len(self.goals)
+        if len(thresholds) != len(self.goals):
+            raise ValueError(
+                f"thresholds must be one for all or one a goal, {len(self.goals)}, got {len(thresholds)}; calibrate for these goals"
+            )
+        scores = FORMULAS[self.formula].score_range
+        if scores is not None:
+            for value in thresholds:
+                if value != NEVER and np.isfinite(value) and not scores[0] - _THRESHOLD_TOLERANCE <= value < scores[1]:
+                    raise ValueError(
+                        f"threshold must be from {scores[0]:g} to below {scores[1]:g} for the formula {self.formula!r}, got "
+                        f"{value}: {'no' if value >= scores[1] else 'every'} score is greater; choose one in between"
+                    )
+        return RewardRule(
+            thresholds=thresholds,
+            hysteresis=self.hysteresis,
+            min_frames=self.min_frames,
+            reward=self.reward,
+            discount=self.discount,
+            fire_rates=self.fire_rates,
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """The settings as one JSON object, kept beside every output; `settings_from_json` is the inverse."""
+        return {**dataclasses.asdict(self), "goals": goals_to_json(self.goals)}
+
+
+def settings_from_json(record: Mapping) -> LabelerSettings:
+    """The inverse of `LabelerSettings.to_json`: the labeler of an earlier run, from the settings kept beside its output."""
+    return LabelerSettings(
+        **{
+            **record,
+            "goals": goals_from_json(record["goals"]),
+            "negatives": NegativeSettings(**record["negatives"]),
+            "window": WindowSettings(**record["window"]),
+        }
+    )

@@ -1,0 +1,1 @@
+"""One algorithm per file, and what they share."""

@@ -1,0 +1,388 @@
+"""What all algorithms share: parts with an optimiser each, slowly moving targets, checks, a state that goes on exactly.
+
+One update encodes the observations once. The heads learn on a copy of the features that is cut from the encoder and gathers their
+gradients; the encoder then takes one step on the sum:
+
+    features = encoder(o, g) ──┬─ cut ─► features' ──► head 1: loss, backward, step ──► head 2: loss, backward, step ...
+                               │             │
+                               └◄── gradient ┘   encoder: backward once, step once
+
+So a head's loss sees heads that were updated before it, in the order of the paper, but the encoder of the batch's beginning.
+
+Shape letters as in `offline_rl.interfaces`; F width of the features.
+"""
+
+import abc
+import copy
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vlm_rewards.offline_rl.interfaces import Batch, Spaces
+from vlm_rewards.offline_rl.networks.encoder import NetworkSettings, check_rules
+from vlm_rewards.offline_rl.networks.heads import CategoricalPolicy, ContinuousCritic, DiscreteCritic, GaussianPolicy
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LearnerSettings(NetworkSettings):
+    """What every algorithm is told.
+
+    Args:
+        learning_rate: Adam's, of every part.
+        acting_polyak: Share by which the weights that act move to those that learn an update, so that an agent does not act by what
+            its last few batches happened to be; 1 for acting by the learned weights themselves.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+
+    learning_rate: float = 3e-4
+    acting_polyak: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_rules(
+            learning_rate=(self.learning_rate > 0, "above 0", self.learning_rate),
+            acting_polyak=(0 < self.acting_polyak <= 1, "above 0 and at most 1", self.acting_polyak),
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CriticSettings(LearnerSettings):
+    """What every algorithm with critics is told.
+
+    Args:
+        discount: Of a step.
+        polyak: Share by which the targets move to the weights an update.
+        num_critics: N, critics of the ensemble.
+        num_min_critics: Critics whose smallest value makes a target, drawn anew an update where fewer than N.
+        bound_by_returns: No target is below the return that was recorded from there, so that a success tells every step before it
+            at once and not one step an update of the targets (optimality tightening, He et al. 2017, with the bound of the
+            segment alone). A bound of the optimal value where neither steps nor rewards are left to chance.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+
+    discount: float = 0.99
+    polyak: float = 0.005
+    num_critics: int = 2
+    num_min_critics: int = 2
+    bound_by_returns: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_rules(
+            discount=(0 <= self.discount < 1, "at least 0 and below 1", self.discount),
+            polyak=(0 < self.polyak <= 1, "above 0 and at most 1", self.polyak),
+            num_critics=(self.num_critics >= 1, "at least 1", self.num_critics),
+            num_min_critics=(
+                1 <= self.num_min_critics <= self.num_critics,
+                f"between 1 and num_critics {self.num_critics}",
+                self.num_min_critics,
+            ),
+        )
+
+
+SettingsT = TypeVar("SettingsT", bound=LearnerSettings)
+
+
+class Learner(abc.ABC, Generic[SettingsT]):
+    """An agent of parts; see `offline_rl.interfaces.Agent` for the interface.
+
+    A subclass gives its parts (`build_parts`), which of them have a target (`target_names`), which act (`acting_names`), one update
+    (`learn`) and how it acts on features (`choose`). The same seed gives the same weights, whatever ran before, and building an
+    agent leaves torch's global random state as it was.
+
+    Args:
+        settings: Of the algorithm.
+        spaces: What it sees and does.
+        seed: Of the weights and of all that updates draw.
+        device: Where it learns.
+
+    Raises:
+        ValueError: The algorithm does not fit the spaces.
+    """
+
+    target_names: tuple[str, ...] = ()
+    acting_names: tuple[str, ...] = ("encoder", "policy")
+
+    def __init__(self, settings: SettingsT, spaces: Spaces, *, seed: int, device: str | torch.device = "cpu") -> None:
+        self.check_spaces(spaces)
+        self.settings = settings
+        self.spaces = spaces
+        self.device = torch.device(device)
+        self.num_updates = 0
+        self.generator = torch.Generator().manual_seed(seed)
+        with torch.random.fork_rng(devices=()):
+            torch.default_generator.manual_seed(seed)
+            self.parts: dict[str, Any] = {name: part.to(self.device) for name, part in self.build_parts().items()}
+        self.targets: dict[str, Any] = {
+            name: copy.deepcopy(self.parts[name]).requires_grad_(False) for name in self.target_names
+        }
+        self.acting: dict[str, Any] = {name: self.parts[name] for name in self.acting_names}
+        if settings.acting_polyak < 1:
+            self.acting = {name: copy.deepcopy(part).requires_grad_(False) for name, part in self.acting.items()}
+        self.optimisers = {
+            name: torch.optim.Adam(part.parameters(), lr=settings.learning_rate, fused=True)
+            for name, part in self.parts.items()
+        }
+
+    def check_spaces(self, spaces: Spaces) -> None:
+        """Refuses spaces that the algorithm cannot learn in."""
+
+    @abc.abstractmethod
+    def build_parts(self) -> dict[str, nn.Module]:
+        """The networks by name, "encoder" among them, each with an optimiser of its own."""
+
+    @abc.abstractmethod
+    def learn(self, batch: Batch) -> dict[str, Tensor]:
+        """One step of every part on a checked batch whose observations are prepared for the encoder; scalars to log."""
+
+    @abc.abstractmethod
+    def choose(self, features: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
+        """Actions for features [B, F], on the CPU."""
+
+    def update(self, batch: Batch) -> dict[str, float]:
+        """One gradient step on every part.
+
+        Args:
+            batch: Transitions, on any device.
+
+        Returns:
+            Losses and statistics by name.
+
+        Raises:
+            ValueError: The batch does not fit the spaces or holds values that are not finite.
+        """
+        check_batch(batch, self.spaces)
+        batch = batch_to(batch, self.device)
+        prepare = self.parts["encoder"].prepare
+        info = self.learn(
+            batch._replace(observations=prepare(batch.observations), next_observations=prepare(batch.next_observations))
+        )
+        self.num_updates += 1
+        if self.settings.acting_polyak < 1:  # at first a plain mean, so that the untrained weights do not linger
+            self._move(self.acting, max(self.settings.acting_polyak, 1 / self.num_updates))
+        return dict(zip(info, torch.stack([value.detach() for value in info.values()]).tolist(), strict=True))
+
+    @torch.no_grad()
+    def act(
+        self,
+        observations: Tensor,
+        goals: Tensor,
+        states: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+    ) -> np.ndarray:
+        """Actions for many observations at once.
+
+        Args:
+            observations: [B, H, W, 3] uint8 or [B, D] float32.
+            goals: [B, E] float32.
+            states: [B, S] float32, or None.
+            generator: On the CPU. None: the most likely action.
+            temperature: Of the policy, above 0; below 1 it is more decided, above 1 less.
+
+        Returns:
+            [B] int64, or [B, A] float32 in [-1, 1].
+
+        Raises:
+            ValueError: Something does not fit the spaces, or the temperature is not above 0.
+        """
+        if not temperature > 0:
+            raise ValueError(
+                f"temperature must be above 0, got {temperature}; leave the generator out for the most likely action"
+            )
+        _check_seen(self.spaces, "", observations, goals, states)
+        states = None if states is None else states.to(self.device)
+        features = self.acting["encoder"](observations.to(self.device), goals.to(self.device), states)
+        return self.choose(features, generator, temperature).numpy()
+
+    def encode(self, batch: Batch, parts: Mapping[str, Any]) -> Tensor:
+        """Features [B, F] of the observations, by the encoder among the parts or the targets."""
+        return parts["encoder"](batch.observations, batch.goals, batch.states)
+
+    def encode_next(self, batch: Batch, parts: Mapping[str, Any]) -> Tensor:
+        """Features [B, F] of the next observations, by the encoder among the parts or the targets."""
+        return parts["encoder"](batch.next_observations, batch.goals, batch.next_states)
+
+    def step(self, name: str, loss: Tensor, *cut: Tensor) -> None:
+        """One step of a head on its loss; the gradient of the cut features, if given, adds to what is there."""
+        self.optimisers[name].zero_grad()
+        loss.backward(inputs=[*self.parts[name].parameters(), *cut])
+        self.optimisers[name].step()
+
+    def step_encoder(self, features: Tensor, cut: Tensor) -> None:
+        """One step of the encoder on the gradients that the heads left at the cut features."""
+        self.optimisers["encoder"].zero_grad()
+        features.backward(cut.grad)
+        self.optimisers["encoder"].step()
+
+    def move_targets(self, polyak: float) -> None:
+        """Moves every target by this share towards its part."""
+        self._move(self.targets, polyak)
+
+    @torch.no_grad()
+    def _move(self, copies: Mapping[str, Any], share: float) -> None:
+        moving = [weight for part in copies.values() for weight in part.parameters()]
+        leading = [weight for name in copies for weight in self.parts[name].parameters()]
+        torch._foreach_lerp_(moving, leading, share)
+
+    def state_dict(self) -> dict[str, object]:
+        """Everything that learning goes on from, bit for bit; a copy, which later updates leave alone."""
+        return copy.deepcopy(
+            {
+                **self._identity(),
+                "parts": {name: part.state_dict() for name, part in self.parts.items()},
+                "targets": {name: part.state_dict() for name, part in self.targets.items()},
+                "acting": {name: part.state_dict() for name, part in self.acting.items()},
+                "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
+                "num_updates": self.num_updates,
+                "generator": self.generator.get_state(),
+            }
+        )
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a state of `state_dict`, also one saved by torch.save (weights_only) on another device.
+
+        Raises:
+            ValueError: The state is of another algorithm, other settings or other spaces.
+        """
+        for what, mine in self._identity().items():
+            _check_same(what, mine, state[what])
+        state = copy.deepcopy(dict(state))
+        for kept, mine in (("parts", self.parts), ("targets", self.targets), ("acting", self.acting)):
+            for name, part in mine.items():
+                part.load_state_dict(state[kept][name])
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
+        self.num_updates = state["num_updates"]
+        self.generator.set_state(state["generator"].cpu())
+
+    def _identity(self) -> dict[str, object]:
+        return {
+            "algorithm": type(self).__name__,
+            "settings": dataclasses.asdict(self.settings),
+            "spaces": dataclasses.asdict(self.spaces),
+        }
+
+
+def batch_to(batch: Batch, device: torch.device) -> Batch:
+    """The batch on a device."""
+    return Batch._make(None if part is None else part.to(device) for part in batch)
+
+
+def cut_features(features: Tensor) -> Tensor:
+    """The features cut from the encoder, gathering the gradients of the heads."""
+    return features.detach().requires_grad_()
+
+
+def build_cloned_policy(width: int, spaces: Spaces) -> CategoricalPolicy | GaussianPolicy:
+    """The policy that recorded actions are cloned into, weighted or not, by the kind of action."""
+    if spaces.num_actions is not None:
+        return CategoricalPolicy(width, spaces.num_actions)
+    assert spaces.action_size is not None
+    return GaussianPolicy(width, spaces.action_size)
+
+
+def bounds_of(settings: CriticSettings, batch: Batch) -> Tensor | None:
+    """The returns [B] that bound the targets from below, if any."""
+    return batch.returns if settings.bound_by_returns else None
+
+
+def build_critic(settings: CriticSettings, spaces: Spaces) -> DiscreteCritic | ContinuousCritic:
+    """The ensemble of critics, by the kind of action."""
+    if spaces.num_actions is not None:
+        return DiscreteCritic(settings.width, spaces.num_actions, settings.num_critics)
+    assert spaces.action_size is not None
+    return ContinuousCritic(settings.width, spaces.action_size, settings.num_critics)
+
+
+def check_batch(batch: Batch, spaces: Spaces) -> None:
+    """Refuses a batch that does not fit the spaces or whose numbers are not finite.
+
+    Args:
+        batch: Transitions.
+        spaces: What the agent sees and does.
+
+    Raises:
+        ValueError: A shape or dtype differs, a number is not finite, an action is out of its range, or the batch is empty.
+    """
+    size = len(batch.rewards)
+    if size == 0:
+        raise ValueError("a batch must have at least 1 transition, got 0; give a corpus with steps")
+    _check_seen(spaces, "", batch.observations, batch.goals, batch.states, size)
+    _check_seen(spaces, "next_", batch.next_observations, batch.goals, batch.next_states, size)
+    for name, dtype in (
+        ("rewards", torch.float32),
+        ("masks", torch.float32),
+        ("returns", torch.float32),
+        ("successes", torch.bool),
+    ):
+        _check_tensor(name, getattr(batch, name), (size,), dtype)
+    if spaces.num_actions is not None:
+        _check_tensor("actions", batch.actions, (size,), torch.int64)
+        low, high, limits = batch.actions.amin(), batch.actions.amax(), (0, spaces.num_actions - 1)
+    else:
+        assert spaces.action_size is not None
+        _check_tensor("actions", batch.actions, (size, spaces.action_size), torch.float32)
+        low, high, limits = batch.actions.amin(), batch.actions.amax(), (-1, 1)
+    if not (low >= limits[0] and high <= limits[1]):
+        raise ValueError(
+            f"actions must be between {limits[0]} and {limits[1]}, got {low.item()} to {high.item()}; "
+            + (
+                "build the agent for as many actions as the corpus has"
+                if limits[0] == 0
+                else "scale the corpus's actions"
+            )
+        )
+
+
+def _check_seen(
+    spaces: Spaces, prefix: str, observations: Tensor, goals: Tensor, states: Tensor | None, size: int | None = None
+) -> None:
+    size = len(goals) if size is None else size
+    dtype = torch.uint8 if spaces.observation == "frames" else torch.float32
+    _check_tensor(f"{prefix}observations", observations, (size, *spaces.observation_shape), dtype)
+    _check_tensor("goals", goals, (size, spaces.goal_size), torch.float32)
+    if (states is None) != (spaces.state_size is None):
+        raise ValueError(
+            f"{prefix}states must be {'left out' if spaces.state_size is None else 'given'} for an agent of state_size "
+            f"{spaces.state_size}, got {'none' if states is None else f'shape {tuple(states.shape)}'}; build the agent with the "
+            f"state_size of the corpus"
+        )
+    if states is not None and spaces.state_size is not None:
+        _check_tensor(f"{prefix}states", states, (size, spaces.state_size), torch.float32)
+
+
+def _check_tensor(name: str, value: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    if tuple(value.shape) != shape or value.dtype != dtype:
+        raise ValueError(
+            f"{name} must be {list(shape)} {_name(dtype)}, got {list(value.shape)} {_name(value.dtype)}; use the agent with the "
+            "corpus or environment that its spaces were read from"
+        )
+    if value.is_floating_point() and not torch.isfinite(value).all():
+        count = int((~torch.isfinite(value)).sum())
+        raise ValueError(
+            f"{name} must be finite, got {count} values that are not; look for failed labels in the corpus"
+        )
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _check_same(what: str, mine: object, other: object) -> None:
+    if isinstance(mine, dict) and isinstance(other, dict):
+        for name in mine | other:
+            _check_same(f"{what}: {name}", mine.get(name), other.get(name))
+    elif mine != other:
+        raise ValueError(
+            f"a saved state must be of the agent's own {what}, {mine!r}, got {other!r}; build the agent as the saved one was"
+        )

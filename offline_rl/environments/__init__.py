@@ -1,0 +1,1 @@
+"""Live environments to fine-tune and evaluate in."""

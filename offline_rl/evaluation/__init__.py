@@ -1,0 +1,1 @@
+"""Agents measured by ground truth and by the model that rewards them."""

@@ -1,0 +1,209 @@
+"""Plays an agent on held-out levels and shows what it did: success with intervals, a record an episode, videos to look at.
+
+rollout/rollout.json     figures in all and by family, and a record an episode
+rollout/episode-000.gif  videos of the first episodes, the goal and both verdicts in their captions
+rollout/index.html       all of it on a page that opens offline
+"""
+
+import dataclasses
+import html
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from vlm_rewards.labelers.labeler import Labeler
+from vlm_rewards.labelers.live import check_labeler
+from vlm_rewards.labelers.settings import settings_from_json
+from vlm_rewards.offline_rl.environments.environments import EnvironmentSettings
+from vlm_rewards.offline_rl.environments.live_frames import fit_to_corpus
+from vlm_rewards.offline_rl.evaluation.evaluation import EpisodeRecord, Evaluation, environments_at_once, evaluate_agent
+from vlm_rewards.offline_rl.runs.folders import claimed_run, describe_settings, progress_bar
+from vlm_rewards.offline_rl.runs.saved_agents import load_agent
+from vlm_rewards.schemas.fingerprints import Fingerprint
+
+_VIDEO_SIDE = 224
+_CAPTION = 34
+_FRAME_MS = 150
+_LAST_FRAME_MS = 1200
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RolloutSettings:
+    """How an agent is played.
+
+    Args:
+        envs: Environments by their registered names; none for those that the agent was fine-tuned in.
+        episodes: How many, at least one of each environment.
+        videos: Episodes that are kept as videos, the first ones.
+        temperature: Of the policy; None for the most likely action.
+        held_out_goals: Ask only for goals that the agent was never trained on.
+        seed: Of the held-out levels.
+        threads: Threads of torch; small batches are slower with more.
+        camera: Whose frames the environments show; None for the labels', and no other may be given.
+        frames: Where they have them, see `EnvironmentSettings`; None for where the agent's own had.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+
+    envs: tuple[str, ...] = ()
+    episodes: int = 100
+    videos: int = 8
+    temperature: float | None = 1.0
+    held_out_goals: bool = False
+    seed: int = 0
+    threads: int = 1
+    camera: str | None = None
+    frames: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "envs", tuple(self.envs))
+        for name, least in (("episodes", 1), ("videos", 0), ("seed", 0), ("threads", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}; choose another")
+        if self.temperature is not None and not 0 < self.temperature < float("inf"):
+            raise ValueError(
+                f"temperature must be above 0 and finite, got {self.temperature}; leave it out for the likeliest action"
+            )
+
+
+def rollout(agent: str | Path, output: str | Path, settings: RolloutSettings) -> Evaluation:
+    """Plays an agent and writes what it did.
+
+    Args:
+        agent: Folder that `train` or `finetune` has finished.
+        output: Folder to write; absent, empty, or of the same rollout.
+        settings: How.
+
+    Returns:
+        The evaluation.
+
+    Raises:
+        ValueError: There is no such agent, no environment is known, no goals were held out, the labeler is not what it was, or
+            the environments do not fit.
+    """
+    saved = load_agent(agent)
+    envs = settings.envs or saved.envs
+    if not envs:
+        raise ValueError(
+            f"an environment must be named, got none, and the agent {agent} was trained without one; give --env, such as "
+            f"BabyAI-GoToLocal-v0"
+        )
+    if settings.held_out_goals and not saved.held_out_goals:
+        raise ValueError(
+            f"held-out goals must be goals that the agent was never trained on, got an agent, {agent}, that none were held out "
+            f"from; train it with --hold-out"
+        )
+    torch.set_num_threads(settings.threads)
+    environments = fit_to_corpus(
+        EnvironmentSettings(
+            envs=envs,
+            num_envs=environments_at_once(envs),
+            seed=settings.seed,
+            camera=settings.camera,
+            frames=saved.frames if settings.frames is None else settings.frames,
+        ),
+        saved.agent.spaces,
+        frame_shape=saved.frame_shape,
+        camera=saved.camera,
+        labels=saved.labels_camera,
+    )
+    labeler = Labeler.build(settings_from_json(saved.labeler))
+    check_labeler(labeler, saved.labels_fingerprint, str(environments.camera))
+    apart = set(saved.held_out_goals)
+    described = describe_settings(settings, unimportant=(), added=("camera", "frames"))
+    fingerprint = Fingerprint({"agent": saved.digest, **described, "envs": envs})
+    with claimed_run(
+        output, "rollout", fingerprint, {**dataclasses.asdict(settings), "envs": envs, "agent": str(agent)}
+    ) as folder:
+        with progress_bar("rollout", settings.episodes, unit="episode") as bar:
+            evaluation = evaluate_agent(
+                saved.agent,
+                labeler,
+                environments,
+                goals=[goal for goal in labeler.goals if (goal.id in apart) == settings.held_out_goals],
+                num_episodes=settings.episodes,
+                temperature=settings.temperature,
+                keep_frames=min(settings.videos, settings.episodes),
+                progress=bar.update,
+            )
+        texts = {goal.id: goal.text for goal in labeler.goals}
+        for record, frames in zip(evaluation.episodes, evaluation.frames, strict=False):
+            save_video(frames, texts[record.goal_id], record, folder / f"episode-{record.episode:03d}.gif")
+        written = {
+            "summary": evaluation.summary(),
+            "episodes": [dataclasses.asdict(episode) for episode in evaluation.episodes],
+        }
+        (folder / "rollout.json").write_text(json.dumps(written, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        page = _page(evaluation, texts, str(agent), held_out_goals=settings.held_out_goals)
+        (folder / "index.html").write_text(page, encoding="utf-8")
+    return evaluation
+
+
+def save_video(frames: np.ndarray, goal: str, record: EpisodeRecord, path: Path) -> None:
+    """Writes an episode as a GIF.
+
+    Args:
+        frames: [F, H, W, 3] uint8.
+        goal: What was asked for.
+        record: What came of it.
+        path: The file.
+    """
+    font = ImageFont.load_default(12)
+    pages = []
+    for index, frame in enumerate(frames):
+        page = Image.new("RGB", (_VIDEO_SIDE, _VIDEO_SIDE + _CAPTION), "white")
+        page.paste(Image.fromarray(frame).resize((_VIDEO_SIDE, _VIDEO_SIDE), Image.Resampling.NEAREST), (0, _CAPTION))
+        draw = ImageDraw.Draw(page)
+        draw.text((4, 2), goal, fill="black", font=font)
+        told = record.vlm_step is not None and index >= record.vlm_step
+        ended = index == len(frames) - 1 and record.success is not None
+        truth = "" if not ended else ", in truth: achieved" if record.success else ", in truth: not achieved"
+        draw.text((4, 17), f"frame {index}, model: {'achieved' if told else 'not yet'}{truth}", fill="#444", font=font)
+        pages.append(page)
+    durations = [_FRAME_MS] * (len(pages) - 1) + [_LAST_FRAME_MS]
+    pages[0].save(path, save_all=True, append_images=pages[1:], duration=durations, loop=0, optimize=False)
+
+
+def _page(evaluation: Evaluation, texts: dict[str, str], agent: str, *, held_out_goals: bool) -> str:
+    asked = ", asked for goals that were held out of its training" if held_out_goals else ""
+    summary = evaluation.summary()
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}</td><td>{part['episodes']}</td><td>{_share(part['success'])}</td>"
+        f"<td>{_share(part['vlm_success'])}</td><td>{_share(part['false_positive_share'])}</td></tr>"
+        for name, part in [*summary["families"].items(), ("all", summary)]
+    )
+    cards = "".join(
+        f'<figure><img src="episode-{record.episode:03d}.gif" width={_VIDEO_SIDE} height={_VIDEO_SIDE + _CAPTION} loading=lazy '
+        f'alt="episode {record.episode}"><figcaption>{html.escape(texts[record.goal_id])}: {_verdict(record)} after '
+        f"{record.num_steps} steps</figcaption></figure>"
+        for record in evaluation.episodes[: len(evaluation.frames)]
+    )
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        "<title>Rollout</title><style>body{font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;"
+        "color-scheme:light dark}table{border-collapse:collapse;display:block;overflow-x:auto}td,th{padding:.3rem .8rem;"
+        "border-bottom:1px solid #8884;text-align:left}section{display:flex;flex-wrap:wrap;gap:1rem}figure{margin:0;"
+        f"width:{_VIDEO_SIDE}px}}figcaption{{font-size:.85rem}}</style><h1>What the agent does</h1><p>The agent "
+        f"<code>{html.escape(agent)}</code> on {len(evaluation.episodes)} levels that nothing was trained on{asked}. Shares with "
+        "95 % intervals (Wilson); the truth judges, the model's verdict stands beside it.</p><table><tr><th>Goals<th>Episodes<th>"
+        "Achieved in truth<th>Rewarded by the model<th>Rewarded wrongly, of those</tr>"
+        f"{rows}</table><h2>Episodes</h2><section>{cards}</section></html>\n"
+    )
+
+
+def _share(interval: dict | None) -> str:
+    return (
+        "&ndash;"
+        if interval is None
+        else f"{interval['mean']:.2f} ({interval['low']:.2f}&ndash;{interval['high']:.2f})"
+    )
+
+
+def _verdict(record: EpisodeRecord) -> str:
+    if record.success is None:
+        return "rewarded" if record.vlm_success else "not rewarded"
+    return "achieved" if record.success else "not achieved"

@@ -1,0 +1,158 @@
+"""What passes between replay, agents and loops: batches of transitions, and the one interface of every agent.
+
+    replay ──► Batch ──► Agent.update ──► losses            observation, goal ──► Agent.act ──► action
+
+A transition of goal g, with the frame after the action deciding the reward:
+
+    observation o_t ── action a_t ──► next observation o_(t+1)        reward r_t looks at o_(t+1)
+    mask   0 where the step achieved the goal (the value of what follows must not be added), else 1
+    return r_t + discount * r_(t+1) + ... to the end of the segment
+
+Shape letters: B transitions or environments, H and W sides of a frame, D size of a kept embedding, S width of a state, A width of a
+continuous action, E size of a goal's text embedding.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from vlm_rewards.schemas.fingerprints import Fingerprint
+
+
+class Batch(NamedTuple):
+    """Transitions, each under one goal.
+
+    Attributes:
+        observations: [B, H, W, 3] uint8 frames, or [B, D] float32 kept embeddings.
+        actions: [B] int64 (discrete) or [B, A] float32 in [-1, 1] (continuous).
+        rewards: [B] float32.
+        next_observations: As observations.
+        masks: [B] float32, 0 where the step achieved the goal and ended the segment, else 1.
+        goals: [B, E] float32 of unit length, the goals' text embeddings.
+        returns: [B] float32, the discounted return to go of the recorded segment: a lower bound of the optimal value
+            (Cal-QL). Where a segment ends without success, the rewards that were recorded.
+        successes: [B] bool, whether the segment that the transition is of ends in success (filtered BC).
+        states: [B, S] float32, or None.
+        next_states: As states.
+    """
+
+    observations: torch.Tensor
+    actions: torch.Tensor
+    rewards: torch.Tensor
+    next_observations: torch.Tensor
+    masks: torch.Tensor
+    goals: torch.Tensor
+    returns: torch.Tensor
+    successes: torch.Tensor
+    states: torch.Tensor | None = None
+    next_states: torch.Tensor | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Spaces:
+    """What an agent sees and does; saved with it, and compared with every corpus and environment it meets.
+
+    Args:
+        observation: "frames" or "embeddings".
+        observation_shape: (H, W, 3) or (D,).
+        goal_size: E.
+        num_actions: Number of discrete actions; None if they are continuous.
+        action_size: A; None if actions are discrete.
+        state_size: S; None without a state.
+
+    Raises:
+        ValueError: Not exactly one of num_actions and action_size is given, or the observation is of another kind.
+    """
+
+    observation: str
+    observation_shape: tuple[int, ...]
+    goal_size: int
+    num_actions: int | None = None
+    action_size: int | None = None
+    state_size: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "observation_shape", tuple(self.observation_shape))
+        if self.observation not in ("frames", "embeddings"):
+            raise ValueError(
+                f"observation must be 'frames' or 'embeddings', got {self.observation!r}; choose one of them"
+            )
+        if (self.num_actions is None) == (self.action_size is None):
+            raise ValueError(
+                f"actions must be either discrete or continuous, got num_actions {self.num_actions} and action_size "
+                f"{self.action_size}; give exactly one of them"
+            )
+
+    def check_equal(self, other: "Spaces", what: str) -> None:
+        """Refuses spaces that differ, naming the first difference.
+
+        Args:
+            other: The spaces of `what`.
+            what: What has the other spaces, such as "the environment BabyAI-GoToLocal-v0".
+
+        Raises:
+            ValueError: The two differ.
+        """
+        for field in dataclasses.fields(self):
+            mine, its = getattr(self, field.name), getattr(other, field.name)
+            if mine != its:
+                remedy = "use an agent and an environment of one corpus"
+                if field.name == "num_actions" and None not in (mine, its):  # more than were ever recorded, perhaps
+                    remedy += f", or train one with --num-actions {its}"
+                raise ValueError(
+                    f"{what} must have the {field.name} that the agent was trained on, {mine}, got {its}; {remedy}"
+                )
+
+
+class Agent(Protocol):
+    """What every algorithm is: built from its frozen settings and `Spaces`, updated by batches, asked for actions.
+
+    An implementation lives in a file of its own and is listed in `offline_rl.algorithms.agents.ALGORITHMS` by name.
+    """
+
+    spaces: Spaces
+
+    def update(self, batch: Batch) -> Mapping[str, float]:
+        """One gradient step on every part of the agent; returns its losses and statistics by name."""
+
+    def act(
+        self,
+        observations: torch.Tensor,
+        goals: torch.Tensor,
+        states: torch.Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+    ) -> np.ndarray:
+        """Actions [B] int64 or [B, A] float32 for [B, ...] observations and [B, E] goals.
+
+        Sampled with the generator at this temperature of the policy; the most likely action where the generator is None.
+        """
+
+    def state_dict(self) -> dict[str, object]:
+        """Everything that learning goes on from: weights, targets, optimisers, number of updates. Saved by torch.save."""
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """The inverse; the settings and spaces must be those it was saved with."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GoalTexts:
+    """The goals an agent is trained on or asked for, with their text embeddings.
+
+    Args:
+        ids: G ids.
+        texts: G texts.
+        embeddings: [G, E] float32, unit length, by the text tower of `model`.
+        model: Name or folder of the dual encoder, as for `LabelerSettings.model`.
+        fingerprint: What the embeddings depend on: weights and text encoding.
+    """
+
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    embeddings: np.ndarray
+    model: str
+    fingerprint: Fingerprint

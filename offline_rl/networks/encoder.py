@@ -1,0 +1,280 @@
+"""The encoder of a goal-conditioned agent: an observation and a goal become features, which the heads read (`heads`).
+
+    frames [B, H, W, 3] uint8 ──► tiles or IMPALA ──► cells [B, h, w, C] ─┐
+    embeddings [B, D] ──► one layer ──────────────► cell [B, 1, 1, C] ────┤
+                                                                          ├──► goal ──► mix neighbours ──► goal ──► [B, F]
+    goals [B, E] ──► a query a head, or a scale and a shift a channel ────┘                                          ▲
+    states [B, S] ───────────────────────────────────────────────────────────────────────────────────────────────────┘
+
+The goal meets every cell before the cells' places are read. Each of a few heads asks the goal's question of a cell and opens or
+closes its channels by the answer, as attention does, but each cell for itself (`Gate`). A kept embedding is one cell, in which
+there is nothing to look for: there the goal scales and shifts channels (`Film`; Perez et al. 2018, as in BabyAI's own baseline).
+Both are linear in the goal's text embedding, so a goal between two that were trained on acts like something between the two.
+Several cells are normalised first: trained to tell from a frame whether two objects stand side by side, an encoder that does so had
+an R² of 0.57 after 1,600 updates, and 0.22 without.
+
+Frames are uint8 outside and scaled to [0, 1] in here.
+
+Shape letters: B batch, H and W sides of a frame, h and w cells of it, C channels, D size of a kept embedding, E size of a goal's
+text embedding, S width of a state, F width of the features.
+"""
+
+import dataclasses
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlm_rewards.offline_rl.interfaces import Spaces
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworkSettings:
+    """The size of an agent's networks.
+
+    Args:
+        encoder: "tiles" (a convolution whose kernel and stride are a tile: gridworlds), "impala" (Espeholt et al. 2018, one
+            residual block a stage: other pixels) or "mlp" (kept embeddings). None: tiles for frames, mlp for embeddings.
+        tile_size: Pixels a side of a tile, for "tiles".
+        channels: C, channels of a cell, a multiple of 4.
+        width: F, width of the features and of every hidden layer.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+
+    encoder: str | None = None
+    tile_size: int = 8
+    channels: int = 32
+    width: int = 256
+
+    def __post_init__(self) -> None:
+        check_rules(
+            encoder=(self.encoder in (None, *ENCODERS), f"one of {', '.join(ENCODERS)} or None", self.encoder),
+            tile_size=(self.tile_size >= 1, "at least 1", self.tile_size),
+            channels=(self.channels >= 4 and self.channels % 4 == 0, "a multiple of 4", self.channels),
+            width=(self.width >= 1, "at least 1", self.width),
+        )
+
+
+def check_rules(**rules: tuple[bool, str, object]) -> None:
+    """Refuses the first setting whose rule does not hold.
+
+    Args:
+        **rules: By the setting's name: whether its rule holds, the rule in words, the value.
+
+    Raises:
+        ValueError: A rule does not hold.
+    """
+    for name, (holds, rule, value) in rules.items():
+        if not holds:
+            raise ValueError(f"{name} must be {rule}, got {value!r}; change this setting")
+
+
+class Encoder(nn.Module):
+    """Features of an observation under a goal.
+
+    Args:
+        settings: Its size.
+        spaces: What it sees.
+
+    Raises:
+        ValueError: The encoder does not fit the observation: its kind, or a frame's side.
+    """
+
+    def __init__(self, settings: NetworkSettings, spaces: Spaces) -> None:
+        super().__init__()
+        kind = settings.encoder or ("tiles" if spaces.observation == "frames" else "mlp")
+        if (kind == "mlp") != (spaces.observation == "embeddings"):
+            raise ValueError(
+                f"the encoder of {spaces.observation} must be {'tiles or impala' if kind == 'mlp' else 'mlp'}, got {kind}; change "
+                "the setting encoder, or leave it out"
+            )
+        self.cells = ENCODERS[kind](settings, spaces.observation_shape)
+        height, width, channels = self.cells.shape
+        several = height * width > 1
+        self.cell_norm = nn.LayerNorm(channels) if several else nn.Identity()
+        meet = Gate if several else Film
+        self.first = meet(spaces.goal_size, channels)
+        self.mix: nn.Module = nn.Conv2d(channels, channels, 3, padding=1) if several else nn.Linear(channels, channels)
+        self.second = meet(spaces.goal_size, channels)
+        self.out = nn.Linear(height * width * channels + (spaces.state_size or 0), settings.width)
+        self.norm = nn.LayerNorm(settings.width)
+
+    def prepare(self, observations: Tensor) -> Tensor:
+        """What comes before the first weight, once for an encoder and its target: frames as float32, embeddings as they are."""
+        return self.cells.prepare(observations)
+
+    def forward(self, observations: Tensor, goals: Tensor, states: Tensor | None = None) -> Tensor:
+        """Encodes observations under their goals.
+
+        Args:
+            observations: [B, H, W, 3] uint8 or [B, D] float32, or what `prepare` made of them.
+            goals: [B, E] float32.
+            states: [B, S] float32, or None.
+
+        Returns:
+            [B, F] float32, at least 0.
+        """
+        goals = F.rms_norm(goals, goals.shape[-1:])
+        cells = torch.relu(self.first(self.cell_norm(self.cells(observations)), goals))
+        cells = cells + torch.relu(self.second(self._mix(cells), goals))
+        parts = [cells.flatten(1)] if states is None else [cells.flatten(1), states]
+        return torch.relu(self.norm(self.out(torch.cat(parts, dim=1))))
+
+    def _mix(self, cells: Tensor) -> Tensor:
+        if isinstance(self.mix, nn.Linear):
+            return self.mix(cells)
+        return self.mix(cells.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class Gate(nn.Module):
+    """Opens or closes the channels of each head in each cell: x_h * 2 sigmoid(query_h(g) . key_h(x) / sqrt(C / heads)).
+
+    Written so that no pass goes over a cell's few channels a head at a time: with K_h the key's rows of head h,
+    query_h . (K_h x + b_h) is (K_h' query_h) . x + query_h . b_h, one small product an observation, and the gates are spread over
+    their channels by another.
+
+    Args:
+        goal_size: E.
+        channels: C, a multiple of 4 heads.
+    """
+
+    num_heads = 4
+
+    def __init__(self, goal_size: int, channels: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(goal_size, channels)
+        self.key = nn.Linear(channels, channels)
+
+    def forward(self, cells: Tensor, goals: Tensor) -> Tensor:
+        """[B, h, w, C] cells under [B, E] goals, [B, h, w, C]."""
+        of_head = self.key.in_features // self.num_heads
+        query = self.query(goals).unflatten(-1, (self.num_heads, of_head)) / of_head**0.5
+        keys = torch.einsum("bhd,hdc->bch", query, self.key.weight.unflatten(0, (self.num_heads, of_head)))
+        bias = (query * self.key.bias.unflatten(0, (self.num_heads, of_head))).sum(-1)
+        agreement = torch.baddbmm(bias[:, None, :], cells.flatten(1, 2), keys)
+        spread = torch.eye(self.num_heads, device=cells.device).repeat_interleave(of_head, dim=1)
+        return cells * (2 * torch.sigmoid(agreement) @ spread).view_as(cells)
+
+
+class Film(nn.Module):
+    """Scales and shifts channels by a linear map of the goal: x * (1 + scale(g)) + shift(g).
+
+    Args:
+        goal_size: E.
+        channels: C.
+    """
+
+    def __init__(self, goal_size: int, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(goal_size, 2 * channels)
+
+    def forward(self, cells: Tensor, goals: Tensor) -> Tensor:
+        """[B, h, w, C] cells under [B, E] goals, [B, h, w, C]."""
+        scale, shift = self.linear(goals)[:, None, None, :].chunk(2, dim=-1)
+        return torch.addcmul(shift, cells, 1 + scale)
+
+
+class TileCells(nn.Module):
+    """Tiles of frames, each through the same layer: a convolution with kernel = stride = tile, written as one matrix product.
+
+    Args:
+        settings: Tile size and channels.
+        shape: (H, W, 3).
+
+    Raises:
+        ValueError: A side of the frame is not a multiple of the tile.
+    """
+
+    def __init__(self, settings: NetworkSettings, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        height, width, colours = shape
+        tile = settings.tile_size
+        if height % tile or width % tile:
+            raise ValueError(
+                f"the frame's sides must be multiples of tile_size {tile}, got {height}x{width}; set tile_size to the size of "
+                "the environment's tiles, or encoder to impala"
+            )
+        self.tile = tile
+        self.shape = (height // tile, width // tile, settings.channels)
+        self.linear = nn.Linear(colours * tile**2, settings.channels)
+
+    def prepare(self, frames: Tensor) -> Tensor:
+        """[B, H, W, 3] uint8 to the pixels of each tile, [B, h, w, 3 tile^2] float32 in [0, 1]."""
+        height, width, _ = self.shape
+        tiles = frames.unflatten(2, (width, self.tile)).unflatten(1, (height, self.tile)).transpose(2, 3)
+        return tiles.flatten(3).float().mul_(1 / 255)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """[B, H, W, 3] uint8, or prepared tiles, to [B, h, w, C]."""
+        return self.linear(self.prepare(frames) if frames.dtype == torch.uint8 else frames)
+
+
+class ImpalaCells(nn.Module):
+    """The convolutions of IMPALA, small: three stages of a convolution, a pooling by 2 and one residual block.
+
+    Args:
+        settings: Channels of the last two stages; the first has half of them.
+        shape: (H, W, 3).
+    """
+
+    def __init__(self, settings: NetworkSettings, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        height, width, channels = shape
+        stages = []
+        for out in (max(1, settings.channels // 2), settings.channels, settings.channels):
+            stages.append(_ImpalaStage(channels, out))
+            channels, height, width = out, -(-height // 2), -(-width // 2)
+        self.stages = nn.Sequential(*stages)
+        self.shape = (height, width, channels)
+
+    def prepare(self, frames: Tensor) -> Tensor:
+        """[B, H, W, 3] uint8 to [B, 3, H, W] float32 in [0, 1]."""
+        return frames.permute(0, 3, 1, 2).float().mul_(1 / 255)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """[B, H, W, 3] uint8, or prepared, to [B, h, w, C]; each of the three stages halves the sides, rounding up."""
+        frames = self.prepare(frames) if frames.dtype == torch.uint8 else frames
+        return self.stages(frames).permute(0, 2, 3, 1)
+
+
+class _ImpalaStage(nn.Module):
+    def __init__(self, channels: int, out: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(channels, out, 3, padding=1)
+        self.first = nn.Conv2d(out, out, 3, padding=1)
+        self.second = nn.Conv2d(out, out, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(self.convolution(x), 3, stride=2, padding=1)
+        return x + self.second(torch.relu(self.first(torch.relu(x))))
+
+
+class EmbeddingCell(nn.Module):
+    """A kept embedding as one cell of F channels: scaled to entries of about 1 (only its length is lost), through one layer.
+
+    Args:
+        settings: Its width.
+        shape: (D,).
+    """
+
+    def __init__(self, settings: NetworkSettings, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape = (1, 1, settings.width)
+        self.linear = nn.Linear(shape[0], settings.width)
+
+    def prepare(self, embeddings: Tensor) -> Tensor:
+        """[B, D] float32, as they are."""
+        return embeddings
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """[B, D] float32 to [B, 1, 1, F]."""
+        return self.linear(F.rms_norm(embeddings, embeddings.shape[-1:]))[:, None, None, :]
+
+
+ENCODERS: dict[str, type[TileCells] | type[ImpalaCells] | type[EmbeddingCell]] = {
+    "tiles": TileCells,
+    "impala": ImpalaCells,
+    "mlp": EmbeddingCell,
+}

@@ -1,0 +1,1 @@
+"""Live transitions and the rewards that the labeler gives them."""

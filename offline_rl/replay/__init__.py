@@ -1,0 +1,1 @@
+"""Recorded transitions: written once, mapped into memory, drawn in batches."""

@@ -1,0 +1,460 @@
+"""An indexable replay of relabelled trajectories, mapped into memory, that batches of goal-conditioned transitions are drawn from.
+
+    relabelled/ ─┐
+    embeddings/ ─┼─► build_replay ──► replay/ ──► open_replay ──► ReplayData ──► sample ──► Batch
+    text tower ──┘   once, decodes     arrays, goals, meta.json    maps files      mix of kinds
+
+Which reward belongs to which transition, for the goal k of an episode with start 1, stop 4 and a success:
+
+    frame         o_0   o_1   o_2   o_3   o_4   o_5        observations.npy through rows.npy
+    action          a_0   a_1   a_2   a_3   a_4
+    rewards[k]      r_0   r_1   r_2   r_3   r_4            r_t looks at o_(t+1)
+                        |<-- segment k -->|
+
+    transition    observation  action  reward  next observation  mask  return
+        0            o_1        a_1     r_1          o_2           1    r_1 + d r_2 + d^2 r_3
+        1            o_2        a_2     r_2          o_3           1    r_2 + d r_3
+        2            o_3        a_3     r_3          o_4           0    r_3        (1 where the segment is no success)
+
+r_0 and r_4 are in rewards.npy and are never sampled. The mask is apart from the end: a segment that ends because the recording
+does is bootstrapped from, and its return holds what was recorded.
+
+Transitions are numbered kind by kind, original first, then hindsight, then negative, and within a kind in the order of the
+corpus. A draw is a kind with the probabilities of the mix, then a transition, uniform within the kind.
+
+Shape letters as in `offline_rl.interfaces`; N transitions, M segments, G goals.
+"""
+
+import functools
+import itertools
+import json
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from vlm_rewards.offline_rl.interfaces import Batch, GoalTexts, Spaces
+from vlm_rewards.offline_rl.replay.transitions import returns_to_go
+from vlm_rewards.schemas.fingerprints import Fingerprint
+from vlm_rewards.schemas.relabelled import GOAL_KINDS
+
+DEFAULT_MIX = (0.2, 0.5, 0.3)
+"""Shares of original, hindsight and negative goals in a batch: the labels' own ratio, where hindsight chose it."""
+
+DEFAULT_DISCOUNT = 0.99
+REPLAY_VERSION = 1
+"""Of the folder's layout."""
+
+_RETURN_ROWS = 1024
+
+
+class Segment(NamedTuple):
+    """One goal of one episode, as an episode of its own; for exports.
+
+    Attributes:
+        episode_id: The recorded episode.
+        goal: Number of the goal.
+        kind: "original", "hindsight" or "negative".
+        observations: [L + 1, ...], the observations from the first step to after the last.
+        states: [L + 1, S] float32, or None.
+        actions: [L] int64 or [L, A] float32.
+        rewards: [L] float32.
+        terminated: Whether the last step achieves the goal; if not, the segment was cut there (a truncation).
+    """
+
+    episode_id: str
+    goal: int
+    kind: str
+    observations: np.ndarray
+    states: np.ndarray | None
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminated: bool
+
+
+def open_replay(
+    folder: str | Path,
+    *,
+    exclude_goals: Sequence[str] = (),
+    discount: float = DEFAULT_DISCOUNT,
+    num_actions: int | None = None,
+    use_states: bool = True,
+) -> "ReplayData":
+    """Opens a replay that `replay_builder.build_replay` has made; see `ReplayData` for arguments and errors."""
+    return ReplayData(
+        folder, exclude_goals=exclude_goals, discount=discount, num_actions=num_actions, use_states=use_states
+    )
+
+
+class ReplayData:
+    """A replay on disk, and which of it is sampled how. Pickles as its path, so that workers map the same files.
+
+    Args:
+        folder: A folder that `replay_builder.build_replay` has made.
+        exclude_goals: Ids of goals that are held out: their segments are never sampled.
+        discount: Of the returns, which are written beside the arrays once for each discount.
+        num_actions: Discrete actions of the environment; None for the highest recorded one and those under it.
+        use_states: Give the states, where some were recorded. Live environments supply none.
+
+    Attributes:
+        spaces: What an agent sees and does.
+        goals: The G goals; Batch.goals are rows of its embeddings.
+        fingerprint: What the samples depend on: what the folder was made from, and the goals held out.
+        segments: [M] records of `replay_writer.SEGMENT`, those that are sampled, kind by kind.
+        camera: Whose frames; None in a folder of before this was recorded.
+        frame_shape: (H, W, 3) of the corpus's frames, also where embeddings of them are kept; None of these in a folder of before
+            this was recorded.
+
+    Raises:
+        ValueError: The folder holds no finished replay, a goal to exclude is unknown, nothing is left, there is no success
+            or no reward above 0, or there are fewer actions than were recorded.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        exclude_goals: Sequence[str] = (),
+        discount: float = DEFAULT_DISCOUNT,
+        num_actions: int | None = None,
+        use_states: bool = True,
+    ) -> None:
+        self._folder = Path(folder)
+        self._options: dict = {
+            "exclude_goals": tuple(sorted(exclude_goals)),
+            "discount": discount,
+            "num_actions": num_actions,
+            "use_states": use_states,
+        }
+        meta = read_replay_meta(self._folder)
+        if not 0 <= discount <= 1:
+            raise ValueError(f"discount must be from 0 to 1, got {discount}; 0.99 is a good start")
+        self.goals = GoalTexts(
+            ids=tuple(meta["goals"]["ids"]),
+            texts=tuple(meta["goals"]["texts"]),
+            embeddings=np.load(self._folder / "goals.npy"),
+            model=meta["goals"]["model"],
+            fingerprint=Fingerprint(meta["goals"]["fingerprint"]),
+        )
+        unknown = sorted(set(exclude_goals) - set(self.goals.ids))
+        if unknown:
+            raise ValueError(
+                f"goals to exclude must be goals of the replay, got {unknown[0]!r}; check the ids against {self._folder}"
+            )
+        self.fingerprint = Fingerprint({**meta["fingerprint"], "excluded_goals": sorted(exclude_goals)})
+        self._observations, self._rows, self._actions, self._rewards = (
+            np.load(self._folder / f"{name}.npy", mmap_mode="r")
+            for name in ("observations", "rows", "actions", "rewards")
+        )
+        states = self._folder / "states.npy"
+        self._states = np.load(states, mmap_mode="r") if use_states and states.is_file() else None
+        every = np.load(self._folder / "segments.npy")
+        self._written = meta["written"]
+        self.segments = self._sampled(every)
+        self._returns = np.load(_write_returns(self._folder, every, self._rewards, discount), mmap_mode="r")
+        lengths = self.segments["length"].astype(np.int64)
+        self._bounds = np.concatenate([[0], np.cumsum(lengths)])
+        self._kind_bounds = self._bounds[np.searchsorted(self.segments["kind"], np.arange(len(GOAL_KINDS) + 1))]
+        self.spaces = self._spaces(num_actions)
+        self.camera: str | None = self._written.get("camera")
+        shape = self._written.get("frame_shape")
+        if shape is None and self.spaces.observation == "frames":
+            shape = self.spaces.observation_shape
+        self.frame_shape: tuple[int, ...] | None = None if shape is None else tuple(shape)
+
+    def __len__(self) -> int:
+        """N."""
+        return int(self._bounds[-1])
+
+    def __reduce__(self) -> tuple:
+        return _reopen, (self._folder, self._options)
+
+    @property
+    def labels_fingerprint(self) -> Fingerprint:
+        """What the rewards depend on: weights, preprocessing, prompts, goals, threshold; a live reward's must be equal."""
+        relabelled = self.fingerprint.parts["relabelled"]
+        assert isinstance(relabelled, dict)
+        return Fingerprint(relabelled["labels"])
+
+    @property
+    def statistics(self) -> dict[str, object]:
+        """What there is to learn from.
+
+        Returns:
+            {"episodes", "frames", "distinct_observations", "kinds": {kind: {"segments", "transitions", "successes"
+            (segments that end in success), "reward_share" (share of rewards above 0)}}}; the first three of the whole
+            folder, the kinds without the goals held out.
+        """
+        kinds = {}
+        for number, kind in enumerate(GOAL_KINDS):
+            of_kind = self.segments[self.segments["kind"] == number]
+            transitions = int(of_kind["length"].sum())
+            kinds[kind] = {
+                "segments": len(of_kind),
+                "transitions": transitions,
+                "successes": int(of_kind["terminated"].sum()),
+                "reward_share": int(of_kind["rewarded"].sum()) / max(transitions, 1),
+            }
+        return {
+            "episodes": self._written["num_episodes"],
+            "frames": self._written["num_frames"],
+            "distinct_observations": self._written["num_observations"],
+            "kinds": kinds,
+        }
+
+    def mix_in_force(self, mix: Sequence[float] = DEFAULT_MIX) -> dict[str, float]:
+        """The mix over the kinds that the replay has, made to sum to 1.
+
+        Args:
+            mix: Shares of original, hindsight and negative goals.
+
+        Raises:
+            ValueError: There are not three shares of at least 0, or none is of a kind that the replay has.
+        """
+        shares = np.asarray(mix, dtype=np.float64)
+        if shares.shape != (len(GOAL_KINDS),) or not (shares >= 0).all() or not np.isfinite(shares).all():
+            raise ValueError(
+                f"mix must be a share of at least 0 for each of {', '.join(GOAL_KINDS)}, got {mix}; mend it"
+            )
+        shares = np.where(np.diff(self._kind_bounds) > 0, shares, 0.0)
+        if not shares.sum() > 0:
+            there = [kind for kind, count in zip(GOAL_KINDS, np.diff(self._kind_bounds), strict=True) if count]
+            raise ValueError(
+                f"mix must have a share of a kind that the replay has ({', '.join(there)}), got {mix}; mend it"
+            )
+        return dict(zip(GOAL_KINDS, (shares / shares.sum()).tolist(), strict=True))
+
+    def check_mix(self, mix: Sequence[float] = DEFAULT_MIX) -> None:
+        """Refuses a mix from which nothing can be learned.
+
+        Raises:
+            ValueError: The kinds that it draws have no success or no reward above 0; or see `mix_in_force`.
+        """
+        drawn = [kind for kind, share in self.mix_in_force(mix).items() if share > 0]
+        segments = self.segments[np.isin(self.segments["kind"], [GOAL_KINDS.index(kind) for kind in drawn])]
+        successes, rewarded = _count_positive(segments)
+        if not successes or not rewarded:
+            raise ValueError(
+                f"mix must draw successes and rewards above 0, got {tuple(mix)}: {', '.join(drawn)} goals have {successes} "
+                f"successes in {len(segments)} segments and {rewarded} rewards above 0; give a share to a kind "
+                "that has some, and another output folder"
+            )
+
+    @property
+    def action_range(self) -> tuple[float, float]:
+        """The lowest and the highest number in any recorded action; NaN where one is."""
+        return float(self._actions.min()), float(self._actions.max())
+
+    def sample(self, batch_size: int, generator: np.random.Generator, mix: Sequence[float] = DEFAULT_MIX) -> Batch:
+        """Draws transitions with replacement, each under the goal it is stored with.
+
+        Args:
+            batch_size: B.
+            generator: Source of randomness, whose state `generator.bit_generator.state` is a plain dict to save.
+            mix: Shares of original, hindsight and negative goals, renormalised by `mix_in_force`.
+
+        Raises:
+            ValueError: See `mix_in_force`.
+        """
+        shares = np.cumsum(list(self.mix_in_force(mix).values()))
+        kinds = np.searchsorted(shares / shares[-1], generator.random(batch_size), side="right")
+        return self.gather(generator.integers(self._kind_bounds[kinds], self._kind_bounds[kinds + 1]))
+
+    def gather(self, indices: np.ndarray) -> Batch:
+        """The transitions of these numbers.
+
+        Args:
+            indices: [B] int, 0..N-1.
+
+        Raises:
+            IndexError: A number is out of range.
+        """
+        indices = np.asarray(indices, dtype=np.int64)
+        if indices.size and not (indices.min() >= 0 and indices.max() < len(self)):
+            raise IndexError(f"indices must be from 0 to {len(self) - 1}, got {indices.min()} to {indices.max()}")
+        numbers = np.searchsorted(self._bounds, indices, side="right") - 1
+        segments = self.segments[numbers]
+        steps = indices - self._bounds[numbers]
+        frames, rewards = segments["frame"] + steps, segments["reward"] + steps
+        achieved = segments["terminated"] & (steps == segments["length"] - 1)
+        return Batch(
+            observations=_tensor(self._observations[self._rows[frames]]),
+            actions=_tensor(self._actions[frames]),
+            rewards=_tensor(self._rewards[rewards]),
+            next_observations=_tensor(self._observations[self._rows[frames + 1]]),
+            masks=_tensor(np.where(achieved, np.float32(0), np.float32(1))),
+            goals=_tensor(self.goals.embeddings[segments["goal"]]),
+            returns=_tensor(self._returns[rewards]),
+            successes=_tensor(segments["terminated"]),
+            states=None if self._states is None else _tensor(self._states[frames]),
+            next_states=None if self._states is None else _tensor(self._states[frames + 1]),
+        )
+
+    def segment(self, number: int) -> Segment:
+        """Segment 0..M-1 as an episode of its own."""
+        record = self.segments[number]
+        length = int(record["length"])
+        frames = slice(record["frame"], record["frame"] + length + 1)
+        steps = slice(record["frame"], record["frame"] + length)
+        return Segment(
+            episode_id=self.episode_ids[record["episode"]],
+            goal=int(record["goal"]),
+            kind=GOAL_KINDS[record["kind"]],
+            observations=np.asarray(self._observations[self._rows[frames]]),
+            states=None if self._states is None else np.array(self._states[frames]),
+            actions=np.array(self._actions[steps]),
+            rewards=np.array(self._rewards[record["reward"] : record["reward"] + length]),
+            terminated=bool(record["terminated"]),
+        )
+
+    @functools.cached_property
+    def episode_ids(self) -> list[str]:
+        """Ids of the recorded episodes."""
+        with (self._folder / "episodes.jsonl").open(encoding="utf-8") as file:
+            return [json.loads(line)[0] for line in file]
+
+    def _sampled(self, every: np.ndarray) -> np.ndarray:
+        excluded = [self.goals.ids.index(goal_id) for goal_id in self._options["exclude_goals"]]
+        segments = every[~np.isin(every["goal"], excluded)]
+        if not len(segments):
+            raise ValueError("a replay must have a goal to learn, got all of them excluded; exclude fewer goals")
+        successes, rewarded = _count_positive(segments)
+        if not successes or not rewarded:
+            raise ValueError(
+                f"a replay must have a success and a reward above 0 to learn from, got {successes} successes in {len(segments)} "
+                f"segments and {rewarded} rewards above 0 in {segments['length'].sum()} transitions: the reward is never positive; "
+                f"lower the threshold of the labels, take goals that the recorded episodes achieve, or record better ones"
+            )
+        return segments[np.argsort(segments["kind"], kind="stable")]
+
+    def _spaces(self, num_actions: int | None) -> Spaces:
+        max_action = self._written["max_action"]
+        if num_actions is not None and max_action is None:
+            raise ValueError(f"num_actions must be None where actions are continuous, got {num_actions}; leave it out")
+        if num_actions is not None and num_actions <= max_action:
+            raise ValueError(
+                f"num_actions must be above the highest recorded action, {max_action}, got {num_actions}; give the number of the "
+                f"environment that the corpus was recorded in"
+            )
+        return Spaces(
+            observation="frames" if self._observations.dtype == np.uint8 else "embeddings",
+            observation_shape=self._observations.shape[1:],
+            goal_size=self.goals.embeddings.shape[1],
+            num_actions=None if max_action is None else num_actions or max_action + 1,
+            action_size=None if max_action is not None else self._actions.shape[1],
+            state_size=None if self._states is None else self._states.shape[1],
+        )
+
+
+class ReplayBatches(IterableDataset):
+    """Batches of a replay as dicts of tensors, by the names of `Batch`; from `torch_batches`."""
+
+    def __init__(
+        self, replay: ReplayData, batch_size: int, seed: int, mix: Sequence[float], start: int, num_batches: int | None
+    ) -> None:
+        self._replay = replay
+        self._batch_size = batch_size
+        self._seed = seed
+        self._mix = tuple(mix)
+        self._numbers = start, None if num_batches is None else start + num_batches
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        worker = get_worker_info()
+        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        start, stop = self._numbers
+        for number in itertools.islice(itertools.count(start), first, None, step):
+            if stop is not None and number >= stop:
+                return
+            batch = self._replay.sample(self._batch_size, np.random.default_rng([self._seed, number]), self._mix)
+            yield {name: value for name, value in batch._asdict().items() if value is not None}
+
+
+def torch_batches(
+    replay: ReplayData,
+    batch_size: int,
+    seed: int,
+    *,
+    mix: Sequence[float] = DEFAULT_MIX,
+    start: int = 0,
+    num_batches: int | None = None,
+) -> ReplayBatches:
+    """Plain torch batches for a training loop of one's own.
+
+    Batch i depends on the seed and i alone, so `DataLoader(torch_batches(...), batch_size=None, num_workers=W)` gives the same
+    batches in the same order for every W, and a run goes on where it stopped from `start`.
+
+    Args:
+        replay: An open replay.
+        batch_size: B.
+        seed: At least 0.
+        mix: Shares of original, hindsight and negative goals.
+        start: Number of the first batch.
+        num_batches: How many; None for no end.
+
+    Returns:
+        An iterable over dicts from the fields of `Batch` to tensors; absent states are left out.
+
+    Raises:
+        ValueError: The batch size, the seed or the mix is none.
+    """
+    for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0), ("start", start, 0)):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}; raise it")
+    replay.mix_in_force(mix)
+    return ReplayBatches(replay, batch_size, seed, mix, start, num_batches)
+
+
+def _reopen(folder: Path, options: dict) -> ReplayData:
+    return ReplayData(folder, **options)
+
+
+def _count_positive(segments: np.ndarray) -> tuple[int, int]:
+    """Segments that end in success, and rewards above 0."""
+    return int(segments["terminated"].sum()), int(segments["rewarded"].sum())
+
+
+def _tensor(values: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(values))
+
+
+def read_replay_meta(folder: Path) -> dict:
+    """meta.json of a finished replay.
+
+    Raises:
+        ValueError: It is missing, or of another kind or version.
+    """
+    path = folder / "meta.json"
+    meta = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if meta.get("kind") != "replay" or meta.get("version") != REPLAY_VERSION:
+        raise ValueError(
+            f"a replay must be a folder that build_replay has made, with meta.json of version {REPLAY_VERSION}, got {folder} with "
+            f"{meta.get('kind', 'none')} of version {meta.get('version')}; put back what was moved, or "
+            "train again, which builds it, in another folder"
+        )
+    return meta
+
+
+def _write_returns(folder: Path, segments: np.ndarray, rewards: np.ndarray, discount: float) -> Path:
+    path = folder / f"returns-{float(discount)!r}.npy"
+    if path.is_file():
+        return path
+    temporary = path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex}")
+    try:
+        returns = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=rewards.shape)
+        for first in range(0, len(segments), _RETURN_ROWS):
+            group = segments[first : first + _RETURN_ROWS]
+            steps = np.arange(group["length"].max())
+            inside = steps < group["length"][:, None]
+            places = np.where(inside, group["reward"][:, None] + steps, 0)
+            values = returns_to_go(np.where(inside, rewards[places], 0.0), discount)
+            returns[places[inside]] = values[inside]
+        returns.flush()
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,1 @@
+"""Output folders of training runs, and the agents saved in them."""

@@ -1,0 +1,270 @@
+"""A training run's folder: whose it is, where it goes on from, and what it measured.
+
+    settings.json       what the run depends on, written first; another run's folder is refused
+    checkpoints/        step-000012000.pt, the last two: agent, optimisers, random states, replay position
+    metrics.jsonl       one JSON object a record, each with its step
+    tensorboard/        the same for TensorBoard, and for Weights & Biases where it is installed and asked for
+    wandb-run-id.txt    which run that is there, so that a run that goes on does so in the same one
+
+A checkpoint is written to a temporary name, flushed and renamed, so that a run that is killed at any moment goes on from a whole
+one; records after its step are taken back, since they will be measured again, to the same bits.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import math
+import os
+import sys
+import time
+import uuid
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from vlm_rewards.schemas.fingerprints import Fingerprint
+
+_KEPT_CHECKPOINTS = 2
+_SETTINGS = "settings.json"
+_METRICS = "metrics.jsonl"
+_WANDB = "wandb-run-id.txt"
+_ARRAY = "__array__"
+
+
+def describe_settings(settings: Any, *, unimportant: Collection[str], added: Collection[str] = ()) -> dict[str, Any]:
+    """What a run's result depends on among its settings, for its fingerprint.
+
+    Args:
+        settings: A dataclass.
+        unimportant: Names of those that change no result.
+        added: Names of those that runs were begun without: left out at their defaults, so that such runs can be gone on with.
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(settings)}
+    return {
+        name: value
+        for name, value in dataclasses.asdict(settings).items()
+        if name not in unimportant and not (name in added and value == defaults[name])
+    }
+
+
+@contextlib.contextmanager
+def claimed_run(
+    folder: str | Path, kind: str, fingerprint: Fingerprint, settings: Mapping[str, object]
+) -> Iterator[Path]:
+    """Makes a folder this run's own for as long as the context lasts, and from then on if anything was made.
+
+    Args:
+        folder: Absent, empty, or of the same run.
+        kind: What the run is, such as "agent".
+        fingerprint: What its result depends on; must equal that of a run that was begun here.
+        settings: Kept in settings.json for whoever reads the folder later.
+
+    Raises:
+        ValueError: The folder is a file, holds something else, is of a run with other settings, or another process is at work in
+            it.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"the output must be a folder, got the file {folder}; give another path")
+    path = folder / _SETTINGS
+    begun = path.is_file()
+    if folder.is_dir() and not begun and any(not entry.name.endswith(".lock") for entry in folder.iterdir()):
+        raise ValueError(
+            f"the output folder must be empty or of this run, got {folder} with other files; give another folder"
+        )
+    if begun:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        found = record.get("kind") if isinstance(record, dict) else None
+        if found != kind:
+            raise ValueError(
+                f"the output folder must be empty or of this run, got {folder} with {found or 'something else'}; give "
+                "another folder"
+            )
+        Fingerprint(record["fingerprint"]).check_equal(
+            fingerprint, f"the output folder {folder}", "give another folder, or the settings that it was begun with"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"an output folder must have one run at a time, got {folder}, where another process is at work; wait for it"
+            ) from error
+        record = {"kind": kind, "version": 1, "fingerprint": dict(fingerprint.parts), "settings": dict(settings)}
+        _write_atomically(path, json.dumps(record, indent=1, sort_keys=True).encode() + b"\n")
+        try:
+            yield folder
+        except Exception:
+            # What was refused before it made anything does not hold the folder: the next run may have mended settings.
+            if not begun and all(entry == path or entry.name.endswith(".lock") for entry in folder.iterdir()):
+                path.unlink()
+            raise
+
+
+def save_checkpoint(folder: Path, step: int, state: Mapping[str, object]) -> Path:
+    """Writes a checkpoint, whole or not at all, and removes all but the last two.
+
+    Args:
+        folder: The run's.
+        step: Steps done.
+        state: Tensors, numbers, texts, and lists and dicts of them.
+    """
+    checkpoints = folder / "checkpoints"
+    checkpoints.mkdir(exist_ok=True)
+    path = checkpoints / f"step-{step:09d}.pt"
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        torch.save(dict(state), file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    for old in sorted(checkpoints.glob("step-*.pt"))[:-_KEPT_CHECKPOINTS]:
+        old.unlink()
+    return path
+
+
+def latest_checkpoint(folder: Path) -> tuple[int, dict[str, Any]] | None:
+    """The step and state of the last checkpoint, or None where there is none.
+
+    Raises:
+        ValueError: The file cannot be read, as after a fault of the disk.
+    """
+    paths = sorted((folder / "checkpoints").glob("step-*.pt"))
+    if not paths:
+        return None
+    try:
+        state = torch.load(paths[-1], map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a damaged archive makes torch raise
+        raise ValueError(
+            f"a checkpoint must be readable, got {paths[-1]} ({error}); remove it, and the run goes on from the one before"
+        ) from error
+    return int(paths[-1].stem.removeprefix("step-")), state
+
+
+class Metrics:
+    """Records of a run: JSON lines and TensorBoard always, Weights & Biases where a project is given.
+
+    A run that goes on is the same run of Weights & Biases, which keeps what it has of steps that are measured again.
+
+    Args:
+        folder: The run's.
+        step: Of the checkpoint that the run goes on from, or None where it begins; records after it, or all, are taken back.
+        project: Project of Weights & Biases, or None.
+
+    Raises:
+        ImportError: A project is given and wandb is not installed.
+    """
+
+    def __init__(self, folder: Path, step: int | None = None, project: str | None = None) -> None:
+        self._path = folder / _METRICS
+        next_step = 0 if step is None else step + 1
+        kept = [record for record in read_metrics(folder) if record["step"] < next_step]
+        _write_atomically(self._path, "".join(json.dumps(record) + "\n" for record in kept).encode())
+        self._file = self._path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=next_step)
+        self._started = time.monotonic()
+        self._before = max((record["seconds"] for record in kept), default=0.0)
+        self._wandb = _start_wandb(project, folder) if project else None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the run so far, those before an interruption included."""
+        return self._before + time.monotonic() - self._started
+
+    def write(self, step: int, kind: str, values: Mapping[str, object]) -> None:
+        """Writes a record.
+
+        Args:
+            step: Steps done.
+            kind: What was measured, such as "losses" or "evaluation".
+            values: Numbers by name; others (texts, lists, None) are kept in the JSON lines only.
+
+        Raises:
+            ValueError: A number is not finite: the run has diverged.
+        """
+        for name, value in values.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(
+                    f"{kind} must be finite numbers, got {name} {value} at step {step}; the run has diverged: lower the learning "
+                    f"rate or look at the rewards"
+                )
+        record = {"step": step, "kind": kind, "seconds": round(self.seconds, 3), **values}
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+        for name, value in numbers.items():
+            self._board.add_scalar(f"{kind}/{name}", value, step)
+        if self._wandb is not None:
+            self._wandb.log({f"{kind}/{name}": value for name, value in numbers.items()}, step=step)
+
+    def close(self) -> None:
+        """Flushes and closes everything."""
+        self._file.close()
+        self._board.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """All records of a run, in order; a last line that was cut short is left out."""
+    path = folder / _METRICS
+    if not path.is_file():
+        return []
+    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
+    return [json.loads(line) for line in whole.split("\n") if line]
+
+
+def _start_wandb(project: str, folder: Path) -> Any:
+    try:
+        import wandb
+    except ImportError as error:
+        raise ImportError(
+            f"wandb must be installed to log to the project {project!r}; pip install wandb, or leave the project out"
+        ) from error
+    path = folder / _WANDB
+    if not path.is_file():
+        _write_atomically(path, uuid.uuid4().hex.encode() + b"\n")
+    run_id = path.read_text(encoding="utf-8").strip()
+    return wandb.init(project=project, dir=str(folder), name=folder.name, id=run_id, resume="allow")
+
+
+def progress_bar(name: str, total: int, done: int = 0, unit: str = "step") -> tqdm:
+    """A progress bar on standard error: at a terminal a moving one, in a log a line every half minute."""
+    pace = 0.2 if sys.stderr.isatty() else 30.0
+    return tqdm(total=total, initial=done, desc=name, unit=unit, mininterval=pace, maxinterval=pace)
+
+
+def pack_arrays(value: Any) -> Any:
+    """Arrays inside dicts and lists as tensors, which a checkpoint can hold; `unpack_arrays` is the inverse."""
+    if isinstance(value, np.ndarray):
+        return {_ARRAY: torch.from_numpy(value)}
+    if isinstance(value, Mapping):
+        return {key: pack_arrays(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [pack_arrays(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def unpack_arrays(value: Any) -> Any:
+    """The inverse of `pack_arrays`; tuples have become lists."""
+    if isinstance(value, Mapping):
+        if value.keys() == {_ARRAY}:
+            return value[_ARRAY].numpy()
+        return {key: unpack_arrays(item) for key, item in value.items()}
+    return [unpack_arrays(item) for item in value] if isinstance(value, list) else value
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

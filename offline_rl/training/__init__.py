@@ -1,0 +1,1 @@
+"""Offline training and live fine-tuning."""

@@ -1,0 +1,110 @@
+"""Fine-tunes an agent in live environments whose only reward is the model that labelled its corpus.
+
+             ┌──────────────── actions ────────────────┐
+    agent ───┘                                         ▼
+      ▲                               LiveRewards: frames, VLM rewards ──► online buffer ◄── hindsight goals of ended episodes
+      │                                                                        │
+      └── updates ◄── batches: half of the corpus, half of the buffer ◄────────┴──── replay of the corpus
+
+Steps are environment steps, all environments together. The first `warmup_steps` are taken by the offline agent without updates.
+Ground truth is read for evaluation and for the records of episodes alone.
+
+A run that was killed goes on from its last checkpoint to the same bits, on a CPU: agent, optimisers, random states, the buffer and
+the environments' episodes, which are replayed, are in it.
+"""
+
+import contextlib
+import dataclasses
+import sys
+from pathlib import Path
+
+import torch
+
+from vlm_rewards.labelers.labeler import Labeler
+from vlm_rewards.labelers.settings import settings_from_json
+from vlm_rewards.offline_rl.replay.replay import open_replay
+from vlm_rewards.offline_rl.runs.folders import Metrics, claimed_run, describe_settings, latest_checkpoint, progress_bar
+from vlm_rewards.offline_rl.runs.saved_agents import SavedAgent, load_agent, save_agent
+from vlm_rewards.offline_rl.training.finetune_run import FinetuneRun
+from vlm_rewards.offline_rl.training.finetune_settings import FinetuneSettings
+from vlm_rewards.schemas.fingerprints import Fingerprint
+
+
+def finetune(
+    agent: str | Path,
+    output: str | Path,
+    settings: FinetuneSettings,
+    *,
+    wandb_project: str | None = None,
+) -> SavedAgent:
+    """Fine-tunes an agent with live rewards; run again after an interruption, it goes on.
+
+    Args:
+        agent: Folder that `train` has finished, with its replay.
+        output: Folder for the agent, its checkpoints and metrics; absent, empty, or of this run.
+        settings: How.
+        wandb_project: Project of Weights & Biases to log to as well.
+
+    Returns:
+        The agent, saved in the output folder too.
+
+    Raises:
+        ValueError: The agent does not fit the environments, its labeler or its replay is not what it was, the output folder is
+            another run's, a loss is not finite, or no reward was ever positive; in a run too short to tell that is a warning at its
+            end.
+    """
+    before = load_agent(agent, settings.device)
+    labeler = Labeler.build(settings_from_json(before.labeler))
+    replay = open_replay(
+        before.replay,
+        exclude_goals=before.held_out_goals,
+        discount=before.discount,
+        num_actions=before.agent.spaces.num_actions,
+        use_states=before.agent.spaces.state_size is not None,
+    )
+    if before.replay_fingerprint is not None:
+        replay.fingerprint.check_equal(
+            before.replay_fingerprint,
+            f"the replay {before.replay}",
+            f"put the replay that {agent} was trained on into {Path(agent) / 'replay'}, or train again",
+        )
+    replay.mix_in_force(settings.mix)  # which says at once what a batch would say after the warm-up
+    described = describe_settings(
+        settings, unimportant=("log_every", "checkpoint_every"), added=("finished_only", "camera", "frames", "device")
+    )
+    if not settings.end_at_success:
+        described["mask_at_success"] = 0  # which runs of before this was so cannot go on with
+    fingerprint = Fingerprint({"agent": before.digest, "labels": dict(before.labels_fingerprint.parts), **described})
+    torch.set_num_threads(settings.threads)
+    with claimed_run(
+        output, "fine-tuning", fingerprint, {**dataclasses.asdict(settings), "agent": str(agent)}
+    ) as folder:
+        for unfinished in folder.glob(".buffer-*.tmp-*"):  # what a run that was killed while saving has left
+            unfinished.unlink()
+        checkpoint = latest_checkpoint(folder)
+        done = None if checkpoint is None else checkpoint[0]
+        with (
+            FinetuneRun(before, labeler, replay, settings) as run,  # first: it refuses environments that do not fit
+            contextlib.closing(Metrics(folder, done, wandb_project)) as metrics,
+        ):
+            if checkpoint is not None:
+                run.load(folder, *checkpoint)
+            else:
+                run.evaluate(metrics, "end of offline training")
+            with progress_bar("finetune", settings.steps, run.step) as bar:
+                while run.step < settings.steps:
+                    run.advance(metrics)
+                    bar.update(settings.num_envs)
+                    if run.crosses(settings.checkpoint_every):
+                        run.save(folder)
+            if (complaint := run.complaint()) is not None:
+                print(f"finetune: warning: {complaint}", file=sys.stderr, flush=True)
+        saved = dataclasses.replace(
+            before,
+            agent=run.agent,
+            envs=settings.envs,
+            steps=run.step,
+            frames=before.frames if settings.frames is None else settings.frames,
+        )
+        save_agent(saved, folder)
+    return saved

@@ -1,0 +1,323 @@
+"""Trains an agent offline on relabelled trajectories.
+
+    relabelled/ ──► replay (frames once, memory-mapped) ──► batches in the stated mix ──► agent ──► agent.pt
+                                                                                          └─ evaluation, if levels are given
+
+A run that was killed goes on from its last checkpoint to the same bits, on a CPU: agent, optimisers and both random states are in
+it. The learner sees frames, actions, goals and the labels' rewards; ground truth is for evaluation alone.
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vlm_rewards.labelers.encoders.dual_encoder import check_device
+from vlm_rewards.labelers.labeler import Labeler
+from vlm_rewards.labelers.live import check_labeler
+from vlm_rewards.labelers.settings import settings_from_json
+from vlm_rewards.offline_rl.algorithms.agents import algorithm_settings, build_agent
+from vlm_rewards.offline_rl.environments.environments import EnvironmentSettings, make_environments, spaces_of
+from vlm_rewards.offline_rl.environments.live_frames import fit_to_corpus
+from vlm_rewards.offline_rl.evaluation.evaluation import environments_at_once, evaluate_on_held_out
+from vlm_rewards.offline_rl.interfaces import GoalTexts
+from vlm_rewards.offline_rl.replay.builder import build_replay
+from vlm_rewards.offline_rl.replay.replay import DEFAULT_DISCOUNT, DEFAULT_MIX, ReplayData
+from vlm_rewards.offline_rl.replay.transitions import open_finished
+from vlm_rewards.offline_rl.runs.folders import (
+    Metrics,
+    claimed_run,
+    describe_settings,
+    latest_checkpoint,
+    progress_bar,
+    read_metrics,
+    save_checkpoint,
+)
+from vlm_rewards.offline_rl.runs.saved_agents import SavedAgent, save_agent
+from vlm_rewards.offline_rl.training.held_out_goals import split_goals
+from vlm_rewards.schemas.fingerprints import Fingerprint
+from vlm_rewards.schemas.goals import goals_from_json
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """How an agent is trained offline.
+
+    Args:
+        algorithm: A name of `offline_rl.algorithms.agents.ALGORITHMS`.
+        algorithm_settings: Its settings that are not at their defaults, by name.
+        steps: Gradient steps.
+        batch_size: Transitions a step.
+        mix: Shares of original, hindsight and negative goals.
+        seed: Of weights and draws.
+        exclude_goals: Ids of goals that are never trained on.
+        num_actions: Discrete actions of the environment; None for the highest recorded one and those under it.
+        states: The agent takes the states that the corpus has besides its frames. Live environments supply none, so that such an
+            agent is for offline use alone; False for one that is to be evaluated or fine-tuned.
+        envs: Environments to evaluate the trained agent in; none for no evaluation.
+        eval_episodes: Episodes of that evaluation, of held-out levels, at least one of each environment.
+        eval_temperature: Of the policy there; None for the most likely action.
+        camera: Whose frames; may be None where the corpus has one. Environments show the camera that was labelled, so that an
+            agent of another one can neither be evaluated nor fine-tuned in any.
+        frames: Where `envs` have their frames, see `EnvironmentSettings`.
+        threads: Threads of torch; other numbers round otherwise, so it is part of the run.
+        device: Where it learns: "cpu", "cuda" or "cuda:N"; part of the run. A run that was killed goes on to the same bits on a
+            CPU.
+        log_every: Steps between records of losses.
+        checkpoint_every: Steps between checkpoints.
+
+    Raises:
+        ValueError: A value is out of its range, or there is no such algorithm, setting of it, device or environment.
+    """
+
+    algorithm: str = "iql"
+    algorithm_settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    steps: int = 20_000
+    batch_size: int = 256
+    mix: tuple[float, float, float] = DEFAULT_MIX
+    seed: int = 0
+    exclude_goals: tuple[str, ...] = ()
+    num_actions: int | None = None
+    states: bool = True
+    envs: tuple[str, ...] = ()
+    eval_episodes: int = 100
+    eval_temperature: float | None = 1.0
+    camera: str | None = None
+    frames: str = "observation"
+    threads: int = 1
+    device: str = "cpu"
+    log_every: int = 100
+    checkpoint_every: int = 2000
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "exclude_goals", tuple(sorted(self.exclude_goals)))
+        algorithm_settings(self.algorithm, self.algorithm_settings)
+        check_device(self.device)
+        if self.envs:
+            EnvironmentSettings(envs=self.envs, num_envs=len(self.envs), frames=self.frames)
+        for name, least in (
+            ("steps", 1),
+            ("batch_size", 1),
+            ("seed", 0),
+            ("eval_episodes", len(self.envs)),
+            ("threads", 1),
+            ("log_every", 1),
+            ("checkpoint_every", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}; choose another")
+        if self.eval_temperature is not None and not 0 < self.eval_temperature < float("inf"):
+            raise ValueError(
+                f"eval_temperature must be above 0 and finite, got {self.eval_temperature}; leave it out for the likeliest action"
+            )
+
+
+def train(
+    source: str | Path,
+    output: str | Path,
+    settings: TrainSettings,
+    *,
+    embeddings: str | Path | None = None,
+    wandb_project: str | None = None,
+) -> SavedAgent:
+    """Trains an agent on relabelled trajectories; run again after an interruption, it goes on.
+
+    Args:
+        source: Folder that `vlm-rewards hindsight` has finished.
+        output: Folder for the agent, its replay, checkpoints and metrics; absent, empty, or of this run.
+        settings: How.
+        embeddings: Folder that `vlm-rewards label --embeddings` filled: the agent sees these instead of frames.
+        wandb_project: Project of Weights & Biases to log to as well.
+
+    Returns:
+        The agent, saved in the output folder too.
+
+    Raises:
+        ValueError: The trajectories do not fit (see `build_replay`), the mix draws no success, a continuous action is not from
+            -1 to 1, the output folder is another run's, or a loss is not finite.
+    """
+    recorded = read_relabelled_settings(source)
+    relabelled = open_finished(source, "relabelled")
+    labeler = Labeler.build(settings_from_json(recorded["labels_settings"]["labeler"]))
+    labels = Fingerprint(recorded["labels_fingerprint"])
+    check_labeler(labeler, labels, str(labels.parts["camera"]))
+    described = describe_settings(
+        settings, unimportant=("log_every", "checkpoint_every"), added=("frames", "states", "device")
+    )
+    fingerprint = Fingerprint(
+        {
+            "relabelled": dict(relabelled.fingerprint.parts),
+            "relabelled_digest": relabelled.digest,
+            "embeddings": None if embeddings is None else open_finished(embeddings, "embeddings").digest,
+            **described,
+        }
+    )
+    shown = {**dataclasses.asdict(settings), "source": str(source)}
+    torch.set_num_threads(settings.threads)
+    with claimed_run(output, "training", fingerprint, shown) as folder:
+        replay = _replay(source, folder / "replay", settings, embeddings, labeler)
+        if settings.algorithm != "bc":  # which clones whatever was done, rewarded or not
+            replay.check_mix(settings.mix)
+        _check_actions(replay)
+        _check_environments(replay, settings, labeler, labels)
+        print(_described(replay, settings), file=sys.stderr, flush=True)
+        agent = build_agent(
+            settings.algorithm, settings.algorithm_settings, replay.spaces, settings.seed, settings.device
+        )
+        random = np.random.default_rng(settings.seed)
+        done = 0
+        if (checkpoint := latest_checkpoint(folder)) is not None:
+            done, state = checkpoint
+            agent.load_state_dict(state["agent"])
+            random.bit_generator.state = state["random"]
+        metrics = Metrics(folder, None if checkpoint is None else done, wandb_project)
+        try:
+            with progress_bar("train", settings.steps, done) as bar:
+                for step in range(done + 1, settings.steps + 1):
+                    losses = agent.update(replay.sample(settings.batch_size, random, settings.mix))
+                    bar.update()
+                    if step % settings.log_every == 0 or step == settings.steps:
+                        metrics.write(step, "losses", losses)
+                    if step % settings.checkpoint_every == 0 or step == settings.steps:
+                        state = {"agent": agent.state_dict(), "random": random.bit_generator.state}
+                        save_checkpoint(folder, step, state)
+            if settings.envs:
+                evaluate_on_held_out(
+                    agent,
+                    labeler,
+                    _environments(replay, settings, labels, settings.envs, environments_at_once(settings.envs)),
+                    metrics,
+                    settings.steps,
+                    held_out_goals=settings.exclude_goals,
+                    num_episodes=settings.eval_episodes,
+                    temperature=settings.eval_temperature,
+                    when="end of offline training",
+                    skip=[record["kind"] for record in read_metrics(folder) if record["step"] == settings.steps],
+                )
+        finally:
+            metrics.close()
+        saved = SavedAgent(
+            algorithm=settings.algorithm,
+            agent=agent,
+            goals=replay.goals,
+            labeler=recorded["labels_settings"]["labeler"],
+            labels_fingerprint=labels,
+            held_out_goals=settings.exclude_goals,
+            replay=str((folder / "replay").absolute()),
+            replay_fingerprint=replay.fingerprint,
+            envs=settings.envs,
+            steps=settings.steps,
+            camera=replay.camera,
+            frame_shape=replay.frame_shape,
+            frames=settings.frames,
+        )
+        save_agent(saved, folder)
+    return saved
+
+
+def resolve_held_out(source: str | Path, held_out: Sequence[str]) -> tuple[str, ...]:
+    """The ids of the goals that ids or kinds of objects hold out; see `offline_rl.training.held_out_goals.split_goals`.
+
+    Args:
+        source: Relabelled trajectories.
+        held_out: Ids of goals of their labels, or kinds such as "green box".
+    """
+    if not held_out:
+        return ()
+    goals = goals_from_json(read_relabelled_settings(source)["labels_settings"]["labeler"]["goals"])
+    return tuple(goal.id for goal in split_goals(goals, held_out).held_out)
+
+
+def read_relabelled_settings(source: str | Path) -> dict[str, Any]:
+    """What relabelled trajectories were made with: `labels_settings` and `labels_fingerprint` of their labels among it.
+
+    Raises:
+        ValueError: The folder is not one that `vlm-rewards hindsight` has finished.
+    """
+    folder = open_finished(source, "relabelled")
+    return json.loads((folder.path / "settings.json").read_text(encoding="utf-8"))["settings"]
+
+
+def _replay(
+    source: str | Path,
+    folder: Path,
+    settings: TrainSettings,
+    embeddings: str | Path | None,
+    labeler: Labeler,
+) -> ReplayData:
+    of_algorithm = algorithm_settings(settings.algorithm, settings.algorithm_settings)
+    discount = getattr(of_algorithm, "discount", DEFAULT_DISCOUNT)
+    goals = GoalTexts(
+        ids=tuple(goal.id for goal in labeler.goals),
+        texts=tuple(goal.text for goal in labeler.goals),
+        embeddings=labeler.goal_embeddings,
+        model=labeler.settings.model,
+        fingerprint=labeler.fingerprint.subset(("weights", "text_encoding", "templates", "goals")),
+    )
+    return build_replay(
+        source,
+        folder,
+        goals=goals,
+        embeddings=embeddings,
+        camera=settings.camera,
+        exclude_goals=settings.exclude_goals,
+        discount=discount,
+        num_actions=settings.num_actions,
+        use_states=settings.states,
+    )
+
+
+def _environments(
+    replay: ReplayData, settings: TrainSettings, labels: Fingerprint, envs: tuple[str, ...], num_envs: int
+) -> EnvironmentSettings:
+    return fit_to_corpus(
+        EnvironmentSettings(envs=envs, num_envs=num_envs, seeds="held-out", frames=settings.frames),
+        replay.spaces,
+        frame_shape=replay.frame_shape,
+        camera=replay.camera,
+        labels=str(labels.parts["camera"]),
+    )
+
+
+def _check_environments(replay: ReplayData, settings: TrainSettings, labeler: Labeler, labels: Fingerprint) -> None:
+    """Refuses environments of other observations or actions, or that ask for none of the goals, before training takes its time."""
+    apart = set(settings.exclude_goals)
+    for name in settings.envs:
+        fitted = _environments(replay, settings, labels, (name,), num_envs=1)
+        check_labeler(labeler, labels, str(fitted.camera))
+        for held_out in (False, True) if apart else (False,):
+            goals = [goal for goal in labeler.goals if (goal.id in apart) == held_out]
+            environments = make_environments(fitted, goals)
+            found = spaces_of(environments, replay.spaces.goal_size, replay.spaces.observation, labeler.dim)
+            replay.spaces.check_equal(found, f"the environment {name}")
+            environments.reset()
+            environments.close()
+
+
+def _check_actions(replay: ReplayData) -> None:
+    if replay.spaces.action_size is not None:
+        low, high = replay.action_range
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise ValueError(
+                f"actions must be finite, got {low:g} to {high:g}; mend them in the corpus, or leave their episodes out"
+            )
+        if not -1 <= low <= high <= 1:
+            raise ValueError(
+                f"continuous actions must be from -1 to 1, got {low:g} to {high:g}; scale the actions of the corpus"
+            )
+
+
+def _described(replay: ReplayData, settings: TrainSettings) -> str:
+    mix = ", ".join(f"{share:.0%} {kind}" for kind, share in replay.mix_in_force(settings.mix).items())
+    told = f"train: {len(replay):,} transitions of {replay.statistics['episodes']:,} episodes, drawn as {mix}"
+    if replay.spaces.num_actions is None:
+        return f"{told}; actions of {replay.spaces.action_size} numbers"
+    source = (
+        "given" if settings.num_actions else "the highest recorded one and those under it: --num-actions gives others"
+    )
+    return f"{told}; {replay.spaces.num_actions} actions, {source}"

@@ -1,0 +1,437 @@
+"""Chooses the temperature and a threshold a goal, and writes them to the file that `label --calibration` takes.
+
+    [kept embeddings ──► log losses of a subsample at many temperatures ──► the best one]
+                                                                               │
+    Create(units) ──► Reshuffle ──► count scores against truth ──► merge ──► thresholds ──► calibration.json
+                                    (labels, or embeddings scored again)
+
+Nothing that is written depends on the sharding: units yield whole numbers that add up, and figures are made of the sums.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import pickle
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import apache_beam as beam
+import numpy as np
+
+from vlm_rewards.labelers.calibration.counts import NEVER, CalibrationCounts, merge_counts, outcomes_at
+from vlm_rewards.labelers.calibration.risk_bounds import num_episodes_needed
+from vlm_rewards.labelers.calibration.thresholds import CalibrationSettings, ChosenThresholds, choose_thresholds
+from vlm_rewards.labelers.calibration.worth import (
+    balanced_log_loss,
+    calibration_quality,
+    refined_grid,
+    temperature_grid,
+)
+from vlm_rewards.labelers.labeler import EMBEDDING_PARTS
+from vlm_rewards.labelers.quality.agreement import UNDEFINED
+from vlm_rewards.labelers.settings import LabelerSettings, settings_from_json
+from vlm_rewards.pipelines.calibrate.evidence import (
+    CorpusTruth,
+    CountUnit,
+    EmbeddingScores,
+    Evidence,
+    LabelScores,
+    LossUnit,
+    MarkedTruth,
+    NoTruth,
+    TruthSource,
+    merge_evidence,
+)
+from vlm_rewards.pipelines.engine.driver import beam_options_of
+from vlm_rewards.pipelines.engine.outputs import OutputFolder
+from vlm_rewards.pipelines.engine.packed import merge_packed, pack_evidence, raise_refusals
+from vlm_rewards.pipelines.evaluate.evaluation import check_parts, find_goals
+from vlm_rewards.pipelines.label.encoding import shared_labeler
+from vlm_rewards.schemas.calibrations import Calibration, compared_parts, read_calibration
+from vlm_rewards.schemas.fingerprints import Fingerprint
+from vlm_rewards.schemas.folders import read_manifest, read_settings, write_atomically
+from vlm_rewards.schemas.formats.corpora import corpus_features
+from vlm_rewards.schemas.formats.label_parts.reader import Labels, open_labels
+from vlm_rewards.schemas.formats.marks import Mark, check_marks, read_marks
+from vlm_rewards.schemas.goals import Goal, read_goals
+from vlm_rewards.schemas.manifests import PartStatistics, Unit
+
+MAX_TEMPERATURE_FRAMES = 20_000
+
+
+def calibrate(
+    *,
+    labels: str | Path,
+    output: str | Path,
+    settings: CalibrationSettings,
+    corpus: str | Path | None = None,
+    marks: str | Path | None = None,
+    embeddings: str | Path | None = None,
+    max_temperature_frames: int = MAX_TEMPERATURE_FRAMES,
+    beam_options: Sequence[str] = (),
+    workers: int | None = None,
+) -> Calibration:
+    """Chooses the temperature and a threshold a goal from labels and what is known to be true.
+
+    Thresholds judge each frame by its score alone, whatever hysteresis and minimum duration the labels' rule has.
+
+    Args:
+        labels: A finished, dense folder of labels (sparse with `embeddings`).
+        output: The file to write; absent, or an earlier calibration.
+        settings: What thresholds are chosen for.
+        corpus: The corpus that was labelled, with ground truth.
+        marks: A CSV of frames that a person marked, see `schemas.formats.marks`; instead of a corpus.
+        embeddings: Kept embeddings of the labels' frames: to choose the temperature, too. It is the one with the lowest balanced
+            log loss, see `labelers.calibration.worth`, on a subsample of episodes drawn by their ids. For "fpr" these are at
+            most half of the episodes, and the others choose the thresholds: the bound needs scores that do not depend on them.
+        max_temperature_frames: Size of that subsample, in frames, about.
+        beam_options: Options for Beam, as given after a bare `--`.
+        workers: Workers on this machine, see `pipelines.engine.driver.beam_arguments`.
+
+    Returns:
+        What the file holds.
+
+    Raises:
+        ValueError: Labels, truth, embeddings and settings do not go together, a score is not finite, or no goal could ever fire.
+    """
+    opened, output = open_labels(labels), Path(output)
+    _check_output(output)
+    goals = opened.metadata.goals
+    units, truth, listed = _truth(opened, settings, corpus, marks)
+    run = functools.partial(_gather, output=output, beam_options=beam_options, workers=workers)
+    rescored = None if embeddings is None else _rescored(opened, Path(embeddings), units)
+    if opened.metadata.sparse and rescored is None:
+        raise ValueError(
+            f"labels to calibrate with must be dense, got sparse ones in {opened.folder}; label again without --sparse, or give "
+            f"--embeddings"
+        )
+    # A bound holds for scores that were fixed before its episodes were drawn: those that chose the temperature are left out.
+    share = min(0.5 if settings.objective == "fpr" else 1.0, max_temperature_frames / max(_num_rows(opened), 1))
+    temperature, search = _choose_temperature(opened, settings, rescored, truth, units, share, run)
+    scores: LabelScores | EmbeddingScores = LabelScores(labels=opened)
+    if rescored is not None and (opened.metadata.sparse or search.get("before", temperature) != temperature):
+        scores = dataclasses.replace(rescored, labeler=dataclasses.replace(rescored.labeler, temperature=temperature))
+    held_back = share if settings.objective == "fpr" and "tried" in search else 0.0
+    evidence = run(units, CountUnit(scores=scores, truth=truth, num_goals=len(goals), held_back=held_back))
+    if marks is not None:
+        check_marks(listed, marks, set(evidence.found_episodes), set(evidence.found_lines))
+    if not evidence.counts.get("frames"):
+        raise ValueError(
+            f"labels to calibrate with must hold at least one frame, got none in {opened.folder}; label again"
+        )
+    assert evidence.folds is not None
+    calibration = _calibration(opened, settings, evidence, temperature, search, _source(corpus, marks))
+    write_atomically(output, json.dumps(calibration.to_json(), indent=1, allow_nan=False) + "\n")
+    return calibration
+
+
+def _num_rows(labels: Labels) -> int:
+    return int(read_manifest(labels.folder, "labels")["rows"])
+
+
+def _source(corpus: str | Path | None, marks: str | Path | None) -> str:
+    return "ground truth of the corpus" if corpus is not None else "marks" if marks is not None else "none"
+
+
+def _check_output(output: Path) -> None:
+    if output.exists():
+        try:
+            read_calibration(output)
+        except ValueError as error:
+            raise ValueError(
+                f"the output must be a new file or an earlier calibration, got {output}, which is neither; give another path"
+            ) from error
+
+
+def _truth(
+    labels: Labels, settings: CalibrationSettings, corpus: str | Path | None, marks: str | Path | None
+) -> tuple[list[Unit], TruthSource, list[Mark]]:
+    """The units of the labels, where truth comes from, and the marks."""
+    goals = labels.metadata.goals
+    if corpus is not None and marks is not None:
+        raise ValueError(
+            f"truth must come from a corpus or from marks, got both, {corpus} and {marks}; leave one of them out"
+        )
+    given = corpus is not None or marks is not None
+    if settings.objective == "quantile" and given:
+        raise ValueError(
+            f"truth must be left out for the objective 'quantile', got {corpus or marks}; choose another objective, or leave it out"
+        )
+    if settings.objective != "quantile" and not given:
+        raise ValueError(
+            f"truth must be given for the objective {settings.objective!r}, got none; give --input or --marks, or choose quantile"
+        )
+    if corpus is None:
+        paths = sorted((labels.folder / "markers").glob("*.json"))
+        units = [PartStatistics.from_json(path.read_text(encoding="utf-8")).unit for path in paths]
+        if marks is None:
+            return units, NoTruth(num_goals=len(goals)), []
+        listed = read_marks(marks, [goal.id for goal in goals])
+        by_episode: dict[str, list[Mark]] = {}
+        for mark in listed:
+            by_episode.setdefault(mark.episode_id, []).append(mark)
+        return units, MarkedTruth(num_goals=len(goals), marks=by_episode), listed
+    units = labels.plan(corpus)
+    check_parts(labels, units)
+    if not corpus_features(units).has_achieved_goals:
+        raise ValueError(
+            f"a corpus to calibrate with must have ground truth (the column achieved_goals), got {corpus} without; mark some "
+            f"frames and give --marks instead"
+        )
+    path = find_goals(Path(corpus))
+    bank = {goal.id for goal in read_goals(path)}
+    columns = {goal.id: number for number, goal in enumerate(goals) if goal.id in bank}
+    if not columns:
+        raise ValueError(
+            f"labels must be of at least one goal that the ground truth covers, got none of {len(goals)} goals in {path}; label "
+            f"with goals of that file, by their ids"
+        )
+    camera = labels.metadata.fingerprint.parts.get("camera")
+    return units, CorpusTruth(columns=columns, num_goals=len(goals), camera=None if camera is None else str(camera)), []
+
+
+def labeler_of(labels: str | Path) -> LabelerSettings:
+    """The settings that labels were made with.
+
+    Raises:
+        ValueError: The labels do not say.
+    """
+    record = read_settings(Path(labels))["settings"].get("labeler")
+    if record is None:
+        raise ValueError(
+            f"labels must say what made them, got {Path(labels) / 'settings.json'} without the entry labeler; label again"
+        )
+    return settings_from_json(record)
+
+
+def _rescored(labels: Labels, folder: Path, units: Sequence[Unit]) -> EmbeddingScores:
+    """The kept embeddings of these labels, with the labeler that made them."""
+    manifest = read_manifest(folder, "embeddings")
+    parts = labels.metadata.fingerprint.parts
+    expected = Fingerprint({name: parts.get(name) for name in (*EMBEDDING_PARTS, "camera")})
+    remedy = "give the embeddings that were kept when these labels were made"
+    Fingerprint(manifest["fingerprint"]).check_equal(expected, f"the embeddings {folder}", remedy)
+    kept = OutputFolder(folder, kind="embeddings", fingerprint=expected, settings={}, extension="parquet")
+    missing = [unit.name for unit in units if not kept.is_done(unit)]
+    if missing:
+        raise ValueError(
+            f"embeddings must hold every unit of the labels, got {folder} without {len(missing)} of {len(units)}, the first being "
+            f"{missing[0]!r}; {remedy}"
+        )
+    settings = labeler_of(labels.folder)
+    Fingerprint(dict(parts)).check_equal(
+        Fingerprint(
+            {
+                **shared_labeler(settings).labeler.fingerprint.parts,
+                **{name: parts[name] for name in ("camera", "sparse")},
+            }
+        ),
+        f"the labels {labels.folder}",
+        "label again: the model or this program has changed since",
+    )
+    return EmbeddingScores(folder=kept, labeler=settings)
+
+
+def _choose_temperature(
+    labels: Labels,
+    settings: CalibrationSettings,
+    rescored: EmbeddingScores | None,
+    truth: TruthSource,
+    units: Sequence[Unit],
+    share: float,
+    run: Callable[[Sequence[Unit], Callable[[Unit], Evidence]], Evidence],
+) -> tuple[float | None, dict[str, object]]:
+    """The temperature, and how it was found."""
+    before = labels.metadata.fingerprint.parts.get("temperature")
+    if not isinstance(before, int | float):
+        return None, {"outcome": "none: the formula has no temperature"}
+    own = float(before)
+    if rescored is None:
+        return own, {"outcome": "kept: no embeddings to score again"}
+    if settings.objective == "quantile":
+        return own, {"outcome": "kept: a quantile knows no truth to choose it by"}
+    # The probability is what the log loss is of, also for scores that are made of it.
+    probability = dataclasses.replace(
+        rescored, labeler=dataclasses.replace(rescored.labeler, formula="softmax", threshold=0.5)
+    )
+    grid = tuple(temperature_grid(own))
+    work = LossUnit(
+        scores=probability,
+        truth=truth,
+        temperatures=grid,
+        share=share,
+    )
+    coarse = run(units, work)
+    losses = _losses_by_temperature(work, coarse)
+    shown = int(coarse.counts["episodes_with_a_goal"])
+    if shown < settings.min_examples:
+        return own, {
+            "outcome": f"kept: a goal holds in {shown} of the episodes to choose it by, fewer than {settings.min_examples}",
+            "before": own,
+            "frames": int(coarse.counts["frames"]),
+            "episodes": int(coarse.counts["episodes"]),
+        }
+    best = min(losses, key=lambda temperature: losses[temperature])
+    work = dataclasses.replace(work, temperatures=tuple(refined_grid(best)))
+    losses |= _losses_by_temperature(work, run(units, work))
+    best = min(losses, key=lambda temperature: losses[temperature])
+    return best, {
+        "outcome": "kept: the best of those tried" if best == own else "changed",
+        "before": own,
+        "log_loss_before": losses[own],
+        "log_loss": losses[best],
+        "frames": int(coarse.counts["frames"]),
+        "episodes": int(coarse.counts["episodes"]),
+        "tried": {f"{temperature:.6g}": losses[temperature] for temperature in sorted(losses)},
+        # Refined steps may lie beyond the end, where a plateau or a lower loss may go on.
+        "at_the_end_of_the_grid": not grid[0] < best < grid[-1],
+    }
+
+
+def _losses_by_temperature(work: LossUnit, evidence: Evidence) -> dict[float, float]:
+    if not evidence.counts.get("frames"):
+        raise ValueError(
+            "frames to choose a temperature with must be at least one, got none in the subsample; leave out --embeddings, or give "
+            "more episodes"
+        )
+    assert evidence.losses is not None
+    assert evidence.loss_frames is not None
+    losses = balanced_log_loss(evidence.losses, evidence.loss_frames).tolist()
+    return dict(zip(work.temperatures, losses, strict=True))
+
+
+def _gather(
+    units: Sequence[Unit],
+    work: Callable[[Unit], Evidence],
+    *,
+    output: Path,
+    beam_options: Sequence[str],
+    workers: int | None,
+) -> Evidence:
+    """What all units say together."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    outcome = output.with_name(f".{output.name}.{uuid.uuid4().hex}")
+    pipeline = beam.Pipeline(options=beam_options_of(beam_options, workers))
+    _ = (
+        pipeline
+        | "Units" >> beam.Create([unit.to_json() for unit in units])
+        | "Spread" >> beam.Reshuffle()
+        | "Count" >> beam.Map(pack_evidence, work, Evidence)
+        | "Merge" >> beam.CombineGlobally(merge_packed, merge_evidence).without_defaults()
+        | "Write" >> beam.Map(_write_packed, str(outcome))
+    )
+    try:
+        pipeline.run().wait_until_finish()
+        evidence: Evidence = pickle.loads(outcome.read_bytes())
+    finally:
+        outcome.unlink(missing_ok=True)
+    raise_refusals(evidence.refusals)
+    return evidence
+
+
+def _write_packed(packed: bytes, path: str) -> None:
+    Path(path).write_bytes(packed)
+
+
+def _calibration(
+    labels: Labels,
+    settings: CalibrationSettings,
+    evidence: Evidence,
+    temperature: float | None,
+    search: dict[str, object],
+    source: str,
+) -> Calibration:
+    goals, folds = labels.metadata.goals, evidence.folds
+    assert folds is not None
+    counts = merge_counts(folds)
+    if settings.objective in ("f1", "precision") and not counts.positives.any():
+        raise ValueError(
+            f"{UNDEFINED}: some goal must hold in some frame to calibrate for {settings.objective}, got none in "
+            f"{evidence.counts['frames']} frames; give frames that show goals achieved, or choose fpr or quantile"
+        )
+    chosen = choose_thresholds(folds, goals, settings)
+    if all(goal.threshold == NEVER for goal in chosen.goals):
+        raise ValueError(
+            f"some goal must be able to fire after calibration, got none of {len(goals)}, {goals[0].id!r} because "
+            f"{chosen.goals[0].reason}; {_remedy(settings, search)}"
+        )
+    has_truth = settings.objective != "quantile"
+    rates = outcomes_at(counts, chosen.thresholds).false_positive_rates
+    return Calibration(
+        goals=tuple(goal.id for goal in goals),
+        labeler=compared_parts(labels.metadata.fingerprint),
+        thresholds=tuple(chosen.thresholds),
+        temperature=temperature,
+        fire_rates=tuple(None if math.isnan(rate) or not has_truth else float(rate) for rate in rates),
+        objective=_objective(settings, chosen),
+        data={"truth": source, **evidence.counts},
+        temperature_search=search,
+        quality=calibration_quality(folds, goals, settings, chosen) if has_truth else {},
+        details=_details(counts, goals, chosen, has_truth),
+    )
+
+
+def _objective(settings: CalibrationSettings, chosen: ChosenThresholds) -> dict[str, object]:
+    record = settings.to_json()
+    if chosen.strength is not None:
+        record["family_strength"] = "family alone" if chosen.strength == math.inf else chosen.strength
+    if settings.objective == "fpr":
+        assert settings.level is not None
+        assert settings.confidence is not None
+        record["episodes_needed"] = num_episodes_needed(settings.level, settings.confidence)
+        record["holds"] = (
+            f"for each goal by itself, with probability {settings.confidence:g} over the draw of the calibration episodes: a frame "
+            f"drawn by drawing an episode, then one of its frames in which the goal does not hold, fires with probability at most "
+            f"{settings.level:g}"
+        )
+    if settings.objective == "precision":
+        record["holds"] = "on the calibration data: an estimate, not a bound"
+    return record
+
+
+def _remedy(settings: CalibrationSettings, search: Mapping[str, object]) -> str:
+    if settings.objective == "fpr" and "tried" in search:
+        return (
+            f"{search['episodes']} other episodes chose the temperature: leave --embeddings out to count them, too, give more "
+            f"episodes, raise --level, or lower --confidence"
+        )
+    if settings.objective == "fpr":
+        return "give more episodes, raise --level, or lower --confidence"
+    return "look at the labels' scores, or choose another objective"
+
+
+def _details(
+    counts: CalibrationCounts, goals: Sequence[Goal], chosen: ChosenThresholds, has_truth: bool
+) -> list[dict[str, object]]:
+    outcomes = outcomes_at(counts, chosen.thresholds)
+
+    def number(value: float | np.floating) -> float | None:
+        return None if math.isnan(value) else float(value)
+
+    details = []
+    for index, (goal, threshold) in enumerate(zip(goals, chosen.goals, strict=True)):
+        detail: dict[str, object] = {
+            "id": goal.id,
+            "family": goal.family,
+            "threshold": "never fires" if threshold.threshold == NEVER else threshold.threshold,
+            "chosen_from": threshold.chosen_from,
+            "reason": threshold.reason,
+        }
+        if has_truth:
+            hits, false = int(outcomes.true_positives[index]), int(outcomes.false_positives[index])
+            positives = int(outcomes.positives[index])
+            detail |= {
+                "positives": positives,
+                "negatives": int(outcomes.negatives[index]),
+                "positive_episodes": int(counts.positive_episodes[index]),
+                "negative_episodes": int(counts.negative_episodes[index]),
+                "precision": hits / (hits + false) if hits + false else None,
+                "recall": hits / positives if positives else UNDEFINED,
+                "f1": float(outcomes.f1[index]) if positives else UNDEFINED,
+                "false_positive_rate": number(outcomes.false_positive_rates[index]),
+                "false_positive_rate_by_episode": number(outcomes.mean_losses[index]),
+            }
+        details.append(detail)
+    return details

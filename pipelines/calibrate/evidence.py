@@ -1,0 +1,342 @@
+"""What a unit says for a calibration: its scores, at any temperature, joined with what is known to be true.
+
+    labels of a unit, or its kept embeddings scored again ──► episodes ──┬─► CalibrationCounts of four folds
+    ground truth of its corpus, or marks of a person ────────────────────┴─► log losses of several temperatures
+
+Only whole numbers are added up, so that nothing depends on order or sharding.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from vlm_rewards.labelers.calibration.counts import CalibrationCounts, EpisodeScores, calibration_counts, merge_counts
+from vlm_rewards.labelers.calibration.worth import NUM_FOLDS, fold_of, hash_share, log_losses
+from vlm_rewards.labelers.settings import LabelerSettings
+from vlm_rewards.pipelines.engine.outputs import OutputFolder, PartWriter
+from vlm_rewards.pipelines.label.encoding import shared_labeler
+from vlm_rewards.pipelines.label.labelling import read_embeddings
+from vlm_rewards.schemas.formats.corpora import read_episodes
+from vlm_rewards.schemas.formats.label_parts.reader import EpisodeLabels, Labels, episode_labels, read_labels
+from vlm_rewards.schemas.formats.label_parts.writer import Rows
+from vlm_rewards.schemas.formats.marks import Mark
+from vlm_rewards.schemas.manifests import Failure, Unit
+
+_BLOCK_SCORES = 1 << 20
+_MAX_LISTED = 20
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Evidence:
+    """What a unit, or several, say; evidence adds up.
+
+    Args:
+        folds: `NUM_FOLDS` counts; None where nothing was counted.
+        counts: frames and episodes, and unreadable episodes of the corpus.
+        losses: [T, G, 2] int64, log losses at T temperatures, see `labelers.calibration.worth.log_losses`; None without.
+        loss_frames: [G, 2] int64, frames they are summed over.
+        found_episodes: Marked episodes that have labels.
+        found_lines: Lines of marks whose frames have labels.
+        refusals: Why units cannot be used.
+    """
+
+    folds: Sequence[CalibrationCounts] | None = None
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    losses: np.ndarray | None = None
+    loss_frames: np.ndarray | None = None
+    found_episodes: frozenset[str] = frozenset()
+    found_lines: frozenset[int] = frozenset()
+    refusals: Sequence[str] = ()
+
+
+def merge_evidence(evidence: Iterable[Evidence]) -> Evidence:
+    """Adds evidence; the result does not depend on its order or grouping."""
+    parts = list(evidence)
+    folds = [part.folds for part in parts if part.folds is not None]
+    losses = [part.losses for part in parts if part.losses is not None]
+    loss_frames = [part.loss_frames for part in parts if part.loss_frames is not None]
+    counts: Counter[str] = Counter()
+    for part in parts:
+        counts.update(part.counts)
+    return Evidence(
+        folds=[merge_counts(column) for column in zip(*folds, strict=True)] if folds else None,
+        counts=dict(sorted(counts.items())),
+        losses=np.sum(losses, axis=0) if losses else None,
+        loss_frames=np.sum(loss_frames, axis=0) if loss_frames else None,
+        found_episodes=frozenset().union(*(part.found_episodes for part in parts)),
+        found_lines=frozenset().union(*(part.found_lines for part in parts)),
+        refusals=sorted(refusal for part in parts for refusal in part.refusals)[:_MAX_LISTED],
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EmbeddingScores:
+    """Scores a unit's kept embeddings again.
+
+    Args:
+        folder: The embeddings.
+        labeler: What to score with.
+    """
+
+    folder: OutputFolder
+    labeler: LabelerSettings
+
+    def embeddings(self, unit: Unit) -> Iterator[Rows]:
+        """The unit's embeddings, an episode at a time; memory is bounded by one episode and one batch of rows."""
+        scratch = PartWriter(Path("unused"), Path("unused"))
+        held: list[Rows] = []
+        for rows in read_embeddings(self.folder, unit, scratch):
+            ids = np.array(rows.episode_ids)
+            starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1])).tolist()
+            for start, stop in zip(starts, [*starts[1:], len(ids)], strict=True):
+                piece = Rows(rows.episode_ids[start:stop], rows.frame_indices[start:stop], rows.embeddings[start:stop])
+                if held and held[0].episode_ids[0] != piece.episode_ids[0]:
+                    yield _joined(held)
+                    held = []
+                held.append(piece)
+        if held:
+            yield _joined(held)
+
+    def __call__(self, unit: Unit) -> Iterator[EpisodeLabels]:
+        """The unit's scores by episode, as `vlm-rewards label` would write them."""
+        labeler = shared_labeler(dataclasses.replace(self.labeler, temperature=None)).labeler
+        if self.labeler.temperature is not None:
+            labeler = labeler.at_temperature(self.labeler.temperature)
+        for rows in self.embeddings(unit):
+            scores = labeler.episodes().push(rows.episode_ids, rows.embeddings)
+            yield episode_labels(rows.episode_ids[0], [(np.array(rows.frame_indices), scores)])
+
+
+def _joined(pieces: Sequence[Rows]) -> Rows:
+    return Rows(
+        [episode_id for piece in pieces for episode_id in piece.episode_ids],
+        [frame for piece in pieces for frame in piece.frame_indices],
+        np.concatenate([piece.embeddings for piece in pieces]),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LabelScores:
+    """Reads a unit's labels."""
+
+    labels: Labels
+
+    def __call__(self, unit: Unit) -> Iterator[EpisodeLabels]:
+        """The unit's scores by episode."""
+        return read_labels(self.labels.part(unit))
+
+
+class KnownTruth(NamedTuple):
+    """What is true of an episode's labelled frames: [F, G] bool each, and the lines of the marks that say so, if marks do."""
+
+    truth: np.ndarray
+    known: np.ndarray
+    lines: frozenset[int] | None = None
+
+
+class TruthSource(Protocol):
+    """Where truth comes from; picklable, since workers get a copy."""
+
+    def of_unit(self, unit: Unit) -> "UnitTruth":
+        """What is known of a unit's episodes."""
+
+
+class UnitTruth(Protocol):
+    """What is known of a unit's episodes."""
+
+    def of_episode(self, episode_id: str, frame_indices: np.ndarray) -> KnownTruth | None:
+        """What is true in these frames; None where nothing is known of the episode."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NoTruth:
+    """Every frame is one in which the goal is not known to hold; for quantiles.
+
+    Args:
+        num_goals: G.
+    """
+
+    num_goals: int
+
+    def of_unit(self, unit: Unit) -> "NoTruth":
+        """Itself."""
+        return self
+
+    def of_episode(self, episode_id: str, frame_indices: np.ndarray) -> KnownTruth:
+        """All frames."""
+        shape = (len(frame_indices), self.num_goals)
+        return KnownTruth(np.zeros(shape, dtype=bool), np.ones(shape, dtype=bool))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MarkedTruth:
+    """Truth by marks.
+
+    Args:
+        num_goals: G.
+        marks: By episode.
+    """
+
+    num_goals: int
+    marks: Mapping[str, Sequence[Mark]]
+
+    def of_unit(self, unit: Unit) -> "MarkedTruth":
+        """Itself."""
+        return self
+
+    def of_episode(self, episode_id: str, frame_indices: np.ndarray) -> KnownTruth | None:
+        """Known where a mark is."""
+        if episode_id not in self.marks:
+            return None
+        truth, known = np.zeros((2, len(frame_indices), self.num_goals), dtype=bool)
+        rows = {frame: row for row, frame in enumerate(frame_indices.tolist())}
+        marks = [mark for mark in self.marks[episode_id] if mark.frame_index in rows]
+        for mark in marks:
+            known[rows[mark.frame_index], mark.goal] = True
+            truth[rows[mark.frame_index], mark.goal] = mark.achieved
+        return KnownTruth(truth, known, frozenset(mark.line for mark in marks))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CorpusTruth:
+    """Ground truth of the corpus.
+
+    Args:
+        columns: By goal id, its number; of the goals that the ground truth covers.
+        num_goals: G.
+        camera: Of the labels.
+    """
+
+    columns: Mapping[str, int]
+    num_goals: int
+    camera: str | None
+
+    def of_unit(self, unit: Unit) -> "_UnitGroundTruth":
+        """Reads the unit without its pictures.
+
+        Raises:
+            ValueError: An episode has no ground truth.
+        """
+        held: dict[str, tuple[int, np.ndarray]] = {}
+        for episode in read_episodes(unit, images=False, cameras=None if self.camera is None else [self.camera]):
+            if isinstance(episode, Failure):  # without labels, too
+                continue
+            if episode.achieved_goals is None:
+                raise ValueError(
+                    f"a corpus to calibrate with must have ground truth (the column achieved_goals), got episode "
+                    f"{episode.episode_id!r} of {unit.shard} without; mark some frames and give --marks"
+                )
+            pairs = [
+                (frame, self.columns[goal])
+                for frame, achieved in enumerate(episode.achieved_goals)
+                for goal in achieved
+                if goal in self.columns
+            ]
+            held[episode.episode_id] = (episode.num_frames, np.array(pairs, dtype=np.int32).reshape(-1, 2))
+        return _UnitGroundTruth(unit.shard, held, sorted(self.columns.values()), self.num_goals)
+
+
+class _UnitGroundTruth(NamedTuple):
+    shard: str
+    held: dict[
+        str, tuple[int, np.ndarray]
+    ]  # by episode, its number of frames and [K, 2] frame and goal of all that holds
+    covered: list[int]
+    num_goals: int
+
+    def of_episode(self, episode_id: str, frame_indices: np.ndarray) -> KnownTruth:
+        num_frames, pairs = self.held.get(episode_id, (0, np.zeros((0, 2), np.int32)))
+        if frame_indices[-1] >= num_frames:
+            raise ValueError(
+                f"labels must be of frames that the corpus holds, got frame {frame_indices[-1]} of episode {episode_id!r}, which "
+                f"is not in {self.shard}; give the corpus that was labelled, or label it again"
+            )
+        truth = np.zeros((num_frames, self.num_goals), dtype=bool)
+        truth[pairs[:, 0], pairs[:, 1]] = True
+        known = np.zeros((len(frame_indices), self.num_goals), dtype=bool)
+        known[:, self.covered] = True
+        return KnownTruth(truth[frame_indices], known)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CountUnit:
+    """Counts a unit's scores against the truth; memory is bounded by its truth and a block of episodes.
+
+    Args:
+        scores: Where scores come from.
+        truth: Where truth comes from.
+        num_goals: G.
+        held_back: Share of episodes, by their ids, that are not counted: those of `LossUnit`.
+    """
+
+    scores: EmbeddingScores | LabelScores
+    truth: TruthSource
+    num_goals: int
+    held_back: float = 0.0
+
+    def __call__(self, unit: Unit) -> Evidence:
+        """The unit's evidence."""
+        truth = self.truth.of_unit(unit)
+        parts = [Evidence()]
+        block: list[list[EpisodeScores]] = [[] for _ in range(NUM_FOLDS)]
+        size = 0
+        for episode in self.scores(unit):
+            known = truth.of_episode(episode.episode_id, episode.frame_indices)
+            if known is None:
+                continue
+            if known.lines is not None:
+                parts.append(Evidence(found_episodes=frozenset([episode.episode_id]), found_lines=known.lines))
+            if hash_share(episode.episode_id) < self.held_back:
+                continue
+            block[fold_of(episode.episode_id)].append(EpisodeScores(episode.scores, known.truth, known.known))
+            parts.append(Evidence(counts={"episodes": 1, "frames": int(known.known.any(axis=1).sum())}))
+            size += episode.scores.size
+            if size >= _BLOCK_SCORES:
+                parts = [merge_evidence([*parts, self._count(block)])]
+                block, size = [[] for _ in range(NUM_FOLDS)], 0
+        return merge_evidence([*parts, self._count(block)])
+
+    def _count(self, block: Sequence[Sequence[EpisodeScores]]) -> Evidence:
+        return Evidence(folds=[calibration_counts(episodes, self.num_goals) for episodes in block])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossUnit:
+    """Sums a unit's log losses at several temperatures, over a subsample of episodes.
+
+    Args:
+        scores: Kept embeddings, with a labeler whose scores are probabilities.
+        truth: Where truth comes from.
+        temperatures: T temperatures.
+        share: Of episodes, by their ids.
+    """
+
+    scores: EmbeddingScores
+    truth: TruthSource
+    temperatures: tuple[float, ...]
+    share: float
+
+    def __call__(self, unit: Unit) -> Evidence:
+        """The unit's evidence."""
+        base = shared_labeler(dataclasses.replace(self.scores.labeler, temperature=None)).labeler
+        labelers = [base.at_temperature(temperature) for temperature in self.temperatures]
+        truth = self.truth.of_unit(unit)
+        losses = np.zeros((len(labelers), len(base.goals), 2), dtype=np.int64)
+        frames = np.zeros(losses.shape[1:], dtype=np.int64)
+        counts: Counter[str] = Counter()
+        for rows in self.scores.embeddings(unit):
+            episode_id = rows.episode_ids[0]
+            known = truth.of_episode(episode_id, np.array(rows.frame_indices))
+            if known is None or hash_share(episode_id) >= self.share:
+                continue
+            for row, labeler in zip(losses, labelers, strict=True):
+                row += log_losses(labeler.episodes().push(rows.episode_ids, rows.embeddings), known.truth, known.known)
+            frames[:, 0] += (known.known & known.truth).sum(axis=0)
+            frames[:, 1] += (known.known & ~known.truth).sum(axis=0)
+            shown = int((known.known & known.truth).any())
+            counts.update(episodes=1, frames=int(known.known.any(axis=1).sum()), episodes_with_a_goal=shown)
+        return Evidence(counts=counts, losses=losses, loss_frames=frames)

@@ -1,0 +1,1 @@
+"""What every command runs on: output folder, Beam runner, progress, workers."""

@@ -1,0 +1,393 @@
+"""Output folders that no interruption can corrupt: atomic parts, markers, and a manifest written last.
+
+    claim ──► writing(unit): temporary file ─ fsync ─ rename ─ failures ─ marker ──► ... ──► finish: reconcile ─ manifest.json
+
+A unit is done or not done: it is done when its marker is there, fits the unit and the fingerprint, and its part has the
+size the marker says. Whatever a killed run left half written has a temporary name and is removed by the next claim.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import shutil
+import time
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from vlm_rewards.schemas.fingerprints import Fingerprint
+from vlm_rewards.schemas.folders import (
+    TEMPORARY,
+    explain_full_disk,
+    read_settings,
+    sync_file,
+    sync_folder,
+    write_atomically,
+)
+from vlm_rewards.schemas.manifests import Failure, PartStatistics, Unit
+
+_HEARTBEAT_S = 1.0
+
+
+class PartWriter:
+    """What the work on one unit fills in; given by `OutputFolder.writing`.
+
+    Attributes:
+        path: Temporary file to write the part to.
+        rows: Rows (or samples) written so far.
+        episodes: Episodes written so far.
+        failed_frames: Frames that got no row.
+        failures: What could not be read.
+        seconds: Time by stage.
+        counts: Other numbers for the marker.
+    """
+
+    def __init__(self, path: Path, heartbeat: Path) -> None:
+        self.path = path
+        self.rows = 0
+        self.episodes = 0
+        self.failed_frames = 0
+        self.failures: list[Failure] = []
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.counts: Counter[str] = Counter()
+        self._heartbeat = heartbeat
+        self._last_beat = time.monotonic()
+
+    def fail(self, failure: Failure, num_rows: int | None = None) -> None:
+        """Records something that could not be read.
+
+        Args:
+            failure: What and why.
+            num_rows: Rows lost with it; by default its frames, as far as they are known.
+        """
+        self.failures.append(failure)
+        self.failed_frames += failure.num_frames if num_rows is None else num_rows
+
+    def advance(self, rows: int) -> None:
+        """Counts rows and, about once a second, shows the count to whoever draws the progress bar."""
+        self.rows += rows
+        now = time.monotonic()
+        if now - self._last_beat >= _HEARTBEAT_S:
+            self._last_beat = now
+            self._heartbeat.write_text(str(self.rows))
+
+    @contextlib.contextmanager
+    def timing(self, stage: str) -> Iterator[None]:
+        """Adds the seconds spent inside to the stage."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - started
+
+
+class OutputFolder:
+    """A folder that one kind of output with one fingerprint owns.
+
+    Args:
+        path: The folder.
+        kind: "corpus", "labels", "embeddings" or "relabelled".
+        fingerprint: What every part depends on.
+        settings: The command's settings, for people to read.
+        extension: Of parts, without the dot.
+    """
+
+    def __init__(
+        self, path: str | Path, *, kind: str, fingerprint: Fingerprint, settings: dict, extension: str
+    ) -> None:
+        self.path = Path(path)
+        self.kind = kind
+        self.fingerprint = fingerprint
+        self.settings = settings
+        self.extension = extension
+        self._digest = fingerprint.digest
+
+    def part_path(self, unit: Unit) -> Path:
+        """Where the unit's part is, or will be."""
+        return self.path / "parts" / f"{unit.name}.{self.extension}"
+
+    def marker_path(self, unit: Unit) -> Path:
+        """Where the unit's marker is, or will be."""
+        return self.path / "markers" / f"{unit.name}.json"
+
+    def failures_path(self, unit: Unit) -> Path:
+        """Where the unit's failures are, if it has any."""
+        return self.path / "failures" / f"{unit.name}.jsonl"
+
+    @contextlib.contextmanager
+    def claim(self, units: Sequence[Unit]) -> Iterator[None]:
+        """Takes the folder for this run, or refuses; inside, no other run can take it.
+
+        Args:
+            units: All units of the run; parts of other units must not be in the folder.
+
+        Raises:
+            ValueError: The folder holds something else, another fingerprint, parts of another input, or another run.
+        """
+        self.check_ours()
+        self.path.mkdir(parents=True, exist_ok=True)
+        path = self.path / ".lock"
+        with path.open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not path.exists() or path.stat().st_ino != os.fstat(lock.fileno()).st_ino:
+                    raise BlockingIOError  # the run that had it has just ended, and another one begun
+            except BlockingIOError as error:
+                raise ValueError(
+                    f"the output folder must be written by one run at a time, got {self.path} while another run writes to "
+                    f"it; wait for that run or give another folder"
+                ) from error
+            self._prepare(units)
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+
+    def check_ours(self) -> None:
+        """Refuses a folder that this output may not be written to; writes nothing.
+
+        Raises:
+            ValueError: The folder holds something else, or the same kind of another fingerprint.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"the output must be a folder, got the file {self.path}; give another path")
+        settings_path = self.path / "settings.json"
+        entries = {entry.name for entry in self.path.iterdir()} - {".lock"} if self.path.is_dir() else set()
+        stray_settings = {name for name in entries if name.startswith(f"settings.json{TEMPORARY}")}
+        if not settings_path.is_file():
+            if entries - stray_settings:
+                first = sorted(entries - stray_settings)[0]
+                raise ValueError(
+                    f"the output folder must be empty or hold an earlier run of this command, got {self.path} with {first!r}; "
+                    f"give another folder"
+                )
+            return
+        settings = read_settings(self.path)
+        if settings["kind"] != self.kind:
+            raise ValueError(
+                f"the output folder must hold {self.kind} or nothing, got {self.path} with {settings['kind']}; give another folder"
+            )
+        Fingerprint(settings["fingerprint"]).check_equal(
+            self.fingerprint,
+            f"the output folder {self.path}",
+            "give another folder, or the settings that made this one",
+        )
+
+    def _prepare(self, units: Sequence[Unit]) -> None:
+        names = [unit.name for unit in units]
+        assert len(set(names)) == len(names), "units must have names of their own"
+        for folder in ("parts", "markers"):
+            (self.path / folder).mkdir(exist_ok=True)
+        shutil.rmtree(self.path / "progress", ignore_errors=True)
+        (self.path / "progress").mkdir()
+        for leftover in [*self.path.glob(f"*{TEMPORARY}*"), *self.path.glob(f"*/*{TEMPORARY}*")]:
+            leftover.unlink()
+        others = sorted({path.stem for path in (self.path / "markers").glob("*.json")} - set(names))
+        if others:
+            raise ValueError(
+                f"the output folder must hold parts of this input only, got {self.path} with {len(others)} other parts, the first "
+                f"being {others[0]!r}; give another folder, or the input that made this one"
+            )
+        if not (self.path / "settings.json").is_file():
+            text = {
+                "kind": self.kind,
+                "version": 1,
+                "fingerprint": dict(self.fingerprint.parts),
+                "settings": self.settings,
+            }
+            write_atomically(self.path / "settings.json", json.dumps(text, indent=1, sort_keys=True) + "\n")
+
+    def read_marker(self, unit: Unit) -> PartStatistics | None:
+        """The unit's statistics if it is done, else None."""
+        path = self.marker_path(unit)
+        if not path.is_file():
+            return None
+        try:
+            marker = PartStatistics.from_json(path.read_text())
+        except (ValueError, TypeError, KeyError):  # not what we wrote: the unit is done again
+            return None
+        part = self.part_path(unit)
+        same_unit = dataclasses.replace(marker.unit, shard="") == dataclasses.replace(
+            unit, shard=""
+        )  # a corpus may move
+        if not same_unit or marker.fingerprint != self._digest:
+            return None
+        if not part.is_file() or part.stat().st_size != marker.num_bytes:
+            return None
+        return marker
+
+    def is_done(self, unit: Unit) -> bool:
+        """Whether nothing is left to do for the unit; one whose shard could not be read is tried again."""
+        marker = self.read_marker(unit)
+        return marker is not None and not marker.counts.get("failed_shards")
+
+    @contextlib.contextmanager
+    def writing(self, unit: Unit) -> Iterator[PartWriter]:
+        """Writes the unit's part: all of it and its marker, or, when the work raises, nothing.
+
+        Raises:
+            OSError: The disk is full or the file cannot be written; the note says what to do.
+        """
+        temporary = self.part_path(unit).with_name(f"{unit.name}{TEMPORARY}{uuid.uuid4().hex}")
+        heartbeat = self.path / "progress" / unit.name
+        part = PartWriter(temporary, heartbeat)
+        try:
+            yield part
+            with part.timing("publish"):
+                sha256, num_bytes = sync_file(temporary)
+                if self.failures_path(unit).is_file():
+                    self.failures_path(unit).unlink()
+                if part.failures:
+                    self.failures_path(unit).parent.mkdir(exist_ok=True)
+                    lines = [json.dumps(failure.to_json(), sort_keys=True) for failure in part.failures]
+                    write_atomically(self.failures_path(unit), "\n".join(lines) + "\n")
+                os.replace(temporary, self.part_path(unit))
+                sync_folder(temporary.parent)
+            for scope in ("shard", "episode"):
+                part.counts[f"failed_{scope}s"] += sum(failure.scope == scope for failure in part.failures)
+            marker = PartStatistics(
+                unit=unit,
+                fingerprint=self._digest,
+                rows=part.rows,
+                episodes=part.episodes,
+                failures=dict(sorted(Counter(failure.reason for failure in part.failures).items())),
+                failed_frames=part.failed_frames,
+                sha256=sha256,
+                num_bytes=num_bytes,
+                seconds={stage: round(seconds, 6) for stage, seconds in sorted(part.seconds.items())},
+                counts=dict(sorted(part.counts.items())),
+            )
+            write_atomically(self.marker_path(unit), marker.to_json())
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            explain_full_disk(error, self.path)
+            raise
+        finally:
+            with contextlib.suppress(OSError):
+                heartbeat.unlink(missing_ok=True)
+
+    def record_error(self, unit: Unit, error: Exception) -> None:
+        """Writes down what stopped a unit, for `raise_recorded_error` in the driver's process.
+
+        Raises:
+            RuntimeError: It could not be written; the message is what was to be written.
+        """
+        text = "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])])
+        path = self.path / "progress" / f"{unit.name}.error"
+        try:
+            path.write_text(text)
+        except OSError:  # the disk may be full: then this error has to find its way through the runner
+            path.unlink(missing_ok=True)
+            raise RuntimeError(text) from error
+
+    def has_recorded_error(self) -> bool:
+        """Whether a unit of this run recorded an error."""
+        return any((self.path / "progress").glob("*.error"))
+
+    def raise_recorded_error(self) -> None:
+        """Raises the first error that a unit recorded, if there is one.
+
+        Raises:
+            RuntimeError: A unit recorded an error.
+        """
+        for path in sorted((self.path / "progress").glob("*.error")):
+            raise RuntimeError(path.read_text())
+
+    def count_so_far(self, done: dict[str, int], field: str = "rows") -> int:
+        """Rows, or episodes, that are done, for progress; rows of unfinished parts count, too.
+
+        Args:
+            done: Counts of finished units by name; this call adds those that have finished since.
+            field: "rows" or "episodes".
+        """
+        for path in (self.path / "markers").glob("*.json"):
+            if path.stem not in done:
+                done[path.stem] = getattr(PartStatistics.from_json(path.read_text()), field)
+        count = sum(done.values())
+        if field == "rows":
+            for path in (self.path / "progress").glob("*"):
+                if path.name not in done and path.suffix != ".error":
+                    with contextlib.suppress(FileNotFoundError, ValueError):  # just finished, or just being written
+                        count += int(path.read_text())
+        return count
+
+    def finish(self, units: Sequence[Unit], *, max_failure_share: float = 0.0, extra: dict | None = None) -> dict:
+        """Reconciles the parts with the plan and writes the manifest.
+
+        Args:
+            units: All units of the run.
+            max_failure_share: Highest share of frames, and of units, that may have failed.
+            extra: More entries for the manifest.
+
+        Returns:
+            The manifest.
+
+        Raises:
+            RuntimeError: A unit has no marker although the pipeline ended: the runner lost it.
+            ValueError: More failed than allowed; everything else is labelled and kept.
+        """
+        markers = {unit.name: self.read_marker(unit) for unit in units}
+        missing = [name for name, marker in markers.items() if marker is None]
+        if missing:
+            raise RuntimeError(
+                f"every unit must be done when the pipeline has ended, got {len(missing)} of {len(units)} without a part, the "
+                f"first being {missing[0]!r}; run the same command again, it does what is missing"
+            )
+        parts = [marker for marker in markers.values() if marker is not None]
+        rows = sum(part.rows for part in parts)
+        episodes = sum(part.episodes for part in parts)
+        failures: Counter[str] = Counter()
+        for part in parts:
+            failures.update(part.failures)
+        self._check_failures(parts, max_failure_share)
+        if not rows:
+            raise ValueError(
+                f"there must be something to write, got nothing from {len(parts)} units "
+                f"({dict(failures) or 'without a failure'}); check the input and its episodes, what is listed in "
+                f"{self.path / 'failures'}, and for hindsight whether any goal is achieved at the threshold of the labels"
+            )
+        manifest = {
+            "kind": self.kind,
+            "version": 1,
+            "fingerprint": dict(self.fingerprint.parts),
+            "fingerprint_digest": self._digest,
+            "rows": rows,
+            "episodes": episodes,
+            "failed_episodes": sum(part.counts.get("failed_episodes", 0) for part in parts),
+            "failed_frames": sum(part.failed_frames for part in parts),
+            "failures": dict(sorted(failures.items())),
+            "parts": [
+                {
+                    "path": f"parts/{self.part_path(part.unit).name}",
+                    "rows": part.rows,
+                    "episodes": part.episodes,
+                    "num_bytes": part.num_bytes,
+                    "sha256": part.sha256,
+                }
+                for part in parts
+            ],
+            **(extra or {}),
+        }
+        write_atomically(self.path / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+        shutil.rmtree(self.path / "progress", ignore_errors=True)
+        return manifest
+
+    def _check_failures(self, parts: Sequence[PartStatistics], max_failure_share: float) -> None:
+        units = len(parts), sum(bool(part.counts.get("failed_shards")) for part in parts)
+        failed_rows = sum(part.failed_frames for part in parts)
+        rows = sum(part.rows for part in parts) + failed_rows, failed_rows
+        failed_episodes = sum(part.counts.get("failed_episodes", 0) for part in parts)
+        episodes = sum(part.episodes for part in parts) + failed_episodes, failed_episodes
+        if max(failed / max(total, 1) for total, failed in (units, rows, episodes)) > max_failure_share:
+            unit = next(part.unit for part in parts if part.failures)
+            first = json.loads(self.failures_path(unit).read_text().splitlines()[0])
+            raise ValueError(
+                f"at most a share of {max_failure_share:g} may fail, got {rows[1]} of {rows[0]} rows, {episodes[1]} of "
+                f"{episodes[0]} episodes and {units[1]} of {units[0]} shards; the first is: {Failure(**first)}; all are listed in "
+                f"{self.path / 'failures'}; everything else is done and kept: mend the input and run the same command again, or "
+                f"allow more with --max-failure-share"
+            )

@@ -1,0 +1,1 @@
+"""vlm-rewards evaluate: joins labels with truth and counts."""

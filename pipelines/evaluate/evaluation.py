@@ -1,0 +1,270 @@
+"""Measures labels against the ground truth of their corpus, and writes quality.json, pictures and a report.
+
+    Create(units) ──► Reshuffle ──► join labels and truth of a unit ──► merge ──► outcome ──► quality.json, report.html
+                                    by (episode_id, frame_index)        sums
+
+What a unit yields is `pipelines.evaluate.evidence.Evidence`: counts that add up, and the few frames and episodes worth looking at.
+Merging does not depend on order or grouping, so neither does quality.json on the sharding.
+"""
+
+import json
+import pickle
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import apache_beam as beam
+import numpy as np
+
+from vlm_rewards.labelers.quality.confusion import GoalRelations
+from vlm_rewards.labelers.quality.figures import WORST_RULE, quality_table, worst_goals
+from vlm_rewards.pipelines.engine.driver import beam_options_of
+from vlm_rewards.pipelines.engine.packed import merge_packed, pack_evidence, raise_refusals
+from vlm_rewards.pipelines.evaluate.evidence import EXAMPLES_PER_GOAL, Evidence, Example, UnitEvidence, merge_evidence
+from vlm_rewards.pipelines.report.page import write_report
+from vlm_rewards.schemas.folders import explain_full_disk, write_atomically
+from vlm_rewards.schemas.formats.corpora import corpus_features
+from vlm_rewards.schemas.formats.label_parts.reader import Labels, open_labels
+from vlm_rewards.schemas.goals import Goal, read_goals
+from vlm_rewards.schemas.manifests import Failure, PartStatistics, Unit
+
+_EXAMPLES_PER_FAMILY = 8
+_MAX_LISTED = 20
+_GOALS = "goals.jsonl"
+_OUTCOME = ".outcome.json"
+
+
+def evaluate(corpus: str | Path, labels: str | Path, output: str | Path, *, beam_options: Sequence[str] = ()) -> dict:
+    """Measures labels against the ground truth of their corpus.
+
+    Writes quality.json, report.html (one file that opens offline), precision_recall.png and precision_recall_goals.png.
+
+    Args:
+        corpus: The corpus that was labelled, with its goals.jsonl: the goals that its ground truth covers. It is in the
+            folder, or beside it where the folder is called parts; of a single shard, beside it or in the folder above.
+        labels: A folder that `label` has finished.
+        output: Folder to write; absent, empty or of an earlier evaluation.
+        beam_options: Options for Beam, as given after a bare `--`.
+
+    Returns:
+        What quality.json holds: `overall`, `families`, `goals`, `confusion` and `definitions`, see
+        `labelers.quality.figures.quality_table`; counts of frames, episodes and unlabelled_frames; examples, worst_goals with
+        examples of theirs, film_strips and run. A figure is a number, or a text that begins with "undefined" and says why.
+
+    Raises:
+        FileNotFoundError: The corpus has no goals.jsonl.
+        OSError: A file cannot be written; the note says what to do where the disk is full.
+        ValueError: There are no finished labels; the output folder holds something else; the corpus has no ground truth,
+            or none for any labelled goal; or the labels are not of this corpus.
+    """
+    corpus, output = Path(corpus), Path(output)
+    _check_output(output)
+    opened = open_labels(labels)
+    units = opened.plan(corpus)
+    check_parts(opened, units)
+    if not corpus_features(units).has_achieved_goals:
+        raise ValueError(
+            f"a corpus to evaluate with must have ground truth (the column achieved_goals), got {corpus} without; record one "
+            f"with vlm-rewards record, or add the column"
+        )
+    goals_path = find_goals(corpus)
+    bank = {goal.id for goal in read_goals(goals_path)}
+    goals = [goal for goal in opened.metadata.goals if goal.id in bank]
+    if not goals:
+        raise ValueError(
+            f"labels must be of at least one goal that the ground truth covers, got none of {len(opened.metadata.goals)} goals "
+            f"in {goals_path}; label with goals of that file, by their ids"
+        )
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        outcome = _measure(opened, units, goals, output / _OUTCOME, beam_options)
+        quality = {**_description(corpus, opened, bank, goals), **outcome, "run": run_statistics(opened.folder)}
+        write_atomically(output / "quality.json", json.dumps(quality, indent=1, allow_nan=False) + "\n")
+        write_report(quality, units, opened, output)
+    except OSError as error:
+        if not getattr(error, "__notes__", []):
+            explain_full_disk(error, output)
+        raise
+    return quality
+
+
+def _measure(
+    labels: Labels, units: Sequence[Unit], goals: Sequence[Goal], outcome_path: Path, beam_options: Sequence[str]
+) -> dict:
+    """What all units say: counts, unreadable, figures, examples and film strips."""
+    pipeline = beam.Pipeline(options=beam_options_of(beam_options))
+    _ = (
+        pipeline
+        | "Units" >> beam.Create([unit.to_json() for unit in units])
+        | "Spread" >> beam.Reshuffle()
+        | "Join" >> beam.Map(pack_evidence, UnitEvidence(labels, goals), Evidence)
+        | "Merge" >> beam.CombineGlobally(merge_packed, merge_evidence).without_defaults()
+        | "Write" >> beam.Map(_write_outcome, str(outcome_path), labels, goals)
+    )
+    pipeline.run().wait_until_finish()
+    outcome = json.loads(outcome_path.read_text(encoding="utf-8"))
+    outcome_path.unlink()
+    raise_refusals(outcome.pop("refusals"))
+    if not outcome["counts"].get("frames"):
+        raise ValueError(
+            f"labels must hold at least one frame of the corpus, got none in {labels.folder}; see its failures, mend the corpus "
+            f"and label it again"
+        )
+    return outcome
+
+
+def find_goals(corpus: Path) -> Path:
+    """goals.jsonl as `record` leaves it: beside the shards or, where they are in parts/, beside that folder."""
+    folder = corpus if corpus.is_dir() else corpus.parent
+    above = folder.absolute().parent
+    if not (folder / _GOALS).is_file() and (folder.absolute().name == "parts" or not corpus.is_dir()):
+        return above / _GOALS if (above / _GOALS).is_file() else folder / _GOALS
+    return folder / _GOALS
+
+
+def _check_output(output: Path) -> None:
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"the output must be a folder, got the file {output}; give another path")
+    entries = {entry.name for entry in output.iterdir()} - {_OUTCOME} if output.is_dir() else set()
+    quality = output / "quality.json"
+    try:
+        ours = not entries or json.loads(quality.read_text(encoding="utf-8")).get("kind") == "evaluation"
+    except (OSError, ValueError, AttributeError):
+        ours = False
+    if not ours:
+        raise ValueError(
+            f"the output folder must be empty or hold an earlier evaluation, got {output} with {min(entries)!r}; give another "
+            f"folder"
+        )
+
+
+def check_parts(labels: Labels, units: Sequence[Unit]) -> None:
+    """Refuses labels that are not of these units, or of others besides.
+
+    Raises:
+        ValueError: See `Labels.check_units`; or a part goes with no unit.
+    """
+    labels.check_units(units)
+    others = sorted({path.stem for path in (labels.folder / "parts").glob("*.parquet")} - {unit.name for unit in units})
+    if others:
+        raise ValueError(
+            f"labels must be of this corpus only, got {len(others)} parts of {labels.folder} that go with no unit of it, the "
+            f"first being {others[0]!r}; give the corpus that was labelled"
+        )
+
+
+def _write_outcome(packed: bytes, path: str, labels: Labels, goals: Sequence[Goal]) -> None:
+    evidence: Evidence = pickle.loads(packed)
+    outcome: dict[str, object] = {"refusals": list(evidence.refusals), "counts": evidence.counts}
+    if evidence.quality is not None and not evidence.refusals:
+        relations = GoalRelations(goals)
+        thresholds = dict(
+            zip((goal.id for goal in labels.metadata.goals), labels.metadata.rule.thresholds, strict=True)
+        )
+        table = quality_table(
+            evidence.quality,
+            relations,
+            thresholds=[thresholds[goal.id] for goal in goals],
+            formula=labels.metadata.formula,
+        )
+        outcome |= {
+            "unreadable": evidence.failures,
+            **table,
+            "examples": {
+                kind: {family: list(_chosen(evidence, goals, kind, family)) for family in relations.families}
+                for kind in EXAMPLES_PER_GOAL
+            },
+            "worst_goals": {
+                "rule": WORST_RULE,
+                "goals": [
+                    {
+                        "goal": goals[column].id,
+                        **{
+                            kind: [
+                                _example(found, goals[column]) for found in evidence.examples.get((kind, column), ())
+                            ]
+                            for kind in ("false_positives", "false_negatives")
+                        },
+                    }
+                    for column in worst_goals(table["goals"], relations)
+                ],
+            },
+            "film_strips": [
+                {"family": family, "episode_id": strip.episode_id, "unit": strip.unit}
+                for family in relations.families
+                for strip in evidence.strips.get(family, ())
+            ],
+        }
+    write_atomically(Path(path), json.dumps(outcome, allow_nan=False))
+
+
+def _example(example: Example, goal: Goal) -> dict[str, object]:
+    record = {"goal": goal.id, **example._asdict(), "score": example.score if np.isfinite(example.score) else None}
+    if example.cause is None:
+        del record["cause"]
+    return record
+
+
+def _chosen(evidence: Evidence, goals: Sequence[Goal], kind: str, family: str) -> Iterator[dict[str, object]]:
+    """The family's most telling frames: one a goal (or group of goals) and one an episode."""
+    sign = 1 if kind == "false_negatives" else -1
+    found = sorted(
+        (sign * example.score, example.episode_id, example.frame_index, column, example)
+        for column, goal in enumerate(goals)
+        if goal.family == family
+        for example in evidence.examples.get((kind, column), ())
+    )
+    seen: set[str] = set()
+    num_chosen = 0
+    for *_, column, example in found:
+        keys = {f"goal {goals[column].group or goals[column].id}", f"episode {example.episode_id}"}
+        if num_chosen < _EXAMPLES_PER_FAMILY and not keys & seen:
+            seen |= keys
+            num_chosen += 1
+            yield _example(example, goals[column])
+
+
+def _description(corpus: Path, labels: Labels, bank: set[str], goals: Sequence[Goal]) -> dict[str, object]:
+    metadata = labels.metadata
+    labelled = {goal.id for goal in metadata.goals}
+    return {
+        "kind": "evaluation",
+        "version": 2,
+        "corpus": str(corpus),
+        "labels": str(labels.folder),
+        "formula": metadata.formula,
+        "threshold": metadata.rule.common_threshold,
+        "rule": metadata.rule.to_json(),
+        "sparse": metadata.sparse,
+        "average_precision_covers": "scores over the threshold only: a lower bound"
+        if metadata.sparse
+        else "all scores",
+        "fingerprint": dict(metadata.fingerprint.parts),
+        "fingerprint_digest": metadata.fingerprint.digest,
+        "num_goals": len(goals),
+        "goals_without_ground_truth": [goal.id for goal in metadata.goals if goal.id not in bank],
+        "goals_without_labels": sorted(bank - labelled),
+    }
+
+
+def run_statistics(labels: Path) -> dict[str, object]:
+    """What the markers of a folder of labels say of the run, summed over its units.
+
+    Returns:
+        units, rows, episodes, failed_frames, num_bytes; seconds by stage and other counts; failures by reason, and the
+        first few of them in words.
+    """
+    sums: Counter[str] = Counter()
+    groups: dict[str, Counter[str]] = {"seconds": Counter(), "counts": Counter(), "failures": Counter()}
+    for path in sorted((labels / "markers").glob("*.json")):
+        marker = PartStatistics.from_json(path.read_text(encoding="utf-8"))
+        sums.update(units=1, rows=marker.rows, episodes=marker.episodes, num_bytes=marker.num_bytes)
+        sums.update(failed_frames=marker.failed_frames)
+        for name, group in groups.items():
+            group.update(getattr(marker, name))
+    listed: list[str] = []
+    for path in sorted((labels / "failures").glob("*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if len(listed) < _MAX_LISTED:
+                listed.append(str(Failure(**json.loads(line))))
+    return {**sums, **{name: dict(sorted(group.items())) for name, group in groups.items()}, "first_failures": listed}

@@ -1,0 +1,256 @@
+"""What a unit says about its labels: joins them with the ground truth, counts, and keeps the few frames worth looking at.
+
+    labels of a unit ──┐ by (episode_id,   blocks of
+                       ├─ frame_index) ──► episodes ──► count_quality ──► Evidence ──► merge_evidence
+    its ground truth ──┘                                examples
+
+Merging does not depend on order or grouping.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from vlm_rewards.labelers.quality.confusion import GoalRelations
+from vlm_rewards.labelers.quality.figures import LabelledEpisode, QualityCounts, count_quality
+from vlm_rewards.labelers.rewards.hindsight import original_goals
+from vlm_rewards.labelers.rewards.rewards import successes
+from vlm_rewards.schemas.formats.corpora import read_episodes
+from vlm_rewards.schemas.formats.label_parts.reader import Labels, read_labels
+from vlm_rewards.schemas.goals import Goal, normalize_instruction
+from vlm_rewards.schemas.manifests import Failure, Unit
+
+EXAMPLES_PER_GOAL = {"true_positives": 3, "false_positives": 6, "false_negatives": 3}
+_STRIPS_PER_FAMILY = 2
+_BLOCK_SCORES = 1 << 20
+_MAX_LISTED = 20
+
+
+class Example(NamedTuple):
+    """A frame worth looking at for one goal; of a false positive, with its cause."""
+
+    score: float
+    episode_id: str
+    frame_index: int
+    unit: str
+    cause: str | None = None
+
+
+class StripCandidate(NamedTuple):
+    """An episode in which `num_goals` goals of a family become true or cease to be."""
+
+    num_goals: int
+    episode_id: str
+    unit: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Evidence:
+    """What a unit, or several, say about the labels; evidence of units adds up.
+
+    Args:
+        quality: Of the evaluated goals; None where no frame was joined.
+        counts: frames and episodes joined, and unlabelled_frames of the corpus.
+        failures: What of the corpus could not be read, by reason.
+        examples: By kind and goal column, at most `EXAMPLES_PER_GOAL` frames: highest scores, or lowest of false negatives, one
+            an episode.
+        strips: By family, the episodes with most goals that change.
+        refusals: Why units cannot be evaluated.
+    """
+
+    quality: QualityCounts | None = None
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    failures: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    examples: Mapping[tuple[str, int], Sequence[Example]] = dataclasses.field(default_factory=dict)
+    strips: Mapping[str, Sequence[StripCandidate]] = dataclasses.field(default_factory=dict)
+    refusals: Sequence[str] = ()
+
+
+class _EpisodeTruth(NamedTuple):
+    num_frames: int
+    frames: np.ndarray  # [K] frame and column of every goal that holds
+    columns: np.ndarray
+    own_goal: int | None
+
+
+class _Joined(NamedTuple):
+    episode_id: str
+    episode: LabelledEpisode
+
+
+class UnitEvidence:
+    """Joins a unit's labels with its ground truth; picklable, since workers get a copy.
+
+    Args:
+        labels: The labels.
+        goals: Those of their goals that the ground truth covers.
+    """
+
+    def __init__(self, labels: Labels, goals: Sequence[Goal]) -> None:
+        self._labels = labels
+        self._relations = GoalRelations(goals)
+        self._column = {goal.id: column for column, goal in enumerate(goals)}
+        self._original = original_goals(goals)
+        labelled = {goal.id: index for index, goal in enumerate(labels.metadata.goals)}
+        self._selected = np.array([labelled[goal.id] for goal in goals])
+        self._rule = labels.metadata.rule.select(self._selected.tolist())
+
+    def __call__(self, unit: Unit) -> Evidence:
+        """The unit's evidence; memory is bounded by its ground truth and a block of episodes.
+
+        Raises:
+            ValueError: The corpus has no ground truth, or labels are of frames that it does not hold.
+        """
+        truths, failures = self._read_truths(unit)
+        parts = [
+            Evidence(
+                counts={"unlabelled_frames": sum(truth.num_frames for truth in truths.values())}, failures=failures
+            )
+        ]
+        block: list[_Joined] = []
+        for episode in read_labels(self._labels.part(unit)):
+            known = truths.get(episode.episode_id)
+            if known is None or episode.frame_indices[-1] >= known.num_frames:
+                frame = episode.frame_indices[0 if known is None else -1]
+                raise ValueError(
+                    f"labels must be of frames that the corpus holds, got frame {frame} of episode {episode.episode_id!r} in "
+                    f"{self._labels.part(unit)}, which is not in {unit.shard}; give the corpus that was labelled, or label "
+                    f"it again"
+                )
+            truth = np.zeros((known.num_frames, len(self._selected)), dtype=bool)
+            truth[known.frames, known.columns] = True
+            scores = episode.scores[:, self._selected]
+            joined = LabelledEpisode(
+                truth=truth,
+                frames=episode.frame_indices,
+                scores=scores,
+                successes=successes(scores, self._rule),
+                own_goal=known.own_goal,
+            )
+            block.append(_Joined(episode.episode_id, joined))
+            if sum(entry.episode.scores.size for entry in block) >= _BLOCK_SCORES:
+                parts = [merge_evidence([*parts, self._block_evidence(block, unit.name)])]
+                block = []
+        if block:
+            parts.append(self._block_evidence(block, unit.name))
+        return merge_evidence(parts)
+
+    def _read_truths(self, unit: Unit) -> tuple[dict[str, _EpisodeTruth], Counter[str]]:
+        truths: dict[str, _EpisodeTruth] = {}
+        failures: Counter[str] = Counter()
+        camera = self._labels.metadata.fingerprint.parts.get("camera")
+        for episode in read_episodes(unit, images=False, cameras=None if camera is None else [str(camera)]):
+            if isinstance(episode, Failure):
+                failures[episode.reason] += 1
+                continue
+            if episode.achieved_goals is None:
+                raise ValueError(
+                    f"a corpus to evaluate with must have ground truth (the column achieved_goals), got episode "
+                    f"{episode.episode_id!r} of {unit.shard} without; record one with vlm-rewards record, or add the column"
+                )
+            pairs = [
+                (frame, self._column[goal])
+                for frame, achieved in enumerate(episode.achieved_goals)
+                for goal in achieved
+                if goal in self._column
+            ]
+            frames, columns = np.array(pairs, dtype=np.int32).reshape(-1, 2).T
+            own_goal = self._original.get(normalize_instruction(episode.instruction or ""))
+            truths[episode.episode_id] = _EpisodeTruth(episode.num_frames, frames, columns, own_goal)
+        return truths, failures
+
+    def _block_evidence(self, block: Sequence[_Joined], unit_name: str) -> Evidence:
+        episodes = [joined.episode for joined in block]
+        counts, causes = count_quality(episodes, self._relations)
+        num_frames = sum(len(episode.frames) for episode in episodes)
+        strips: dict[str, list[StripCandidate]] = {}
+        for episode_id, episode in block:
+            holds = episode.truth[episode.frames]
+            changing = np.bincount(
+                self._relations.family[holds.any(axis=0) & ~holds.all(axis=0)], minlength=len(self._relations.families)
+            )
+            for number in np.flatnonzero(changing).tolist():
+                candidate = StripCandidate(int(changing[number]), episode_id, unit_name)
+                strips.setdefault(self._relations.families[number], []).append(candidate)
+        return Evidence(
+            quality=counts,
+            counts={"frames": num_frames, "episodes": len(block), "unlabelled_frames": -num_frames},
+            examples=self._examples(block, causes, unit_name),
+            strips=strips,
+        )
+
+    def _examples(
+        self, block: Sequence[_Joined], causes: np.ndarray, unit_name: str
+    ) -> dict[tuple[str, int], list[Example]]:
+        scores, over = (np.concatenate([getattr(j.episode, name) for j in block]) for name in ("scores", "successes"))
+        truth = np.concatenate([joined.episode.truth[joined.episode.frames] for joined in block])
+        frame_indices = np.concatenate([joined.episode.frames for joined in block])
+        episode_of = np.repeat(np.arange(len(block)), [len(joined.episode.frames) for joined in block])
+        place = np.argsort(np.argsort([joined.episode_id for joined in block]))  # of an episode in the order of the ids
+        examples: dict[tuple[str, int], list[Example]] = {}
+        for kind, mask in zip(EXAMPLES_PER_GOAL, (over & truth, over & ~truth, ~over & truth), strict=True):
+            rows, columns = np.nonzero(mask)
+            for pair in _extreme_pairs(
+                kind, scores[rows, columns], columns, place[episode_of[rows]], frame_indices[rows]
+            ):
+                row, column = int(rows[pair]), int(columns[pair])
+                example = Example(
+                    score=float(scores[row, column]),
+                    episode_id=block[episode_of[row]].episode_id,
+                    frame_index=int(frame_indices[row]),
+                    unit=unit_name,
+                    cause=self._relations.causes[causes[pair]] if kind == "false_positives" else None,
+                )
+                examples.setdefault((kind, column), []).append(example)
+        return examples
+
+
+def _extreme_pairs(
+    kind: str, scores: np.ndarray, goals: np.ndarray, episodes: np.ndarray, frames: np.ndarray
+) -> np.ndarray:
+    """Of [K] pairs of frame and goal, those to show: of each goal the most extreme ones, at most one an episode."""
+    order = np.lexsort([frames, episodes, scores if kind == "false_negatives" else -scores, goals])
+    _, first = np.unique(np.stack([goals[order], episodes[order]]), axis=1, return_index=True)
+    order = order[np.sort(first)]  # of each goal and episode the best, still in order
+    starts = np.searchsorted(goals[order], goals[order])
+    return order[np.arange(len(order)) - starts < EXAMPLES_PER_GOAL[kind]]
+
+
+def _best_examples(kind: str, examples: Iterable[Example]) -> list[Example]:
+    sign = 1 if kind == "false_negatives" else -1
+    ranked = sorted(examples, key=lambda example: (sign * example.score, example.episode_id, example.frame_index))
+    return ranked[: EXAMPLES_PER_GOAL[kind]]
+
+
+def merge_evidence(evidence: Iterable[Evidence]) -> Evidence:
+    """Adds evidence; the result does not depend on its order or grouping."""
+    quality: QualityCounts | None = None
+    counts: Counter[str] = Counter()
+    failures: Counter[str] = Counter()
+    examples: dict[tuple[str, int], list[Example]] = {}
+    strips: dict[str, list[StripCandidate]] = {}
+    refusals: list[str] = []
+    for part in evidence:
+        if part.quality is not None:
+            quality = part.quality if quality is None else quality + part.quality
+        refusals.extend(part.refusals)
+        counts.update(part.counts)
+        failures.update(part.failures)
+        for key, found in part.examples.items():
+            examples.setdefault(key, []).extend(found)
+        for family, candidates in part.strips.items():
+            strips.setdefault(family, []).extend(candidates)
+    return Evidence(
+        quality=quality,
+        counts=dict(sorted(counts.items())),
+        failures=dict(sorted(failures.items())),
+        examples={key: _best_examples(key[0], examples[key]) for key in sorted(examples)},
+        strips={
+            family: sorted(strips[family], key=lambda strip: (-strip.num_goals, strip.episode_id))[:_STRIPS_PER_FAMILY]
+            for family in sorted(strips)
+        },
+        refusals=sorted(refusals)[:_MAX_LISTED],
+    )

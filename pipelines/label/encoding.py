@@ -1,0 +1,266 @@
+"""Turns the frames of a unit into embeddings, in order and in full batches.
+
+    read ahead (thread) ─► digest ─┬─ seen before: reuse its embedding ───────────────────────┐
+                                   └─ new: decode, resize (threads) ─► encode (full batches) ─┴─► rows
+
+Batches run across episodes; an identical frame is encoded once, by the digest of its bytes. One copy of the model a
+process, shared by its threads.
+"""
+
+import contextlib
+import ctypes
+import dataclasses
+import hashlib
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+
+from vlm_rewards.labelers.encoders.embedding_cache import EmbeddingCache
+from vlm_rewards.labelers.labeler import Labeler
+from vlm_rewards.labelers.settings import LabelerSettings
+from vlm_rewards.pipelines.engine.outputs import PartWriter
+from vlm_rewards.schemas.episodes import Episode
+from vlm_rewards.schemas.formats.label_parts.writer import Rows
+from vlm_rewards.schemas.manifests import Failure
+from vlm_rewards.schemas.pictures import decode_image
+
+_READ_AHEAD_EPISODES = 4
+_DECODE_GROUP = 16
+_CHUNK_BATCHES = 16  # rows of a chunk at most, in batches: frames that are all known must not pile up
+_CHUNKS_PER_TRIM = 8
+T = TypeVar("T")
+
+_labelers: dict[LabelerSettings, "SharedLabeler"] = {}
+_labelers_lock = threading.Lock()
+
+
+@dataclasses.dataclass(frozen=True)
+class SharedLabeler:
+    """A process's one copy of a labeler, with its cache of frames that were encoded before.
+
+    Args:
+        labeler: The labeler.
+        cache: Embeddings by the digest of a frame's bytes.
+    """
+
+    labeler: Labeler
+    cache: EmbeddingCache
+
+
+def shared_labeler(settings: LabelerSettings) -> SharedLabeler:
+    """This process's labeler for these settings, built once; the model runs on one thread in each worker."""
+    torch.set_num_threads(1)
+    threadpool_limits(limits=1, user_api="blas")
+    with _labelers_lock:
+        if settings not in _labelers:
+            labeler = Labeler.build(settings)
+            _labelers[settings] = SharedLabeler(labeler, EmbeddingCache(labeler.dim))
+        return _labelers[settings]
+
+
+class _Frame:
+    """A frame on its way: its key, and its embedding or what is wrong with it, once known."""
+
+    __slots__ = ("digest", "embedding", "episode_id", "error", "frame_index", "same_as")
+
+    def __init__(self, episode_id: str, frame_index: int, digest: bytes) -> None:
+        self.episode_id = episode_id
+        self.frame_index = frame_index
+        self.digest = digest
+        self.embedding: np.ndarray | None = None
+        self.error: str | None = None
+        self.same_as: _Frame | None = None
+
+
+@dataclasses.dataclass
+class _Chunk:
+    frames: list[_Frame]
+    new: list[_Frame]
+    decoding: list[Future]
+
+
+def encode_unit(
+    shared: SharedLabeler, episodes: Iterable[Episode | Failure], shard: str, camera: str, part: PartWriter
+) -> Generator[Rows, None, None]:
+    """Embeds all frames of the episodes, in order, in full batches.
+
+    Args:
+        shared: The labeler and the cache.
+        episodes: What a corpus reader gives.
+        shard: Name of the shard, for failures.
+        camera: Whose frames.
+        part: Where failures, times and counts go.
+
+    Yields:
+        Rows, at least one each time.
+    """
+    batch = shared.labeler.settings.batch_size
+    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="decode") as pool:
+        with contextlib.closing(_chunks(shared, episodes, camera, part, pool, batch)) as chunks:
+            waiting: _Chunk | None = None
+            for number, chunk in enumerate(chunks):  # the next chunk decodes while this one is encoded
+                if waiting is not None:
+                    yield from _embed_chunk(shared, waiting, shard, part)
+                if number % _CHUNKS_PER_TRIM == 0:
+                    _give_memory_back()
+                waiting = chunk
+            if waiting is not None:
+                yield from _embed_chunk(shared, waiting, shard, part)
+
+
+def _give_memory_back() -> None:
+    """Returns freed memory to the system, where the C library is glibc: it keeps more of it the longer threads come and go."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _chunks(
+    shared: SharedLabeler,
+    episodes: Iterable[Episode | Failure],
+    camera: str,
+    part: PartWriter,
+    pool: ThreadPoolExecutor,
+    batch: int,
+) -> Generator[_Chunk, None, None]:
+    pending: dict[bytes, _Frame] = {}  # frames of this chunk and the one before, whose embeddings are on their way
+    chunk = _Chunk([], [], [])
+    undecoded: list[bytes] = []
+
+    def submit() -> None:
+        if undecoded:
+            chunk.decoding.append(pool.submit(_decode, shared.labeler.resize, tuple(undecoded)))
+            undecoded.clear()
+
+    for episode in episodes:
+        if isinstance(episode, Failure):
+            part.fail(episode)
+            continue
+        part.episodes += 1
+        for frame_index, data in enumerate(episode.images[camera]):
+            frame = _Frame(episode.episode_id, frame_index, hashlib.blake2b(data, digest_size=16).digest())
+            frame.embedding = shared.cache.get(frame.digest)
+            chunk.frames.append(frame)
+            if frame.embedding is None:
+                frame.same_as = pending.get(frame.digest)
+                if frame.same_as is None:
+                    pending[frame.digest] = frame
+                    chunk.new.append(frame)
+                    undecoded.append(data)
+                    if len(undecoded) == _DECODE_GROUP:
+                        submit()
+            if len(chunk.new) == batch or len(chunk.frames) == batch * _CHUNK_BATCHES:
+                submit()
+                yield chunk
+                pending = {frame.digest: frame for frame in chunk.new}
+                chunk = _Chunk([], [], [])
+    submit()
+    if chunk.frames:
+        yield chunk
+
+
+def _decode(resize: Callable[[np.ndarray], np.ndarray], images: Sequence[bytes]) -> list[np.ndarray | str]:
+    results: list[np.ndarray | str] = []
+    for data in images:
+        try:
+            results.append(resize(decode_image(data)))
+        except ValueError as error:  # recorded as a failure of this frame, by _embed_chunk
+            results.append(str(error))
+    return results
+
+
+def _embed_chunk(shared: SharedLabeler, chunk: _Chunk, shard: str, part: PartWriter) -> Iterator[Rows]:
+    with part.timing("wait for decoding"):
+        decoded = [result for future in chunk.decoding for result in future.result()]
+    pixels = []
+    embedded = []
+    for frame, result in zip(chunk.new, decoded, strict=True):
+        if isinstance(result, str):
+            frame.error = result
+        else:
+            pixels.append(result)
+            embedded.append(frame)
+    if pixels:
+        with part.timing("encode"):
+            embeddings = shared.labeler.embed(np.stack(pixels))
+        for frame, embedding in zip(embedded, embeddings, strict=True):
+            frame.embedding = embedding
+            shared.cache.put(frame.digest, embedding)
+    part.counts["encoded_frames"] += len(pixels)
+    part.counts["cached_frames"] += len(chunk.frames) - len(chunk.new)
+    rows = []
+    for frame in chunk.frames:
+        source = frame if frame.same_as is None else frame.same_as
+        if source.error is not None:
+            part.fail(
+                Failure(
+                    scope="frame",
+                    shard=shard,
+                    episode_id=frame.episode_id,
+                    frame_index=frame.frame_index,
+                    reason="undecodable image",
+                    detail=source.error,
+                ),
+                num_rows=1,
+            )
+        else:
+            frame.embedding = source.embedding
+            rows.append(frame)
+    if rows:
+        yield Rows(
+            [frame.episode_id for frame in rows],
+            [frame.frame_index for frame in rows],
+            np.stack([frame.embedding for frame in rows if frame.embedding is not None]),
+        )
+
+
+def read_ahead(
+    read: Callable[[], Iterator[T]], part: PartWriter, ahead: int = _READ_AHEAD_EPISODES
+) -> Generator[T, None, None]:
+    """Runs a reader in a thread of its own, a few items ahead; its errors are raised here.
+
+    Args:
+        read: Starts the reader.
+        part: Where the time spent waiting goes.
+        ahead: Items that may wait.
+    """
+    items: queue.Queue = queue.Queue(maxsize=ahead)
+    stop = threading.Event()
+    end = object()
+
+    def put(item: object) -> bool:
+        while not stop.is_set():
+            with contextlib.suppress(queue.Full):
+                items.put(item, timeout=0.1)
+                return True
+        return False
+
+    def run() -> None:
+        try:
+            for item in read():
+                if not put(item):
+                    return
+            put(end)
+        except BaseException as error:  # handed to the thread that consumes the items
+            put(error)
+
+    thread = threading.Thread(target=run, name="read-ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            with part.timing("wait for reading"):
+                item = items.get()
+            if item is end:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,377 @@
+"""Labels every frame of a corpus for all goals at once.
+
+    plan: units, without the finished ─► each unit: encode (see pipelines/label/encoding.py) ─► score ─► write part ─► manifest
+                                                    └─ or read its kept embeddings ─┘
+
+One unit is one input shard, or a range of a large one. With kept embeddings the same rows are scored without reading a
+frame, and the labels have the same bytes. Embeddings are kept as the encoder gives them: windows of several frames are taken
+when they are scored, within an episode, and a frame that failed is in none.
+"""
+
+import contextlib
+import dataclasses
+import json
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from vlm_rewards.labelers.encoders.embedding_cache import EmbeddingCache
+from vlm_rewards.labelers.settings import LabelerSettings
+from vlm_rewards.pipelines.engine.driver import RunSummary, run_units
+from vlm_rewards.pipelines.engine.outputs import OutputFolder, PartWriter
+from vlm_rewards.pipelines.label.encoding import SharedLabeler, encode_unit, read_ahead, shared_labeler
+from vlm_rewards.schemas.fingerprints import Fingerprint
+from vlm_rewards.schemas.folders import read_manifest, read_settings
+from vlm_rewards.schemas.formats.corpora import (
+    MAX_UNIT_BYTES,
+    corpus_features,
+    plan_units,
+    read_episode_ids,
+    read_episodes,
+)
+from vlm_rewards.schemas.formats.label_parts.writer import (
+    RowGroupWriter,
+    Rows,
+    key_columns,
+    score_columns,
+    vector_column,
+)
+from vlm_rewards.schemas.labels import LabelMetadata, embedding_schema, label_schema
+from vlm_rewards.schemas.manifests import Failure, PartStatistics, Unit
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LabelUnit:
+    """Labels one unit; see the module's picture.
+
+    Args:
+        labeler: Settings of the labeler; every worker process builds it once.
+        metadata: What the labels say of themselves.
+        camera: Whose frames are labelled.
+        embeddings: Folder of kept embeddings: read where the unit is done there, else filled.
+        without_frames: There is no corpus to read: the embeddings are all there is, units that failed included.
+    """
+
+    labeler: LabelerSettings
+    metadata: LabelMetadata
+    camera: str
+    embeddings: OutputFolder | None = None
+    without_frames: bool = False
+
+    def is_kept(self, unit: Unit) -> bool:
+        """Whether the unit is labelled from its kept embeddings."""
+        return self.embeddings is not None and (self.without_frames or self.embeddings.is_done(unit))
+
+    def __call__(self, unit: Unit, part: PartWriter) -> None:
+        """Writes the unit's labels and, if asked for, its embeddings."""
+        shared = shared_labeler(self.labeler)
+        schema = label_schema(self.metadata)
+        writer = RowGroupWriter(part.path, schema, row_bytes=4 * len(self.metadata.goals) + 16)
+        with contextlib.closing(writer):
+            if self.embeddings is None:
+                self._label(shared, self._encode(shared, unit, part), writer, part)
+            elif self.is_kept(unit):
+                self._label(shared, read_embeddings(self.embeddings, unit, part), writer, part)
+            else:
+                with self.embeddings.writing(unit) as kept:
+                    rows = self._encode(shared, unit, kept)
+                    kept_schema = embedding_schema(shared.labeler.dim, self.embeddings.fingerprint)
+                    with contextlib.closing(
+                        RowGroupWriter(kept.path, kept_schema, 4 * shared.labeler.dim + 16)
+                    ) as kept_writer:
+                        self._label(shared, _keep(rows, kept_writer, kept), writer, part)
+                part.episodes = kept.episodes
+                part.failures, part.failed_frames = kept.failures, kept.failed_frames
+                part.seconds.update(kept.seconds)
+                part.counts.update({name: kept.counts[name] for name in ("encoded_frames", "cached_frames")})
+
+    def _encode(self, shared: SharedLabeler, unit: Unit, part: PartWriter) -> Iterator[Rows]:
+        with contextlib.closing(read_ahead(lambda: read_episodes(unit, cameras=[self.camera]), part)) as episodes:
+            yield from encode_unit(shared, episodes, Path(unit.shard).name, self.camera, part)
+        for failure in part.failures:
+            if failure.scope == "shard" and unit.num_frames is not None:
+                part.failed_frames = max(part.failed_frames, unit.num_frames - part.rows)
+
+    def _label(self, shared: SharedLabeler, rows: Iterable[Rows], writer: RowGroupWriter, part: PartWriter) -> None:
+        scorer = shared.labeler.episodes()
+        for group in rows:
+            with part.timing("score"):
+                scores = scorer.push(group.episode_ids, group.embeddings)
+                scorer.end_all_but(group.episode_ids[-1])  # an episode's frames follow one another
+            with part.timing("write"):
+                writer.write(key_columns(group) + score_columns(scores, self.metadata))
+            part.advance(len(group.episode_ids))
+
+
+def _keep(rows: Iterable[Rows], writer: RowGroupWriter, part: PartWriter) -> Iterator[Rows]:
+    for group in rows:
+        writer.write([*key_columns(group), vector_column(group.embeddings)])
+        part.advance(len(group.episode_ids))
+        yield group
+
+
+def read_embeddings(folder: OutputFolder, unit: Unit, part: PartWriter) -> Generator[Rows, None, None]:
+    """The unit's kept embeddings in order; its failures and counts are taken over into `part`."""
+    marker = folder.read_marker(unit)
+    assert marker is not None, unit.name
+    part.episodes, part.failed_frames = marker.episodes, marker.failed_frames
+    part.counts["kept_frames"] = marker.rows
+    if folder.failures_path(unit).is_file():
+        part.failures = [Failure(**json.loads(line)) for line in folder.failures_path(unit).read_text().splitlines()]
+    with pq.ParquetFile(folder.part_path(unit)) as file:
+        for batch in file.iter_batches(batch_size=1024):
+            values = batch.column("embedding").flatten().to_numpy()
+            yield Rows(
+                batch.column("episode_id").to_pylist(),
+                batch.column("frame_index").to_pylist(),
+                values.reshape(batch.num_rows, -1),
+            )
+
+
+def label(
+    *,
+    source: str | Path | None,
+    output: str | Path,
+    labeler: LabelerSettings,
+    camera: str | None = None,
+    sparse: bool = False,
+    embeddings: str | Path | None = None,
+    max_unit_bytes: int = MAX_UNIT_BYTES,
+    max_failure_share: float = 0.01,
+    beam_options: Sequence[str] = (),
+    workers: int | None = None,
+) -> RunSummary:
+    """Labels every frame of a corpus; run again after an interruption, it does what is missing.
+
+    Args:
+        source: The corpus, a folder or one shard; None to label from kept embeddings alone.
+        output: Folder for the labels.
+        labeler: Encoder, goals, prompts, formula, windows and reward rule.
+        camera: Whose frames; may be None where the corpus has one camera.
+        sparse: Store only the scores over the threshold.
+        embeddings: Folder of kept embeddings: read where it is filled, filled where it is not.
+        max_unit_bytes: Shards larger than this are done in ranges, in bytes.
+        max_failure_share: Highest share of frames, and of shards, that may fail.
+        beam_options: Options for Beam, as given after a bare `--`.
+        workers: Workers on this machine; by default one a core.
+
+    Returns:
+        What was done, with the manifest of the labels.
+
+    Raises:
+        ValueError: The corpus, the camera, the output folder or the embeddings do not fit; see the message.
+    """
+    plan = plan_label(
+        source=source,
+        output=output,
+        labeler=labeler,
+        camera=camera,
+        sparse=sparse,
+        embeddings=embeddings,
+        max_unit_bytes=max_unit_bytes,
+    )
+    kept = [plan.work.embeddings] if plan.work.embeddings is not None and source is not None else []
+    if source is not None and not all(plan.output.is_done(unit) for unit in plan.units):
+        check_episode_ids(plan.units)
+    return run_units(
+        plan.units,
+        plan.work,
+        plan.output,
+        also_filled=kept,
+        beam_options=beam_options,
+        workers=workers,
+        max_failure_share=max_failure_share,
+        title="label",
+        counted_name="frames",
+        total=plan.num_frames,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LabelPlan:
+    """What a labelling run will do.
+
+    Args:
+        units: Its units.
+        work: What is done with each.
+        output: Where the labels go.
+    """
+
+    units: tuple[Unit, ...]
+    work: LabelUnit
+    output: OutputFolder
+
+    @property
+    def num_frames(self) -> int | None:
+        """Frames in all units, if the plan knows."""
+        frames = [unit.num_frames for unit in self.units]
+        return None if None in frames else sum(count for count in frames if count is not None)
+
+
+def plan_label(
+    *,
+    source: str | Path | None,
+    output: str | Path,
+    labeler: LabelerSettings,
+    camera: str | None = None,
+    sparse: bool = False,
+    embeddings: str | Path | None = None,
+    max_unit_bytes: int = MAX_UNIT_BYTES,
+) -> LabelPlan:
+    """Plans a labelling run and loads the labeler once, so that bad settings fail here; see `label` for arguments.
+
+    Raises:
+        ValueError: The corpus, the camera or the embeddings do not fit, or labels of that reward cannot be sparse.
+    """
+    if source is None and embeddings is None:
+        raise ValueError("a corpus or kept embeddings must be given, got neither; give --input or --embeddings")
+    if sparse and labeler.reward in ("score", "difference"):
+        raise ValueError(
+            f"labels must be dense for the reward {labeler.reward!r}, which needs every score, got sparse ones; leave out --sparse"
+        )
+    if source is None:
+        assert embeddings is not None
+        camera = read_manifest(Path(embeddings), "embeddings")["fingerprint"]["camera"]
+        max_unit_bytes = read_settings(Path(embeddings))["settings"]["max_unit_bytes"]
+        markers = sorted((Path(embeddings) / "markers").glob("*.json"))
+        units = [PartStatistics.from_json(path.read_text()).unit for path in markers]
+    else:
+        units = plan_units(source, max_unit_bytes=max_unit_bytes)
+        camera = choose_camera(units, camera)
+    built = shared_labeler(labeler).labeler
+    label_fingerprint = Fingerprint({**built.fingerprint.parts, "camera": camera, "sparse": sparse})
+    kept = None
+    if embeddings is not None:
+        kept = OutputFolder(
+            embeddings,
+            kind="embeddings",
+            fingerprint=Fingerprint({**built.embedding_fingerprint.parts, "camera": camera}),
+            settings={"model": labeler.model, "camera": camera, "max_unit_bytes": max_unit_bytes},
+            extension="parquet",
+        )
+    metadata = LabelMetadata(
+        goals=built.goals,
+        rule=built.rule,
+        formula=labeler.formula,
+        fingerprint=label_fingerprint,
+        sparse=sparse,
+    )
+    folder = OutputFolder(
+        output,
+        kind="labels",
+        fingerprint=label_fingerprint,
+        settings={
+            "model": labeler.model,
+            "camera": camera,
+            "num_goals": len(built.goals),
+            "labeler": labeler.to_json(),
+            "max_unit_bytes": max_unit_bytes,
+        },
+        extension="parquet",
+    )
+    for claimed in [folder] if kept is None else [folder, kept]:
+        claimed.check_ours()
+    work = LabelUnit(
+        labeler=labeler, metadata=metadata, camera=str(camera), embeddings=kept, without_frames=source is None
+    )
+    return LabelPlan(units=tuple(units), work=work, output=folder)
+
+
+def choose_camera(units: Sequence[Unit], camera: str | None) -> str:
+    """The camera to label: the one asked for, or the only one.
+
+    Raises:
+        ValueError: The corpus does not have it, or has several and none was asked for.
+    """
+    cameras = corpus_features(units).cameras
+    if camera is None and len(cameras) > 1:
+        raise ValueError(
+            f"a camera must be chosen where there are several, got {', '.join(cameras)}; give --camera NAME"
+        )
+    if camera is not None and camera not in cameras:
+        raise ValueError(
+            f"the camera must be one of the corpus's ({', '.join(cameras)}), got {camera!r}; give --camera NAME"
+        )
+    return camera or cameras[0]
+
+
+def check_episode_ids(units: Sequence[Unit]) -> None:
+    """Refuses a corpus where two units hold an episode of the same id; labels are keyed by it.
+
+    Raises:
+        ValueError: An id occurs in two units.
+    """
+    shard_of: dict[str, str] = {}
+    for unit in units:
+        for episode_id in read_episode_ids(unit):
+            if shard_of.setdefault(episode_id, unit.name) != unit.name:
+                raise ValueError(
+                    f"an episode's id must occur once in a corpus, got {episode_id!r} in {shard_of[episode_id]} and in "
+                    f"{unit.name} ({unit.shard}); remove or rename one of the two"
+                )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a run would do, from the plan and a short measurement.
+
+    Args:
+        units: Units to do.
+        done_units: Units that are done.
+        frames: Frames to do; None where the plan does not know.
+        num_bytes: Bytes to read.
+        frames_per_s: Frames a second and worker, measured.
+        seconds: Estimated time; None where the number of frames is unknown.
+    """
+
+    units: int
+    done_units: int
+    frames: int | None
+    num_bytes: int
+    frames_per_s: float
+    seconds: float | None
+
+
+def estimate(plan: LabelPlan, workers: int, budget_s: float = 3.0) -> Estimate:
+    """Measures labelling on the first frames of the first unit for a few seconds; writes nothing.
+
+    Args:
+        plan: The run.
+        workers: Workers that will share the units.
+        budget_s: Seconds to measure for.
+    """
+    units = [unit for unit in plan.units if not plan.output.is_done(unit)]
+    total = None if any(unit.num_frames is None for unit in units) else sum(unit.num_frames or 0 for unit in units)
+    rate = _measure(plan.work, units[0], budget_s) if units else 0.0
+    seconds = 0.0 if not units else None if total is None or rate == 0 else total / rate / min(workers, len(units))
+    return Estimate(
+        units=len(units),
+        done_units=len(plan.units) - len(units),
+        frames=total,
+        num_bytes=sum(unit.num_bytes for unit in units),
+        frames_per_s=rate,
+        seconds=seconds,
+    )
+
+
+def _measure(work: LabelUnit, unit: Unit, budget_s: float) -> float:
+    labeler = shared_labeler(work.labeler).labeler
+    fresh = SharedLabeler(labeler, EmbeddingCache(labeler.dim))
+    scratch = PartWriter(Path("unused"), Path("unused"))
+    if work.is_kept(unit):
+        assert work.embeddings is not None
+        groups = read_embeddings(work.embeddings, unit, scratch)
+    else:
+        groups = encode_unit(fresh, read_episodes(unit, cameras=[work.camera]), unit.shard, work.camera, scratch)
+    frames = 0
+    scorer = labeler.episodes()
+    started = time.perf_counter()
+    with contextlib.closing(groups):
+        for rows in groups:
+            scorer.push(rows.episode_ids, rows.embeddings)
+            frames += len(rows.episode_ids)
+            if time.perf_counter() - started > budget_s:
+                break
+    return frames / (time.perf_counter() - started)

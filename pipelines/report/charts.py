@@ -1,0 +1,197 @@
+"""Charts of the report: inline SVG in the page's colours, and the precision-recall pictures as PNG.
+
+Goals and families are told apart by colour and by dash, so that neither colour vision nor a screen is needed.
+"""
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+# Okabe and Ito's palette, darkened where it is too pale on white; in the page these are the variables --c0 to --c7.
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b5568c", "#a87000", "#2b8cbe", "#6b4fa0", "#7a6a53")
+_DASHES = ((), (7, 3), (2, 2.5), (9, 3, 2, 3))
+_WIDTH, _HEIGHT = 440, 372
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 398, 12, 326
+
+
+def colour(index: int) -> str:
+    """The page's colour of the family with this index; -1 is all goals together."""
+    return "var(--ink)" if index < 0 else f"var(--c{index % len(_COLOURS)})"
+
+
+def _dash(index: int) -> tuple[float, ...]:
+    return () if index < 0 else _DASHES[index % len(_DASHES)]
+
+
+def line_key(index: int) -> str:
+    """A short piece of the family's line, for tables and legends."""
+    dash = ",".join(f"{length:g}" for length in _dash(index))
+    return (
+        f'<svg class="key" viewBox="0 0 22 8" aria-hidden="true"><line x1="0" y1="4" x2="22" y2="4" '
+        f'stroke="{colour(index)}" stroke-width="{3 if index < 0 else 2.4}" stroke-dasharray="{dash}"/></svg>'
+    )
+
+
+def _x(recall: float) -> float:
+    return _LEFT + recall * (_RIGHT - _LEFT)
+
+
+def _y(precision: float) -> float:
+    return _BOTTOM - precision * (_BOTTOM - _TOP)
+
+
+def curve_chart(pooled: Mapping[str, Mapping]) -> str:
+    """Precision against recall, a step-wise curve each, with lines of equal F1 behind.
+
+    Args:
+        pooled: `labelers.quality.figures.quality_figures` by name; the first is all goals together.
+    """
+    parts = [
+        f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        f'aria-label="Precision against recall: {html.escape(", ".join(pooled))}">'
+    ]
+    for f1 in (0.2, 0.4, 0.6, 0.8):
+        recalls = np.geomspace(f1 / (2 - f1), 1, 40)
+        points = " ".join(f"{_x(recall):.1f},{_y(f1 * recall / (2 * recall - f1)):.1f}" for recall in recalls)
+        parts.append(f'<polyline class="iso" points="{points}"/>')
+        parts.append(f'<text class="f1" x="{_RIGHT + 4}" y="{_y(f1 / (2 - f1)) + 4:.1f}">F1 {f1:g}</text>')
+    parts.append(f'<path class="axis" d="M{_LEFT} {_TOP}V{_BOTTOM}H{_RIGHT}"/>')
+    for tick in np.linspace(0, 1, 6):
+        parts.append(f'<text x="{_x(tick):.1f}" y="{_BOTTOM + 21}" text-anchor="middle">{tick:.1f}</text>')
+        parts.append(f'<text x="{_LEFT - 7}" y="{_y(tick) + 4:.1f}" text-anchor="end">{tick:.1f}</text>')
+    parts.append(f'<text x="{_x(0.5)}" y="{_BOTTOM + 41}" text-anchor="middle">recall</text>')
+    middle = _y(0.5)
+    parts.append(f'<text x="13" y="{middle}" text-anchor="middle" transform="rotate(-90 13 {middle})">precision</text>')
+    marks = []
+    for index, name, figures in drawn_curves(pooled):
+        dash = ",".join(f"{length:g}" for length in _dash(index))
+        path = step_path(
+            [_x(r) for r in figures["curve"]["recall"]], [_y(p) for p in figures["curve"]["precision"]], _LEFT
+        )
+        title = f"<title>{html.escape(name)}: average precision {figures['average_precision']:.3f}</title>"
+        parts.append(
+            f'<path class="curve" d="{path}" stroke="{colour(index)}" stroke-dasharray="{dash}">{title}</path>'
+        )
+        for kind, place in (("mark", figures["best_threshold"]), ("own", figures["at_threshold"])):
+            if (
+                isinstance(place, Mapping)
+                and not isinstance(place["precision"], str)
+                and not isinstance(place["recall"], str)
+            ):
+                fill = f'fill="{colour(index)}"' if kind == "mark" else f'stroke="{colour(index)}"'
+                marks.append(
+                    f'<circle class="{kind}" cx="{_x(place["recall"]):.1f}" cy="{_y(place["precision"]):.1f}" r="4.5" {fill}/>'
+                )
+    return "".join([*parts, *marks, "</svg>"])
+
+
+def drawn_curves(pooled: Mapping[str, Mapping]) -> list[tuple[int, str, Mapping]]:
+    """Index, name and figures of what a chart can hold: all goals together, and the eight families that hold in most frames."""
+    defined = [
+        (index, name, figures)
+        for index, (name, figures) in enumerate(pooled.items(), -1)
+        if not isinstance(figures["average_precision"], str)
+    ]
+    families = sorted(defined, key=lambda entry: (entry[0] >= 0, -entry[2]["positives"]))[: 1 + len(_COLOURS)]
+    return sorted(families, key=lambda entry: entry[0])
+
+
+def step_path(xs: Sequence[float], ys: Sequence[float], start: float, digits: int = 1) -> str:
+    """The path whose area is the average precision: each precision holds from the recall before to its own."""
+    path = ""
+    for x, y in zip(xs, ys, strict=True):
+        path += f"{'V' if path else f'M{start:.{digits}f} '}{y:.{digits}f}H{x:.{digits}f}"
+    return path
+
+
+def sparkline(figures: Mapping) -> str:
+    """A goal's precision-recall curve, small; empty without positives."""
+    if isinstance(figures["average_precision"], str):
+        return ""
+    curve = figures["curve"]
+    path = step_path([64 * r for r in curve["recall"]], [22 - 20 * p for p in curve["precision"]], 0, digits=0)
+    return (
+        '<svg class="spark" viewBox="-1 0 66 24" aria-hidden="true"><rect x="0" y="2" width="64" height="20"/>'
+        f'<path d="{path}"/></svg>'
+    )
+
+
+def skyline(goals: Sequence[Mapping], index: int) -> str:
+    """Average precision of a family's goals, from the highest to the lowest, a bar each."""
+    scored = sorted(
+        ((goal["average_precision"], goal["text"]) for goal in goals if goal["positives"]), key=lambda pair: -pair[0]
+    )
+    width = 1000 / max(len(scored), 1)
+    bars = [
+        f'<rect x="{place * width:.2f}" y="{100 - 100 * value:.1f}" width="{width * 0.86:.2f}" height="{100 * value:.1f}">'
+        f"<title>{html.escape(text)}: {value:.3f}</title></rect>"
+        for place, (value, text) in enumerate(scored)
+    ]
+    return (
+        f'<div class="frame"><svg viewBox="0 0 1000 100" preserveAspectRatio="none" fill="{colour(index)}" role="img" '
+        f'aria-label="Average precision of {len(scored)} goals, highest first">{"".join(bars)}</svg></div>'
+    )
+
+
+def save_curves(pooled: Mapping[str, Mapping], goals: Sequence[Mapping], output: Path) -> None:
+    """Draws precision_recall.png, a curve a family, and precision_recall_goals.png, a panel a family with every goal.
+
+    Args:
+        pooled: As for `curve_chart`.
+        goals: The goals' figures.
+        output: Folder to write to.
+    """
+    from matplotlib.figure import Figure  # only the driver draws; workers need not load it
+
+    def plain(name: str) -> str:
+        short = name if len(name) <= 32 else f"{name[:31]}…"
+        return short.replace("$", r"\$")  # else matplotlib reads mathematics between two of them
+
+    def draw(axes: object, figures: Mapping, **style: object) -> None:
+        if not isinstance(figures["average_precision"], str):
+            recall, precision = figures["curve"]["recall"], figures["curve"]["precision"]
+            axes.step([0.0, *recall], [precision[0], *precision] if precision else [0.0], where="pre", **style)  # type: ignore[attr-defined]
+
+    def frame(axes: object, title: str) -> None:
+        axes.set(xlim=(0, 1.005), ylim=(0, 1.02), xlabel="recall", ylabel="precision", title=title)  # type: ignore[attr-defined]
+        axes.spines[["top", "right"]].set_visible(False)  # type: ignore[attr-defined]
+
+    def style(index: int) -> dict[str, object]:
+        return {
+            "color": "#1d2024" if index < 0 else _COLOURS[index % len(_COLOURS)],
+            "linestyle": (0, _dash(index)) if _dash(index) else "-",
+            "linewidth": 2.2 if index < 0 else 1.7,
+        }
+
+    figure = Figure(figsize=(6.4, 5.2), layout="constrained")
+    axes = figure.subplots()
+    for index, name, figures in drawn_curves(pooled):
+        draw(axes, figures, label=f"{plain(name)}: AP {figures['average_precision']:.3f}", **style(index))
+    frame(axes, "Scores against ground truth, goals pooled")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False)
+    figure.savefig(output / "precision_recall.png", dpi=150)
+
+    names = list(pooled)[1:]
+    columns = min(len(names), 3)
+    rows = math.ceil(len(names) / columns)
+    figure = Figure(figsize=(4.2 * columns, 3.9 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for index, (name, panel) in enumerate(zip(names, panels, strict=False)):
+        members = [goal for goal in goals if goal["family"] == name]
+        for goal in members:
+            draw(
+                panel,
+                goal,
+                color=_COLOURS[index % len(_COLOURS)],
+                linewidth=0.7,
+                alpha=max(0.12, 4 / (len(members) + 4)),
+            )
+        draw(panel, pooled[name], color="#1d2024", linewidth=2)
+        frame(panel, f"{plain(name)}: {len(members)} goals, and pooled")
+    for panel in panels[len(names) :]:
+        panel.set_axis_off()
+    figure.savefig(output / "precision_recall_goals.png", dpi=130)

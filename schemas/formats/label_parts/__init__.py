@@ -1,0 +1,1 @@
+"""Parts of labels and kept embeddings: one Parquet row per frame."""

@@ -1,0 +1,229 @@
+"""Reading labels back: a folder that `vlm-rewards label` has finished, part by part and episode by episode.
+
+    labels/settings.json  markers/<unit>.json  parts/<unit>.parquet  manifest.json (written last)
+
+The parts of labels go with the units of the corpus by name: the labels of unit u are in `parts/<u.name>.parquet`.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlm_rewards.schemas.folders import read_manifest, read_settings
+from vlm_rewards.schemas.formats.corpora import plan_units
+from vlm_rewards.schemas.labels import LabelMetadata, read_label_metadata
+from vlm_rewards.schemas.manifests import PartStatistics, Unit
+
+_BATCH_BYTES = 16 << 20
+
+
+class EpisodeLabels(NamedTuple):
+    """The labels of one episode: `frame_indices` [N] int32 and `scores` [N, G] float32, a row a labelled frame."""
+
+    episode_id: str
+    frame_indices: np.ndarray
+    scores: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Labels:
+    """A finished folder of labels.
+
+    Args:
+        folder: The folder.
+        metadata: Goals, threshold, formula and fingerprint, the same in every part.
+        digest: Of the names and contents of all parts.
+        max_unit_bytes: Size of the ranges in which large shards were labelled.
+    """
+
+    folder: Path
+    metadata: LabelMetadata
+    digest: str
+    max_unit_bytes: int
+
+    def plan(self, source: str | Path) -> list[Unit]:
+        """The units of the corpus as they were labelled.
+
+        Raises:
+            ValueError: See `schemas.formats.corpora.plan_units`.
+        """
+        return plan_units(source, max_unit_bytes=self.max_unit_bytes)
+
+    def part(self, unit: Unit) -> Path:
+        """The part that holds the labels of this unit of the corpus."""
+        return self.folder / "parts" / f"{unit.name}.parquet"
+
+    def check_units(self, units: Iterable[Unit]) -> int:
+        """Refuses a corpus that these labels were not made from.
+
+        Returns:
+            The number of labelled episodes in these units.
+
+        Raises:
+            ValueError: A unit has no part, its shard is not the one that was labelled, or the part was cut short since.
+        """
+        num_episodes = 0
+        for unit in units:
+            marker = self.folder / "markers" / f"{unit.name}.json"
+            if not self.part(unit).is_file() or not marker.is_file():
+                raise ValueError(
+                    f"labels must have a part for every unit of the corpus, got none for unit {unit.name!r} "
+                    f"({unit.shard}) in {self.folder}; give the labels of this corpus, or label it again"
+                )
+            statistics = PartStatistics.from_json(marker.read_text(encoding="utf-8"))
+            if statistics.unit.content != unit.content:
+                raise ValueError(
+                    f"labels must be of the shard they are used with, got other contents in {unit.shard} than in the "
+                    f"labelled {statistics.unit.shard} (unit {unit.name!r}); give the labels of this corpus, or label "
+                    "it again"
+                )
+            if self.part(unit).stat().st_size != statistics.num_bytes:
+                raise ValueError(
+                    f"a part of labels must be as it was written, got {self.part(unit)} with "
+                    f"{self.part(unit).stat().st_size} bytes instead of {statistics.num_bytes}; remove it and run "
+                    "vlm-rewards label again with the same settings"
+                )
+            num_episodes += statistics.episodes
+        return num_episodes
+
+
+def open_labels(folder: str | Path) -> Labels:
+    """Opens a finished folder of labels.
+
+    Raises:
+        ValueError: The folder is not there, does not hold labels, or is not finished.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder, "labels")
+    parts = [(part["path"], part["sha256"]) for part in manifest["parts"]]
+    return Labels(
+        folder=folder,
+        metadata=_part_metadata(folder / manifest["parts"][0]["path"]),
+        digest=hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32],
+        max_unit_bytes=read_settings(folder)["settings"]["max_unit_bytes"],
+    )
+
+
+def read_labels(path: str | Path) -> Iterator[EpisodeLabels]:
+    """Reads one part, an episode at a time; memory is bounded by one episode and one batch of rows.
+
+    In sparse labels a goal that is not listed is at or under the threshold; its score is -inf here, which no threshold
+    lies below.
+
+    Args:
+        path: A part of dense or sparse labels, rows of one episode together and in the order of the frames.
+
+    Yields:
+        The episodes in the order of the part; frames that could not be labelled have no row.
+
+    Raises:
+        ValueError: The file is not Parquet or not labels, a score is NaN, a goal index is out of range, or the rows of
+            an episode are not together and in order; the note names the file.
+    """
+    path = Path(path)
+    metadata = _part_metadata(path)
+    num_goals = len(metadata.goals)
+    seen: set[str] = set()
+    current: str | None = None
+    pieces: list[tuple[np.ndarray, np.ndarray]] = []
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=max(1, _BATCH_BYTES // (4 * num_goals))):
+                scores = batch_scores(batch, metadata)
+                for episode_id, rows in episode_runs(batch.column("episode_id").to_pylist()):
+                    if episode_id != current:
+                        if current is not None:
+                            yield episode_labels(current, pieces)
+                        if episode_id in seen:
+                            raise ValueError(
+                                f"the labels of an episode must be in successive rows, got {episode_id!r} in two "
+                                "places; label the corpus again"
+                            )
+                        seen.add(episode_id)
+                        current, pieces = episode_id, []
+                    pieces.append((batch.column("frame_index").to_numpy(zero_copy_only=False)[rows], scores[rows]))
+        if current is not None:
+            yield episode_labels(current, pieces)
+    except ValueError as error:
+        error.add_note(f"in the labels {path}")
+        raise
+
+
+def _part_metadata(path: Path) -> LabelMetadata:
+    try:
+        return read_label_metadata(pq.read_schema(path))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(
+            f"a part of labels must be a complete Parquet file, got {path} ({error}); remove it and its marker and run "
+            "vlm-rewards label again"
+        ) from error
+    except ValueError as error:
+        error.add_note(f"in the labels {path}")
+        raise
+
+
+def batch_scores(batch: pa.RecordBatch, metadata: LabelMetadata) -> np.ndarray:
+    """The scores of some rows of a part: `[N, G]` float32, -inf where sparse labels hold none.
+
+    Raises:
+        ValueError: A goal index is out of range.
+    """
+    num_goals = len(metadata.goals)
+    return _sparse_scores(batch, num_goals) if metadata.sparse else _dense_scores(batch, num_goals)
+
+
+def _dense_scores(batch: pa.RecordBatch, num_goals: int) -> np.ndarray:
+    column = batch.column("scores")
+    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), num_goals)
+
+
+def _sparse_scores(batch: pa.RecordBatch, num_goals: int) -> np.ndarray:
+    indices = batch.column("goal_indices")
+    goals = indices.flatten().to_numpy(zero_copy_only=False)
+    if len(goals) and not 0 <= goals.min() <= goals.max() < num_goals:
+        raise ValueError(
+            f"goal_indices must lie between 0 and {num_goals - 1}, got {goals.min()} to {goals.max()}; "
+            "label the corpus again"
+        )
+    rows = np.repeat(np.arange(len(indices)), indices.value_lengths().to_numpy(zero_copy_only=False))
+    scores = np.full((len(indices), num_goals), -np.inf, dtype=np.float32)
+    scores[rows, goals] = batch.column("goal_scores").flatten().to_numpy(zero_copy_only=False)
+    return scores
+
+
+def episode_runs(episode_ids: Sequence[str]) -> Iterator[tuple[str, slice]]:
+    """Successive rows of one episode each: its id, and which rows."""
+    start = 0
+    for stop in range(1, len(episode_ids) + 1):
+        if stop == len(episode_ids) or episode_ids[stop] != episode_ids[start]:
+            yield episode_ids[start], slice(start, stop)
+            start = stop
+
+
+def episode_labels(episode_id: str, pieces: Sequence[tuple[np.ndarray, np.ndarray]]) -> EpisodeLabels:
+    """Puts an episode together from frame indices [N] and scores [N, G] of successive rows, and checks them.
+
+    Raises:
+        ValueError: A score is NaN, or the frames are not in order.
+    """
+    frame_indices = np.concatenate([indices for indices, _ in pieces])
+    scores = np.concatenate([scores for _, scores in pieces])
+    if (np.diff(frame_indices) <= 0).any() or frame_indices[0] < 0:
+        raise ValueError(
+            f"the labels of an episode must be in the order of its frames, got frames {frame_indices.tolist()[:20]} in "
+            f"episode {episode_id!r}; label the corpus again"
+        )
+    if np.isnan(scores).any():
+        frame, goal = np.argwhere(np.isnan(scores))[0]
+        raise ValueError(
+            f"scores must be numbers, got NaN for goal {goal} in frame {frame_indices[frame]} of episode "
+            f"{episode_id!r}; label the corpus again"
+        )
+    return EpisodeLabels(episode_id, frame_indices, scores)

@@ -1,0 +1,1 @@
+"""Corpora in Parquet: one row per frame."""

@@ -1,0 +1,1 @@
+"""Parts of relabelled trajectories: one row or tar sample per episode."""

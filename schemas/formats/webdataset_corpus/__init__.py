@@ -1,0 +1,1 @@
+"""Corpora in WebDataset: one tar sample per episode."""

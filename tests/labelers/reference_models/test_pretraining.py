@@ -1,0 +1,105 @@
+"""A very short real training."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from transformers import AutoModel, AutoProcessor
+
+from vlm_rewards.labelers.reference_models.pretraining import SIZES, PretrainSettings, pretrain
+
+pytest.importorskip("minigrid")
+
+TINY = PretrainSettings(
+    size="tiny",
+    width=64,
+    layers=2,
+    heads=4,
+    text_width=32,
+    text_layers=1,
+    text_heads=2,
+    embedding=32,
+    steps=60,
+    batch_size=64,
+    num_resized=32,
+    num_evaluated=64,
+    learning_rate=3e-3,
+    warmup_steps=10,
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layers": 0}, "layers must be at least 1, got 0"),
+        ({"heads": 2}, "heads must be at least 4, got 2"),
+        ({"width": 60}, "width must be 16 or more a head, got 60"),
+        ({"text_width": 33}, "text_width must be a multiple of text_heads, got 33"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"patches_kept": 12}, "patches_kept must be between 16 and 49, got 12"),
+        ({"full_share": 1.5}, "full_share must be between 0 and 1, got 1.5"),
+        ({"resized_share": -0.1}, "resized_share must be between 0 and 1, got -0.1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(TINY, **change)
+
+
+def test_unknown_precision_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="precision must be one of auto, .*, got 'float16'"):
+        pretrain(TINY, tmp_path, precision="float16")
+
+
+def test_an_output_that_is_not_an_empty_folder_is_refused_before_training(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    steps: list[object] = []
+    for name, found in (("model", "one that holds files"), ("model/config.json", "a file")):
+        with pytest.raises(ValueError, match=f"the output folder must be empty, got {found}, .*; give another folder"):
+            pretrain(TINY, tmp_path / name, progress=steps.append)
+    assert not steps
+
+
+def test_every_shipped_recipe_is_named_after_its_size():
+    assert all(settings.size == name for name, settings in SIZES.items())
+
+
+def test_a_short_run_lowers_the_loss_and_writes_a_model_that_loads(tmp_path):
+    reports: list[dict[str, float]] = []
+    card = pretrain(TINY, tmp_path, precision="float32", progress=reports.append)
+    assert [report["step"] for report in reports] == [50, 60]
+    assert reports[-1]["loss"] < 0.8 * reports[0]["loss"]
+    assert card == json.loads((tmp_path / "card.json").read_text())
+    assert card["steps"] == 60
+    assert card["figures"]["drawn scenes"].keys() == {"find", "lift", "place"}
+    assert "# reference-tiny" in (tmp_path / "README.md").read_text()
+
+    model, processor = AutoModel.from_pretrained(tmp_path).eval(), AutoProcessor.from_pretrained(tmp_path)
+    inputs = processor(
+        images=torch.zeros(56, 56, 3, dtype=torch.uint8).numpy(),
+        text=["the agent carries a red ball", "a red ball is next to a blue box"],
+        padding=True,
+        return_tensors="pt",
+    )
+    with torch.no_grad():
+        assert model(**inputs).logits_per_image.isfinite().all()
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path):
+    settings = dataclasses.replace(TINY, steps=2)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for name in ("one", "again"):
+            pretrain(settings, tmp_path / name, seed=1, precision="float32")
+    finally:
+        torch.set_num_threads(threads)
+    one, again = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "again"))
+    assert one == again
+
+
+def test_a_time_limit_ends_the_run_early(tmp_path):
+    card = pretrain(dataclasses.replace(TINY, steps=10_000), tmp_path, precision="float32", max_minutes=1e-3)
+    assert 1 <= card["steps"] < 100

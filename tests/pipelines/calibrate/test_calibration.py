@@ -1,0 +1,212 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from labelled_corpus import GOALS, Labelled, draw_episodes, write_corpus, write_labels
+
+from vlm_rewards.labelers.calibration.thresholds import CalibrationSettings
+from vlm_rewards.pipelines.calibrate.calibration import calibrate
+from vlm_rewards.schemas.calibrations import read_calibration
+from vlm_rewards.schemas.formats.label_parts.reader import open_labels
+from vlm_rewards.schemas.goals import write_goals
+
+ONE_WORKER = ("--runner=FnApiRunner", "--direct_num_workers=1")
+F1 = CalibrationSettings(min_examples=3)
+
+
+def labelled(folder: Path, episodes: list[Labelled], **settings: object) -> tuple[Path, Path]:
+    sparse = bool(settings.pop("sparse", False))
+    corpus = write_corpus(folder / "corpus", episodes, **settings)  # type: ignore[arg-type]
+    return corpus, write_labels(folder / "labels", corpus, episodes, sparse=sparse)
+
+
+def marks(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(["episode_id,frame_index,goal,achieved", *lines]) + "\n", encoding="utf-8")
+    return path
+
+
+def run(labels: Path, output: Path, settings: CalibrationSettings = F1, **given: object) -> dict:
+    calibration = calibrate(labels=labels, output=output, settings=settings, beam_options=ONE_WORKER, **given)  # type: ignore[arg-type]
+    assert read_calibration(output).to_json() == calibration.to_json() == json.loads(output.read_text())
+    return json.loads(output.read_text())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [F1, CalibrationSettings(objective="fpr", level=0.2), CalibrationSettings(objective="precision", precision=0.7)],
+)
+def test_the_file_does_not_depend_on_shards(tmp_path: Path, settings: CalibrationSettings) -> None:
+    episodes = draw_episodes(21)
+    files = []
+    for num_shards in (1, 7):
+        corpus, labels = labelled(tmp_path / str(num_shards), episodes, num_shards=num_shards)
+        output = tmp_path / f"{num_shards}.json"
+        run(labels, output, settings, corpus=corpus)
+        files.append(output.read_bytes())
+    assert files[0] == files[1]
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == ["1.json", "7.json"]  # nothing else is left
+
+
+def test_thresholds_rates_and_figures_are_those_of_the_frames(tmp_path: Path) -> None:
+    episodes = draw_episodes(30)
+    corpus, labels = labelled(tmp_path, episodes)
+    record = run(
+        labels, tmp_path / "c.json", CalibrationSettings(objective="fpr", level=0.2, confidence=0.9), corpus=corpus
+    )
+    for column, (goal, detail) in enumerate(zip(GOALS, record["goals"], strict=True)):
+        scores = np.concatenate([episode.scores[:, column] for episode in episodes])
+        truth = np.concatenate([episode.truth[:, column] for episode in episodes])
+        fires = scores > np.float32(record["thresholds"][goal.id])
+        assert record["fire_rates"][goal.id] == (fires & ~truth).sum() / (~truth).sum()
+        assert detail["recall"] == (fires & truth).sum() / truth.sum()
+        rates = [
+            (e.scores[:, column] > np.float32(record["thresholds"][goal.id]))[~e.truth[:, column]].mean()
+            for e in episodes
+        ]
+        assert detail["false_positive_rate_by_episode"] == pytest.approx(np.mean(rates), abs=1e-6)
+        assert detail["negative_episodes"] == 30
+    assert record["objective"]["episodes_needed"] == 11  # 0.8^11 = 0.086
+    assert record["data"] == {
+        "truth": "ground truth of the corpus",
+        "episodes": 30,
+        "frames": sum(len(episode.truth) for episode in episodes),
+    }
+    assert set(record["quality"]) == {"on_calibration_data", "held_out"}
+
+
+def test_marks_of_every_frame_say_what_the_ground_truth_says(tmp_path: Path) -> None:
+    episodes = draw_episodes(12)
+    corpus, labels = labelled(tmp_path, episodes)
+    lines = [
+        f"{episode.episode_id},{frame},{goal.id},{int(episode.truth[frame, column])}"
+        for episode in episodes
+        for frame in range(len(episode.truth))
+        for column, goal in enumerate(GOALS)
+    ]
+    by_marks = run(labels, tmp_path / "m.json", marks=marks(tmp_path / "marks.csv", *lines))
+    by_truth = run(labels, tmp_path / "t.json", corpus=corpus)
+    for name in ("thresholds", "fire_rates", "goals", "quality"):
+        assert by_marks[name] == by_truth[name]
+    assert by_marks["data"]["truth"] == "marks"
+
+
+def test_a_goal_that_never_occurs_is_said_to_be_undefined(tmp_path: Path) -> None:
+    episodes = draw_episodes(12)
+    for episode in episodes:
+        episode.truth[:, 0] = False
+    corpus, labels = labelled(tmp_path, episodes)
+    first = run(labels, tmp_path / "c.json", corpus=corpus)["goals"][0]
+    assert first["f1"] == first["recall"] == first["reason"] == "undefined: no positives"
+    assert first["chosen_from"] == "family"
+
+
+def test_goals_without_ground_truth_share(tmp_path: Path) -> None:
+    corpus, labels = labelled(tmp_path, draw_episodes(12))
+    write_goals(GOALS[1:], corpus / "goals.jsonl")
+    record = run(labels, tmp_path / "c.json", corpus=corpus)
+    assert record["goals"][0]["negatives"] == 0
+    assert record["goals"][0]["chosen_from"] == "family"
+    assert record["fire_rates"]["see-ball"] is None
+
+
+def test_a_quantile_needs_no_truth(tmp_path: Path) -> None:
+    episodes = draw_episodes(12)
+    _, labels = labelled(tmp_path, episodes, with_truth=False)
+    record = run(labels, tmp_path / "c.json", CalibrationSettings(objective="quantile", quantile=0.9))
+    scores = np.concatenate([episode.scores for episode in episodes])
+    fired = (scores > np.array([record["thresholds"][goal.id] for goal in GOALS], np.float32)).mean(axis=0)
+    assert (fired <= 0.1).all()
+    assert (fired > 0.09).all()
+    assert (record["quality"], set(record["fire_rates"].values())) == ({}, {None})
+
+
+def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
+    episodes = draw_episodes(6)
+    corpus, labels = labelled(tmp_path, episodes)
+    file = marks(tmp_path / "marks.csv", "episode-000,0,see-ball,1")
+    quantile = CalibrationSettings(objective="quantile", quantile=0.9)
+    fpr = CalibrationSettings(objective="fpr", level=0.01)
+    output = tmp_path / "c.json"
+    for settings, given, message in (
+        (F1, {"corpus": corpus, "marks": file}, "truth must come from a corpus or from marks, got both"),
+        (F1, {}, "truth must be given for the objective 'f1', got none; give --input or --marks"),
+        (quantile, {"corpus": corpus}, "truth must be left out for the objective 'quantile', got "),
+        (
+            fpr,
+            {"corpus": corpus},
+            "got none of 4, 'see-ball' because needs at least 299 episodes .* got 6; give more episodes",
+        ),
+        (
+            F1,
+            {"marks": marks(tmp_path / "no.csv", "episode-000,0,see-ball,0")},
+            "undefined: no positives: some goal must hold",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(labels, output, settings, **given)
+    assert not output.exists()
+    for mark, message in (
+        ("episode-9,0,see-ball,1", "a marked episode must have labels, got 'episode-9' in .*marks.csv, line 2"),
+        (
+            "episode-000,99,see-ball,1",
+            "a marked frame must have a label, got frame 99 of episode 'episode-000' in .*, line 2",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(labels, output, marks=marks(file, mark))
+    output.write_text("{}")
+    with pytest.raises(ValueError, match="the output must be a new file or an earlier calibration, got .*c.json"):
+        run(labels, output, corpus=corpus)
+
+
+def test_labels_that_cannot_be_calibrated_are_refused(tmp_path: Path) -> None:
+    episodes = draw_episodes(6)
+    corpus, labels = labelled(tmp_path / "sparse", episodes, sparse=True)
+    with pytest.raises(ValueError, match="labels to calibrate with must be dense, got sparse ones"):
+        run(labels, tmp_path / "c.json", corpus=corpus)
+    corpus, labels = labelled(tmp_path / "blind", episodes, with_truth=False)
+    with pytest.raises(ValueError, match="a corpus to calibrate with must have ground truth .* give --marks instead"):
+        run(labels, tmp_path / "c.json", corpus=corpus)
+    corpus, labels = labelled(tmp_path / "other", episodes)
+    write_goals([dataclasses.replace(GOALS[0], id="other")], corpus / "goals.jsonl")
+    with pytest.raises(
+        ValueError, match="labels must be of at least one goal that the ground truth covers, got none of 4"
+    ):
+        run(labels, tmp_path / "c.json", corpus=corpus)
+
+
+def test_a_score_that_is_not_a_number_is_refused(tmp_path: Path) -> None:
+    episodes = draw_episodes(6)
+    corpus, labels = labelled(tmp_path / "nan", episodes)
+    part = sorted((labels / "parts").glob("*.parquet"))[0]
+    table = pq.read_table(part)
+    rows = table["scores"].to_pylist()
+    rows[3][1] = float("nan")
+    field = table.schema.field("scores")
+    changed = table.set_column(2, field, pa.array(rows, field.type)).cast(table.schema)
+    size = part.stat().st_size
+    pq.write_table(changed, part)
+    marker = next((labels / "markers").glob(f"{part.stem}.json"))
+    marker.write_text(marker.read_text().replace(f'"num_bytes": {size}', f'"num_bytes": {part.stat().st_size}'))
+    with pytest.raises(ValueError, match="scores must be numbers, got NaN for goal 1 in frame 3 .* in the labels"):
+        run(labels, tmp_path / "c.json", corpus=corpus)
+
+
+def test_constant_scores_are_refused_in_words(tmp_path: Path) -> None:
+    episodes = [dataclasses.replace(e, scores=np.full_like(e.scores, 0.5)) for e in draw_episodes(12)]
+    corpus, labels = labelled(tmp_path, episodes)
+    with pytest.raises(ValueError, match="some goal must be able to fire .* because constant scores"):
+        run(labels, tmp_path / "c.json", corpus=corpus)
+    assert open_labels(labels).metadata.goals == GOALS
+
+
+def test_embeddings_of_other_labels_are_refused(tmp_path: Path) -> None:
+    corpus, labels = labelled(tmp_path, draw_episodes(6))
+    with pytest.raises(ValueError, match="embeddings must be a folder that vlm-rewards wrote"):
+        run(labels, tmp_path / "c.json", corpus=corpus, embeddings=tmp_path / "none")
+    with pytest.raises(ValueError, match="the folder must hold embeddings, got .* with labels"):
+        run(labels, tmp_path / "c.json", corpus=corpus, embeddings=labels)

@@ -1,0 +1,251 @@
+"""Output folders: what is atomic, what is refused, what a second run finds."""
+
+import errno
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from vlm_rewards.pipelines.engine.outputs import OutputFolder
+from vlm_rewards.schemas.fingerprints import Fingerprint
+from vlm_rewards.schemas.folders import read_manifest, read_settings, write_atomically
+from vlm_rewards.schemas.manifests import Failure, Unit
+
+UNITS = [Unit(name="a", shard="x/a.parquet", content="1"), Unit(name="b", shard="x/b.parquet", content="2")]
+
+
+def folder_at(path: Path, **parts: object) -> OutputFolder:
+    return OutputFolder(
+        path, kind="labels", fingerprint=Fingerprint({"weights": "w", **parts}), settings={"note": 1}, extension="txt"
+    )
+
+
+def write(folder: OutputFolder, unit: Unit, text: str = "rows", failures: tuple[Failure, ...] = ()) -> None:
+    with folder.writing(unit) as part:
+        part.path.write_text(text)
+        part.advance(2)
+        part.episodes += 1
+        for failure in failures:
+            part.fail(failure, num_rows=1)
+
+
+def test_a_part_its_marker_and_the_manifest(tmp_path: Path) -> None:
+    folder = folder_at(tmp_path / "out")
+    with folder.claim(UNITS):
+        write(folder, UNITS[0], "one")
+        write(folder, UNITS[1], "three")
+        manifest = folder.finish(UNITS)
+    assert folder.part_path(UNITS[0]).read_text() == "one"
+    marker = folder.read_marker(UNITS[1])
+    assert marker is not None
+    assert (marker.rows, marker.episodes, marker.num_bytes) == (2, 1, 5)
+    assert marker.sha256 == hashlib.sha256(b"three").hexdigest()
+    assert manifest == read_manifest(tmp_path / "out", "labels")
+    assert manifest["rows"] == 4  # two rows in each of two parts
+    assert [part["path"] for part in manifest["parts"]] == ["parts/a.txt", "parts/b.txt"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "manifest.json",
+        "markers",
+        "parts",
+        "settings.json",
+    ]
+
+
+def test_work_that_raises_leaves_nothing(tmp_path: Path) -> None:
+    folder = folder_at(tmp_path)
+    with folder.claim(UNITS):
+        with pytest.raises(ZeroDivisionError), folder.writing(UNITS[0]) as part:
+            part.path.write_text("half")
+            raise ZeroDivisionError
+        assert not folder.is_done(UNITS[0])
+        assert list((tmp_path / "parts").iterdir()) == []
+
+
+def test_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
+    folder = folder_at(tmp_path)
+    with folder.claim(UNITS), pytest.raises(OSError, match="No space left") as caught, folder.writing(UNITS[0]):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert "free some space and run the same command again" in caught.value.__notes__[0]
+
+
+def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path) -> None:
+    folder = folder_at(tmp_path)
+    with folder.claim(UNITS):
+        write(folder, UNITS[0])
+    (tmp_path / "parts" / "b.tmp-123").write_text("half")
+    (tmp_path / "markers" / "b.json.tmp-123").write_text("half")
+    with folder.claim(UNITS):
+        assert [path.name for path in (tmp_path / "parts").iterdir()] == ["a.txt"]
+        assert folder.is_done(UNITS[0])
+        assert not folder.is_done(UNITS[1])
+
+
+def test_a_unit_is_done_only_with_its_part_fingerprint_and_contents(tmp_path: Path) -> None:
+    folder = folder_at(tmp_path)
+    with folder.claim(UNITS):
+        write(folder, UNITS[0])
+    moved = Unit(name="a", shard="elsewhere/a.parquet", content="1")
+    replaced = Unit(name="a", shard="x/a.parquet", content="other bytes")
+    assert folder.is_done(moved)
+    assert not folder.is_done(replaced)
+    assert not folder_at(tmp_path, weights="others").is_done(UNITS[0])
+    folder.part_path(UNITS[0]).write_text("truncat")
+    assert not folder.is_done(UNITS[0])
+
+
+def test_a_unit_whose_shard_failed_is_tried_again(tmp_path: Path) -> None:
+    folder = folder_at(tmp_path)
+    with folder.claim(UNITS):
+        write(folder, UNITS[0], failures=(Failure(scope="shard", shard="a", reason="unreadable", detail="d"),))
+        write(folder, UNITS[1], failures=(Failure(scope="frame", shard="b", reason="undecodable", detail="d"),))
+    assert not folder.is_done(UNITS[0])
+    assert folder.is_done(UNITS[1])
+
+
+def test_other_folders_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_text("x")
+    with (
+        pytest.raises(ValueError, match=r"must be empty or hold an earlier run .* 'cat.jpg'"),
+        folder_at(tmp_path / "photos").claim(UNITS),
+    ):
+        pass
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ValueError, match="the output must be a folder"), folder_at(tmp_path / "file").claim(UNITS):
+        pass
+    with folder_at(tmp_path / "out").claim(UNITS):
+        write(folder_at(tmp_path / "out"), UNITS[0])
+    with pytest.raises(ValueError, match=r'other weights \(weights is "w" there and "v" here\)'):
+        with folder_at(tmp_path / "out", weights="v").claim(UNITS):
+            pass
+    other_kind = OutputFolder(
+        tmp_path / "out", kind="corpus", fingerprint=Fingerprint({"weights": "w"}), settings={}, extension="txt"
+    )
+    with pytest.raises(ValueError, match="must hold corpus or nothing, got .* with labels"), other_kind.claim(UNITS):
+        pass
+    with (
+        pytest.raises(ValueError, match="1 other parts, the first being 'a'"),
+        folder_at(tmp_path / "out").claim(UNITS[1:]),
+    ):
+        pass
+
+
+def test_two_runs_at_a_time_are_refused(tmp_path: Path) -> None:
+    with folder_at(tmp_path).claim(UNITS):
+        with pytest.raises(ValueError, match="one run at a time"), folder_at(tmp_path).claim(UNITS):
+            pass
+
+
+def test_the_manifest_needs_every_unit(tmp_path: Path) -> None:
+    folder = folder_at(tmp_path)
+    with folder.claim(UNITS):
+        write(folder, UNITS[0])
+        with pytest.raises(RuntimeError, match="1 of 2 without a part, the first being 'b'"):
+            folder.finish(UNITS)
+    with pytest.raises(ValueError, match=r"must be finished, got no manifest.json"):
+        read_manifest(tmp_path, "labels")
+
+
+def test_failures_are_kept_counted_and_limited(tmp_path: Path) -> None:
+    folder = folder_at(tmp_path)
+    failure = Failure(
+        scope="frame", shard="a", episode_id="e", frame_index=3, reason="undecodable image", detail="cut short"
+    )
+    with folder.claim(UNITS):
+        write(folder, UNITS[0], failures=(failure,))
+        write(folder, UNITS[1])
+        # 4 rows and 1 failed frame: a share of 0.2
+        with pytest.raises(
+            ValueError, match=r"got 1 of 5 rows, .* a, episode e, frame 3: undecodable image: cut short"
+        ):
+            folder.finish(UNITS, max_failure_share=0.19)
+        manifest = folder.finish(UNITS, max_failure_share=0.2)
+    assert manifest["failures"] == {"undecodable image": 1}
+    assert Failure(**json.loads(folder.failures_path(UNITS[0]).read_text())) == failure
+
+
+def test_failed_episodes_count_and_an_output_of_nothing_is_refused(tmp_path: Path) -> None:
+    folder = folder_at(tmp_path)
+    failure = Failure(scope="episode", shard="a", episode_id="e", reason="invalid episode", detail="NaN", num_frames=7)
+    with folder.claim(UNITS):
+        for unit in UNITS:
+            with folder.writing(unit) as part:
+                part.path.write_text("no rows")
+                part.fail(failure)
+        # no episode was written and one failed in each of two units, with 7 frames each
+        with pytest.raises(ValueError, match="got 14 of 14 rows, 2 of 2 episodes and 0 of 2 shards"):
+            folder.finish(UNITS, max_failure_share=0.9)
+        with pytest.raises(
+            ValueError, match=r"must be something to write, got nothing from 2 units \({'invalid episode': 2}\)"
+        ):
+            folder.finish(UNITS, max_failure_share=1.0)
+
+
+def test_a_marker_that_is_not_ours_is_done_again(tmp_path: Path) -> None:
+    folder = folder_at(tmp_path)
+    with folder.claim(UNITS):
+        write(folder, UNITS[0])
+        folder.marker_path(UNITS[0]).write_text("{")
+        assert not folder.is_done(UNITS[0])
+        folder.marker_path(UNITS[0]).write_text("{}")
+        assert not folder.is_done(UNITS[0])
+
+
+def test_an_error_that_cannot_be_written_down_is_raised_with_its_notes(tmp_path: Path) -> None:
+    folder = folder_at(tmp_path)
+    error = OSError(errno.ENOSPC, "No space left on device")
+    error.add_note("free some space")
+    with pytest.raises(RuntimeError, match="No space left on device\nfree some space"):
+        folder.record_error(UNITS[0], error)  # there is no folder to write it to
+
+
+def test_a_recorded_error_is_raised(tmp_path: Path) -> None:
+    folder = folder_at(tmp_path)
+    with folder.claim(UNITS):
+        folder.raise_recorded_error()  # nothing recorded: nothing raised
+        assert not folder.has_recorded_error()
+        error = OSError(errno.ENOSPC, "No space left on device")
+        error.add_note("free some space")
+        folder.record_error(UNITS[0], error)
+        assert folder.has_recorded_error()
+        with pytest.raises(RuntimeError, match="No space left on device\nfree some space"):
+            folder.raise_recorded_error()
+
+
+def test_count_so_far_counts_markers_and_heartbeats(tmp_path: Path) -> None:
+    folder = folder_at(tmp_path)
+    with folder.claim(UNITS):
+        write(folder, UNITS[0])
+        (tmp_path / "progress" / "b").write_text("7")
+        assert folder.count_so_far({}) == 9  # 2 rows of the finished part and 7 of the one being written
+        assert folder.count_so_far({}, "episodes") == 1  # of the finished part
+
+
+def test_settings_that_are_not_ours_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"must hold settings.json"):
+        read_settings(tmp_path)
+    (tmp_path / "settings.json").write_text("{")
+    with pytest.raises(ValueError, match="must be JSON"):
+        read_settings(tmp_path)
+    (tmp_path / "settings.json").write_text("{}")
+    with pytest.raises(ValueError, match="must have the entries kind"):
+        read_settings(tmp_path)
+
+
+def test_reading_a_manifest_of_another_kind_or_of_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="which is not there"):
+        read_manifest(tmp_path / "none", "labels")
+    with folder_at(tmp_path).claim(UNITS):
+        pass
+    with pytest.raises(ValueError, match="must hold corpus, got .* with labels"):
+        read_manifest(tmp_path, "corpus")
+
+
+def test_an_atomic_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    write_atomically(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(path, "\ud800")
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["f"]

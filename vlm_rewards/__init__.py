@@ -1,0 +1,1 @@
+"""Labels recorded trajectories with rewards from vision-language models."""
