@@ -249,13 +249,53 @@ def test_options_are_read_without_loading_what_commands_run_on() -> None:
 
 def test_agents_are_trained_without_beam() -> None:
     # offline_rl imports nothing of pipelines, and its commands are no exception.
-    script = (
-        "import sys; import vlm_rewards.commands.agents, vlm_rewards.offline_rl.training.train; print(*sys.modules)"
-    )
+    script = "import sys; import vlm_rewards.commands.train, vlm_rewards.offline_rl.training.train; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     modules = done.stdout.split()
-    assert "vlm_rewards.commands.agents" in modules
-    assert not {"pipelines", "apache_beam"} & set(modules)
+    assert "vlm_rewards.commands.train" in modules
+    assert not {"vlm_rewards.pipelines", "apache_beam"} & set(modules)
+
+
+def test_a_command_reads_its_own_options_alone() -> None:
+    script = (
+        "import resource, sys; from vlm_rewards.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "used = resource.getrusage(resource.RUSAGE_SELF); print(used.ru_utime + used.ru_stime, *sys.modules)"
+    )
+    for words, expected in (
+        (["--help"], set()),
+        (["train", "--help"], {"train"}),
+        (["demo", "--steps", "many"], {"demo"}),
+    ):
+        done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=True)
+        seconds, *modules = done.stdout.splitlines()[-1].split()
+        assert {name for name in COMMANDS if f"vlm_rewards.commands.{name}" in modules} == expected
+        assert float(seconds) < 0.5  # of the processor
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ([], "vlm-rewards: error: the following arguments are required: COMMAND. See vlm-rewards --help\n"),
+        (["lable"], "vlm-rewards: error: COMMAND: invalid choice: 'lable' (choose from "),
+        (
+            ["evaluate", "--input", "x"],
+            "the following arguments are required: --labels, --output. See vlm-rewards eval",
+        ),
+        (
+            ["demo", "--output", "x", "--steps", "many"],
+            "vlm-rewards demo: error: --steps: invalid int value: 'many'. See ",
+        ),
+        (["demo", "--output", "x", "--stepz", "1"], "vlm-rewards: error: unrecognized arguments: --stepz 1. See "),
+    ],
+)
+def test_words_that_are_no_options_end_with_one_line(
+    capsys: pytest.CaptureFixture[str], words: list[str], error: str
+) -> None:
+    status, out, err = run(words, capsys)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert error in err
 
 
 def test_labels_of_another_corpus_are_refused(
@@ -285,7 +325,7 @@ def test_demo_refuses_a_folder_that_holds_something_else(tmp_path: Path, capsys:
 def test_beam_options_go_only_to_commands_that_take_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, _, err = run(["pretrain", "--size", "s", "--output", tmp_path, "--", "--runner=X"], capsys)
     assert status == 2
-    assert "takes no options after '--'" in err
+    assert "this command takes no options after '--': got --runner=X" in err
 
 
 def test_a_full_disk_is_told_and_keeps_what_is_finished(tmp_path: Path, clip: Path, corpus: Path) -> None:

@@ -1,1 +1,16 @@
-"""The commands: one file each."""
+"""The commands: one file each, with `add_options(parser)` and `run(options)`; a command is that file and one line here."""
+
+SUMMARIES = {
+    "record": "record BabyAI trajectories with ground truth for every goal",
+    "label": "label every frame of a corpus for many goals",
+    "hindsight": "relabel trajectories with the goals they did achieve",
+    "calibrate": "choose the temperature and one threshold per goal from labels and truth",
+    "evaluate": "measure labels against ground truth and write a report",
+    "diff": "compare two folders of labels: what changed, and what it does to quality",
+    "train": "train an agent offline on relabelled trajectories",
+    "finetune": "fine-tune an agent in a live environment that the same model rewards",
+    "rollout": "play an agent on held-out levels: success with intervals, and videos",
+    "pretrain": "train a small reference model",
+    "demo": "run all steps once, on fresh trajectories",
+}
+"""By name, what each command does, in the order of the help."""

@@ -1,0 +1,40 @@
+"""`vlm-rewards pretrain`: trains a small reference model."""
+
+import argparse
+import sys
+
+from vlm_rewards.commands.options import add_output
+from vlm_rewards.commands.words import Said
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Gives the options of `pretrain` to its parser."""
+    command.add_argument("--size", required=True, choices=("s", "m", "l"), help="size of the model")
+    add_output(command, "the model, in the format of transformers' CLIPModel")
+    command.add_argument("--steps", type=int, metavar="N", help="training steps (default: the size's own, as shipped)")
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="seed of weights and data")
+
+
+def run(options: argparse.Namespace) -> Said:
+    """Runs `pretrain` as its options say."""
+    import dataclasses
+
+    from vlm_rewards.labelers.reference_models.pretraining import SIZES, pretrain
+
+    settings = SIZES[options.size]
+    if options.steps is not None:
+        settings = dataclasses.replace(settings, steps=options.steps)
+
+    def show(state: dict[str, float]) -> None:
+        step, seconds = state["step"], state["seconds"]
+        left = (settings.steps - step) * seconds / max(step, 1)
+        print(
+            f"pretrain: {step:,.0f} of {settings.steps:,} steps ({100 * step / settings.steps:.0f} %), loss {state['loss']:.3f}, "
+            f"{step / max(seconds, 1e-9):.1f} steps/s, {left:,.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    card = pretrain(settings, options.output, seed=options.seed, progress=show)
+    label = ["label", "--model", options.output, "--input", "corpus/", "--goals", "corpus/goals.jsonl"]
+    return [f"trained {card['name']} in {card['seconds']:,} s: {options.output}"], [[*label, "--output", "labels/"]]
