@@ -1,51 +1,135 @@
-"""The wheel: complete, and at work outside the checkout."""
+"""The wheel in an environment of its own, in a folder that holds other people's packages of our rooms' names."""
 
 import os
 import shutil
 import subprocess
 import sys
+import sysconfig
+import zipfile
 from pathlib import Path
+
+import pytest
 
 from vlm_rewards.schemas.goals import Goal, write_goals
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("schemas", "labelers", "pipelines", "offline_rl")
+ROOMS = ("schemas", "labelers", "pipelines", "offline_rl")
+PROCESSES = ("--", "--direct_running_mode=multi_processing", "--direct_num_workers=1")  # one worker process is enough to import the wrong package
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+import vlm_rewards
+names = [module.name for module in pkgutil.walk_packages(vlm_rewards.__path__, "vlm_rewards.")]
+for name in names:
+    if name != "vlm_rewards.__main__":
+        importlib.import_module(name)
+print(len(names), vlm_rewards.__file__)
+"""
 
 
-def test_the_wheel_labels_outside_the_checkout(tmp_path: Path) -> None:
-    source, site, work = tmp_path / "source", tmp_path / "site", tmp_path / "work"
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of a copy of the checkout, so that building leaves nothing in it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
     source.mkdir()
-    work.mkdir()
-    for package in PACKAGES:  # a copy, so that building leaves nothing in the checkout
-        shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "vlm_rewards.py", "README.md", "LICENSE"):
+    for name in (*ROOMS, "vlm_rewards"):
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(source)]
-    subprocess.run([*pip, *build], check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True, capture_output=True)
-    assert {path.name for path in site.iterdir() if (path / "__init__.py").is_file()} == set(PACKAGES)
+    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(source)]
+    subprocess.run([sys.executable, "-m", "pip", "--quiet", *build], check=True, capture_output=True)
+    (path,) = folder.glob("*.whl")
+    return path
 
-    environment = {**os.environ, "PYTHONPATH": str(site)}
 
-    def run(*arguments: str) -> str:
-        done = subprocess.run(arguments, cwd=work, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    where = "import vlm_rewards, vlm_rewards.labelers; print(vlm_rewards.__file__, vlm_rewards.labelers.__file__)"
-    assert run(sys.executable, "-c", where).split() == [
-        str(site / "vlm_rewards.py"),
-        str(site / "labelers" / "__init__.py"),
+@pytest.fixture(scope="module")
+def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The commands of an environment that holds the wheel and sees the libraries of this one, but not its checkout."""
+    folder = tmp_path_factory.mktemp("environment") / "env"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, capture_output=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    # Lines of this file become entries of sys.path; .pth files there, such as that of an editable install, are not read.
+    (site / "libraries.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--python",
+        str(folder / "bin/python"),
     ]
-    command = str(site / "bin" / "vlm-rewards")
-    run(command, "record", "--env", "BabyAI-GoToLocal-v0", "--episodes", "2", "--output", "corpus")
-    write_goals((Goal("ball", "a red ball"), Goal("key", "a key")), work / "goals.jsonl")
-    out = run(
-        command, "label", "--input", "corpus", "--goals", "goals.jsonl", "--model", "reference-s", "--output", "labels"
+    subprocess.run([*pip, "install", "--no-deps", str(wheel)], check=True, capture_output=True)
+    return folder / "bin"
+
+
+@pytest.fixture
+def crowded(tmp_path: Path) -> Path:
+    """A folder that holds somebody else's packages, none of which may be imported."""
+    for name in (*ROOMS, "commands", "tests"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(
+            f"raise RuntimeError({name + ' of somebody else was imported'!r})\n"
+        )
+    return tmp_path
+
+
+def run(folder: Path, *arguments: str | Path) -> str:
+    without_path = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [str(word) for word in arguments], cwd=folder, env=without_path, capture_output=True, text=True, check=False
     )
-    assert "for 2 goals" in out
-    for model in (ROOT / "labelers" / "reference").iterdir():
-        for file in model.iterdir():
-            assert (site / "labelers" / "reference" / model.name / file.name).read_bytes() == file.read_bytes()
+    assert done.returncode == 0, f"{arguments}\n{done.stdout}\n{done.stderr}"
+    assert "INFO:" not in done.stderr  # workers of Beam's own would write some twenty lines each
+    return done.stdout
+
+
+def test_the_wheel_installs_one_name_with_everything_below_it(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+        assert {name.split("/")[0] for name in names} == {"vlm_rewards"}
+        assert "vlm_rewards/py.typed" in names
+        files = {
+            f"vlm_rewards/{path.relative_to(ROOT).as_posix()}": path
+            for room in ROOMS
+            for path in (ROOT / room).rglob("*")
+            if path.is_file() and "__pycache__" not in path.parts
+        }
+        assert files.keys() <= names
+        weights = [name for name in files if name.endswith(".safetensors")]
+        assert len(weights) >= 3
+        for name in weights:
+            assert archive.read(name) == files[name].read_bytes()
+
+
+def test_every_module_can_be_imported_among_other_peoples_packages(environment: Path, crowded: Path) -> None:
+    count, file = run(crowded, environment / "python", "-c", IMPORT_ALL).split()
+    assert int(count) > 150
+    assert Path(file).is_relative_to(environment.parent)
+
+
+def test_worker_processes_work_among_other_peoples_packages(environment: Path, crowded: Path) -> None:
+    command = environment / "vlm-rewards"
+    record = (
+        "record",
+        "--env",
+        "BabyAI-GoToLocal-v0",
+        "--episodes",
+        "4",
+        "--episodes-per-shard",
+        "2",
+        "--workers",
+        "2",
+    )
+    assert "recorded 4 episodes" in run(crowded, command, *record, "--output", "corpus")
+    write_goals((Goal("find-red-ball", "a red ball"), Goal("find-grey-key", "a grey key")), crowded / "goals.jsonl")
+    label = ("label", "--input", "corpus", "--goals", "goals.jsonl", "--model", "reference-s")
+    assert "for 2 goals" in run(crowded, command, *label, "--embeddings", "kept", "--output", "labels", *PROCESSES)
+    inputs = ("--input", "corpus", "--labels", "labels")
+    assert "relabelled" in run(crowded, command, "hindsight", *inputs, "--output", "relabelled", *PROCESSES)
+    assert "evaluated" in run(crowded, command, "evaluate", *inputs, "--output", "report", *PROCESSES)
+    calibrate = ("calibrate", "--labels", "labels", "--objective", "quantile", "--quantile", "0.5")
+    run(crowded, command, *calibrate, "--output", "calibration.json", *PROCESSES)
+    assert (crowded / "calibration.json").is_file()
+    run(crowded, command, "diff", "labels", "labels", "--input", "corpus", "--output", "diff", *PROCESSES)
+    assert (crowded / "diff" / "diff.json").is_file()

@@ -44,7 +44,7 @@ from vlm_rewards.pipelines.calibrate.evidence import (
     TruthSource,
     merge_evidence,
 )
-from vlm_rewards.pipelines.engine.driver import beam_options_of
+from vlm_rewards.pipelines.engine.driver import make_pipeline
 from vlm_rewards.pipelines.engine.outputs import OutputFolder
 from vlm_rewards.pipelines.engine.packed import merge_packed, pack_evidence, raise_refusals
 from vlm_rewards.pipelines.evaluate.evaluation import check_parts, find_goals
@@ -313,7 +313,7 @@ def _gather(
     """What all units say together."""
     output.parent.mkdir(parents=True, exist_ok=True)
     outcome = output.with_name(f".{output.name}.{uuid.uuid4().hex}")
-    pipeline = beam.Pipeline(options=beam_options_of(beam_options, workers))
+    pipeline = make_pipeline(beam_options, workers)
     _ = (
         pipeline
         | "Units" >> beam.Create([unit.to_json() for unit in units])

@@ -21,12 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
 
 from vlm_rewards.labelers.quality.comparison import change_table
 from vlm_rewards.pipelines.diff.evidence import Difference, GroupComparison, Location, Side, merge_differences
 from vlm_rewards.pipelines.diff.quality import quality_change
-from vlm_rewards.pipelines.engine.driver import beam_options_of
+from vlm_rewards.pipelines.engine.driver import make_pipeline
 from vlm_rewards.pipelines.engine.packed import merge_packed, raise_refusals, refusal_of
 from vlm_rewards.pipelines.evaluate.evaluation import find_goals
 from vlm_rewards.schemas.folders import explain_full_disk, read_manifest, write_atomically
@@ -95,7 +94,7 @@ def diff(
     )
     try:
         output.mkdir(parents=True, exist_ok=True)
-        found = _measure(comparison, output / _OUTCOME, goals, beam_options_of(beam_options, workers))
+        found = _measure(comparison, output / _OUTCOME, goals, make_pipeline(beam_options, workers))
         result = {**_description(a, b, goals, tolerance), **found}
         result["identical"] = _is_identical(result)
         if corpus is None:
@@ -164,11 +163,10 @@ def _side(labels: Labels, goals: Sequence[Goal]) -> Side:
 
 
 def _measure(
-    comparison: GroupComparison, outcome_path: Path, goals: Sequence[Goal], options: PipelineOptions
+    comparison: GroupComparison, outcome_path: Path, goals: Sequence[Goal], pipeline: beam.Pipeline
 ) -> dict[str, Any]:
     sources = [(side, part) for side in ("a", "b") for part in getattr(comparison, side).parts]
     sources += [("truth", name) for name in comparison.units]
-    pipeline = beam.Pipeline(options=options)
     _ = (
         pipeline
         | "Parts" >> beam.Create(sources)

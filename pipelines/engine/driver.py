@@ -135,8 +135,20 @@ def beam_options_of(
     return parsed
 
 
-def _pipeline(options: PipelineOptions) -> beam.Pipeline:
-    """A pipeline; where it runs in processes on this machine, they are of `pipelines.engine.worker`."""
+def make_pipeline(
+    beam_options: Sequence[str], workers: int | None = None, *, in_processes: bool = False
+) -> beam.Pipeline:
+    """Makes the pipeline of a command. Worker processes on this machine are those of `pipelines.engine.worker`.
+
+    Args:
+        beam_options: Options for Beam, as given after a bare `--`.
+        workers: Number of workers on this machine, see `beam_arguments`.
+        in_processes: Whether workers are processes, see `beam_arguments`.
+
+    Raises:
+        ValueError: An option is not one of Beam's, or the number of workers is less than 1.
+    """
+    options = beam_options_of(beam_options, workers, in_processes=in_processes)
     direct = options.view_as(DirectOptions)
     if options.view_as(StandardOptions).runner != "FnApiRunner" or direct.direct_running_mode != "multi_processing":
         return beam.Pipeline(options=options)
@@ -206,7 +218,7 @@ def run_units(
             for unit in missing:  # a marker that no longer holds must not count as progress
                 output.marker_path(unit).unlink(missing_ok=True)
             with Progress(title, lambda: output.count_so_far(done, counted), total, counted_name):
-                pipeline = _pipeline(beam_options_of(beam_options, workers, in_processes=in_processes))
+                pipeline = make_pipeline(beam_options, workers, in_processes=in_processes)
                 _ = (
                     pipeline
                     | "Units" >> beam.Create([unit.to_json() for unit in missing])

@@ -18,7 +18,7 @@ import numpy as np
 
 from vlm_rewards.labelers.quality.confusion import GoalRelations
 from vlm_rewards.labelers.quality.figures import WORST_RULE, quality_table, worst_goals
-from vlm_rewards.pipelines.engine.driver import beam_options_of
+from vlm_rewards.pipelines.engine.driver import make_pipeline
 from vlm_rewards.pipelines.engine.packed import merge_packed, pack_evidence, raise_refusals
 from vlm_rewards.pipelines.evaluate.evidence import EXAMPLES_PER_GOAL, Evidence, Example, UnitEvidence, merge_evidence
 from vlm_rewards.pipelines.report.page import write_report
@@ -92,7 +92,7 @@ def _measure(
     labels: Labels, units: Sequence[Unit], goals: Sequence[Goal], outcome_path: Path, beam_options: Sequence[str]
 ) -> dict:
     """What all units say: counts, unreadable, figures, examples and film strips."""
-    pipeline = beam.Pipeline(options=beam_options_of(beam_options))
+    pipeline = make_pipeline(beam_options)
     _ = (
         pipeline
         | "Units" >> beam.Create([unit.to_json() for unit in units])

@@ -12,7 +12,7 @@ import numpy as np
 
 from vlm_rewards.labelers.rewards.hindsight import achievements
 from vlm_rewards.labelers.rewards.rewards import successes
-from vlm_rewards.pipelines.engine.driver import beam_options_of
+from vlm_rewards.pipelines.engine.driver import make_pipeline
 from vlm_rewards.pipelines.engine.outputs import OutputFolder
 from vlm_rewards.schemas.folders import write_atomically
 from vlm_rewards.schemas.formats.label_parts.reader import EpisodeLabels, Labels, read_labels
@@ -119,7 +119,7 @@ def goal_statistics(
     """
     path = output.path / STATISTICS_NAME
     if not path.is_file():
-        pipeline = beam.Pipeline(options=beam_options_of(beam_options, workers))
+        pipeline = make_pipeline(beam_options, workers)
         _ = (
             pipeline
             | "Units" >> beam.Create([unit.to_json() for unit in units])
