@@ -14,7 +14,11 @@ from vlm_rewards.schemas.goals import Goal, write_goals
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("schemas", "labelers", "pipelines", "offline_rl")
-PROCESSES = ("--", "--direct_running_mode=multi_processing", "--direct_num_workers=1")  # enough to import a wrong package
+PROCESSES = (
+    "--",
+    "--direct_running_mode=multi_processing",
+    "--direct_num_workers=1",
+)  # enough to import a wrong package
 IMPORT_ALL = """
 import importlib, pkgutil, sys
 import vlm_rewards
