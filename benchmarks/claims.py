@@ -32,8 +32,8 @@ from claims_runs import Plan, check_found, do_everything, is_whole, known_runs
 from claims_statistics import judge, summarize
 from report_result import machine
 
-from vlm_rewards.offline_rl.runs.folders import claimed_run
 from vlm_rewards.schemas.fingerprints import Fingerprint
+from vlm_rewards.schemas.folders import claimed
 
 
 def measure(
@@ -66,7 +66,9 @@ def measure(
         ValueError: The folder is of runs of other settings or another seed, a corpus cannot be made, or all runs failed.
     """
     fingerprint = Fingerprint({"runs": json.loads(json.dumps(budget.settings_of_runs())), "eval_seed": eval_seed})
-    with claimed_run(output, "claims", fingerprint, {"eval_seed": eval_seed}) as folder:
+    with claimed(
+        Path(output), kind="claims", fingerprint=fingerprint, settings={"eval_seed": eval_seed}, renew=True
+    ) as folder:
         before = _read_record(folder / "claims.json")
         only = [name for name in EXPERIMENTS if name in {*before.get("only", ()), *only}]
         runs = plan_runs(budget, only)

@@ -39,6 +39,7 @@ from vlm_rewards.offline_rl.training.train import train
 from vlm_rewards.pipelines.hindsight.relabelling import hindsight
 from vlm_rewards.pipelines.label.labelling import label
 from vlm_rewards.pipelines.record.recording import RecordSettings, record
+from vlm_rewards.schemas.folders import write_atomically
 
 EVALUATION = "evaluation"
 HELD_OUT = "evaluation of held-out goals"
@@ -347,10 +348,8 @@ def _quiet(folder: Path) -> Iterator[None]:
 
 
 def _write(path: Path, found: Mapping[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp")
     told = {**found, "machine": machine()}  # runs of one result may be of several
-    temporary.write_text(json.dumps(told, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_atomically(path, json.dumps(told, indent=1, allow_nan=False) + "\n")
 
 
 def _start_process(parent: int) -> None:

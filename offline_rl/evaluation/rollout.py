@@ -20,9 +20,10 @@ from vlm_rewards.labelers.settings import settings_from_json
 from vlm_rewards.offline_rl.environments.environments import EnvironmentSettings
 from vlm_rewards.offline_rl.environments.live_frames import fit_to_corpus
 from vlm_rewards.offline_rl.evaluation.evaluation import EpisodeRecord, Evaluation, environments_at_once, evaluate_agent
-from vlm_rewards.offline_rl.runs.folders import claimed_run, describe_settings, progress_bar
+from vlm_rewards.offline_rl.runs.folders import describe_settings, progress_bar
 from vlm_rewards.offline_rl.runs.saved_agents import load_agent
 from vlm_rewards.schemas.fingerprints import Fingerprint
+from vlm_rewards.schemas.folders import claimed
 
 _VIDEO_SIDE = 224
 _CAPTION = 34
@@ -116,9 +117,8 @@ def rollout(agent: str | Path, output: str | Path, settings: RolloutSettings) ->
     apart = set(saved.held_out_goals)
     described = describe_settings(settings, unimportant=(), added=("camera", "frames"))
     fingerprint = Fingerprint({"agent": saved.digest, **described, "envs": envs})
-    with claimed_run(
-        output, "rollout", fingerprint, {**dataclasses.asdict(settings), "envs": envs, "agent": str(agent)}
-    ) as folder:
+    shown = {**dataclasses.asdict(settings), "envs": envs, "agent": str(agent)}
+    with claimed(Path(output), kind="rollout", fingerprint=fingerprint, settings=shown, renew=True) as folder:
         with progress_bar("rollout", settings.episodes, unit="episode") as bar:
             evaluation = evaluate_agent(
                 saved.agent,

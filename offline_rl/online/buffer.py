@@ -22,8 +22,6 @@ Shape letters as in `offline_rl.interfaces`; here B environments or transitions,
 """
 
 import json
-import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,6 +33,7 @@ from vlm_rewards.offline_rl.online.open_episodes import OpenEpisodes
 from vlm_rewards.offline_rl.online.transition_rings import TransitionRings
 from vlm_rewards.offline_rl.replay.replay import DEFAULT_DISCOUNT
 from vlm_rewards.offline_rl.replay.transitions import returns_to_go
+from vlm_rewards.schemas.folders import replacing
 
 _WAITING, _SCORED, _GONE = 0, 1, 2
 _NO_EPISODE = -1  # of a transition that add_episode stored
@@ -351,16 +350,8 @@ class OnlineBuffer:
 
     def save(self, path: str | Path) -> None:
         """Writes `state_dict` as .npz, complete or not at all."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex}")
-        try:
-            with temporary.open("wb") as file:
-                np.savez(file, **self.state_dict())  # type: ignore[arg-type]
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(Path(path)) as temporary, temporary.open("xb") as file:
+            np.savez(file, **self.state_dict())  # type: ignore[arg-type]
 
     def load(self, path: str | Path) -> None:
         """Goes on from what `save` wrote."""

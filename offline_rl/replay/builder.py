@@ -7,14 +7,11 @@ What a killed build has left is in the hidden folder alone, and the next build r
 `offline_rl.replay.writer`, the transitions in `offline_rl.replay.replay`.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +26,9 @@ from vlm_rewards.offline_rl.replay.replay import (
     open_replay,
     read_replay_meta,
 )
-from vlm_rewards.offline_rl.replay.transitions import FinishedFolder, open_finished
 from vlm_rewards.offline_rl.replay.writer import write_arrays
 from vlm_rewards.schemas.fingerprints import Fingerprint
+from vlm_rewards.schemas.folders import FinishedFolder, locked, open_finished, publish, write_atomically
 
 
 def build_replay(
@@ -87,7 +84,8 @@ def build_replay(
             "goals": None if isinstance(goals, DualEncoder) else _digest([goals.ids, goals.texts]),
         }
     )
-    with _locked(folder):
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder.with_name(f".{folder.name}.lock"), wait=True):
         if (folder / "meta.json").is_file():
             Fingerprint(read_replay_meta(folder)["fingerprint"]).check_equal(
                 fingerprint, f"the replay {folder}", "give another folder, or remove this one to build it anew"
@@ -137,7 +135,10 @@ def _build(
             f"the folder of a replay must be empty or hold a finished replay, got {folder} with other files; give another folder"
         )
     building = folder.with_name(f".{folder.name}.building")
-    shutil.rmtree(building, ignore_errors=True)
+    if building.is_symlink():
+        building.unlink()
+    elif building.exists():
+        shutil.rmtree(building)
     building.mkdir()
     try:
         written = write_arrays(source, building, camera=camera, embeddings=kept)
@@ -161,11 +162,8 @@ def _build(
                 "fingerprint": dict(goals.fingerprint.parts),
             },
         }
-        with (building / "meta.json").open("w", encoding="utf-8") as file:
-            json.dump(meta, file, indent=1, sort_keys=True)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(building, folder)
+        write_atomically(building / "meta.json", json.dumps(meta, indent=1, sort_keys=True))
+        publish(building, folder)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
@@ -210,11 +208,3 @@ def _text_fingerprint(encoder: DualEncoder, templates: Sequence[str]) -> Fingerp
 
 def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:32]
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -28,8 +28,6 @@ Shape letters as in `offline_rl.interfaces`; N transitions, M segments, G goals.
 import functools
 import itertools
 import json
-import os
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -41,6 +39,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from vlm_rewards.offline_rl.interfaces import Batch, GoalTexts, Spaces
 from vlm_rewards.offline_rl.replay.transitions import returns_to_go
 from vlm_rewards.schemas.fingerprints import Fingerprint
+from vlm_rewards.schemas.folders import replacing
 from vlm_rewards.schemas.relabelled import GOAL_KINDS
 
 DEFAULT_MIX = (0.2, 0.5, 0.3)
@@ -443,8 +442,7 @@ def _write_returns(folder: Path, segments: np.ndarray, rewards: np.ndarray, disc
     path = folder / f"returns-{float(discount)!r}.npy"
     if path.is_file():
         return path
-    temporary = path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex}")
-    try:
+    with replacing(path) as temporary:
         returns = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=rewards.shape)
         for first in range(0, len(segments), _RETURN_ROWS):
             group = segments[first : first + _RETURN_ROWS]
@@ -454,7 +452,4 @@ def _write_returns(folder: Path, segments: np.ndarray, rewards: np.ndarray, disc
             values = returns_to_go(np.where(inside, rewards[places], 0.0), discount)
             returns[places[inside]] = values[inside]
         returns.flush()
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path

@@ -20,7 +20,6 @@ either case, where returns and n-step sums must stop.
 Shapes: N transitions of one goal, K goals of an episode, F frames, T = F-1 steps, A width of a continuous action.
 """
 
-import hashlib
 import io
 import json
 import tarfile
@@ -33,7 +32,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlm_rewards.schemas.episodes import IMAGE_PREFIX, image_column
-from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.labels import read_own_metadata
 from vlm_rewards.schemas.relabelled import RelabelledEpisode
 
@@ -101,62 +99,6 @@ def returns_to_go(rewards: np.ndarray, discount: float) -> np.ndarray:
     for t in range(returns.shape[-1] - 2, -1, -1):
         returns[..., t] += discount * returns[..., t + 1]
     return returns.astype(np.float32)
-
-
-class FinishedFolder(NamedTuple):
-    """A folder that a vlm-rewards command has finished; from `open_finished`.
-
-    Attributes:
-        path: The folder.
-        fingerprint: What its parts depend on.
-        digest: Of the names and contents of all parts.
-        parts: Its parts, in the order of their names.
-    """
-
-    path: Path
-    fingerprint: Fingerprint
-    digest: str
-    parts: tuple[Path, ...]
-
-
-def open_finished(folder: str | Path, kind: str) -> FinishedFolder:
-    """Reads what a finished folder says of itself, without its parts.
-
-    Args:
-        folder: A folder that `vlm-rewards hindsight` or `vlm-rewards label` wrote.
-        kind: "relabelled" or "embeddings".
-
-    Raises:
-        ValueError: The folder has no manifest, is of another kind, has no parts, or a part has another size than the
-            manifest says.
-    """
-    folder = Path(folder)
-    path = folder / "manifest.json"
-    if not path.is_file():
-        raise ValueError(
-            f"{kind} must be a finished folder, got {folder} without manifest.json; check the path, or run the command that "
-            f"makes it again with the same settings, which does what is missing"
-        )
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    if manifest.get("kind") != kind:
-        raise ValueError(
-            f"the folder must hold {kind}, got {folder} with {manifest.get('kind', 'something else')}; give another folder"
-        )
-    for part in manifest["parts"]:
-        file = folder / part["path"]
-        num_bytes = file.stat().st_size if file.is_file() else None
-        if num_bytes != part["num_bytes"]:
-            raise ValueError(
-                f"a part must be as it was written, {part['num_bytes']} bytes, got {num_bytes} in {file}; remove it and run the "
-                f"command that makes it again"
-            )
-    contents = [(part["path"], part["sha256"]) for part in manifest["parts"]]
-    return FinishedFolder(
-        path=folder,
-        fingerprint=Fingerprint(manifest["fingerprint"]),
-        digest=hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:32],
-        parts=tuple(sorted(folder / part["path"] for part in manifest["parts"])),
-    )
 
 
 def read_relabelled(path: str | Path, *, camera: str | None = None) -> Iterator[RelabelledEpisode]:

@@ -10,16 +10,13 @@ A checkpoint is written to a temporary name, flushed and renamed, so that a run 
 one; records after its step are taken back, since they will be measured again, to the same bits.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import json
 import math
-import os
 import sys
 import time
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +25,9 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from vlm_rewards.schemas.fingerprints import Fingerprint
+from vlm_rewards.schemas.folders import replacing, write_atomically
 
 _KEPT_CHECKPOINTS = 2
-_SETTINGS = "settings.json"
 _METRICS = "metrics.jsonl"
 _WANDB = "wandb-run-id.txt"
 _ARRAY = "__array__"
@@ -53,61 +49,6 @@ def describe_settings(settings: Any, *, unimportant: Collection[str], added: Col
     }
 
 
-@contextlib.contextmanager
-def claimed_run(
-    folder: str | Path, kind: str, fingerprint: Fingerprint, settings: Mapping[str, object]
-) -> Iterator[Path]:
-    """Makes a folder this run's own for as long as the context lasts, and from then on if anything was made.
-
-    Args:
-        folder: Absent, empty, or of the same run.
-        kind: What the run is, such as "agent".
-        fingerprint: What its result depends on; must equal that of a run that was begun here.
-        settings: Kept in settings.json for whoever reads the folder later.
-
-    Raises:
-        ValueError: The folder is a file, holds something else, is of a run with other settings, or another process is at work in
-            it.
-    """
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"the output must be a folder, got the file {folder}; give another path")
-    path = folder / _SETTINGS
-    begun = path.is_file()
-    if folder.is_dir() and not begun and any(not entry.name.endswith(".lock") for entry in folder.iterdir()):
-        raise ValueError(
-            f"the output folder must be empty or of this run, got {folder} with other files; give another folder"
-        )
-    if begun:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        found = record.get("kind") if isinstance(record, dict) else None
-        if found != kind:
-            raise ValueError(
-                f"the output folder must be empty or of this run, got {folder} with {found or 'something else'}; give "
-                "another folder"
-            )
-        Fingerprint(record["fingerprint"]).check_equal(
-            fingerprint, f"the output folder {folder}", "give another folder, or the settings that it was begun with"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(
-                f"an output folder must have one run at a time, got {folder}, where another process is at work; wait for it"
-            ) from error
-        record = {"kind": kind, "version": 1, "fingerprint": dict(fingerprint.parts), "settings": dict(settings)}
-        _write_atomically(path, json.dumps(record, indent=1, sort_keys=True).encode() + b"\n")
-        try:
-            yield folder
-        except Exception:
-            # What was refused before it made anything does not hold the folder: the next run may have mended settings.
-            if not begun and all(entry == path or entry.name.endswith(".lock") for entry in folder.iterdir()):
-                path.unlink()
-            raise
-
-
 def save_checkpoint(folder: Path, step: int, state: Mapping[str, object]) -> Path:
     """Writes a checkpoint, whole or not at all, and removes all but the last two.
 
@@ -119,12 +60,8 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, object]) -> Pat
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
     path = checkpoints / f"step-{step:09d}.pt"
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
+    with replacing(path) as temporary, temporary.open("xb") as file:
         torch.save(dict(state), file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
     for old in sorted(checkpoints.glob("step-*.pt"))[:-_KEPT_CHECKPOINTS]:
         old.unlink()
     return path
@@ -166,7 +103,7 @@ class Metrics:
         self._path = folder / _METRICS
         next_step = 0 if step is None else step + 1
         kept = [record for record in read_metrics(folder) if record["step"] < next_step]
-        _write_atomically(self._path, "".join(json.dumps(record) + "\n" for record in kept).encode())
+        write_atomically(self._path, "".join(json.dumps(record) + "\n" for record in kept))
         self._file = self._path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=next_step)
         self._started = time.monotonic()
@@ -230,7 +167,7 @@ def _start_wandb(project: str, folder: Path) -> Any:
         ) from error
     path = folder / _WANDB
     if not path.is_file():
-        _write_atomically(path, uuid.uuid4().hex.encode() + b"\n")
+        write_atomically(path, uuid.uuid4().hex + "\n")
     run_id = path.read_text(encoding="utf-8").strip()
     return wandb.init(project=project, dir=str(folder), name=folder.name, id=run_id, resume="allow")
 
@@ -259,12 +196,3 @@ def unpack_arrays(value: Any) -> Any:
             return value[_ARRAY].numpy()
         return {key: unpack_arrays(item) for key, item in value.items()}
     return [unpack_arrays(item) for item in value] if isinstance(value, list) else value
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

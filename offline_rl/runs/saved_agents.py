@@ -9,7 +9,6 @@ replay/         beside an agent of train: what it was trained on, for fine-tunin
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from vlm_rewards.offline_rl.algorithms.learner import Learner
 from vlm_rewards.offline_rl.interfaces import GoalTexts, Spaces
 from vlm_rewards.offline_rl.replay.replay import DEFAULT_DISCOUNT
 from vlm_rewards.schemas.fingerprints import Fingerprint
+from vlm_rewards.schemas.folders import replacing, write_atomically
 
 _RECORD, _STATE, _GOALS, _REPLAY = "agent.json", "agent.pt", "goals.npy", "replay"
 _VERSION = 1
@@ -76,10 +76,10 @@ class SavedAgent:
 
 def save_agent(saved: SavedAgent, folder: Path) -> None:
     """Writes an agent; its record, which says that the rest is whole, last."""
-    temporary = folder / (_STATE + ".tmp")
-    torch.save(saved.agent.state_dict(), temporary)
-    os.replace(temporary, folder / _STATE)  # a run that is done again and killed leaves the agent of before
-    np.save(folder / _GOALS, saved.goals.embeddings)
+    with replacing(folder / _STATE) as temporary:  # a run that is done again and killed leaves the agent of before
+        torch.save(saved.agent.state_dict(), temporary)
+    with replacing(folder / _GOALS) as temporary, temporary.open("xb") as file:
+        np.save(file, saved.goals.embeddings)
     record = {
         "kind": "agent",
         "version": _VERSION,
@@ -103,7 +103,7 @@ def save_agent(saved: SavedAgent, folder: Path) -> None:
         "frame_shape": saved.frame_shape,
         "frames": saved.frames,
     }
-    (folder / _RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    write_atomically(folder / _RECORD, json.dumps(record, indent=1, sort_keys=True) + "\n")
 
 
 def load_agent(folder: str | Path, device: str = "cpu") -> SavedAgent:

@@ -23,11 +23,12 @@ import torch
 from vlm_rewards.labelers.labeler import Labeler
 from vlm_rewards.labelers.settings import settings_from_json
 from vlm_rewards.offline_rl.replay.replay import open_replay
-from vlm_rewards.offline_rl.runs.folders import Metrics, claimed_run, describe_settings, latest_checkpoint, progress_bar
+from vlm_rewards.offline_rl.runs.folders import Metrics, describe_settings, latest_checkpoint, progress_bar
 from vlm_rewards.offline_rl.runs.saved_agents import SavedAgent, load_agent, save_agent
 from vlm_rewards.offline_rl.training.finetune_run import FinetuneRun
 from vlm_rewards.offline_rl.training.finetune_settings import FinetuneSettings
 from vlm_rewards.schemas.fingerprints import Fingerprint
+from vlm_rewards.schemas.folders import claimed
 
 
 def finetune(
@@ -76,11 +77,8 @@ def finetune(
         described["mask_at_success"] = 0  # which runs of before this was so cannot go on with
     fingerprint = Fingerprint({"agent": before.digest, "labels": dict(before.labels_fingerprint.parts), **described})
     torch.set_num_threads(settings.threads)
-    with claimed_run(
-        output, "fine-tuning", fingerprint, {**dataclasses.asdict(settings), "agent": str(agent)}
-    ) as folder:
-        for unfinished in folder.glob(".buffer-*.tmp-*"):  # what a run that was killed while saving has left
-            unfinished.unlink()
+    shown = {**dataclasses.asdict(settings), "agent": str(agent)}
+    with claimed(Path(output), kind="fine-tuning", fingerprint=fingerprint, settings=shown, renew=True) as folder:
         checkpoint = latest_checkpoint(folder)
         done = None if checkpoint is None else checkpoint[0]
         with (

@@ -28,10 +28,8 @@ from vlm_rewards.offline_rl.evaluation.evaluation import environments_at_once, e
 from vlm_rewards.offline_rl.interfaces import GoalTexts
 from vlm_rewards.offline_rl.replay.builder import build_replay
 from vlm_rewards.offline_rl.replay.replay import DEFAULT_DISCOUNT, DEFAULT_MIX, ReplayData
-from vlm_rewards.offline_rl.replay.transitions import open_finished
 from vlm_rewards.offline_rl.runs.folders import (
     Metrics,
-    claimed_run,
     describe_settings,
     latest_checkpoint,
     progress_bar,
@@ -41,6 +39,7 @@ from vlm_rewards.offline_rl.runs.folders import (
 from vlm_rewards.offline_rl.runs.saved_agents import SavedAgent, save_agent
 from vlm_rewards.offline_rl.training.held_out_goals import split_goals
 from vlm_rewards.schemas.fingerprints import Fingerprint
+from vlm_rewards.schemas.folders import claimed, open_finished
 from vlm_rewards.schemas.goals import goals_from_json
 
 
@@ -159,7 +158,7 @@ def train(
     )
     shown = {**dataclasses.asdict(settings), "source": str(source)}
     torch.set_num_threads(settings.threads)
-    with claimed_run(output, "training", fingerprint, shown) as folder:
+    with claimed(Path(output), kind="training", fingerprint=fingerprint, settings=shown, renew=True) as folder:
         replay = _replay(source, folder / "replay", settings, embeddings, labeler)
         if settings.algorithm != "bc":  # which clones whatever was done, rewarded or not
             replay.check_mix(settings.mix)

@@ -28,7 +28,8 @@ from vlm_rewards.pipelines.diff.quality import quality_change
 from vlm_rewards.pipelines.engine.driver import make_pipeline
 from vlm_rewards.pipelines.engine.packed import merge_packed, raise_refusals, refusal_of
 from vlm_rewards.pipelines.evaluate.evaluation import find_goals
-from vlm_rewards.schemas.folders import explain_full_disk, read_manifest, write_atomically
+from vlm_rewards.schemas.file_errors import explain_os_error
+from vlm_rewards.schemas.folders import read_manifest, write_atomically
 from vlm_rewards.schemas.formats.corpora import corpus_features, plan_units, read_episode_ids
 from vlm_rewards.schemas.formats.label_parts.reader import Labels, open_labels
 from vlm_rewards.schemas.formats.label_parts.rows import EpisodeRows, locate_episodes
@@ -103,8 +104,7 @@ def diff(
             result["quality"] |= {"corpus": str(corpus)}
         write_atomically(output / DIFF_NAME, json.dumps(result, indent=1, allow_nan=False) + "\n")
     except OSError as error:
-        if not getattr(error, "__notes__", []):
-            explain_full_disk(error, output)
+        explain_os_error(error, output)
         raise
     return result
 

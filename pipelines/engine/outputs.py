@@ -8,23 +8,21 @@ size the marker says. Whatever a killed run left half written has a temporary na
 
 import contextlib
 import dataclasses
-import fcntl
 import json
-import os
 import shutil
 import time
-import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from vlm_rewards.schemas.file_errors import explain_os_error
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.folders import (
-    TEMPORARY,
-    explain_full_disk,
-    read_settings,
+    check_claim,
+    claimed,
+    publish,
     sync_file,
-    sync_folder,
+    temporary_path,
     write_atomically,
 )
 from vlm_rewards.schemas.manifests import Failure, PartStatistics, Unit
@@ -127,24 +125,9 @@ class OutputFolder:
         Raises:
             ValueError: The folder holds something else, another fingerprint, parts of another input, or another run.
         """
-        self.check_ours()
-        self.path.mkdir(parents=True, exist_ok=True)
-        path = self.path / ".lock"
-        with path.open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if not path.exists() or path.stat().st_ino != os.fstat(lock.fileno()).st_ino:
-                    raise BlockingIOError  # the run that had it has just ended, and another one begun
-            except BlockingIOError as error:
-                raise ValueError(
-                    f"the output folder must be written by one run at a time, got {self.path} while another run writes to "
-                    f"it; wait for that run or give another folder"
-                ) from error
+        with claimed(self.path, kind=self.kind, fingerprint=self.fingerprint, settings=self.settings):
             self._prepare(units)
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
+            yield
 
     def check_ours(self) -> None:
         """Refuses a folder that this output may not be written to; writes nothing.
@@ -152,29 +135,7 @@ class OutputFolder:
         Raises:
             ValueError: The folder holds something else, or the same kind of another fingerprint.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"the output must be a folder, got the file {self.path}; give another path")
-        settings_path = self.path / "settings.json"
-        entries = {entry.name for entry in self.path.iterdir()} - {".lock"} if self.path.is_dir() else set()
-        stray_settings = {name for name in entries if name.startswith(f"settings.json{TEMPORARY}")}
-        if not settings_path.is_file():
-            if entries - stray_settings:
-                first = sorted(entries - stray_settings)[0]
-                raise ValueError(
-                    f"the output folder must be empty or hold an earlier run of this command, got {self.path} with {first!r}; "
-                    f"give another folder"
-                )
-            return
-        settings = read_settings(self.path)
-        if settings["kind"] != self.kind:
-            raise ValueError(
-                f"the output folder must hold {self.kind} or nothing, got {self.path} with {settings['kind']}; give another folder"
-            )
-        Fingerprint(settings["fingerprint"]).check_equal(
-            self.fingerprint,
-            f"the output folder {self.path}",
-            "give another folder, or the settings that made this one",
-        )
+        check_claim(self.path, kind=self.kind, fingerprint=self.fingerprint)
 
     def _prepare(self, units: Sequence[Unit]) -> None:
         names = [unit.name for unit in units]
@@ -183,22 +144,12 @@ class OutputFolder:
             (self.path / folder).mkdir(exist_ok=True)
         shutil.rmtree(self.path / "progress", ignore_errors=True)
         (self.path / "progress").mkdir()
-        for leftover in [*self.path.glob(f"*{TEMPORARY}*"), *self.path.glob(f"*/*{TEMPORARY}*")]:
-            leftover.unlink()
         others = sorted({path.stem for path in (self.path / "markers").glob("*.json")} - set(names))
         if others:
             raise ValueError(
                 f"the output folder must hold parts of this input only, got {self.path} with {len(others)} other parts, the first "
                 f"being {others[0]!r}; give another folder, or the input that made this one"
             )
-        if not (self.path / "settings.json").is_file():
-            text = {
-                "kind": self.kind,
-                "version": 1,
-                "fingerprint": dict(self.fingerprint.parts),
-                "settings": self.settings,
-            }
-            write_atomically(self.path / "settings.json", json.dumps(text, indent=1, sort_keys=True) + "\n")
 
     def read_marker(self, unit: Unit) -> PartStatistics | None:
         """The unit's statistics if it is done, else None."""
@@ -231,7 +182,7 @@ class OutputFolder:
         Raises:
             OSError: The disk is full or the file cannot be written; the note says what to do.
         """
-        temporary = self.part_path(unit).with_name(f"{unit.name}{TEMPORARY}{uuid.uuid4().hex}")
+        temporary = temporary_path(self.part_path(unit))
         heartbeat = self.path / "progress" / unit.name
         part = PartWriter(temporary, heartbeat)
         try:
@@ -244,8 +195,7 @@ class OutputFolder:
                     self.failures_path(unit).parent.mkdir(exist_ok=True)
                     lines = [json.dumps(failure.to_json(), sort_keys=True) for failure in part.failures]
                     write_atomically(self.failures_path(unit), "\n".join(lines) + "\n")
-                os.replace(temporary, self.part_path(unit))
-                sync_folder(temporary.parent)
+                publish(temporary, self.part_path(unit))
             for scope in ("shard", "episode"):
                 part.counts[f"failed_{scope}s"] += sum(failure.scope == scope for failure in part.failures)
             marker = PartStatistics(
@@ -264,7 +214,7 @@ class OutputFolder:
         except BaseException as error:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
-            explain_full_disk(error, self.path)
+            explain_os_error(error, self.path)
             raise
         finally:
             with contextlib.suppress(OSError):

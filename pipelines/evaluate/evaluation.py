@@ -22,7 +22,8 @@ from vlm_rewards.pipelines.engine.driver import make_pipeline
 from vlm_rewards.pipelines.engine.packed import merge_packed, pack_evidence, raise_refusals
 from vlm_rewards.pipelines.evaluate.evidence import EXAMPLES_PER_GOAL, Evidence, Example, UnitEvidence, merge_evidence
 from vlm_rewards.pipelines.report.page import write_report
-from vlm_rewards.schemas.folders import explain_full_disk, write_atomically
+from vlm_rewards.schemas.file_errors import explain_os_error
+from vlm_rewards.schemas.folders import write_atomically
 from vlm_rewards.schemas.formats.corpora import corpus_features
 from vlm_rewards.schemas.formats.label_parts.reader import Labels, open_labels
 from vlm_rewards.schemas.goals import Goal, read_goals
@@ -82,8 +83,7 @@ def evaluate(corpus: str | Path, labels: str | Path, output: str | Path, *, beam
         write_atomically(output / "quality.json", json.dumps(quality, indent=1, allow_nan=False) + "\n")
         write_report(quality, units, opened, output)
     except OSError as error:
-        if not getattr(error, "__notes__", []):
-            explain_full_disk(error, output)
+        explain_os_error(error, output)
         raise
     return quality
 

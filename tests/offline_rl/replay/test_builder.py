@@ -47,7 +47,7 @@ def test_a_replay_is_built_once(source: Path, tmp_path: Path) -> None:
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "made" / "replay").iterdir()}
     assert_same(first, build_replay(source, tmp_path / "made" / "replay", goals=GOALS))
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "made" / "replay").iterdir()} == files
-    assert names(tmp_path / "made") == {"replay", ".replay.lock"}
+    assert names(tmp_path / "made") == {"replay"}
 
 
 def test_processes_that_need_the_same_replay_build_one(source: Path, tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_processes_that_need_the_same_replay_build_one(source: Path, tmp_path: P
         replays = list(pool.map(lambda _: build_replay(source, tmp_path / "made" / "replay", goals=GOALS), range(4)))
     for replay in replays[1:]:
         assert_same(replays[0], replay)
-    assert names(tmp_path / "made") == {"replay", ".replay.lock"}
+    assert names(tmp_path / "made") == {"replay"}
 
 
 def test_what_a_killed_build_left_is_removed(source: Path, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_a_build_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="an episode must have actions to learn from, got none in 'b'") as caught:
         build_replay(bad, tmp_path / "replay", goals=GOALS)
     assert "in episode 'b' of" in caught.value.__notes__[0]
-    assert names(tmp_path) == {"relabelled", ".replay.lock"}
+    assert names(tmp_path) == {"relabelled"}
 
 
 def test_a_replay_of_another_making_is_refused(source: Path, tmp_path: Path) -> None:
@@ -179,7 +179,9 @@ def test_embeddings_that_do_not_fit_are_refused(source: Path, tmp_path: Path) ->
         build(a, [("b", VECTORS[:5])])
     with pytest.raises(ValueError, match=r"every embedding must be \[4\] float32 as the first, got \[3\] float32"):
         build(a, [("b", VECTORS[:, :3])])
-    with pytest.raises(ValueError, match="embeddings must be a finished folder, got .*nothing without manifest.json"):
+    with pytest.raises(
+        ValueError, match="embeddings must be a folder that vlm-rewards wrote, got .*nothing, which is not there"
+    ):
         build_replay(source, tmp_path / "replay", goals=GOALS, embeddings=tmp_path / "nothing")
 
 

@@ -1,14 +1,12 @@
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from labelled_corpora import episode, relabelled, write_corpus
-from relabelled_folders import one_camera, write_relabelled
 
-from vlm_rewards.offline_rl.replay.transitions import open_finished, read_relabelled, returns_to_go, transitions
+from vlm_rewards.offline_rl.replay.transitions import read_relabelled, returns_to_go, transitions
 from vlm_rewards.schemas.episodes import CorpusFeatures, corpus_schema
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.formats.relabelled_parts.writer import open_writer
@@ -163,30 +161,3 @@ def test_one_camera_is_read(tmp_path: Path, container: str) -> None:
     ) as caught:
         list(read_relabelled(path, camera="top"))
     assert "part" in caught.value.__notes__[0]
-
-
-def test_a_finished_folder_says_what_it_is(tmp_path: Path) -> None:
-    folder = write_relabelled(tmp_path / "one", [[one_camera("a")], [one_camera("b")]])
-    opened = open_finished(folder, "relabelled")
-    assert [part.name for part in opened.parts] == ["shard-0.parquet", "shard-1.parquet"]
-    assert opened.fingerprint.parts["labels"] == {"weights": "sha256:1", "camera": "main", "threshold": 0.5}
-    other = write_relabelled(tmp_path / "other", [[one_camera("a")], [one_camera("c")]])
-    assert open_finished(other, "relabelled").digest != opened.digest
-    with pytest.raises(ValueError, match="the folder must hold embeddings, got .*one with relabelled"):
-        open_finished(folder, "embeddings")
-    part = folder / "parts" / "shard-1.parquet"
-    size = part.stat().st_size
-    part.write_bytes(part.read_bytes()[:-1])
-    with pytest.raises(
-        ValueError, match=rf"a part must be as it was written, {size} bytes, got {size - 1} in .*shard-1"
-    ):
-        open_finished(folder, "relabelled")
-    part.unlink()
-    with pytest.raises(ValueError, match=rf"a part must be as it was written, {size} bytes, got None in .*shard-1"):
-        open_finished(folder, "relabelled")
-    (folder / "manifest.json").write_text(json.dumps({}))
-    with pytest.raises(ValueError, match="the folder must hold relabelled, got .*one with something else"):
-        open_finished(folder, "relabelled")
-    (folder / "manifest.json").unlink()
-    with pytest.raises(ValueError, match="relabelled must be a finished folder, got .*one without manifest.json"):
-        open_finished(folder, "relabelled")

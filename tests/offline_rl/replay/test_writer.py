@@ -5,9 +5,9 @@ import pytest
 from labelled_corpora import picture, relabelled
 from relabelled_folders import one_camera, write_relabelled
 
-from vlm_rewards.offline_rl import replay_writer
-from vlm_rewards.offline_rl.replay.transitions import open_finished
+from vlm_rewards.offline_rl.replay import writer
 from vlm_rewards.offline_rl.replay.writer import SEGMENT, ArrayFile, WrittenReplay, write_arrays
+from vlm_rewards.schemas.folders import open_finished
 from vlm_rewards.schemas.relabelled import RelabelledEpisode
 
 
@@ -60,7 +60,7 @@ def test_arrays_by_hand(tmp_path: Path) -> None:
 
 
 def test_memory_is_bounded_by_forgetting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay_writer, "MAX_DIGESTS", 4)
+    monkeypatch.setattr(writer, "MAX_DIGESTS", 4)
     written = write(tmp_path, [one_camera("a"), one_camera("b")])
     assert written.num_observations == 12  # of 6 frames the oldest are forgotten, so they are stored again
     rows = np.load(tmp_path / "arrays" / "rows.npy")

@@ -9,51 +9,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from vlm_rewards.offline_rl.runs.folders import (
     Metrics,
-    claimed_run,
     describe_settings,
     latest_checkpoint,
     read_metrics,
     save_checkpoint,
 )
-from vlm_rewards.schemas.fingerprints import Fingerprint
-
-PRINT = Fingerprint({"algorithm": "iql", "seed": 0})
-
-
-def claim(folder: Path, fingerprint: Fingerprint = PRINT) -> None:
-    with claimed_run(folder, "agent", fingerprint, {"steps": 3}):
-        pass
-
-
-def test_a_run_is_taken_up_again_by_itself_only(tmp_path: Path) -> None:
-    claim(tmp_path / "run")
-    claim(tmp_path / "run")
-    record = json.loads((tmp_path / "run" / "settings.json").read_text())
-    assert (record["kind"], record["settings"]) == ("agent", {"steps": 3})
-    with pytest.raises(ValueError, match="got other seed"):
-        claim(tmp_path / "run", Fingerprint({"algorithm": "iql", "seed": 1}))
-    with pytest.raises(ValueError, match="must be empty or of this run, got .*run with agent; give another folder"):
-        with claimed_run(tmp_path / "run", "rollout", PRINT, {}):
-            pass
-
-
-def test_folders_that_are_not_a_run(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="must be a folder, got the file"):
-        claim(tmp_path / "file")
-    with pytest.raises(ValueError, match="must be empty or of this run, got"):
-        claim(tmp_path)
-    (tmp_path / "settings.json").write_text("[1, 2]")  # of another program
-    with pytest.raises(
-        ValueError, match="must be empty or of this run, got .* with something else; give another folder"
-    ):
-        claim(tmp_path)
-
-
-def test_two_processes_are_not_at_work_in_one_folder(tmp_path: Path) -> None:
-    with claimed_run(tmp_path / "run", "agent", PRINT, {}):
-        with pytest.raises(ValueError, match="one run at a time"):
-            claim(tmp_path / "run")
 
 
 def test_checkpoints_come_back_and_only_two_are_kept(tmp_path: Path) -> None:
@@ -81,7 +41,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
 
 def test_a_half_written_checkpoint_is_not_one(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, 7, {"a": 1})
-    (tmp_path / "checkpoints" / "step-000000009.tmp").write_bytes(b"half")
+    (tmp_path / "checkpoints" / "step-000000009.pt.tmp-12ab").write_bytes(b"half")
     found = latest_checkpoint(tmp_path)
     assert found is not None
     assert found[0] == 7

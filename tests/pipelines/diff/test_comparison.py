@@ -234,7 +234,7 @@ def test_a_tolerance_that_is_none_is_refused(tmp_path: Path, tolerance: float) -
 def test_unfinished_and_other_folders_are_refused(tmp_path: Path) -> None:
     a, b = _folders(tmp_path, draw_episodes(2), draw_episodes(2))
     (b / "manifest.json").unlink()
-    with pytest.raises(ValueError, match="must be finished, got no manifest.json"):
+    with pytest.raises(ValueError, match="labels must be finished, got .* without manifest.json"):
         _diff(tmp_path, (a, b))
     with pytest.raises(ValueError, match="labels must be a folder that vlm-rewards wrote, got .*absent"):
         _diff(tmp_path, (tmp_path / "absent", a))

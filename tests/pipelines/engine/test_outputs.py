@@ -9,7 +9,7 @@ import pytest
 
 from vlm_rewards.pipelines.engine.outputs import OutputFolder
 from vlm_rewards.schemas.fingerprints import Fingerprint
-from vlm_rewards.schemas.folders import read_manifest, read_settings, write_atomically
+from vlm_rewards.schemas.folders import read_manifest
 from vlm_rewards.schemas.manifests import Failure, Unit
 
 UNITS = [Unit(name="a", shard="x/a.parquet", content="1"), Unit(name="b", shard="x/b.parquet", content="2")]
@@ -66,7 +66,7 @@ def test_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
     folder = folder_at(tmp_path)
     with folder.claim(UNITS), pytest.raises(OSError, match="No space left") as caught, folder.writing(UNITS[0]):
         raise OSError(errno.ENOSPC, "No space left on device")
-    assert "free some space and run the same command again" in caught.value.__notes__[0]
+    assert "Free some space and run the same command again" in caught.value.__notes__[0]
 
 
 def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_the_manifest_needs_every_unit(tmp_path: Path) -> None:
         write(folder, UNITS[0])
         with pytest.raises(RuntimeError, match="1 of 2 without a part, the first being 'b'"):
             folder.finish(UNITS)
-    with pytest.raises(ValueError, match=r"must be finished, got no manifest.json"):
+    with pytest.raises(ValueError, match=r"must be finished, got .* without manifest.json"):
         read_manifest(tmp_path, "labels")
 
 
@@ -220,32 +220,3 @@ def test_count_so_far_counts_markers_and_heartbeats(tmp_path: Path) -> None:
         (tmp_path / "progress" / "b").write_text("7")
         assert folder.count_so_far({}) == 9  # 2 rows of the finished part and 7 of the one being written
         assert folder.count_so_far({}, "episodes") == 1  # of the finished part
-
-
-def test_settings_that_are_not_ours_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"must hold settings.json"):
-        read_settings(tmp_path)
-    (tmp_path / "settings.json").write_text("{")
-    with pytest.raises(ValueError, match="must be JSON"):
-        read_settings(tmp_path)
-    (tmp_path / "settings.json").write_text("{}")
-    with pytest.raises(ValueError, match="must have the entries kind"):
-        read_settings(tmp_path)
-
-
-def test_reading_a_manifest_of_another_kind_or_of_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="which is not there"):
-        read_manifest(tmp_path / "none", "labels")
-    with folder_at(tmp_path).claim(UNITS):
-        pass
-    with pytest.raises(ValueError, match="must hold corpus, got .* with labels"):
-        read_manifest(tmp_path, "corpus")
-
-
-def test_an_atomic_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "f"
-    write_atomically(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_atomically(path, "\ud800")
-    assert path.read_text() == "old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["f"]

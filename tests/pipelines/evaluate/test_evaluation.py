@@ -13,9 +13,9 @@ from vlm_rewards.labelers.quality.confusion import GoalRelations
 from vlm_rewards.labelers.quality.figures import quality_table
 from vlm_rewards.labelers.quality.rankings import average_precision_of_counts, count_scores
 from vlm_rewards.labelers.rewards.rewards import successes
-from vlm_rewards.pipelines import outputs
 from vlm_rewards.pipelines.evaluate.evaluation import evaluate, run_statistics
 from vlm_rewards.pipelines.evaluate.evidence import EXAMPLES_PER_GOAL, UnitEvidence, merge_evidence
+from vlm_rewards.schemas import folders
 from vlm_rewards.schemas.formats.corpora import plan_units
 from vlm_rewards.schemas.formats.label_parts.reader import open_labels
 from vlm_rewards.schemas.goals import Goal
@@ -310,7 +310,9 @@ def test_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left on device") as caught:
         evaluate(tmp_path / "corpus", tmp_path / "labels", tmp_path / "report", beam_options=ONE_WORKER)
     (note,) = caught.value.__notes__
-    assert note.startswith(f"the disk of {tmp_path / 'report'} is full; free some space and run the same command again")
+    assert note.startswith(
+        f"cannot use {tmp_path / 'report'}: the disk is full. Free some space and run the same command again"
+    )
 
 
 @pytest.mark.parametrize("name", [".outcome.json", "quality.json", "report.html"])
@@ -320,18 +322,19 @@ def test_a_disk_that_is_full_early_or_late_says_what_to_do(
     episodes = draw_episodes(4)
     corpus = write_corpus(tmp_path / "corpus", episodes)
     labels = write_labels(tmp_path / "labels", corpus, episodes)
-    sync = outputs._sync
+    sync = folders.sync_file
 
     def fill(path: Path) -> tuple[str, int]:
         if path.name.startswith(name):
             raise OSError(errno.ENOSPC, "No space left on device")
         return sync(path)
 
-    monkeypatch.setattr(outputs, "_sync", fill)
+    monkeypatch.setattr(folders, "sync_file", fill)
     with pytest.raises((OSError, RuntimeError)) as caught:  # a runner makes a RuntimeError of what a worker raised
         evaluate(corpus, labels, tmp_path / "report", beam_options=ONE_WORKER)
     told = "; ".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
-    assert told.count(f"the disk of {tmp_path / 'report'} is full; free some space and run the same command again") == 1
+    remedy = "the disk is full. Free some space and run the same command again"
+    assert told.count(f"cannot use {tmp_path / 'report' / name}: {remedy}") == 1
     assert not [path for path in (tmp_path / "report").iterdir() if path.name.startswith(name)]
 
 

@@ -69,7 +69,7 @@ def test_a_part_without_rows_has_no_episodes(tmp_path: Path) -> None:
 
 def test_unfinished_labels_are_refused(labelled: tuple[Path, Path]) -> None:
     (labelled[1] / "manifest.json").unlink()
-    with pytest.raises(ValueError, match=r"labels in .* must be finished"):
+    with pytest.raises(ValueError, match=r"labels must be finished, got .* without manifest.json"):
         open_labels(labelled[1])
 
 
