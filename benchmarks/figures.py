@@ -27,7 +27,8 @@ from report_result import RESULTS, machine, write_result
 from wordings import UNKNOWN_WORDS, WORDINGS, what_was_read
 
 from vlm_rewards.labelers.domains.babyai.goals import NEUTRAL
-from vlm_rewards.labelers.encoders.dual_encoder import DualEncoder, reference_models
+from vlm_rewards.labelers.encoders.checkpoints import reference_models
+from vlm_rewards.labelers.encoders.dual_encoder import DualEncoder
 from vlm_rewards.labelers.labeler import Labeler
 from vlm_rewards.labelers.quality.figures import thinned_points
 from vlm_rewards.labelers.quality.rankings import count_scores, curve_of_counts
@@ -145,7 +146,7 @@ def measure_wordings(measurement: Measurement) -> list[dict[str, Any]]:
         families: dict[str, dict] = {}
         for family, members in measurement.members.items():
             columns = np.flatnonzero(members)
-            own = what_was_read(measurement.encoder.tokenizer, [texts[column] for column in columns])
+            own = what_was_read(measurement.encoder.tokenizer.tokenizer, [texts[column] for column in columns])
             own |= {"pattern": getattr(wording, family), "example": texts[columns[0]]}
             if own["class"] != UNKNOWN_WORDS:
                 goals = tuple(dataclasses.replace(measurement.goals[g], text=texts[g]) for g in columns)
@@ -268,8 +269,8 @@ def measure(budget: Budget, work: Path, say: Callable[[str], None], models: Sequ
         scores = measurement.scores()
         of_size[model] = measurement.average_precisions(scores)
         results["models"][model] = {
-            "image_parameters": sum(weight.numel() for weight in encoder.model.vision_model.parameters()),
-            "text_parameters": sum(weight.numel() for weight in encoder.model.text_model.parameters()),
+            "image_parameters": sum(weight.numel() for weight in encoder.towers.model.vision_model.parameters()),
+            "text_parameters": sum(weight.numel() for weight in encoder.towers.model.text_model.parameters()),
             "embedding": encoder.dim,
             "precision": encoder.precision,
             "temperature": encoder.temperature,

@@ -14,7 +14,7 @@ from pathlib import Path
 from held_out import LEVELS, POLICIES, record, run
 from report_result import machine, parse_arguments, write_result
 
-from vlm_rewards.labelers.encoders.dual_encoder import REFERENCE_FOLDER, reference_models
+from vlm_rewards.labelers.encoders.checkpoints import REFERENCE_FOLDER, reference_models
 from vlm_rewards.labelers.reference_models.model_card import write_card
 
 SEED = 0

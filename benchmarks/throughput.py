@@ -34,7 +34,7 @@ def main() -> None:
             settings = LabelerSettings(model=model, goals=tuple(goal_bank()))
             shared = shared_labeler(settings)
             pixels = np.random.default_rng(0).integers(
-                0, 256, (num_frames, *shared.labeler.encoder.preprocessor.size, 3), np.uint8
+                0, 256, (num_frames, *shared.labeler.encoder.image_size, 3), np.uint8
             )
             shared.labeler.embed(pixels[:64])
             bare, whole = [], []

@@ -6,7 +6,7 @@
 Everything that a score depends on is in the fingerprint, and nothing else matters: neither N, nor the frame's place, nor what
 stands beside it. Building is in two steps, so that goals can change without loading the model again:
 
-    encoder = DualEncoder.load("reference-s")             # seconds; shared by the threads of a process
+    encoder = load_encoder(settings)                      # seconds; shared by the threads of a process
     labeler = Labeler(settings, encoder)                  # goals only
     labeler = Labeler.build(settings)                     # both
 
@@ -22,7 +22,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vlm_rewards.labelers.encoders.dual_encoder import DualEncoder
+from vlm_rewards.labelers.encoders import known
+from vlm_rewards.labelers.encoders.encoder import DEFAULT_ENGINE, Encoder
 from vlm_rewards.labelers.rewards.rewards import rewards_of_scores
 from vlm_rewards.labelers.scoring.formulas import score_frames
 from vlm_rewards.labelers.scoring.negatives import SCORE_BLOCK
@@ -32,16 +33,13 @@ from vlm_rewards.labelers.targets import build_targets
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.goals import Goal, goals_to_json
 
-EMBEDDING_PARTS = ("weights", "preprocessing", "precision", "batch_size", "device", "attention")
-"""The parts of a labeler's fingerprint that image embeddings depend on."""
-
 _UNIT_TOLERANCE = 1e-3
 _CHECK_ROWS = 1024  # embeddings whose lengths are checked at once, which bounds the memory of that
 
 
-def load_encoder(settings: LabelerSettings) -> DualEncoder:
+def load_encoder(settings: LabelerSettings) -> Encoder:
     """Loads the model that the settings name."""
-    return DualEncoder.load(
+    return known.load_encoder(
         settings.model, precision=settings.precision, batch_size=settings.batch_size, device=settings.device
     )
 
@@ -69,7 +67,7 @@ class Labeler:
         FileNotFoundError: A goal's picture does not exist.
     """
 
-    def __init__(self, settings: LabelerSettings, encoder: DualEncoder) -> None:
+    def __init__(self, settings: LabelerSettings, encoder: Encoder) -> None:
         checked = (
             ("model", encoder.name, settings.model),
             ("batch_size", encoder.batch_size, settings.batch_size),
@@ -95,9 +93,11 @@ class Labeler:
         self._candidates = targets.candidates
         self._context = targets.context
         window = {} if settings.window.frames == 1 else {"window": dataclasses.asdict(settings.window)}
+        engine = {} if encoder.engine == DEFAULT_ENGINE else {"engine": encoder.engine}
+        of_images = {**encoder.describe_images(), **engine}
         self.fingerprint = Fingerprint(
             {
-                **encoder.describe_images(),
+                **of_images,
                 "text_encoding": encoder.describe_texts(),
                 "templates": list(settings.templates),
                 "goals": {"number": len(self.goals), "digest": _digest_goals(self.goals)},
@@ -108,7 +108,7 @@ class Labeler:
                 **window,
             }
         )
-        self.embedding_fingerprint = self.fingerprint.subset(EMBEDDING_PARTS)
+        self.embedding_fingerprint = self.fingerprint.subset(tuple(of_images))
 
     @classmethod
     def build(cls, settings: LabelerSettings) -> "Labeler":
@@ -139,7 +139,7 @@ class Labeler:
 
     def resize(self, frame: np.ndarray) -> np.ndarray:
         """`[H, W, 3]` uint8 to `[S, S, 3]` uint8, as the model's own image processor does."""
-        return self.encoder.preprocessor.resize(frame)
+        return self.encoder.resize(frame)
 
     def embed(self, pixels: np.ndarray) -> np.ndarray:
         """`[N, S, S, 3]` uint8 to `[N, D]` float32 of unit length; each row depends on its picture alone."""
@@ -200,7 +200,7 @@ class Labeler:
             ValueError: A window is of more than one frame; see `score`.
         """
         pixels = [self.resize(frame) for frame in frames]
-        size = (*self.encoder.preprocessor.size, 3)
+        size = (*self.encoder.image_size, 3)
         return self.score(self.embed(np.stack(pixels) if pixels else np.zeros((0, *size), dtype=np.uint8)))
 
     def rewards(self, scores: np.ndarray) -> np.ndarray:

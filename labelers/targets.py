@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vlm_rewards.labelers.encoders.dual_encoder import DualEncoder
+from vlm_rewards.labelers.encoders.encoder import Encoder
 from vlm_rewards.labelers.scoring.formulas import (
     FORMULAS,
     MIN_BASELINE_DISTANCE,
@@ -46,7 +46,7 @@ class Targets:
     parts: dict[str, object]
 
 
-def build_targets(settings: LabelerSettings, encoder: DualEncoder) -> Targets:
+def build_targets(settings: LabelerSettings, encoder: Encoder) -> Targets:
     """Embeds goals, negatives and baselines, and checks that the formula can be computed.
 
     Args:
@@ -133,21 +133,22 @@ def _check_negatives(negatives: Negatives, goals: Sequence[Goal], formula: str) 
         )
 
 
-def _temperature(settings: LabelerSettings, encoder: DualEncoder) -> float:
+def _temperature(settings: LabelerSettings, encoder: Encoder) -> float:
     if settings.temperature is not None:
         return float(settings.temperature)
-    if encoder.temperature is None:
+    if encoder.logit_scale is None:
         raise ValueError(
             f"temperature must be given for a model that has none of its own, got None for {settings.model}; try 0.01"
         )
-    if not encoder.temperature >= MIN_TEMPERATURE:
+    temperature = 1.0 / encoder.logit_scale
+    if not temperature >= MIN_TEMPERATURE:
         raise ValueError(
-            f"temperature must be at least {MIN_TEMPERATURE}, got the model's own {encoder.temperature}; give one in the settings"
+            f"temperature must be at least {MIN_TEMPERATURE}, got the model's own {temperature}; give one in the settings"
         )
-    return encoder.temperature
+    return temperature
 
 
-def _embed(settings: LabelerSettings, encoder: DualEncoder, others: Sequence[str]) -> np.ndarray:
+def _embed(settings: LabelerSettings, encoder: Encoder, others: Sequence[str]) -> np.ndarray:
     """`[C, D]` float64: the goals, then the other texts in the templates."""
     prompts = {
         index: list(goal.prompts) or fill_templates(settings.templates, goal.text)
@@ -171,12 +172,12 @@ def _embed(settings: LabelerSettings, encoder: DualEncoder, others: Sequence[str
     return candidates.astype(np.float64)
 
 
-def _embed_pictures(goal: Goal, encoder: DualEncoder) -> np.ndarray:
+def _embed_pictures(goal: Goal, encoder: Encoder) -> np.ndarray:
     """`[P, D]` float32: the goal's pictures, decoded, resized and embedded as frames are."""
     pixels = []
     for image in goal.images:
         try:
-            pixels.append(encoder.preprocessor.resize(decode_image(image.read())))
+            pixels.append(encoder.resize(decode_image(image.read())))
         except (ValueError, FileNotFoundError) as error:
             error.add_note(f"in the picture {image.path} of goal {goal.id!r}")
             raise

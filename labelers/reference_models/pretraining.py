@@ -57,7 +57,7 @@ from vlm_rewards.labelers.domains.babyai.scenes import (
     render,
     tile_table,
 )
-from vlm_rewards.labelers.encoders.dual_encoder import resolve_precision
+from vlm_rewards.labelers.encoders.devices import resolve_precision
 from vlm_rewards.labelers.reference_models.architecture import (
     IMAGE_SIZE,
     NUM_PATCHES,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vlm_rewards.labelers.encoders.dual_encoder import DualEncoder
+from vlm_rewards.labelers.encoders.encoder import Encoder
 from vlm_rewards.labelers.scoring.prompts import DEFAULT_TEMPLATES, average_prompts, check_templates, fill_templates
 from vlm_rewards.offline_rl.interfaces import GoalTexts
 from vlm_rewards.offline_rl.replay.replay import (
@@ -35,7 +35,7 @@ def build_replay(
     source: str | Path,
     folder: str | Path,
     *,
-    goals: DualEncoder | GoalTexts,
+    goals: Encoder | GoalTexts,
     embeddings: str | Path | None = None,
     camera: str | None = None,
     exclude_goals: Sequence[str] = (),
@@ -81,7 +81,7 @@ def build_replay(
             "embeddings_digest": None if kept is None else kept.digest,
             "camera": camera,
             "goal_embeddings": dict(_goal_fingerprint(goals).parts),
-            "goals": None if isinstance(goals, DualEncoder) else _digest([goals.ids, goals.texts]),
+            "goals": _digest([goals.ids, goals.texts]) if isinstance(goals, GoalTexts) else None,
         }
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def build_replay(
 
 
 def embed_goals(
-    encoder: DualEncoder, ids: Sequence[str], texts: Sequence[str], templates: Sequence[str] = DEFAULT_TEMPLATES
+    encoder: Encoder, ids: Sequence[str], texts: Sequence[str], templates: Sequence[str] = DEFAULT_TEMPLATES
 ) -> GoalTexts:
     """Embeds goals by a dual encoder's text tower, as the labeler does: the average over templates, of unit length.
 
@@ -109,7 +109,7 @@ def embed_goals(
         templates: Prompts with `{goal}` in them.
 
     Raises:
-        ValueError: A template or text is not one; see `DualEncoder.embed_texts`.
+        ValueError: A template or text is not one; see `Encoder.embed_texts`.
     """
     prompts = [prompt for text in texts for prompt in fill_templates(check_templates(templates), text)]
     embeddings = encoder.embed_texts(prompts).reshape(len(texts), len(templates), encoder.dim)
@@ -127,7 +127,7 @@ def _build(
     kept: FinishedFolder | None,
     folder: Path,
     fingerprint: Fingerprint,
-    goals: DualEncoder | GoalTexts,
+    goals: Encoder | GoalTexts,
     camera: str | None,
 ) -> None:
     if folder.is_dir() and any(folder.iterdir()):
@@ -197,11 +197,11 @@ def _check_embeddings(kept: FinishedFolder, relabelled: FinishedFolder, camera: 
     return own
 
 
-def _goal_fingerprint(goals: DualEncoder | GoalTexts) -> Fingerprint:
+def _goal_fingerprint(goals: Encoder | GoalTexts) -> Fingerprint:
     return goals.fingerprint if isinstance(goals, GoalTexts) else _text_fingerprint(goals, DEFAULT_TEMPLATES)
 
 
-def _text_fingerprint(encoder: DualEncoder, templates: Sequence[str]) -> Fingerprint:
+def _text_fingerprint(encoder: Encoder, templates: Sequence[str]) -> Fingerprint:
     parts = {"weights": encoder.weights_digest, "text_encoding": encoder.describe_texts()}
     return Fingerprint({**parts, "templates": list(templates)})
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from vlm_rewards.labelers.encoders.dual_encoder import check_device
+from vlm_rewards.labelers.encoders.devices import check_device
 from vlm_rewards.offline_rl.environments.environments import EnvironmentSettings
 from vlm_rewards.offline_rl.online.live_rewards import LiveRewardSettings
 from vlm_rewards.offline_rl.replay.replay import DEFAULT_MIX

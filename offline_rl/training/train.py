@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vlm_rewards.labelers.encoders.dual_encoder import check_device
+from vlm_rewards.labelers.encoders.devices import check_device
 from vlm_rewards.labelers.labeler import Labeler
 from vlm_rewards.labelers.live import check_labeler
 from vlm_rewards.labelers.settings import settings_from_json

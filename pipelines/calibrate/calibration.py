@@ -29,7 +29,6 @@ from vlm_rewards.labelers.calibration.worth import (
     refined_grid,
     temperature_grid,
 )
-from vlm_rewards.labelers.labeler import EMBEDDING_PARTS
 from vlm_rewards.labelers.quality.agreement import UNDEFINED
 from vlm_rewards.labelers.settings import LabelerSettings, settings_from_json
 from vlm_rewards.pipelines.calibrate.evidence import (
@@ -210,9 +209,10 @@ def _rescored(labels: Labels, folder: Path, units: Sequence[Unit]) -> EmbeddingS
     """The kept embeddings of these labels, with the labeler that made them."""
     manifest = read_manifest(folder, "embeddings")
     parts = labels.metadata.fingerprint.parts
-    expected = Fingerprint({name: parts.get(name) for name in (*EMBEDDING_PARTS, "camera")})
+    own = Fingerprint(manifest["fingerprint"])
+    expected = Fingerprint({name: parts.get(name) for name in own.parts})
     remedy = "give the embeddings that were kept when these labels were made"
-    Fingerprint(manifest["fingerprint"]).check_equal(expected, f"the embeddings {folder}", remedy)
+    own.check_equal(expected, f"the embeddings {folder}", remedy)
     kept = OutputFolder(folder, kind="embeddings", fingerprint=expected, settings={}, extension="parquet")
     missing = [unit.name for unit in units if not kept.is_done(unit)]
     if missing:

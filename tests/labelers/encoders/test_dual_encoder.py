@@ -26,14 +26,10 @@ from transformers import (
     SiglipModel,
 )
 
-from vlm_rewards.labelers import encoders
-from vlm_rewards.labelers.encoders.dual_encoder import (
-    DualEncoder,
-    _logit_scale_and_bias,
-    check_device,
-    resolve_model,
-    resolve_precision,
-)
+from vlm_rewards.labelers.encoders import checkpoints, hub
+from vlm_rewards.labelers.encoders.checkpoints import resolve_model
+from vlm_rewards.labelers.encoders.devices import check_device, resolve_precision
+from vlm_rewards.labelers.encoders.dual_encoder import DualEncoder, _logit_scale_and_bias
 from vlm_rewards.labelers.encoders.exact_float32 import EXACT_FLOAT32
 from vlm_rewards.schemas.pictures import to_rgb
 
@@ -73,7 +69,7 @@ def test_clip_embeddings_equal_those_of_the_library(tiny_clip: Path) -> None:
         CLIPModel.from_pretrained(tiny_clip).eval(),
         CLIPProcessor.from_pretrained(tiny_clip, backend="pil"),
     )
-    images = encoder.embed_images(np.stack([encoder.preprocessor.resize(to_rgb(picture)) for picture in pictures()]))
+    images = encoder.embed_images(np.stack([encoder.resize(to_rgb(picture)) for picture in pictures()]))
     texts = encoder.embed_texts(TEXTS)
     with torch.no_grad():
         # Padding as the processor does it, to the longest text, and one picture at a time.
@@ -92,7 +88,7 @@ def test_other_families_equal_the_library(family: str, model_class: Any, request
     encoder = DualEncoder.load(folder, precision="float32", batch_size=8)
     model, processor = model_class.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder, backend="pil")
     originals = [picture.convert("RGB") for picture in pictures()]
-    images = encoder.embed_images(np.stack([encoder.preprocessor.resize(to_rgb(picture)) for picture in originals]))
+    images = encoder.embed_images(np.stack([encoder.resize(to_rgb(picture)) for picture in originals]))
     texts = encoder.embed_texts(TEXTS)
     with torch.no_grad():
         output = model(**processor(text=TEXTS, images=originals, padding="max_length", return_tensors="pt"))
@@ -199,7 +195,7 @@ def test_float32_is_exact_whatever_precision_the_program_chose_for_its_own_produ
     chosen = switches()
     assert chosen[:2] == ("tf32", "bf16")
     within = []
-    handle = encoder.model.visual_projection.register_forward_hook(lambda *_: within.append(switches()))
+    handle = encoder.towers.model.visual_projection.register_forward_hook(lambda *_: within.append(switches()))
     got = encoder.embed_images(random_frames)
     handle.remove()
     assert set(within) == {("ieee", "ieee", False)}
@@ -277,18 +273,18 @@ def test_pixels_that_are_not_of_the_models_size_are_refused(tiny_clip: Path) -> 
 
 def test_weights_that_are_not_numbers_are_refused(tiny_clip: Path) -> None:
     encoder = DualEncoder.load(tiny_clip, precision="float32")
-    torch.nn.init.constant_(encoder.model.visual_projection.weight, float("nan"))
+    torch.nn.init.constant_(encoder.towers.model.visual_projection.weight, float("nan"))
     with pytest.raises(
-        ValueError, match="must be finite and not zero, got a vector of length nan from get_image_features in float32"
+        ValueError, match="embeddings of pictures must be finite and not zero, got a vector of length nan in float32"
     ):
         encoder.embed_images(np.zeros((1, 32, 32, 3), dtype=np.uint8))
 
 
 def test_features_that_are_not_one_vector_a_row_are_refused(tiny_clip: Path) -> None:
     encoder = DualEncoder.load(tiny_clip)
-    tokens = SimpleNamespace(dtype=torch.float32, get_image_features=lambda pixel_values: torch.ones(64, 17, 24))
-    with pytest.raises(ValueError, match=r"must give one vector a row, got \[64, 17, 24\]"):
-        dataclasses.replace(encoder, model=tokens).embed_images(np.zeros((1, 32, 32, 3), dtype=np.uint8))
+    tokens = SimpleNamespace(image_features=lambda pixels: torch.ones(64, 17, 24))
+    with pytest.raises(ValueError, match=r"must give pictures one vector each, got \[64, 17, 24\]"):
+        dataclasses.replace(encoder, towers=tokens).embed_images(np.zeros((1, 32, 32, 3), dtype=np.uint8))
 
 
 def test_batch_size_must_be_positive(tiny_clip: Path) -> None:
@@ -320,9 +316,9 @@ def test_a_reference_model_goes_before_a_folder(
     monkeypatch: pytest.MonkeyPatch, tiny_clip: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(tiny_clip, tmp_path / "reference-x")
-    monkeypatch.setattr(encoders, "REFERENCE_FOLDER", tmp_path)
+    monkeypatch.setattr(checkpoints, "REFERENCE_FOLDER", tmp_path)
     assert resolve_model("reference-x") == str(tmp_path / "reference-x")
-    assert encoders.reference_models() == ["reference-x"]
+    assert checkpoints.reference_models() == ["reference-x"]
     assert resolve_model("openai/clip-vit-base-patch32") == "openai/clip-vit-base-patch32"
 
 
@@ -403,7 +399,7 @@ def test_a_hub_that_has_no_such_model_or_is_down(monkeypatch: pytest.MonkeyPatch
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        assert encoders._hub_answers("nobody/nothing") is (status == 404)
+        assert hub.hub_answers("nobody/nothing") is (status == 404)
         server.shutdown()
 
 
@@ -499,11 +495,3 @@ def test_words_of_a_model_in_another_language_need_no_english(tiny_clip: Path, t
     (folder / "tokenizer.json").write_text(tokenizer.replace('"a":', '"один":'))
     encoder = DualEncoder.load(folder)
     assert len(encoder.embed_texts(["один"])) == 1
-
-
-def test_an_end_token_that_stands_for_unknown_words_too_tells_nothing() -> None:
-    # As in OpenAI's CLIP, where every text has an end token and no word is unknown.
-    tokenizer = build_tokenizer(16)
-    assert encoders._unknown_id(tokenizer) == 1
-    tokenizer.unk_token = tokenizer.eos_token
-    assert encoders._unknown_id(tokenizer) is None

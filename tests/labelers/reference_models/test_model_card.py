@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from vlm_rewards.labelers.encoders.dual_encoder import REFERENCE_FOLDER
+from vlm_rewards.labelers.encoders.checkpoints import REFERENCE_FOLDER
 from vlm_rewards.labelers.reference_models.model_card import card_text, mean_average_precision, write_card
 
 CARD = {
