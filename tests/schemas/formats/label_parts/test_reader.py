@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 from labelled_corpora import GOALS, episode, holds, label_metadata, label_table, write_corpus, write_labels
 
-from vlm_rewards.pipelines import label_parts
 from vlm_rewards.schemas.formats.corpora import plan_units
+from vlm_rewards.schemas.formats.label_parts import reader as label_parts
 from vlm_rewards.schemas.formats.label_parts.reader import open_labels, read_labels
 
 A, B = holds("..X", ".X.", "...", "..."), holds("X.", "..", ".X", ".X")

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from labelled_corpora import GOALS, label_metadata, label_table
 
-from vlm_rewards.pipelines import label_rows
+from vlm_rewards.schemas.formats.label_parts import rows as label_rows
 from vlm_rewards.schemas.formats.label_parts.reader import read_labels
 from vlm_rewards.schemas.formats.label_parts.rows import EpisodeRows, PartRows, locate_episodes
 

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 from small_corpora import assert_same, frame, plain_episode, robot_episode
 
-from vlm_rewards.pipelines import parquet_corpus, parquet_writer
 from vlm_rewards.schemas.episodes import METADATA_KEY, CorpusFeatures, Episode
+from vlm_rewards.schemas.formats.parquet_corpus import reader as parquet_corpus
+from vlm_rewards.schemas.formats.parquet_corpus import writer as parquet_writer
 from vlm_rewards.schemas.formats.parquet_corpus.reader import (
     plan_parquet,
     read_parquet,

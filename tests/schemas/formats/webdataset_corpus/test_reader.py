@@ -8,8 +8,8 @@ import pytest
 import webdataset
 from small_corpora import assert_same, plain_episode, robot_episode
 
-from vlm_rewards.pipelines import webdataset_corpus
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode
+from vlm_rewards.schemas.formats.webdataset_corpus import reader as webdataset_corpus
 from vlm_rewards.schemas.formats.webdataset_corpus.reader import (
     plan_webdataset,
     read_webdataset,
