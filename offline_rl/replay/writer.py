@@ -27,8 +27,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vlm_rewards.offline_rl.replay.transitions import read_relabelled
 from vlm_rewards.schemas.folders import FinishedFolder
+from vlm_rewards.schemas.formats.relabelled_parts.reader import read_relabelled
 from vlm_rewards.schemas.labels import read_own_metadata
 from vlm_rewards.schemas.pictures import decode_image
 from vlm_rewards.schemas.relabelled import GOAL_KINDS, RelabelledEpisode

@@ -74,7 +74,9 @@ def run(options: argparse.Namespace) -> Said:
     ]
     if manifest["failures"]:
         lines.append(f"  left out: {reasons(manifest)}: see {options.output / 'failures'}")
-    lines.append(f"  read it: vlm_rewards.offline_rl.replay.transitions.read_relabelled({str(options.output)!r})")
+    lines.append(
+        f"  read it: vlm_rewards.schemas.formats.relabelled_parts.reader.read_relabelled({str(options.output)!r})"
+    )
     following: list[list[object]] = [["train", "--input", options.output, "--output", "agent/"]]
     if corpus_features(plan_units(options.input)).has_achieved_goals:
         of_labels = ["--input", options.input, "--labels", options.labels, "--output"]

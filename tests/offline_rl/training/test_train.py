@@ -14,11 +14,11 @@ import torch
 from relabelled_folders import write_relabelled
 
 from vlm_rewards.offline_rl.evaluation.rollout import RolloutSettings, rollout
-from vlm_rewards.offline_rl.replay.transitions import read_relabelled
 from vlm_rewards.offline_rl.runs.folders import latest_checkpoint, read_metrics
 from vlm_rewards.offline_rl.runs.saved_agents import load_agent
 from vlm_rewards.offline_rl.training.finetune import FinetuneSettings, finetune
 from vlm_rewards.offline_rl.training.train import TrainSettings, resolve_held_out, train
+from vlm_rewards.schemas.formats.relabelled_parts.reader import read_relabelled
 
 SMALL = TrainSettings(
     steps=30,

@@ -14,7 +14,6 @@ from labelled_corpora import GOALS, THRESHOLD, episode, holds, picture, write_co
 from PIL import Image
 
 from vlm_rewards.labelers.rewards.hindsight import HindsightSettings
-from vlm_rewards.offline_rl.replay.transitions import read_relabelled
 from vlm_rewards.pipelines.hindsight import goal_statistics
 from vlm_rewards.pipelines.hindsight.goal_statistics import count_achievements
 from vlm_rewards.pipelines.hindsight.relabelling import (
@@ -29,6 +28,7 @@ from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.formats.corpora import FORMATS, plan_units, write_episodes
 from vlm_rewards.schemas.formats.label_parts.reader import EpisodeLabels
 from vlm_rewards.schemas.formats.relabelled_parts import writer as relabelled_writer
+from vlm_rewards.schemas.formats.relabelled_parts.reader import read_relabelled
 from vlm_rewards.schemas.formats.relabelled_parts.writer import open_writer
 from vlm_rewards.schemas.goals import Goal
 from vlm_rewards.schemas.manifests import Failure
