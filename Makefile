@@ -2,13 +2,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test lint bench figures claims clean
+.PHONY: help install demo test lint docs bench figures claims clean
 
 help:
 	@echo "make install   a virtual environment in $(VENV) with this project and all it needs"
 	@echo "make demo      from recording to a fine-tuned agent on 320 episodes: demo/report/report.html, demo/rollout/index.html"
 	@echo "make test      lint, type checks and all tests"
 	@echo "make lint      ruff and mypy alone"
+	@echo "make docs      the documentation as a static site: build/docs/index.html"
 	@echo "make bench     the measurements behind the README's figures (long)"
 	@echo "make claims    the paper's claims about agents, measured over 5 seeds (5 to 7 hours on 2 cores)"
 	@echo "make figures   the size ladder, wordings, formulas and negatives, measured and drawn (about 15 minutes)"
@@ -34,6 +35,10 @@ lint: install
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Warnings are errors; nothing is downloaded, and the pages load nothing from elsewhere.
+docs: install
+	$(BIN)/sphinx-build --builder html --fail-on-warning --keep-going --quiet docs build/docs
 
 bench: install
 	$(BIN)/python benchmarks/run_all.py

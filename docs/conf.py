@@ -24,7 +24,7 @@ extensions = ["myst_parser"]
 exclude_patterns = ["pictures"]
 myst_enable_extensions = ["fieldlist"]
 myst_heading_anchors = 4
-suppress_warnings = ["config.cache"]
+smartquotes = False  # "--" of an option stays two hyphens
 
 html_theme = "furo"
 html_title = f"vlm-rewards {release}"
