@@ -6,14 +6,13 @@
 Shape letters: N frames or environments, H and W sides of a frame, D size of an embedding, G goals.
 """
 
-import hashlib
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from vlm_rewards.labelers.encoders.embedding_cache import EmbeddingCache
+from vlm_rewards.labelers.encoders.embedding_cache import EmbeddingCache, FrameLookup, frame_digest
 from vlm_rewards.labelers.labeler import Labeler
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.rules import RewardRule
@@ -75,31 +74,19 @@ class FrameEmbedder:
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         """Embeds frames [N, H, W, 3] uint8: [N, D] float32, unit length."""
         start = time.perf_counter()
-        digests = [hashlib.blake2b(np.ascontiguousarray(frame).data, digest_size=16).digest() for frame in frames]
-        found: dict[bytes, np.ndarray] = {}
-        new: dict[bytes, int] = {}
-        for index, digest in enumerate(digests):
-            if digest in found or digest in new:
-                continue
-            embedding = None if self._cache is None else self._cache.get(digest)
-            if embedding is None:
-                new[digest] = index
-            else:
-                found[digest] = embedding
+        lookup = FrameLookup(self._cache)
+        found = [lookup.find(frame_digest(frame)) for frame in frames]
+        new = [index for index, (_, is_new) in enumerate(found) if is_new]
         if new:
-            pixels = np.stack([self.labeler.resize(frames[index]) for index in new.values()])
-            for digest, embedding in zip(new, self.labeler.embed(pixels), strict=True):
-                found[digest] = embedding
-                if self._cache is not None:
-                    self._cache.put(digest, embedding)
+            pixels = np.stack([self.labeler.resize(frames[index]) for index in new])
+            lookup.fill([found[index][0] for index in new], self.labeler.embed(pixels))
         self.counts["frames"] += len(frames)
         self.counts["encoded"] += len(new)
-        self.counts["cached"] += len(found) - len(new)
+        self.counts["cached"] += len({slot.digest for slot, _ in found}) - len(new)
         self.counts["passes"] += -(-len(new) // self.labeler.settings.batch_size)
         self.seconds += time.perf_counter() - start
-        return (
-            np.stack([found[digest] for digest in digests]) if digests else np.empty((0, self.labeler.dim), np.float32)
-        )
+        rows = [slot.embedding for slot, _ in found if slot.embedding is not None]
+        return np.stack(rows) if rows else np.empty((0, self.labeler.dim), np.float32)
 
 
 class LiveScores:

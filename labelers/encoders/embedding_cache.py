@@ -1,11 +1,27 @@
-"""Embeddings of the frames seen last: an identical frame is encoded once."""
+"""Embeddings of the frames seen last: an identical frame is encoded once.
 
+    frames ─► digest ─► FrameLookup.find ─┬─ in the cache, or on its way: its slot ───────────┬─► slots, in order
+                                          └─ new: decode, resize, encode ─► FrameLookup.fill ─┘
+
+Used by the label pipeline, over the encoded bytes of frames, and by live rewards, over their pixels.
+
+Shape letters: N frames, D size of an embedding.
+"""
+
+import hashlib
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 CACHE_BYTES = 16 << 20
+
+
+def frame_digest(frame: bytes | np.ndarray) -> bytes:
+    """Returns the key of a frame, encoded bytes or pixels [H, W, 3]: 16 bytes that other frames do not share."""
+    data = frame if isinstance(frame, bytes) else np.ascontiguousarray(frame).data
+    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 class EmbeddingCache:
@@ -33,7 +49,7 @@ class EmbeddingCache:
             self._slots.clear()
 
     def get(self, digest: bytes) -> np.ndarray | None:
-        """The embedding [D] of the frame with this digest, or None."""
+        """Returns the embedding [D] of the frame with this digest, or None."""
         with self._lock:
             slot = self._slots.get(digest)
             if slot is None:
@@ -50,3 +66,54 @@ class EmbeddingCache:
                 slot = self._slots.popitem(last=False)[1] if full else len(self._slots)
             self._slots[digest] = slot
             self._rows[slot] = embedding
+
+
+class Slot:
+    """The place of a frame's embedding: identical frames share one.
+
+    Attributes:
+        digest: Key of the frame.
+        embedding: [D] float32, None until it is known.
+        error: Why there will be none, where the frame cannot be decoded.
+    """
+
+    __slots__ = ("digest", "embedding", "error")
+
+    def __init__(self, digest: bytes, embedding: np.ndarray | None) -> None:
+        self.digest = digest
+        self.embedding = embedding
+        self.error: str | None = None
+
+
+class FrameLookup:
+    """Tells new frames from those whose embedding is known or on its way. For one thread; the cache may be shared.
+
+    Args:
+        cache: Embeddings of frames seen before; None for none.
+    """
+
+    def __init__(self, cache: EmbeddingCache | None) -> None:
+        self._cache = cache
+        self._on_the_way: dict[bytes, Slot] = {}
+
+    def find(self, digest: bytes) -> tuple[Slot, bool]:
+        """Returns the frame's slot, and whether the frame is new: then the caller must encode it."""
+        embedding = None if self._cache is None else self._cache.get(digest)
+        if embedding is not None:
+            return Slot(digest, embedding), False
+        slot = self._on_the_way.get(digest)
+        if slot is not None:
+            return slot, False
+        slot = self._on_the_way[digest] = Slot(digest, None)
+        return slot, True
+
+    def fill(self, slots: Sequence[Slot], embeddings: np.ndarray) -> None:
+        """Puts the embeddings [N, D] of N new frames into their slots and the cache."""
+        for slot, embedding in zip(slots, embeddings, strict=True):
+            slot.embedding = embedding
+            if self._cache is not None:
+                self._cache.put(slot.digest, embedding)
+
+    def forget_all_but(self, slots: Iterable[Slot]) -> None:
+        """Forgets frames that were on their way, except these: from now on only the cache knows them."""
+        self._on_the_way = {slot.digest: slot for slot in slots}

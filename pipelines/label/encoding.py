@@ -10,18 +10,17 @@ process, shared by its threads.
 import contextlib
 import ctypes
 import dataclasses
-import hashlib
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from vlm_rewards.labelers.encoders.embedding_cache import EmbeddingCache
+from vlm_rewards.labelers.encoders.embedding_cache import EmbeddingCache, FrameLookup, Slot, frame_digest
 from vlm_rewards.labelers.labeler import Labeler
 from vlm_rewards.labelers.settings import LabelerSettings
 from vlm_rewards.pipelines.engine.outputs import PartWriter
@@ -64,24 +63,16 @@ def shared_labeler(settings: LabelerSettings) -> SharedLabeler:
         return _labelers[settings]
 
 
-class _Frame:
-    """A frame on its way: its key, and its embedding or what is wrong with it, once known."""
-
-    __slots__ = ("digest", "embedding", "episode_id", "error", "frame_index", "same_as")
-
-    def __init__(self, episode_id: str, frame_index: int, digest: bytes) -> None:
-        self.episode_id = episode_id
-        self.frame_index = frame_index
-        self.digest = digest
-        self.embedding: np.ndarray | None = None
-        self.error: str | None = None
-        self.same_as: _Frame | None = None
+class _Frame(NamedTuple):
+    episode_id: str
+    frame_index: int
+    slot: Slot
 
 
 @dataclasses.dataclass
 class _Chunk:
     frames: list[_Frame]
-    new: list[_Frame]
+    new: list[Slot]
     decoding: list[Future]
 
 
@@ -102,16 +93,17 @@ def encode_unit(
     """
     batch = shared.labeler.settings.batch_size
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="decode") as pool:
-        with contextlib.closing(_chunks(shared, episodes, camera, part, pool, batch)) as chunks:
+        lookup = FrameLookup(shared.cache)
+        with contextlib.closing(_chunks(shared, lookup, episodes, camera, part, pool, batch)) as chunks:
             waiting: _Chunk | None = None
             for number, chunk in enumerate(chunks):  # the next chunk decodes while this one is encoded
                 if waiting is not None:
-                    yield from _embed_chunk(shared, waiting, shard, part)
+                    yield from _embed_chunk(shared, lookup, waiting, shard, part)
                 if number % _CHUNKS_PER_TRIM == 0:
                     _give_memory_back()
                 waiting = chunk
             if waiting is not None:
-                yield from _embed_chunk(shared, waiting, shard, part)
+                yield from _embed_chunk(shared, lookup, waiting, shard, part)
 
 
 def _give_memory_back() -> None:
@@ -123,13 +115,13 @@ def _give_memory_back() -> None:
 
 def _chunks(
     shared: SharedLabeler,
+    lookup: FrameLookup,
     episodes: Iterable[Episode | Failure],
     camera: str,
     part: PartWriter,
     pool: ThreadPoolExecutor,
     batch: int,
 ) -> Generator[_Chunk, None, None]:
-    pending: dict[bytes, _Frame] = {}  # frames of this chunk and the one before, whose embeddings are on their way
     chunk = _Chunk([], [], [])
     undecoded: list[bytes] = []
 
@@ -144,21 +136,17 @@ def _chunks(
             continue
         part.episodes += 1
         for frame_index, data in enumerate(episode.images[camera]):
-            frame = _Frame(episode.episode_id, frame_index, hashlib.blake2b(data, digest_size=16).digest())
-            frame.embedding = shared.cache.get(frame.digest)
-            chunk.frames.append(frame)
-            if frame.embedding is None:
-                frame.same_as = pending.get(frame.digest)
-                if frame.same_as is None:
-                    pending[frame.digest] = frame
-                    chunk.new.append(frame)
-                    undecoded.append(data)
-                    if len(undecoded) == _DECODE_GROUP:
-                        submit()
+            slot, is_new = lookup.find(frame_digest(data))
+            chunk.frames.append(_Frame(episode.episode_id, frame_index, slot))
+            if is_new:
+                chunk.new.append(slot)
+                undecoded.append(data)
+                if len(undecoded) == _DECODE_GROUP:
+                    submit()
             if len(chunk.new) == batch or len(chunk.frames) == batch * _CHUNK_BATCHES:
                 submit()
                 yield chunk
-                pending = {frame.digest: frame for frame in chunk.new}
+                lookup.forget_all_but(chunk.new)  # the chunk before is encoded by now
                 chunk = _Chunk([], [], [])
     submit()
     if chunk.frames:
@@ -175,29 +163,28 @@ def _decode(resize: Callable[[np.ndarray], np.ndarray], images: Sequence[bytes])
     return results
 
 
-def _embed_chunk(shared: SharedLabeler, chunk: _Chunk, shard: str, part: PartWriter) -> Iterator[Rows]:
+def _embed_chunk(
+    shared: SharedLabeler, lookup: FrameLookup, chunk: _Chunk, shard: str, part: PartWriter
+) -> Iterator[Rows]:
     with part.timing("wait for decoding"):
         decoded = [result for future in chunk.decoding for result in future.result()]
     pixels = []
     embedded = []
-    for frame, result in zip(chunk.new, decoded, strict=True):
+    for slot, result in zip(chunk.new, decoded, strict=True):
         if isinstance(result, str):
-            frame.error = result
+            slot.error = result
         else:
             pixels.append(result)
-            embedded.append(frame)
+            embedded.append(slot)
     if pixels:
         with part.timing("encode"):
             embeddings = shared.labeler.embed(np.stack(pixels))
-        for frame, embedding in zip(embedded, embeddings, strict=True):
-            frame.embedding = embedding
-            shared.cache.put(frame.digest, embedding)
+        lookup.fill(embedded, embeddings)
     part.counts["encoded_frames"] += len(pixels)
     part.counts["cached_frames"] += len(chunk.frames) - len(chunk.new)
     rows = []
     for frame in chunk.frames:
-        source = frame if frame.same_as is None else frame.same_as
-        if source.error is not None:
+        if frame.slot.error is not None:
             part.fail(
                 Failure(
                     scope="frame",
@@ -205,18 +192,17 @@ def _embed_chunk(shared: SharedLabeler, chunk: _Chunk, shard: str, part: PartWri
                     episode_id=frame.episode_id,
                     frame_index=frame.frame_index,
                     reason="undecodable image",
-                    detail=source.error,
+                    detail=frame.slot.error,
                 ),
                 num_rows=1,
             )
         else:
-            frame.embedding = source.embedding
             rows.append(frame)
     if rows:
         yield Rows(
             [frame.episode_id for frame in rows],
             [frame.frame_index for frame in rows],
-            np.stack([frame.embedding for frame in rows if frame.embedding is not None]),
+            np.stack([frame.slot.embedding for frame in rows if frame.slot.embedding is not None]),
         )
 
 
