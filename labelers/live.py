@@ -14,6 +14,7 @@ import numpy as np
 
 from vlm_rewards.labelers.encoders.embedding_cache import EmbeddingCache, FrameLookup, frame_digest
 from vlm_rewards.labelers.labeler import Labeler
+from vlm_rewards.labelers.rewards.rewards import RuleProgress, advance, step_rewards
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.rules import RewardRule
 
@@ -152,11 +153,10 @@ class Judged(NamedTuple):
 
 
 class RuleState:
-    """The reward rule over N episodes that go on at once, a frame of each at a time: the same as `labelers.rewards.rewards` says
-    of whole episodes, from the counts that the rule needs to remember.
+    """The reward rule over N episodes that go on at once, a frame of each at a time; see `labelers.rewards.rewards`.
 
     Args:
-        rule: Of the G goals.
+        rule: Rule of the G goals.
         num_envs: N.
         ignore_initial: A success that holds from the first frame on counts for nothing until it has ended once: hindsight takes
             it for no achievement either.
@@ -203,7 +203,7 @@ class RuleState:
         successes = self._success[envs]
         if self.ignore_initial:
             successes = successes & ~self._initial[envs]
-        return Judged(self._rewards(before, scores, successes), successes)
+        return Judged(step_rewards(before, scores, successes, self.rule), successes)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """What the episodes are gone on from."""
@@ -215,20 +215,8 @@ class RuleState:
             getattr(self, name)[:] = value
 
     def _advance(self, envs: np.ndarray, scores: np.ndarray) -> None:
-        self._run[envs] = np.where(scores > self.rule.threshold_array, self._run[envs] + 1, 0)
-        begun = self._run[envs] >= self.rule.min_frames
-        self._success[envs] = begun | (self._success[envs] & (scores > self.rule.release_array))
-        self._scores[envs] = scores
-
-    def _rewards(self, before: np.ndarray, scores: np.ndarray, successes: np.ndarray) -> np.ndarray:
-        if self.rule.reward == "score":
-            return scores.copy()
-        if self.rule.reward == "difference":
-            return scores - before
-        achieved = successes.astype(np.float32)
-        if self.rule.reward == "success":
-            return achieved
-        return np.maximum(0.0, achieved - self.rule.discount * np.array(self.rule.fire_rates)).astype(np.float32)
+        _, (run, success) = advance(scores[None], self.rule, RuleProgress(self._run[envs], self._success[envs]))
+        self._run[envs], self._success[envs], self._scores[envs] = run, success, scores
 
 
 class RewardMonitor:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vlm_rewards.labelers.rewards.rewards import rewards_of_scores, successes
+from vlm_rewards.labelers.rewards.rewards import RuleProgress, advance, rewards_of_scores, successes
 from vlm_rewards.schemas.rules import RewardRule
 
 
@@ -109,3 +109,17 @@ def test_the_delta_of_minecraft_by_hand() -> None:
     scores = column(0.0, 0.25, 0.5)
     rewards = rewards_of_scores(scores, RewardRule(thresholds=(0.0,), reward="difference"))
     assert rewards.ravel().tolist() == [0.25, 0.25]
+
+
+@pytest.mark.parametrize("min_frames", [1, 2, 3])
+@pytest.mark.parametrize("hysteresis", [0.0, 0.2])
+def test_blocks_of_frames_say_what_the_whole_episode_says(min_frames: int, hysteresis: float) -> None:
+    rule = RewardRule(thresholds=(0.5, 0.6), min_frames=min_frames, hysteresis=hysteresis)
+    scores = np.random.default_rng(0).choice(np.array([0.2, 0.45, 0.55, 0.9], np.float32), (40, 2))
+    whole = successes(scores, rule)
+    assert whole.any()
+    assert not whole.all()
+    for cut in (1, 7, 39):
+        first, progress = advance(scores[:cut], rule, RuleProgress.start((2,)))
+        second, _ = advance(scores[cut:], rule, progress)
+        assert np.array_equal(np.concatenate([first, second]), whole), cut
