@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 from vlm_rewards.commands.parser import UsageError, build_parser, command_line, parse
+from vlm_rewards.schemas.file_errors import explain_os_error
 
 __all__ = ["build_parser", "main"]
 
@@ -37,8 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # errors reach the user once, below
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
-    with _ending_at_once_on_signals(options.command):
+    with _warning_in_one_line(options.command), _ending_at_once_on_signals(options.command):
         try:
             lines, following = options.run(options)
             for line in [*lines, *(f"  next: {command_line(words)}" for words in following)]:
@@ -48,10 +48,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (ValueError, OSError, RuntimeError, ImportError) as error:
             if os.environ.get("VLM_REWARDS_TRACEBACK"):
                 raise
+            explain_os_error(error)
             message = "\n".join([str(error), *getattr(error, "__notes__", [])])
             print(f"vlm-rewards {options.command}: error: {message}", file=sys.stderr)
             return 2
     return 0
+
+
+@contextlib.contextmanager
+def _warning_in_one_line(command: str) -> Iterator[None]:
+    """Prints warnings as one line each, without the place in the code."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        print(f"vlm-rewards {command}: warning: {message}", file=sys.stderr, flush=True)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.showwarning = show
+        yield
 
 
 @contextlib.contextmanager
