@@ -122,7 +122,7 @@ def _train(plan: Plan, run: Run, level: str) -> dict[str, Any]:
         algorithm=run.algorithm,
         algorithm_settings=budget.algorithms[run.algorithm],
         seed=run.seed,
-        exclude_goals=tuple(goal.id for goal in held_out),
+        hold_out=tuple(goal.id for goal in held_out),
     )
     train(plan.work / run.labels / "relabelled", folder / "agent", settings)
     found: dict[str, Any] = {"seconds": max(row["seconds"] for row in read_metrics(folder / "agent"))}

@@ -10,14 +10,16 @@ import numpy as np
 
 from vlm_rewards.labelers.encoders.encoder import DEFAULT_BATCH_SIZE, PRECISIONS
 from vlm_rewards.labelers.scoring.formulas import FORMULAS, MIN_TEMPERATURE
-from vlm_rewards.labelers.scoring.negatives import NegativeSettings
+from vlm_rewards.labelers.scoring.negatives import REWARD_GROUP, NegativeSettings
 from vlm_rewards.labelers.scoring.prompts import DEFAULT_TEMPLATES, check_templates
 from vlm_rewards.labelers.scoring.windows import WindowSettings
 from vlm_rewards.schemas.goals import Goal, check_goals, goals_from_json, goals_to_json
-from vlm_rewards.schemas.rules import NEVER, RewardRule
+from vlm_rewards.schemas.options import option
+from vlm_rewards.schemas.rules import NEVER, REWARDS, RewardRule
 
 _THRESHOLD_TOLERANCE = 1e-3  # calibration may put a threshold just below the lowest score
 DEFAULT_ALPHA = 0.5
+_MODEL_GROUP = "the model's run"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,27 +48,100 @@ class LabelerSettings:
         ValueError: A setting is not what it must be.
     """
 
-    model: str
+    model: str = dataclasses.field(
+        metadata=option(
+            "MODEL",
+            "a shipped reference model (reference-s, reference-m, reference-l), the folder of a Hugging Face dual encoder, or its "
+            "hub name",
+        )
+    )
     goals: tuple[Goal, ...]
-    templates: tuple[str, ...] = DEFAULT_TEMPLATES
+    templates: tuple[str, ...] = dataclasses.field(
+        default=DEFAULT_TEMPLATES,
+        metadata=option(
+            "TEXT", "prompt with {goal} in it; repeat to average several", name="template", group=REWARD_GROUP
+        ),
+    )
     negatives: NegativeSettings = dataclasses.field(default_factory=NegativeSettings)
-    formula: str = "softmax"
-    temperature: float | None = None
-    baseline: str | None = None
-    alpha: float | None = None
-    threshold: float | tuple[float, ...] | None = None
-    hysteresis: float = 0.0
-    min_frames: int = 1
-    reward: str = "success"
-    discount: float = 0.0
+    formula: str = dataclasses.field(
+        default="softmax",
+        metadata=option(
+            "NAME",
+            "; ".join(f"{name}: {formula.summary}" for name, formula in FORMULAS.items()),
+            group=REWARD_GROUP,
+        ),
+    )
+    temperature: float | None = dataclasses.field(
+        default=None, metadata=option("T", "temperature of the softmax", unset="the model's own", group=REWARD_GROUP)
+    )
+    baseline: str | None = dataclasses.field(
+        default=None,
+        metadata=option("TEXT", "baseline of goal-baseline, for goals that have none of their own", group=REWARD_GROUP),
+    )
+    alpha: float | None = dataclasses.field(
+        default=None,
+        metadata=option(
+            "A",
+            "how far goal-baseline projects, 0 to 1; 0 is the cosine",
+            unset=str(DEFAULT_ALPHA),
+            group=REWARD_GROUP,
+        ),
+    )
+    threshold: float | tuple[float, ...] | None = dataclasses.field(
+        default=None,
+        metadata=option(
+            "B",
+            "a goal is achieved where its score is over this",
+            read=float,
+            unset="0.5 for softmax and sigmoid, 0 for shifted-softmax",
+            group=REWARD_GROUP,
+        ),
+    )
+    hysteresis: float = dataclasses.field(
+        default=0.0,
+        metadata=option(
+            "H", "a success that has begun lasts until the score is at or under threshold - H", group=REWARD_GROUP
+        ),
+    )
+    min_frames: int = dataclasses.field(
+        default=1,
+        metadata=option("N", "successive frames over the threshold that begin a success", group=REWARD_GROUP),
+    )
+    reward: str = dataclasses.field(
+        default="success",
+        metadata=option(
+            "",
+            "what a step is worth: 1 for a success in the frame after it; that frame's score; how much the score rose; or the "
+            "success less --discount times how often the goal fires where it does not hold, as calibrated",
+            choices=REWARDS,
+            group=REWARD_GROUP,
+        ),
+    )
+    discount: float = dataclasses.field(
+        default=0.0, metadata=option("C", "factor of the fire rate, for --reward discounted", group=REWARD_GROUP)
+    )
     fire_rates: tuple[float, ...] | None = None
     window: WindowSettings = dataclasses.field(default_factory=WindowSettings)
-    precision: str = "auto"
-    batch_size: int = DEFAULT_BATCH_SIZE
-    device: str = "cpu"
+    precision: str = dataclasses.field(
+        default="auto",
+        metadata=option(
+            "",
+            "auto: what is fastest on this processor, stated in the output",
+            choices=PRECISIONS,
+            group=_MODEL_GROUP,
+        ),
+    )
+    batch_size: int = dataclasses.field(
+        default=DEFAULT_BATCH_SIZE,
+        metadata=option("N", "frames per forward pass; part of the fingerprint", group=_MODEL_GROUP),
+    )
+    device: str = dataclasses.field(default="cpu", metadata=option("DEVICE", "cpu, cuda or cuda:N", group=_MODEL_GROUP))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", str(self.model))
+        for name, kind in (("negatives", NegativeSettings), ("window", WindowSettings)):
+            if isinstance(getattr(self, name), Mapping):
+                object.__setattr__(self, name, kind(**getattr(self, name)))
         object.__setattr__(self, "goals", check_goals(self.goals))
         object.__setattr__(self, "templates", check_templates(self.templates))
         if self.formula not in FORMULAS:
@@ -156,11 +231,4 @@ class LabelerSettings:
 
 def settings_from_json(record: Mapping) -> LabelerSettings:
     """The inverse of `LabelerSettings.to_json`: the labeler of an earlier run, from the settings kept beside its output."""
-    return LabelerSettings(
-        **{
-            **record,
-            "goals": goals_from_json(record["goals"]),
-            "negatives": NegativeSettings(**record["negatives"]),
-            "window": WindowSettings(**record["window"]),
-        }
-    )
+    return LabelerSettings(**{**record, "goals": goals_from_json(record["goals"])})

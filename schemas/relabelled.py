@@ -28,29 +28,12 @@ from vlm_rewards.schemas.episodes import (
     image_column,
 )
 from vlm_rewards.schemas.fingerprints import Fingerprint
+from vlm_rewards.schemas.goal_shares import GOAL_KINDS
 
-GOAL_KINDS = ("original", "hindsight", "negative")
 RELABELLED_TIME_CONVENTION = (
     "rewards[k][t] is the reward of step t under goal k and looks at frame o_(t+1), the frame after action t; only the steps "
     "start[k] <= t < stop[k] belong to goal k, and terminated[k] says whether its last step achieved the goal."
 )
-
-
-def parse_goal_shares(name: str, text: str) -> tuple[float, float, float]:
-    """Shares of original, hindsight and negative goals, as written on a command line.
-
-    Args:
-        name: Of the option, for the error.
-        text: Three numbers with colons between them, such as "0.2:0.5:0.3".
-
-    Raises:
-        ValueError: It is something else.
-    """
-    try:
-        original, hindsight, negative = (float(share) for share in text.split(":"))
-    except ValueError as error:
-        raise ValueError(f"{name} must be three numbers such as 0.2:0.5:0.3, got {text!r}; mend it") from error
-    return original, hindsight, negative
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

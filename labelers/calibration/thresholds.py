@@ -5,7 +5,6 @@
 Shape letters: G goals, M goals of one family, K strengths, P occupied bins of one ranking.
 """
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -26,70 +25,12 @@ from vlm_rewards.labelers.calibration.counts import (
     threshold_at,
 )
 from vlm_rewards.labelers.calibration.risk_bounds import num_episodes_needed, risk_p_value
+from vlm_rewards.labelers.calibration.settings import CalibrationSettings
 from vlm_rewards.labelers.quality.agreement import UNDEFINED
 from vlm_rewards.schemas.goals import Goal
 
-OBJECTIVES = ("f1", "precision", "fpr", "quantile")
 STRENGTHS = (0.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, math.inf)
 """How much a family may count beside one of its goals, in episodes in which the goal holds; 0: not at all, inf: alone."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CalibrationSettings:
-    """What thresholds are chosen for.
-
-    Args:
-        objective: "f1": the highest F1 of the frames. "precision": the lowest threshold at which the share of right frames
-            among those that fire reaches `precision`, on the calibration data: an estimate, not a bound. "fpr": the lowest
-            threshold at which the false-positive rate is at most `level` with probability `confidence`, see `bounded_depth`.
-            "quantile": the threshold that a share `quantile` of all frames is at or under; needs no truth.
-        precision: Wanted precision, only for "precision".
-        level: Highest false-positive rate, only for "fpr".
-        confidence: With which that holds, only for "fpr"; 0.95 if left out.
-        quantile: Only for "quantile".
-        min_examples: Fewest episodes in which some goal holds to choose a temperature by. For "f1" and "precision": a goal that
-            holds in some frame of fewer episodes than this, or fails to hold in fewer, takes the threshold of its family, and a
-            family with fewer that of all goals.
-
-    Raises:
-        ValueError: An unknown objective, a number that the objective needs is missing or out of its range, or one is given that it
-            has no use for.
-    """
-
-    objective: str = "f1"
-    precision: float | None = None
-    level: float | None = None
-    confidence: float | None = None
-    quantile: float | None = None
-    min_examples: int = 10
-
-    def __post_init__(self) -> None:
-        if self.objective not in OBJECTIVES:
-            raise ValueError(
-                f"objective must be one of {', '.join(OBJECTIVES)}, got {self.objective!r}; choose one of them"
-            )
-        if self.objective == "fpr" and self.confidence is None:
-            object.__setattr__(self, "confidence", 0.95)
-        uses = {"precision": ("precision",), "fpr": ("level", "confidence"), "quantile": ("quantile",)}
-        for name in ("precision", "level", "confidence", "quantile"):
-            value = getattr(self, name)
-            if name in uses.get(self.objective, ()):
-                if value is None or not 0 < value < 1:
-                    raise ValueError(
-                        f"{name} must be greater than 0 and less than 1 for the objective {self.objective!r}, got {value}; give one"
-                    )
-            elif value is not None:
-                raise ValueError(
-                    f"{name} must be left out for the objective {self.objective!r}, got {value}; it is for another one"
-                )
-        if self.min_examples < 1:
-            raise ValueError(
-                f"min_examples must be at least 1, got {self.min_examples}; 1 shares only what never occurs"
-            )
-
-    def to_json(self) -> dict[str, object]:
-        """The settings that matter for the objective."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
 
 def best_f1_depth(ranking: Ranking) -> int:

@@ -28,9 +28,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vlm_rewards.schemas.goal_shares import DEFAULT_SHARES, read_goal_shares
 from vlm_rewards.schemas.goals import Goal, normalize_instruction
+from vlm_rewards.schemas.options import option
 
-STRATEGIES = ("final", "future", "first")
+STRATEGIES = ("first", "final", "future")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,11 +54,24 @@ class HindsightSettings:
         ValueError: A setting is out of its range.
     """
 
-    strategy: str = "future"
-    goals_per_episode: int = 4
-    ratio: tuple[float, float, float] = (0.2, 0.5, 0.3)
-    balance: float = 1.0
-    seed: int = 0
+    strategy: str = dataclasses.field(
+        default="future",
+        metadata=option(
+            "",
+            "which achievement of a goal ends the episode: the first, one that still holds at the end, or one drawn at random",
+            choices=STRATEGIES,
+        ),
+    )
+    goals_per_episode: int = dataclasses.field(default=4, metadata=option("K", "largest number of goals per episode"))
+    ratio: tuple[float, float, float] = dataclasses.field(
+        default=DEFAULT_SHARES,
+        metadata=option("O:H:N", "shares of original, hindsight and negative goals among them", read=read_goal_shares),
+    )
+    balance: float = dataclasses.field(
+        default=1.0,
+        metadata=option("X", "a goal is drawn with weight 1/(episodes that achieved it)^X; 0: no balance"),
+    )
+    seed: int = dataclasses.field(default=0, metadata=option("N", "seed of the draws"))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ratio", tuple(self.ratio))

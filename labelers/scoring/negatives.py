@@ -10,13 +10,19 @@ Shape letters: N frames, G goals, C candidates.
 import dataclasses
 import hashlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from vlm_rewards.schemas.goals import Goal
+from vlm_rewards.schemas.options import option
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 KINDS = ("auto", "family", "all", "sampled", "explicit")
+REWARD_GROUP = "the reward"
+"""Heading of the options that say what a frame is worth."""
 
 SCORE_BLOCK = 64
 """Rows of a matrix product: every product has this many, the last one padded, so that a row's bits do not depend on N."""
@@ -45,10 +51,31 @@ class NegativeSettings:
             occurs twice.
     """
 
-    kind: str = "auto"
-    k: int | None = None
-    seed: int = 0
-    explicit: tuple[str, ...] = ()
+    kind: str = dataclasses.field(
+        default="auto",
+        metadata=option(
+            "",
+            "what stands beside a goal in the softmax: explicit: the texts of --negative and those that the goal names itself in "
+            "the file; family, all, sampled: also the other goals of its family, all others, or K of them drawn once; auto: "
+            "explicit if there are such texts for every goal, else family",
+            name="negatives",
+            choices=KINDS,
+            group=REWARD_GROUP,
+        ),
+    )
+    k: int | None = dataclasses.field(
+        default=None,
+        metadata=option("K", "goals drawn per goal with --negatives sampled", name="num-negatives", group=REWARD_GROUP),
+    )
+    seed: int = dataclasses.field(
+        default=0, metadata=option("N", "seed of that draw", name="negatives-seed", group=REWARD_GROUP)
+    )
+    explicit: tuple[str, ...] = dataclasses.field(
+        default=(),
+        metadata=option(
+            "TEXT", "text that is a negative of every goal; repeatable", name="negative", group=REWARD_GROUP
+        ),
+    )
 
     def __post_init__(self) -> None:
         if isinstance(self.explicit, str):
@@ -187,7 +214,7 @@ class NegativeMask:
             sparse_ns = _SPARSE_NS * self.counts.sum()
             if min(shared_ns, sparse_ns) < cost_ns:
                 self._wide = shared if shared_ns < sparse_ns else None
-                self._sparse = csr_array((lacking if shared_ns < sparse_ns else mask | own).T.astype(np.float64))
+                self._sparse = _sparse_matrix((lacking if shared_ns < sparse_ns else mask | own).T.astype(np.float64))
 
     def totals(self, terms: np.ndarray) -> np.ndarray:
         """Sums over each goal and its negatives.
@@ -236,7 +263,13 @@ def _reach(mask: np.ndarray) -> np.ndarray:
     return entries @ entries[: mask.shape[1]] > 0
 
 
-def _sparse_sums(members: csr_array, terms: np.ndarray) -> np.ndarray:
+def _sparse_matrix(dense: np.ndarray) -> "csr_array":
+    from scipy.sparse import csr_array  # imported here, so that the settings above are read without it
+
+    return csr_array(dense)
+
+
+def _sparse_sums(members: "csr_array", terms: np.ndarray) -> np.ndarray:
     """`[N, G]`: of the terms `[N, C]`, the sum over each row's members `[G, C]`, added one after the other."""
     return np.ascontiguousarray((members @ np.ascontiguousarray(terms.T)).T)
 

@@ -16,9 +16,12 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import numpy as np
 
+from vlm_rewards.schemas.options import option
+
 MAX_WINDOW = 1024
 OVER = ("embeddings", "scores")
 REDUCTIONS = ("mean", "max")
+_GROUP = "windows of several frames"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,9 +37,20 @@ class WindowSettings:
         ValueError: A setting is not what it must be.
     """
 
-    frames: int = 1
-    over: str = "scores"
-    reduce: str = "mean"
+    frames: int = dataclasses.field(
+        default=1,
+        metadata=option(
+            "N", "frames that a score looks at: its own and the N - 1 before it", name="window", group=_GROUP
+        ),
+    )
+    over: str = dataclasses.field(
+        default="scores",
+        metadata=option("", "what a window combines", name="window-over", choices=OVER, group=_GROUP),
+    )
+    reduce: str = dataclasses.field(
+        default="mean",
+        metadata=option("", "how a window combines it", name="window-reduce", choices=REDUCTIONS, group=_GROUP),
+    )
 
     def __post_init__(self) -> None:
         if not isinstance(self.frames, int) or not 1 <= self.frames <= MAX_WINDOW:

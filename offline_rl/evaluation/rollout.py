@@ -20,6 +20,7 @@ from vlm_rewards.labelers.settings import settings_from_json
 from vlm_rewards.offline_rl.environments.environments import EnvironmentSettings
 from vlm_rewards.offline_rl.environments.live_frames import fit_to_corpus
 from vlm_rewards.offline_rl.evaluation.evaluation import EpisodeRecord, Evaluation, environments_at_once, evaluate_agent
+from vlm_rewards.offline_rl.evaluation.rollout_settings import RolloutSettings
 from vlm_rewards.offline_rl.runs.folders import describe_settings, progress_bar
 from vlm_rewards.offline_rl.runs.saved_agents import load_agent
 from vlm_rewards.schemas.fingerprints import Fingerprint
@@ -29,46 +30,6 @@ _VIDEO_SIDE = 224
 _CAPTION = 34
 _FRAME_MS = 150
 _LAST_FRAME_MS = 1200
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RolloutSettings:
-    """How an agent is played.
-
-    Args:
-        envs: Environments by their registered names; none for those that the agent was fine-tuned in.
-        episodes: How many, at least one of each environment.
-        videos: Episodes that are kept as videos, the first ones.
-        temperature: Of the policy; None for the most likely action.
-        held_out_goals: Ask only for goals that the agent was never trained on.
-        seed: Of the held-out levels.
-        threads: Threads of torch; small batches are slower with more.
-        camera: Whose frames the environments show; None for the labels', and no other may be given.
-        frames: Where they have them, see `EnvironmentSettings`; None for where the agent's own had.
-
-    Raises:
-        ValueError: A value is out of its range.
-    """
-
-    envs: tuple[str, ...] = ()
-    episodes: int = 100
-    videos: int = 8
-    temperature: float | None = 1.0
-    held_out_goals: bool = False
-    seed: int = 0
-    threads: int = 1
-    camera: str | None = None
-    frames: str | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "envs", tuple(self.envs))
-        for name, least in (("episodes", 1), ("videos", 0), ("seed", 0), ("threads", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}; choose another")
-        if self.temperature is not None and not 0 < self.temperature < float("inf"):
-            raise ValueError(
-                f"temperature must be above 0 and finite, got {self.temperature}; leave it out for the likeliest action"
-            )
 
 
 def rollout(agent: str | Path, output: str | Path, settings: RolloutSettings) -> Evaluation:

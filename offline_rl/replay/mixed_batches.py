@@ -14,7 +14,8 @@ import torch
 
 from vlm_rewards.offline_rl.interfaces import Batch
 from vlm_rewards.offline_rl.online.buffer import OnlineBuffer
-from vlm_rewards.offline_rl.replay.replay import DEFAULT_MIX, ReplayData
+from vlm_rewards.offline_rl.replay.replay import ReplayData
+from vlm_rewards.schemas.goal_shares import DEFAULT_SHARES
 
 
 def mixed_sample(
@@ -24,7 +25,7 @@ def mixed_sample(
     generator: np.random.Generator,
     *,
     offline_share: float = 0.5,
-    mix: Sequence[float] = DEFAULT_MIX,
+    mix: Sequence[float] = DEFAULT_SHARES,
 ) -> Batch:
     """A batch of offline transitions, then online ones: the symmetric sampling of RLPD (Ball et al. 2023, section 4.1).
 

@@ -40,10 +40,7 @@ from vlm_rewards.offline_rl.interfaces import Batch, GoalTexts, Spaces
 from vlm_rewards.offline_rl.replay.transitions import returns_to_go
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.folders import replacing
-from vlm_rewards.schemas.relabelled import GOAL_KINDS
-
-DEFAULT_MIX = (0.2, 0.5, 0.3)
-"""Shares of original, hindsight and negative goals in a batch: the labels' own ratio, where hindsight chose it."""
+from vlm_rewards.schemas.goal_shares import DEFAULT_SHARES, GOAL_KINDS
 
 DEFAULT_DISCOUNT = 0.99
 REPLAY_VERSION = 1
@@ -206,7 +203,7 @@ class ReplayData:
             "kinds": kinds,
         }
 
-    def mix_in_force(self, mix: Sequence[float] = DEFAULT_MIX) -> dict[str, float]:
+    def mix_in_force(self, mix: Sequence[float] = DEFAULT_SHARES) -> dict[str, float]:
         """The mix over the kinds that the replay has, made to sum to 1.
 
         Args:
@@ -228,7 +225,7 @@ class ReplayData:
             )
         return dict(zip(GOAL_KINDS, (shares / shares.sum()).tolist(), strict=True))
 
-    def check_mix(self, mix: Sequence[float] = DEFAULT_MIX) -> None:
+    def check_mix(self, mix: Sequence[float] = DEFAULT_SHARES) -> None:
         """Refuses a mix from which nothing can be learned.
 
         Raises:
@@ -249,7 +246,7 @@ class ReplayData:
         """The lowest and the highest number in any recorded action; NaN where one is."""
         return float(self._actions.min()), float(self._actions.max())
 
-    def sample(self, batch_size: int, generator: np.random.Generator, mix: Sequence[float] = DEFAULT_MIX) -> Batch:
+    def sample(self, batch_size: int, generator: np.random.Generator, mix: Sequence[float] = DEFAULT_SHARES) -> Batch:
         """Draws transitions with replacement, each under the goal it is stored with.
 
         Args:
@@ -378,7 +375,7 @@ def torch_batches(
     batch_size: int,
     seed: int,
     *,
-    mix: Sequence[float] = DEFAULT_MIX,
+    mix: Sequence[float] = DEFAULT_SHARES,
     start: int = 0,
     num_batches: int | None = None,
 ) -> ReplayBatches:

@@ -29,9 +29,10 @@ import pyarrow.parquet as pq
 
 from vlm_rewards.schemas.folders import FinishedFolder
 from vlm_rewards.schemas.formats.relabelled_parts.reader import read_relabelled
+from vlm_rewards.schemas.goal_shares import GOAL_KINDS
 from vlm_rewards.schemas.labels import read_own_metadata
 from vlm_rewards.schemas.pictures import decode_image
-from vlm_rewards.schemas.relabelled import GOAL_KINDS, RelabelledEpisode
+from vlm_rewards.schemas.relabelled import RelabelledEpisode
 
 MAX_DIGESTS = 4_000_000
 """Distinct frames whose digests are remembered, about 100 bytes each."""

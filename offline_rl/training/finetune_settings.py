@@ -2,10 +2,9 @@
 
 import dataclasses
 
-from vlm_rewards.labelers.encoders.devices import check_device
-from vlm_rewards.offline_rl.environments.environments import EnvironmentSettings
-from vlm_rewards.offline_rl.online.live_rewards import LiveRewardSettings
-from vlm_rewards.offline_rl.replay.replay import DEFAULT_MIX
+from vlm_rewards.offline_rl.evaluation.rollout_settings import CAMERA_HELP, FRAMES_HELP
+from vlm_rewards.schemas.goal_shares import DEFAULT_SHARES, read_goal_shares
+from vlm_rewards.schemas.options import option
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,7 +37,7 @@ class FinetuneSettings:
         frames: Where they have them, see `EnvironmentSettings`; None for where the agent's own had.
         eval_episodes: Episodes of an evaluation; 0 for none.
         eval_every: Environment steps between evaluations.
-        eval_temperature: Of the policy while it is evaluated; None for the most likely action.
+        eval_temperature: Temperature of the policy while it is evaluated; 0 or None for the most likely action.
         eval_seed: Of the held-out levels: whoever chooses settings by some must be judged by others.
         threads: Threads of torch; other numbers round otherwise, so it is part of the run.
         device: Where the agent learns, as in `TrainSettings`; the labeler is where the labels were made, which is in their
@@ -50,34 +49,78 @@ class FinetuneSettings:
         ValueError: A value is out of its range, an environment is unknown, or two settings exclude each other.
     """
 
-    envs: tuple[str, ...]
-    steps: int = 50_000
-    num_envs: int = 8
-    seed: int = 0
-    batch_size: int = 256
-    offline_share: float = 0.5
-    mix: tuple[float, float, float] = DEFAULT_MIX
-    warmup_steps: int = 1000
-    updates_per_step: float = 0.25
-    hindsight_goals: int = 4
-    temperature: float = 1.0
-    capacity: int = 100_000
-    finished_only: bool = False
-    end_at_success: bool = True
-    asynchronous: bool = False
-    camera: str | None = None
-    frames: str | None = None
-    eval_episodes: int = 100
-    eval_every: int = 10_000
-    eval_temperature: float | None = 1.0
-    eval_seed: int = 0
-    threads: int = 1
-    device: str = "cpu"
-    log_every: int = 1000
-    checkpoint_every: int = 10_000
+    envs: tuple[str, ...] = dataclasses.field(
+        metadata=option("NAME", "level to fine-tune and evaluate in; repeatable", name="env")
+    )
+    steps: int = dataclasses.field(
+        default=50_000, metadata=option("N", "environment steps, of all environments together")
+    )
+    num_envs: int = dataclasses.field(default=8, metadata=option("N", "environments"))
+    seed: int = dataclasses.field(default=0, metadata=option("N", "seed of levels, actions and batches"))
+    batch_size: int = dataclasses.field(default=256, metadata=option("N", "transitions per update"))
+    offline_share: float = dataclasses.field(
+        default=0.5, metadata=option("SHARE", "share of a batch that is drawn from the corpus")
+    )
+    mix: tuple[float, float, float] = dataclasses.field(
+        default=DEFAULT_SHARES,
+        metadata=option("O:H:N", "shares of original, hindsight and negative goals in it", read=read_goal_shares),
+    )
+    warmup_steps: int = dataclasses.field(
+        default=1000, metadata=option("N", "environment steps before the first update")
+    )
+    updates_per_step: float = dataclasses.field(
+        default=0.25, metadata=option("X", "updates per environment step; below 1 is possible")
+    )
+    hindsight_goals: int = dataclasses.field(
+        default=4, metadata=option("K", "other goals that an ended episode is stored under; 0: none")
+    )
+    temperature: float = dataclasses.field(
+        default=1.0, metadata=option("T", "temperature of the policy while it explores")
+    )
+    capacity: int = dataclasses.field(default=100_000, metadata=option("N", "frames of the environments that are kept"))
+    finished_only: bool = dataclasses.field(
+        default=False,
+        metadata=option("", "learn from a live step when its episode has ended, as Cal-QL's authors do"),
+    )
+    end_at_success: bool = dataclasses.field(
+        default=True,
+        metadata=option("", "the environment continues after a success (the paper ends it there)", name="keep-going"),
+    )
+    asynchronous: bool = dataclasses.field(
+        default=False, metadata=option("", "score beside the environments; with --keep-going")
+    )
+    camera: str | None = dataclasses.field(
+        default=None, metadata=option("NAME", CAMERA_HELP, unset="the labels', which it must be")
+    )
+    frames: str | None = dataclasses.field(
+        default=None, metadata=option("WHERE", FRAMES_HELP, unset="as for the agent")
+    )
+    eval_episodes: int = dataclasses.field(default=100, metadata=option("N", "episodes per evaluation; 0: none"))
+    eval_every: int = dataclasses.field(default=10_000, metadata=option("N", "environment steps between evaluations"))
+    eval_temperature: float | None = dataclasses.field(
+        default=1.0,
+        metadata=option("T", "temperature of the policy there; 0: always the most likely action"),
+    )
+    eval_seed: int = dataclasses.field(default=0, metadata=option("N", "seed of the held-out levels"))
+    threads: int = dataclasses.field(default=1, metadata=option("N", "threads of torch; part of the run"))
+    device: str = dataclasses.field(
+        default="cpu", metadata=option("NAME", "where the agent learns: cpu, cuda or cuda:N; part of the run")
+    )
+    log_every: int = dataclasses.field(
+        default=1000, metadata=option("N", "environment steps between records of losses and rewards")
+    )
+    checkpoint_every: int = dataclasses.field(
+        default=10_000, metadata=option("N", "environment steps between checkpoints")
+    )
 
     def __post_init__(self) -> None:
+        # Imported here, so that the options are read without torch.
+        from vlm_rewards.labelers.encoders.devices import check_device
+        from vlm_rewards.offline_rl.environments.environments import EnvironmentSettings
+        from vlm_rewards.offline_rl.online.live_rewards import LiveRewardSettings
+
         object.__setattr__(self, "envs", tuple(self.envs))
+        object.__setattr__(self, "eval_temperature", self.eval_temperature or None)
         EnvironmentSettings(
             envs=self.envs,
             num_envs=self.num_envs,

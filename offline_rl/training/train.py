@@ -10,14 +10,13 @@ it. The learner sees frames, actions, goals and the labels' rewards; ground trut
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from vlm_rewards.labelers.encoders.devices import check_device
 from vlm_rewards.labelers.labeler import Labeler
 from vlm_rewards.labelers.live import check_labeler
 from vlm_rewards.labelers.settings import settings_from_json
@@ -27,7 +26,7 @@ from vlm_rewards.offline_rl.environments.live_frames import fit_to_corpus
 from vlm_rewards.offline_rl.evaluation.evaluation import environments_at_once, evaluate_on_held_out
 from vlm_rewards.offline_rl.interfaces import GoalTexts
 from vlm_rewards.offline_rl.replay.builder import build_replay
-from vlm_rewards.offline_rl.replay.replay import DEFAULT_DISCOUNT, DEFAULT_MIX, ReplayData
+from vlm_rewards.offline_rl.replay.replay import DEFAULT_DISCOUNT, ReplayData
 from vlm_rewards.offline_rl.runs.folders import (
     Metrics,
     describe_settings,
@@ -38,82 +37,10 @@ from vlm_rewards.offline_rl.runs.folders import (
 )
 from vlm_rewards.offline_rl.runs.saved_agents import SavedAgent, save_agent
 from vlm_rewards.offline_rl.training.held_out_goals import split_goals
+from vlm_rewards.offline_rl.training.train_settings import TrainSettings
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.folders import claimed, open_finished
 from vlm_rewards.schemas.goals import goals_from_json
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainSettings:
-    """How an agent is trained offline.
-
-    Args:
-        algorithm: A name of `offline_rl.algorithms.agents.ALGORITHMS`.
-        algorithm_settings: Its settings that are not at their defaults, by name.
-        steps: Gradient steps.
-        batch_size: Transitions a step.
-        mix: Shares of original, hindsight and negative goals.
-        seed: Of weights and draws.
-        exclude_goals: Ids of goals that are never trained on.
-        num_actions: Discrete actions of the environment; None for the highest recorded one and those under it.
-        states: The agent takes the states that the corpus has besides its frames. Live environments supply none, so that such an
-            agent is for offline use alone; False for one that is to be evaluated or fine-tuned.
-        envs: Environments to evaluate the trained agent in; none for no evaluation.
-        eval_episodes: Episodes of that evaluation, of held-out levels, at least one of each environment.
-        eval_temperature: Of the policy there; None for the most likely action.
-        camera: Whose frames; may be None where the corpus has one. Environments show the camera that was labelled, so that an
-            agent of another one can neither be evaluated nor fine-tuned in any.
-        frames: Where `envs` have their frames, see `EnvironmentSettings`.
-        threads: Threads of torch; other numbers round otherwise, so it is part of the run.
-        device: Where it learns: "cpu", "cuda" or "cuda:N"; part of the run. A run that was killed goes on to the same bits on a
-            CPU.
-        log_every: Steps between records of losses.
-        checkpoint_every: Steps between checkpoints.
-
-    Raises:
-        ValueError: A value is out of its range, or there is no such algorithm, setting of it, device or environment.
-    """
-
-    algorithm: str = "iql"
-    algorithm_settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    steps: int = 20_000
-    batch_size: int = 256
-    mix: tuple[float, float, float] = DEFAULT_MIX
-    seed: int = 0
-    exclude_goals: tuple[str, ...] = ()
-    num_actions: int | None = None
-    states: bool = True
-    envs: tuple[str, ...] = ()
-    eval_episodes: int = 100
-    eval_temperature: float | None = 1.0
-    camera: str | None = None
-    frames: str = "observation"
-    threads: int = 1
-    device: str = "cpu"
-    log_every: int = 100
-    checkpoint_every: int = 2000
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "exclude_goals", tuple(sorted(self.exclude_goals)))
-        algorithm_settings(self.algorithm, self.algorithm_settings)
-        check_device(self.device)
-        if self.envs:
-            EnvironmentSettings(envs=self.envs, num_envs=len(self.envs), frames=self.frames)
-        for name, least in (
-            ("steps", 1),
-            ("batch_size", 1),
-            ("seed", 0),
-            ("eval_episodes", len(self.envs)),
-            ("threads", 1),
-            ("log_every", 1),
-            ("checkpoint_every", 1),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}; choose another")
-        if self.eval_temperature is not None and not 0 < self.eval_temperature < float("inf"):
-            raise ValueError(
-                f"eval_temperature must be above 0 and finite, got {self.eval_temperature}; leave it out for the likeliest action"
-            )
 
 
 def train(
@@ -145,8 +72,9 @@ def train(
     labeler = Labeler.build(settings_from_json(recorded["labels_settings"]["labeler"]))
     labels = Fingerprint(recorded["labels_fingerprint"])
     check_labeler(labeler, labels, str(labels.parts["camera"]))
+    settings = dataclasses.replace(settings, hold_out=resolve_held_out(source, settings.hold_out))
     described = describe_settings(
-        settings, unimportant=("log_every", "checkpoint_every"), added=("frames", "states", "device")
+        settings, unimportant=("log_every", "checkpoint_every", "hold_out"), added=("frames", "states", "device")
     )
     fingerprint = Fingerprint(
         {
@@ -154,6 +82,7 @@ def train(
             "relabelled_digest": relabelled.digest,
             "embeddings": None if embeddings is None else open_finished(embeddings, "embeddings").digest,
             **described,
+            "exclude_goals": settings.hold_out,
         }
     )
     shown = {**dataclasses.asdict(settings), "source": str(source)}
@@ -192,7 +121,7 @@ def train(
                     _environments(replay, settings, labels, settings.envs, environments_at_once(settings.envs)),
                     metrics,
                     settings.steps,
-                    held_out_goals=settings.exclude_goals,
+                    held_out_goals=settings.hold_out,
                     num_episodes=settings.eval_episodes,
                     temperature=settings.eval_temperature,
                     when="end of offline training",
@@ -206,7 +135,7 @@ def train(
             goals=replay.goals,
             labeler=recorded["labels_settings"]["labeler"],
             labels_fingerprint=labels,
-            held_out_goals=settings.exclude_goals,
+            held_out_goals=settings.hold_out,
             replay=str((folder / "replay").absolute()),
             replay_fingerprint=replay.fingerprint,
             envs=settings.envs,
@@ -229,7 +158,7 @@ def resolve_held_out(source: str | Path, held_out: Sequence[str]) -> tuple[str, 
     if not held_out:
         return ()
     goals = goals_from_json(read_relabelled_settings(source)["labels_settings"]["labeler"]["goals"])
-    return tuple(goal.id for goal in split_goals(goals, held_out).held_out)
+    return tuple(sorted(goal.id for goal in split_goals(goals, held_out).held_out))
 
 
 def read_relabelled_settings(source: str | Path) -> dict[str, Any]:
@@ -264,7 +193,7 @@ def _replay(
         goals=goals,
         embeddings=embeddings,
         camera=settings.camera,
-        exclude_goals=settings.exclude_goals,
+        exclude_goals=settings.hold_out,
         discount=discount,
         num_actions=settings.num_actions,
         use_states=settings.states,
@@ -285,7 +214,7 @@ def _environments(
 
 def _check_environments(replay: ReplayData, settings: TrainSettings, labeler: Labeler, labels: Fingerprint) -> None:
     """Refuses environments of other observations or actions, or that ask for none of the goals, before training takes its time."""
-    apart = set(settings.exclude_goals)
+    apart = set(settings.hold_out)
     for name in settings.envs:
         fitted = _environments(replay, settings, labels, (name,), num_envs=1)
         check_labeler(labeler, labels, str(fitted.camera))

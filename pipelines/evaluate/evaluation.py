@@ -35,7 +35,14 @@ _GOALS = "goals.jsonl"
 _OUTCOME = ".outcome.json"
 
 
-def evaluate(corpus: str | Path, labels: str | Path, output: str | Path, *, beam_options: Sequence[str] = ()) -> dict:
+def evaluate(
+    corpus: str | Path,
+    labels: str | Path,
+    output: str | Path,
+    *,
+    beam_options: Sequence[str] = (),
+    workers: int | None = None,
+) -> dict:
     """Measures labels against the ground truth of their corpus.
 
     Writes quality.json, report.html (one file that opens offline), precision_recall.png and precision_recall_goals.png.
@@ -46,6 +53,7 @@ def evaluate(corpus: str | Path, labels: str | Path, output: str | Path, *, beam
         labels: A folder that `label` has finished.
         output: Folder to write; absent, empty or of an earlier evaluation.
         beam_options: Options for Beam, as given after a bare `--`.
+        workers: Workers on this machine; None for one per core.
 
     Returns:
         What quality.json holds: `overall`, `families`, `goals`, `confusion` and `definitions`, see
@@ -78,7 +86,7 @@ def evaluate(corpus: str | Path, labels: str | Path, output: str | Path, *, beam
         )
     try:
         output.mkdir(parents=True, exist_ok=True)
-        outcome = _measure(opened, units, goals, output / _OUTCOME, beam_options)
+        outcome = _measure(opened, units, goals, output / _OUTCOME, beam_options, workers)
         quality = {**_description(corpus, opened, bank, goals), **outcome, "run": run_statistics(opened.folder)}
         write_atomically(output / "quality.json", json.dumps(quality, indent=1, allow_nan=False) + "\n")
         write_report(quality, units, opened, output)
@@ -89,10 +97,15 @@ def evaluate(corpus: str | Path, labels: str | Path, output: str | Path, *, beam
 
 
 def _measure(
-    labels: Labels, units: Sequence[Unit], goals: Sequence[Goal], outcome_path: Path, beam_options: Sequence[str]
+    labels: Labels,
+    units: Sequence[Unit],
+    goals: Sequence[Goal],
+    outcome_path: Path,
+    beam_options: Sequence[str],
+    workers: int | None,
 ) -> dict:
     """What all units say: counts, unreadable, figures, examples and film strips."""
-    pipeline = make_pipeline(beam_options)
+    pipeline = make_pipeline(beam_options, workers)
     _ = (
         pipeline
         | "Units" >> beam.Create([unit.to_json() for unit in units])

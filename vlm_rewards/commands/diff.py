@@ -3,32 +3,17 @@
 import argparse
 from pathlib import Path
 
-from vlm_rewards.commands.options import add_run_options
+from vlm_rewards.commands.options import add_settings, given_settings, say_where_it_runs
 from vlm_rewards.commands.words import Said
+from vlm_rewards.pipelines.diff.settings import DiffRun
 
 
-def add_options(command: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Gives the options of `diff` to its parser."""
-    command.add_argument("a", type=Path, metavar="A", help="a folder of finished labels")
-    command.add_argument("b", type=Path, metavar="B", help="another, of the same episodes; sharded as it may be")
-    command.add_argument(
-        "--input", type=Path, metavar="PATH", help="the corpus, with ground truth: compares the quality of both, too"
-    )
-    command.add_argument(
-        "--tolerance",
-        type=float,
-        default=0.0,
-        metavar="X",
-        help="a score has changed where it differs by more than X",
-    )
-    command.add_argument(
-        "--output",
-        type=Path,
-        default=Path("diff"),
-        metavar="DIR",
-        help="folder for diff.json; empty, or of an earlier diff",
-    )
-    add_run_options(command)
+    parser.add_argument("a", type=Path, metavar="A", help="folder of finished labels")
+    parser.add_argument("b", type=Path, metavar="B", help="another one, of the same episodes; sharded as it may be")
+    add_settings(parser, DiffRun)
+    say_where_it_runs(parser)
 
 
 def run(options: argparse.Namespace) -> Said:
@@ -36,13 +21,14 @@ def run(options: argparse.Namespace) -> Said:
     from vlm_rewards.pipelines.diff.comparison import DIFF_NAME, diff
     from vlm_rewards.pipelines.diff.summary import summary_lines
 
+    run = DiffRun(**given_settings(options, DiffRun))
     result = diff(
         options.a,
         options.b,
-        options.output,
-        corpus=options.input,
-        tolerance=options.tolerance,
+        run.output,
+        corpus=run.corpus,
+        tolerance=run.tolerance,
         beam_options=options.beam_options,
-        workers=options.workers,
+        workers=run.workers,
     )
-    return [*summary_lines(result), f"  all of it: {options.output / DIFF_NAME}"], []
+    return [*summary_lines(result), f"  all of it: {Path(run.output) / DIFF_NAME}"], []

@@ -3,23 +3,31 @@
 import argparse
 from pathlib import Path
 
-from vlm_rewards.commands.options import add_output, add_run_options
+from vlm_rewards.commands.options import add_output, add_settings, given_settings, say_where_it_runs
 from vlm_rewards.commands.words import Said
+from vlm_rewards.pipelines.engine.settings import RunSettings
 
 
-def add_options(command: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Gives the options of `evaluate` to its parser."""
-    command.add_argument("--input", type=Path, required=True, metavar="PATH", help="the corpus, with ground truth")
-    command.add_argument("--labels", type=Path, required=True, metavar="DIR", help="its labels")
-    add_output(command, "report.html, quality.json and the pictures")
-    add_run_options(command)
+    parser.add_argument("--input", type=Path, required=True, metavar="PATH", help="corpus, with ground truth")
+    parser.add_argument("--labels", type=Path, required=True, metavar="DIR", help="its labels")
+    add_output(parser, "report.html, quality.json and the pictures")
+    add_settings(parser, RunSettings)
+    say_where_it_runs(parser)
 
 
 def run(options: argparse.Namespace) -> Said:
     """Runs `evaluate` as its options say."""
     from vlm_rewards.pipelines.evaluate.evaluation import evaluate
 
-    quality = evaluate(options.input, options.labels, options.output, beam_options=options.beam_options)
+    quality = evaluate(
+        options.input,
+        options.labels,
+        options.output,
+        beam_options=options.beam_options,
+        workers=RunSettings(**given_settings(options, RunSettings)).workers,
+    )
     lines = [*_figures(quality), f"  report: {options.output / 'report.html'} (open it in a browser)"]
     of_labels = ["--input", options.input, "--labels", options.labels, "--output"]
     return lines, [["hindsight", *of_labels, "relabelled/"]]

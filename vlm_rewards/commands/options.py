@@ -1,72 +1,133 @@
-"""Options that several commands share."""
+"""The options of a command, made of the fields of its settings; see `vlm_rewards.schemas.options`.
+
+An option that is not typed is not in the namespace: its default is in the settings, and nowhere else.
+"""
 
 import argparse
+import dataclasses
+import types
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, get_args, get_origin
 
-FORMATS = ("parquet", "webdataset")
+from vlm_rewards.schemas.options import OptionField, option_fields
+
+_WORDS = {int: "a whole number", float: "a number"}
 
 
-def add_output(command: argparse.ArgumentParser, what: str) -> None:
+def add_output(parser: argparse.ArgumentParser, what: str) -> None:
     """Adds --output, the folder for `what`."""
-    command.add_argument(
+    parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help=f"folder for {what}; empty, or of this run"
     )
 
 
-def add_run_options(command: argparse.ArgumentParser, workers: str = "one a core") -> None:
-    """Adds --workers, and says what options after `--` are."""
-    command.set_defaults(takes_beam_options=True)
-    command.epilog = (
+def say_where_it_runs(parser: argparse.ArgumentParser) -> None:
+    """Says what options after `--` are, and that a run is resumed by the same command."""
+    parser.set_defaults(takes_beam_options=True)
+    parser.epilog = (
         "Options after a bare -- go to Apache Beam and choose where this runs, for example:\n"
         "  -- --runner=FnApiRunner --direct_running_mode=multi_processing --direct_num_workers=8\n"
         "  -- --runner=apache_beam.runners.dask.dask_runner.DaskRunner --dask_client_address=tcp://HOST:8786\n"
         "Run the same command again after an interruption: it does what is missing, and nothing else."
     )
-    command.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        help=f"workers on this machine (default: {workers})",
-    )
 
 
-def add_camera_option(command: argparse.ArgumentParser) -> None:
-    """Adds --camera, of environments."""
-    command.add_argument(
-        "--camera", metavar="NAME", help="whose frames the environments show (default: the labels', which it must be)"
-    )
+def say_it_resumes(parser: argparse.ArgumentParser) -> None:
+    """Says that a training run is resumed by the same command."""
+    parser.epilog = "Run the same command again after an interruption: it resumes from its last checkpoint."
 
 
-def add_frames_option(command: argparse.ArgumentParser) -> None:
-    """Adds --frames."""
-    command.add_argument(
-        "--frames",
-        metavar="WHERE",
-        help="where environments other than BabyAI's have their frames: observation, render, or a key of a Dict observation "
-        "(default: as the agent's own; else observation)",
-    )
+def add_settings(parser: argparse.ArgumentParser, *kinds: type) -> None:
+    """Adds one option per field of settings dataclasses that is one."""
+    groups: dict[str, Any] = {}
+    for kind in kinds:
+        for field in option_fields(kind):
+            heading = field.option.group
+            if heading is not None and heading not in groups:
+                groups[heading] = parser.add_argument_group(heading)
+            place = parser if heading is None else groups[heading]
+            place.add_argument(
+                f"--{field.name}",
+                dest=_destination(kind, field),
+                help=f"{field.option.help}{_default_words(field)}".replace("%", "%%"),
+                **_behaviour(field),
+            )
 
 
-def add_evaluation_options(command: argparse.ArgumentParser, what: str, *, required: bool = False) -> None:
-    """Adds --env and how an agent is evaluated there."""
-    command.add_argument(
-        "--env", action="append", default=None if required else [], required=required, metavar="NAME", help=what
-    )
-    command.add_argument("--eval-episodes", type=int, default=100, metavar="N", help="episodes of an evaluation")
-    command.add_argument(
-        "--eval-temperature",
-        type=float,
-        default=1.0,
-        metavar="T",
-        help="of the policy there; 0: always the most likely action",
-    )
+def given_settings(options: argparse.Namespace, *kinds: type) -> dict[str, Any]:
+    """Returns the settings that were typed, by the names of their fields; those inside others as dicts."""
+    typed = vars(options)
+    found: dict[str, Any] = {}
+    for kind in kinds:
+        for field in option_fields(kind):
+            name = _destination(kind, field)
+            if name in typed:
+                inside = found
+                for step in field.path[:-1]:
+                    inside = inside.setdefault(step, {})
+                inside[field.path[-1]] = _collected(field, typed[name])
+    return found
 
 
-def add_agent_run_options(command: argparse.ArgumentParser) -> None:
-    """Adds the options of every training run."""
-    command.add_argument("--threads", type=int, default=1, metavar="N", help="threads of torch; part of the run")
-    command.add_argument(
-        "--device", default="cpu", metavar="NAME", help="where the agent learns: cpu, cuda or cuda:N; part of the run"
-    )
-    command.add_argument("--wandb-project", metavar="NAME", help="log to Weights & Biases as well")
-    command.epilog = "Run the same command again after an interruption: it goes on from its last checkpoint."
+def _destination(kind: type, field: OptionField) -> str:
+    return f"{kind.__name__}.{'.'.join(field.path)}"
+
+
+def _default_words(field: OptionField) -> str:
+    words = field.option.unset if field.default is None else _in_words(field.default)
+    return "" if words is None else f" (default: {words})"
+
+
+def _in_words(default: Any) -> str | None:
+    if isinstance(default, bool) or not isinstance(default, int | float | str | Path | tuple) or default == ():
+        return None
+    return ":".join(str(item) for item in default) if isinstance(default, tuple) else str(default)
+
+
+def _is_repeated(field: OptionField) -> bool:
+    return field.type == tuple[str, ...] or get_origin(field.type) in (dict, Mapping)
+
+
+def _collected(field: OptionField, value: Any) -> Any:
+    if not _is_repeated(field):
+        return value
+    return tuple(value) if field.type == tuple[str, ...] else dict(value)
+
+
+def _behaviour(field: OptionField) -> dict[str, Any]:
+    """What argparse needs to know of the option besides its name and help."""
+    if field.type is bool:
+        assert not field.default or field.option.name, (
+            f"{field.path} is on by default: name the switch that turns it off"
+        )
+        return {"action": "store_false" if field.default else "store_true", "default": argparse.SUPPRESS}
+    behaviour: dict[str, Any] = {"default": argparse.SUPPRESS, "type": _reader(field)}
+    if field.option.choices:
+        behaviour["choices"] = field.option.choices
+    else:
+        behaviour["metavar"] = field.option.unit
+    if _is_repeated(field):
+        behaviour["action"] = "append"
+    if field.default is dataclasses.MISSING:
+        behaviour["required"] = True
+    return behaviour
+
+
+def _reader(field: OptionField) -> Callable[[str], Any]:
+    """Reads the option's value from a word; what it raises becomes argparse's message."""
+    read = field.option.read
+    if read is None:
+        members = get_args(field.type) if isinstance(field.type, types.UnionType) else (field.type,)
+        plain = [member for member in (Path, int, float, str) if member in members]
+        read = str if field.type == tuple[str, ...] else plain[0]
+
+    def reader(word: str) -> Any:
+        try:
+            return read(word)
+        except ValueError as error:
+            expected = _WORDS.get(read)  # type: ignore[call-overload]
+            message = f"expected {expected}: got {word!r}" if expected else str(error)
+            raise argparse.ArgumentTypeError(message) from error
+
+    return reader

@@ -58,7 +58,7 @@ def test_progress_is_told_an_episode_at_a_time(
 def test_held_out_goals_alone_are_asked_for(relabelled: Path, tmp_path: Path) -> None:
     held_out = resolve_held_out(relabelled, ["green box", "yellow ball"])
     small = TrainSettings(
-        steps=1, batch_size=16, num_actions=7, exclude_goals=held_out, algorithm_settings={"width": 8, "channels": 8}
+        steps=1, batch_size=16, num_actions=7, hold_out=held_out, algorithm_settings={"width": 8, "channels": 8}
     )
     train(relabelled, tmp_path / "agent", small)
     settings = RolloutSettings(envs=(LEVEL,), episodes=3, videos=0, held_out_goals=True)

@@ -114,7 +114,7 @@ def test_a_saved_agent_acts_as_it_did(relabelled: Path, tmp_path: Path) -> None:
 def test_the_trained_agent_is_evaluated_on_goals_it_knows_and_on_others(relabelled: Path, tmp_path: Path) -> None:
     held_out = resolve_held_out(relabelled, ["green box", "yellow ball", "purple key"])
     assert held_out == ("find-green-box", "find-purple-key", "find-yellow-ball")
-    settings = dataclasses.replace(SMALL, steps=2, exclude_goals=held_out, envs=("BabyAI-GoToObj-v0",), eval_episodes=4)
+    settings = dataclasses.replace(SMALL, steps=2, hold_out=held_out, envs=("BabyAI-GoToObj-v0",), eval_episodes=4)
     saved = train(relabelled, tmp_path / "agent", settings)
     assert saved.held_out_goals == held_out
     evaluations = {
@@ -128,7 +128,7 @@ def test_the_trained_agent_is_evaluated_on_goals_it_knows_and_on_others(relabell
 
 def test_an_evaluation_that_was_recorded_is_not_recorded_again(relabelled: Path, tmp_path: Path) -> None:
     held_out = resolve_held_out(relabelled, ["green box"])
-    settings = dataclasses.replace(SMALL, steps=2, exclude_goals=held_out, envs=("BabyAI-GoToObj-v0",), eval_episodes=2)
+    settings = dataclasses.replace(SMALL, steps=2, hold_out=held_out, envs=("BabyAI-GoToObj-v0",), eval_episodes=2)
     train(relabelled, tmp_path / "agent", settings)
     path = tmp_path / "agent" / "metrics.jsonl"
     lines = path.read_text().splitlines(keepends=True)
@@ -178,7 +178,7 @@ def test_an_environment_of_other_actions_is_refused_before_training(relabelled: 
 def test_a_level_that_asks_for_none_of_the_goals_is_refused_before_training(
     relabelled: Path, tmp_path: Path, level: str, held_out: tuple[str, ...]
 ) -> None:
-    settings = dataclasses.replace(SMALL, envs=(level,), exclude_goals=held_out)
+    settings = dataclasses.replace(SMALL, envs=(level,), hold_out=held_out)
     with pytest.raises(
         ValueError, match=f"{level} must have missions that ask for one of the .* got none in 1000 levels"
     ):

@@ -1,0 +1,155 @@
+"""How an agent is trained offline, as plain data."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from vlm_rewards.schemas.goal_shares import DEFAULT_SHARES, read_goal_shares
+from vlm_rewards.schemas.options import option
+
+
+def read_assignment(text: str) -> tuple[str, Any]:
+    """Reads NAME=VALUE, where the value is a number, a boolean or a text.
+
+    Raises:
+        ValueError: There is no "=".
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"expected NAME=VALUE: got {text!r}. Write, for example, expectile=0.8")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """How an agent is trained offline.
+
+    Args:
+        algorithm: A name of `offline_rl.algorithms.agents.ALGORITHMS`.
+        algorithm_settings: Its settings that are not at their defaults, by name.
+        steps: Gradient steps.
+        batch_size: Transitions a step.
+        mix: Shares of original, hindsight and negative goals.
+        seed: Of weights and draws.
+        hold_out: Ids of goals, or kinds of objects such as "green box", that are never trained on and evaluated apart.
+        num_actions: Discrete actions of the environment; None for the highest recorded one and those under it.
+        states: The agent takes the states that the corpus has besides its frames. Live environments supply none, so that such an
+            agent is for offline use alone; False for one that is to be evaluated or fine-tuned.
+        envs: Environments to evaluate the trained agent in; none for no evaluation.
+        eval_episodes: Episodes of that evaluation, of held-out levels, at least one of each environment.
+        eval_temperature: Temperature of the policy there; 0 or None for the most likely action.
+        camera: Whose frames; may be None where the corpus has one. Environments show the camera that was labelled, so that an
+            agent of another one can neither be evaluated nor fine-tuned in any.
+        frames: Where `envs` have their frames, see `EnvironmentSettings`.
+        threads: Threads of torch; other numbers round otherwise, so it is part of the run.
+        device: Where it learns: "cpu", "cuda" or "cuda:N"; part of the run. A run that was killed goes on to the same bits on a
+            CPU.
+        log_every: Steps between records of losses.
+        checkpoint_every: Steps between checkpoints.
+
+    Raises:
+        ValueError: A value is out of its range, or there is no such algorithm, setting of it, device or environment.
+    """
+
+    algorithm: str = dataclasses.field(
+        default="iql",
+        metadata=option("NAME", "bc, filtered-bc, iql, cql, cal-ql; rlpd, sac-cal-ql for continuous actions"),
+    )
+    algorithm_settings: Mapping[str, Any] = dataclasses.field(
+        default_factory=dict,
+        metadata=option(
+            "NAME=VALUE",
+            "setting of the algorithm, such as expectile=0.8; repeatable",
+            name="set",
+            read=read_assignment,
+        ),
+    )
+    steps: int = dataclasses.field(default=20_000, metadata=option("N", "gradient steps"))
+    batch_size: int = dataclasses.field(default=256, metadata=option("N", "transitions per step"))
+    mix: tuple[float, float, float] = dataclasses.field(
+        default=DEFAULT_SHARES,
+        metadata=option("O:H:N", "shares of original, hindsight and negative goals", read=read_goal_shares),
+    )
+    seed: int = dataclasses.field(default=0, metadata=option("N", "seed of weights and draws"))
+    hold_out: tuple[str, ...] = dataclasses.field(
+        default=(),
+        metadata=option(
+            "GOAL",
+            "goal's id, or a kind of object such as 'green box', that is never trained on and evaluated apart; repeatable",
+        ),
+    )
+    num_actions: int | None = dataclasses.field(
+        default=None,
+        metadata=option(
+            "N",
+            "discrete actions of the environment",
+            unset="the highest recorded one and those under it",
+        ),
+    )
+    states: bool = dataclasses.field(
+        default=True,
+        metadata=option(
+            "",
+            "the agent sees frames alone, though the corpus has states: live environments supply none",
+            name="no-states",
+        ),
+    )
+    envs: tuple[str, ...] = dataclasses.field(
+        default=(), metadata=option("NAME", "evaluate the trained agent in this level; repeatable", name="env")
+    )
+    eval_episodes: int = dataclasses.field(default=100, metadata=option("N", "episodes per evaluation"))
+    eval_temperature: float | None = dataclasses.field(
+        default=1.0,
+        metadata=option("T", "temperature of the policy there; 0: always the most likely action"),
+    )
+    camera: str | None = dataclasses.field(
+        default=None, metadata=option("NAME", "camera whose frames the agent sees", unset="the only one")
+    )
+    frames: str = dataclasses.field(
+        default="observation",
+        metadata=option(
+            "WHERE",
+            "where environments other than BabyAI's have their frames: observation, render, or a key of a Dict observation",
+        ),
+    )
+    threads: int = dataclasses.field(default=1, metadata=option("N", "threads of torch; part of the run"))
+    device: str = dataclasses.field(
+        default="cpu",
+        metadata=option("NAME", "where the agent learns: cpu, cuda or cuda:N; part of the run"),
+    )
+    log_every: int = dataclasses.field(default=100, metadata=option("N", "steps between records of losses"))
+    checkpoint_every: int = dataclasses.field(default=2000, metadata=option("N", "steps between checkpoints"))
+
+    def __post_init__(self) -> None:
+        # Imported here, so that the options are read without torch.
+        from vlm_rewards.labelers.encoders.devices import check_device
+        from vlm_rewards.offline_rl.algorithms.agents import algorithm_settings
+
+        for name in ("hold_out", "envs"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "eval_temperature", self.eval_temperature or None)
+        algorithm_settings(self.algorithm, self.algorithm_settings)
+        check_device(self.device)
+        if self.envs:
+            from vlm_rewards.offline_rl.environments.environments import EnvironmentSettings
+
+            EnvironmentSettings(envs=self.envs, num_envs=len(self.envs), frames=self.frames)
+        for name, least in (
+            ("steps", 1),
+            ("batch_size", 1),
+            ("seed", 0),
+            ("eval_episodes", len(self.envs)),
+            ("threads", 1),
+            ("log_every", 1),
+            ("checkpoint_every", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}; choose another")
+        if self.eval_temperature is not None and not 0 < self.eval_temperature < float("inf"):
+            raise ValueError(
+                f"eval_temperature must be above 0 and finite, got {self.eval_temperature}; leave it out for the likeliest action"
+            )

@@ -1,0 +1,29 @@
+"""What `diff` compares besides two folders of labels, as plain data."""
+
+import dataclasses
+from pathlib import Path
+
+from vlm_rewards.pipelines.engine.settings import RunSettings
+from vlm_rewards.schemas.options import option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiffRun(RunSettings):
+    """What `diff` compares besides two folders of labels, and where it writes.
+
+    Args:
+        output: Folder for diff.json; absent, empty, or of an earlier diff.
+        corpus: Corpus that was labelled, with ground truth: to compare the quality of both, too.
+        tolerance: Difference above which a score has changed.
+    """
+
+    output: str | Path = dataclasses.field(
+        default="diff", metadata=option("DIR", "folder for diff.json; empty, or of an earlier diff")
+    )
+    corpus: str | Path | None = dataclasses.field(
+        default=None,
+        metadata=option("PATH", "corpus, with ground truth: to compare the quality of both, too", name="input"),
+    )
+    tolerance: float = dataclasses.field(
+        default=0.0, metadata=option("X", "a score has changed where it differs by more than X")
+    )

@@ -1,0 +1,20 @@
+"""How a run goes about its work on Beam, as plain data; nothing here changes what it writes."""
+
+import dataclasses
+
+from vlm_rewards.schemas.options import option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """How a run goes about its work.
+
+    Args:
+        workers: Workers on this machine; None for one per core.
+        beam_options: Options for Apache Beam, as given after a bare `--`.
+    """
+
+    workers: int | None = dataclasses.field(
+        default=None, metadata=option("N", "workers on this machine", unset="one per core")
+    )
+    beam_options: tuple[str, ...] = ()

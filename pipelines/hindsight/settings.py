@@ -1,0 +1,23 @@
+"""How a run of `hindsight` writes, as plain data; which goals it chooses is in `labelers.rewards.hindsight`."""
+
+import dataclasses
+
+from vlm_rewards.pipelines.engine.settings import RunSettings
+from vlm_rewards.schemas.options import option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HindsightRun(RunSettings):
+    """How a run of `hindsight` writes.
+
+    Args:
+        format: Container of the output: "parquet" or "webdataset".
+        max_failure_share: Highest share of episodes, and of shards, that may fail; one unlabelled frame fails its episode.
+    """
+
+    format: str = dataclasses.field(
+        default="parquet", metadata=option("NAME", "container of the output, such as parquet or webdataset")
+    )
+    max_failure_share: float = dataclasses.field(
+        default=0.01, metadata=option("SHARE", "highest share of episodes, and of shards, that may fail")
+    )

@@ -1,0 +1,46 @@
+"""What a run of `label` reads and keeps besides corpus and labeler, as plain data."""
+
+import dataclasses
+from pathlib import Path
+
+from vlm_rewards.pipelines.engine.settings import RunSettings
+from vlm_rewards.schemas.options import option
+
+_RUN_GROUP = "the run"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LabelRun(RunSettings):
+    """What a run of `label` reads and keeps besides corpus and labeler.
+
+    Args:
+        embeddings: Folder of kept embeddings: read where it is filled, filled where it is not; None to keep none.
+        camera: Camera to label; may be None where the corpus has one.
+        sparse: Store only the scores over the threshold.
+        max_unit_mib: Size of the ranges that larger shards are cut into, in MiB.
+        max_failure_share: Highest share of frames, and of shards, that may fail.
+    """
+
+    embeddings: str | Path | None = dataclasses.field(
+        default=None,
+        metadata=option("DIR", "keep the frames' embeddings here; frames that are here already are not read again"),
+    )
+    camera: str | None = dataclasses.field(
+        default=None, metadata=option("NAME", "camera to label", unset="the only one")
+    )
+    sparse: bool = dataclasses.field(
+        default=False, metadata=option("", "store only scores over the threshold, for thousands of goals")
+    )
+    max_unit_mib: float = dataclasses.field(
+        default=256,
+        metadata=option("MIB", "larger shards are labelled in ranges of this size", group=_RUN_GROUP),
+    )
+    max_failure_share: float = dataclasses.field(
+        default=0.01,
+        metadata=option("SHARE", "highest share of frames, and of shards, that may be unreadable", group=_RUN_GROUP),
+    )
+
+    @property
+    def max_unit_bytes(self) -> int:
+        """Size of a unit in bytes."""
+        return int(self.max_unit_mib * 2**20)

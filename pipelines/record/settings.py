@@ -1,0 +1,108 @@
+"""What to record, as plain data."""
+
+import dataclasses
+
+from vlm_rewards.pipelines.engine.settings import RunSettings
+from vlm_rewards.schemas.options import option
+
+POLICIES = ("bot", "noisy-bot", "random")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecordRun(RunSettings):
+    """How a run of `record` goes about its work; workers are processes, since a level's steps are plain Python."""
+
+    workers: int | None = dataclasses.field(
+        default=1,
+        metadata=option("N", "worker processes on this machine; more pay off from some thousand episodes on"),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecordSettings:
+    """What to record.
+
+    Args:
+        envs: BabyAI levels by their registered names; episode i is of level i modulo their number.
+        policy: "bot" (BabyAI's own demonstrator), "noisy-bot" (it, but with probability `noise` a uniformly random action
+            instead), "random" (uniformly random actions), or a mix by weights, such as
+            "bot:0.2,noisy-bot:0.5,random:0.3", from which each episode draws one.
+        episodes: How many.
+        seed: Of everything that is drawn.
+        tile_size: Pixels a grid cell; the 7 x 7 view is 56 x 56 pixels at 8, and 224 x 224 at 32.
+        noise: Probability of a random action under noisy-bot, 0 to 1.
+        format: Container of the corpus, one of `schemas.formats.corpora.FORMATS`.
+        episodes_per_shard: Episodes in one part.
+        max_steps: Cuts episodes that are longer, as truncated; None leaves it to the level. Rewards are not rescaled.
+
+    Raises:
+        ValueError: A value is out of its range, or a level or policy is unknown.
+        ImportError: MiniGrid is not installed.
+    """
+
+    envs: tuple[str, ...] = dataclasses.field(
+        metadata=option("NAME", "BabyAI level from Gymnasium's registry; repeat for several", name="env")
+    )
+    policy: str = dataclasses.field(
+        default="noisy-bot",
+        metadata=option("POLICY", "bot, noisy-bot, random, or shares of them such as bot:0.2,noisy-bot:0.5,random:0.3"),
+    )
+    noise: float = dataclasses.field(
+        default=0.3, metadata=option("P", "probability of a random action of noisy-bot, 0 to 1")
+    )
+    episodes: int = dataclasses.field(default=400, metadata=option("N", "episodes in all, shared evenly by the levels"))
+    seed: int = dataclasses.field(default=0, metadata=option("N", "seed; the same one gives the same bytes"))
+    tile_size: int = dataclasses.field(
+        default=8, metadata=option("PX", "pixels per grid cell: 8 gives 56x56 frames, 32 gives 224x224")
+    )
+    format: str = dataclasses.field(
+        default="parquet", metadata=option("NAME", "container of the corpus, such as parquet or webdataset")
+    )
+    episodes_per_shard: int = dataclasses.field(default=20, metadata=option("N", "episodes in one file of the corpus"))
+    max_steps: int | None = dataclasses.field(
+        default=None,
+        metadata=option("N", "steps after which an episode is cut, as truncated", unset="the level's own limit"),
+    )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "envs", tuple(self.envs))
+        from vlm_rewards.labelers.domains.babyai.levels import check_levels
+        from vlm_rewards.schemas.formats.corpora import check_format
+
+        check_levels(self.envs)
+        parse_policy(self.policy)
+        check_format(self.format)
+        for name, least in (("episodes", 1), ("seed", 0), ("tile_size", 1), ("episodes_per_shard", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}; choose another")
+        if self.max_steps is not None and self.max_steps < 1:
+            raise ValueError(f"max_steps must be at least 1 or None, got {self.max_steps}; choose another")
+        if not 0 <= self.noise <= 1:
+            raise ValueError(f"noise must be a probability from 0 to 1, got {self.noise}; choose another")
+
+
+def parse_policy(policy: str) -> dict[str, float]:
+    """Reads a policy or a mix of policies.
+
+    Returns:
+        By policy, its share; the shares sum to 1.
+
+    Raises:
+        ValueError: A policy is unknown or occurs twice, or a weight is not a positive number.
+    """
+    weights: dict[str, float] = {}
+    for item in policy.split(","):
+        name, colon, text = (part.strip() for part in item.partition(":"))
+        if name not in POLICIES:
+            raise ValueError(f"a policy must be one of {', '.join(POLICIES)}, got {name!r} in {policy!r}; choose one")
+        if name in weights:
+            raise ValueError(f"a mix must name each policy once, got {name!r} twice in {policy!r}; add up its weights")
+        try:
+            weight = float(text) if colon else 1.0
+        except ValueError:
+            weight = 0.0
+        if not 0 < weight < float("inf"):
+            raise ValueError(f"the weight of a policy must be a positive number, got {text!r} in {policy!r}; mend it")
+        weights[name] = weight
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items()}

@@ -1,0 +1,143 @@
+"""Options: settings that are given by name, in a shell or in Python, and declared once, in a field of a settings dataclass.
+
+    seed: int = dataclasses.field(default=0, metadata=option("N", "seed of the draws"))
+
+    shell    --seed 3   ──► {"seed": 3} ──┐
+    Python   seed=3     ──► {"seed": 3} ──┴──► function(**given) ──► Settings(seed=3)
+
+A field's default is written there alone; so are the help and the unit of its option. Nothing here knows of a command line:
+`vlm_rewards.commands.options` makes one of these fields.
+"""
+
+import dataclasses
+import difflib
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar, get_type_hints, overload
+
+_KEY = "option"
+
+A = TypeVar("A")
+B = TypeVar("B")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Option:
+    """How a field is given by name.
+
+    Args:
+        unit: What stands for the value in the help, such as "N" or "PATH"; "" for a switch, or one of `choices`.
+        help: What the value means, in words that begin in lower case.
+        name: Name of the option; None for the field's own. A switch of another name turns a field that is on off.
+        choices: Values that are allowed; () where the settings judge.
+        read: Reads the value from a word; None where the field's type says how.
+        unset: What holds where the default is None; None to leave that unsaid.
+        group: Heading that the option stands under in the help; None for the general one.
+    """
+
+    unit: str
+    help: str
+    name: str | None = None
+    choices: tuple[str, ...] = ()
+    read: Callable[[str], object] | None = None
+    unset: str | None = None
+    group: str | None = None
+
+
+def option(unit: str, help: str, **details: Any) -> Mapping[str, Option]:
+    """Makes the metadata of a field that is an option; see `Option` for arguments."""
+    return {_KEY: Option(unit=unit, help=help, **details)}
+
+
+class OptionField(NamedTuple):
+    """A field of settings, or of settings inside them, that is an option.
+
+    Attributes:
+        path: Names of the fields that lead to it, such as ("negatives", "seed").
+        option: Its option.
+        type: Its type.
+        default: Its default; `dataclasses.MISSING` where one must be given.
+    """
+
+    path: tuple[str, ...]
+    option: Option
+    type: Any
+    default: Any
+
+    @property
+    def name(self) -> str:
+        """Name of the option, such as "negatives-seed"."""
+        return self.option.name or self.path[-1].replace("_", "-")
+
+
+def option_fields(settings: type, within: tuple[str, ...] = ()) -> Iterator[OptionField]:
+    """Lists the options of a settings dataclass and of the settings dataclasses inside it, in the order of their fields."""
+    types = get_type_hints(settings)
+    for field in dataclasses.fields(settings):
+        path, kind = (*within, field.name), types[field.name]
+        if _KEY in field.metadata:
+            yield OptionField(path, field.metadata[_KEY], kind, _default(field))
+        elif dataclasses.is_dataclass(kind):
+            assert isinstance(kind, type)
+            yield from option_fields(kind, path)
+
+
+def _default(field: dataclasses.Field) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+@overload
+def build_settings(given: Mapping[str, Any], first: type[A], /) -> tuple[A]: ...
+@overload
+def build_settings(given: Mapping[str, Any], first: type[A], second: type[B], /) -> tuple[A, B]: ...
+def build_settings(given: Mapping[str, Any], /, *kinds: type) -> tuple[Any, ...]:
+    """Builds settings from keyword arguments.
+
+    Args:
+        given: Values by name.
+        kinds: Settings dataclasses that share no name.
+
+    Returns:
+        One object per dataclass.
+
+    Raises:
+        TypeError: A name is no field of any of them, or a field without a default is missing.
+        ValueError: A value is not what its settings allow.
+    """
+    names = [{field.name for field in dataclasses.fields(kind)} for kind in kinds]
+    known = set().union(*names)
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            advice = f"Did you mean {close[0]}?" if close else f"The settings are {', '.join(sorted(known))}."
+            raise TypeError(f"there is no setting of this name: got {name!r}. {advice}")
+    return tuple(
+        kind(**{name: value for name, value in given.items() if name in own})
+        for kind, own in zip(kinds, names, strict=True)
+    )
+
+
+def shows_settings(*kinds: type) -> Callable[[F], F]:
+    """Decorator of a function whose `**settings` are the fields of settings dataclasses: its signature shows them one by one."""
+
+    def decorate(function: F) -> F:
+        signature = inspect.signature(function)
+        own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        shown = [
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if _default(field) is dataclasses.MISSING else _default(field),
+                annotation=get_type_hints(kind)[field.name],
+            )
+            for kind in kinds
+            for field in dataclasses.fields(kind)
+            if field.name not in signature.parameters
+        ]
+        function.__signature__ = signature.replace(parameters=[*own, *shown])  # type: ignore[attr-defined]
+        return function
+
+    return decorate
