@@ -30,9 +30,10 @@ def relabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Relabelled trajectories; the labels are beside them."""
     folder = tmp_path_factory.mktemp("agents")
     corpus, labels = folder / "corpus", folder / "labels"
+    model = ["--model", "reference-s", "--batch-size", "16"]
     for command in (
         ["record", "--env", LEVEL, "--policy", "bot:0.5,random:0.5", "--episodes", "12", "--output", corpus],
-        ["label", "--input", corpus, "--goals", corpus / "goals.jsonl", "--batch-size", "16", "--output", labels],
+        ["label", "--input", corpus, "--goals", corpus / "goals.jsonl", *model, "--output", labels],
         ["hindsight", "--input", corpus, "--labels", labels, "--output", folder / "relabelled"],
     ):
         assert main([str(word) for word in command]) == 0
@@ -130,14 +131,14 @@ def test_evaluations_without_ground_truth_say_so(tmp_path: Path) -> None:
             ["--algorithm", "dqn"],
             "algorithm must be one of bc, filtered-bc, iql, cql, cal-ql, rlpd, sac-cal-ql, got 'dqn'",
         ),
-        (["--set", "expectile"], "--set must be NAME=VALUE, got 'expectile'; write, for example, expectile=0.8"),
+        (["--set", "expectile"], "--set: expected NAME=VALUE: got 'expectile'. Write, for example, expectile=0.8. See"),
         (["--set", "magic=1"], "settings of iql must be among encoder, tile_size,"),
         (["--set", "expectile=high"], "settings of iql must be of their defaults' types, got expectile 'high'"),
         (["--set", "expectile=2"], "expectile must be"),
         (["--set", "width=32.5"], "got width 32.5; give a whole number"),
         (["--set", "bound_by_returns=False"], "got bound_by_returns 'False'; give true or false"),
         (["--algorithm", "rlpd"], "actions must be continuous for rlpd and sac-cal-ql, got num_actions"),
-        (["--mix", "1:2"], "--mix must be three numbers such as 0.2:0.5:0.3, got '1:2'; mend it"),
+        (["--mix", "1:2"], "--mix: expected three shares: got '1:2'. Write them such as 0.2:0.5:0.3. See"),
         (["--mix", "0:0:0"], "mix must have a share of a kind that the replay has"),
         (
             ["--hold-out", "green sofa"],
@@ -198,7 +199,7 @@ def test_a_folder_that_is_not_relabelled_is_refused(
         ),
         (["--temperature", "0"], "temperature must be above 0 and finite, got 0.0"),
         (["--offline-share", "2"], "offline_share must be from 0 to 1, got 2.0"),
-        (["--mix", "1:2"], "--mix must be three numbers such as 0.2:0.5:0.3, got '1:2'; mend it"),
+        (["--mix", "1:2"], "--mix: expected three shares: got '1:2'. Write them such as 0.2:0.5:0.3. See"),
         (["--capacity", "3"], "capacity must be at least 32, got 3"),
         (["--warmup-steps", "1000"], "warmup_steps must be below steps, 8, got 1000"),
         (

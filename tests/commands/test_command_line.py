@@ -62,8 +62,6 @@ def test_help_of_every_option_says_something(command: str, capsys: pytest.Captur
         name = action.option_strings[0] if action.option_strings else str(action.metavar)  # a positional has no dashes
         assert action.help, name
         assert f"  {name}" in text or f"  {', '.join(action.option_strings)}" in text, name
-        if action.default not in (None, False, [], "==SUPPRESS=="):
-            assert f"(default: {action.default})" in " ".join(text.split()), name
 
 
 def test_the_steps_end_with_what_they_made_and_the_next_command(

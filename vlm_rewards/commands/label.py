@@ -38,14 +38,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="show units, frames, bytes and an estimate of the time; write nothing"
     )
-    add_settings(parser, LabelerSettings, LabelRun)
-    parser.add_argument_group("the reward").add_argument(
+    parser.add_argument(
         "--calibration",
         type=Path,
         metavar="FILE",
         help="temperature, one threshold per goal and fire rates from vlm-rewards calibrate, instead of --temperature and "
         "--threshold",
     )
+    add_settings(parser, LabelerSettings, LabelRun)
     say_where_it_runs(parser)
 
 

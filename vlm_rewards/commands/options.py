@@ -122,7 +122,11 @@ def _reader(field: OptionField) -> Callable[[str], Any]:
         plain = [member for member in (Path, int, float, str) if member in members]
         read = str if field.type == tuple[str, ...] else plain[0]
 
+    choices = field.option.choices
+
     def reader(word: str) -> Any:
+        if choices and word not in choices:
+            raise argparse.ArgumentTypeError(f"expected one of {', '.join(choices)}: got {word!r}")
         try:
             return read(word)
         except ValueError as error:
