@@ -7,6 +7,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+GOAL_KINDS = ("original", "hindsight", "negative")
+"""Why an episode is trained on under a goal: it was asked for, it was achieved, or it was not."""
+
+DEFAULT_SHARES = (0.2, 0.5, 0.3)
+"""Shares of these kinds among the goals of a relabelled episode, and in a batch."""
+
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -265,3 +271,19 @@ def select_goals(goals: Sequence[Goal], ids: Sequence[str]) -> tuple[Goal, ...]:
             f"a goal must be one of the {len(by_id)} known goals ({known}, ...), got {unknown[0]!r}; check its id"
         )
     return tuple(by_id[goal_id] for goal_id in ids)
+
+
+def read_goal_shares(text: str) -> tuple[float, float, float]:
+    """Reads shares of the kinds of goals from a word.
+
+    Args:
+        text: Three numbers with colons between them, such as "0.2:0.5:0.3".
+
+    Raises:
+        ValueError: It is something else.
+    """
+    try:
+        original, hindsight, negative = (float(share) for share in text.split(":"))
+    except ValueError as error:
+        raise ValueError(f"expected three shares: got {text!r}. Write them such as 0.2:0.5:0.3") from error
+    return original, hindsight, negative

@@ -28,7 +28,7 @@ from vlm_rewards.schemas.episodes import (
     image_column,
 )
 from vlm_rewards.schemas.fingerprints import Fingerprint
-from vlm_rewards.schemas.goal_shares import GOAL_KINDS
+from vlm_rewards.schemas.goals import GOAL_KINDS
 
 RELABELLED_TIME_CONVENTION = (
     "rewards[k][t] is the reward of step t under goal k and looks at frame o_(t+1), the frame after action t; only the steps "

@@ -28,8 +28,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vlm_rewards.schemas.goal_shares import DEFAULT_SHARES, read_goal_shares
-from vlm_rewards.schemas.goals import Goal, normalize_instruction
+from vlm_rewards.schemas.goals import DEFAULT_SHARES, Goal, normalize_instruction, read_goal_shares
 from vlm_rewards.schemas.options import option
 
 STRATEGIES = ("first", "final", "future")

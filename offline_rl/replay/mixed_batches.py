@@ -15,7 +15,7 @@ import torch
 from vlm_rewards.offline_rl.interfaces import Batch
 from vlm_rewards.offline_rl.online.buffer import OnlineBuffer
 from vlm_rewards.offline_rl.replay.replay import ReplayData
-from vlm_rewards.schemas.goal_shares import DEFAULT_SHARES
+from vlm_rewards.schemas.goals import DEFAULT_SHARES
 
 
 def mixed_sample(

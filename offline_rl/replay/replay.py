@@ -40,7 +40,7 @@ from vlm_rewards.offline_rl.interfaces import Batch, GoalTexts, Spaces
 from vlm_rewards.offline_rl.replay.transitions import returns_to_go
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.folders import replacing
-from vlm_rewards.schemas.goal_shares import DEFAULT_SHARES, GOAL_KINDS
+from vlm_rewards.schemas.goals import DEFAULT_SHARES, GOAL_KINDS
 
 DEFAULT_DISCOUNT = 0.99
 REPLAY_VERSION = 1

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 
 from vlm_rewards.schemas.folders import FinishedFolder
 from vlm_rewards.schemas.formats.relabelled_parts.reader import read_relabelled
-from vlm_rewards.schemas.goal_shares import GOAL_KINDS
+from vlm_rewards.schemas.goals import GOAL_KINDS
 from vlm_rewards.schemas.labels import read_own_metadata
 from vlm_rewards.schemas.pictures import decode_image
 from vlm_rewards.schemas.relabelled import RelabelledEpisode

@@ -3,7 +3,7 @@
 import dataclasses
 
 from vlm_rewards.offline_rl.evaluation.rollout_settings import CAMERA_HELP, FRAMES_HELP
-from vlm_rewards.schemas.goal_shares import DEFAULT_SHARES, read_goal_shares
+from vlm_rewards.schemas.goals import DEFAULT_SHARES, read_goal_shares
 from vlm_rewards.schemas.options import option
 
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from vlm_rewards.schemas.goal_shares import DEFAULT_SHARES, read_goal_shares
+from vlm_rewards.schemas.goals import DEFAULT_SHARES, read_goal_shares
 from vlm_rewards.schemas.options import option
 
 

@@ -35,8 +35,7 @@ from vlm_rewards.schemas.folders import read_settings, write_atomically
 from vlm_rewards.schemas.formats.corpora import corpus_features, read_episodes
 from vlm_rewards.schemas.formats.label_parts.reader import EpisodeLabels, Labels, open_labels, read_labels
 from vlm_rewards.schemas.formats.relabelled_parts.writer import EXTENSIONS, check_relabelled_format, open_writer
-from vlm_rewards.schemas.goal_shares import GOAL_KINDS
-from vlm_rewards.schemas.goals import Goal, normalize_instruction
+from vlm_rewards.schemas.goals import GOAL_KINDS, Goal, normalize_instruction
 from vlm_rewards.schemas.manifests import Failure, Unit
 from vlm_rewards.schemas.relabelled import RelabelledEpisode
 from vlm_rewards.schemas.rules import RewardRule

@@ -10,6 +10,7 @@ from vlm_rewards.schemas.goals import (
     goals_from_json,
     goals_to_json,
     normalize_instruction,
+    read_goal_shares,
     read_goals,
     select_goals,
     write_goals,
@@ -213,3 +214,13 @@ def test_pictures_are_found_beside_the_goals_file_and_told_when_changed(tmp_path
     with pytest.raises(FileNotFoundError, match="a goal's picture must exist") as caught:
         read_goals(tmp_path / "goals.jsonl")
     assert caught.value.__notes__ == [f"in line 1 of the goals file {tmp_path / 'goals.jsonl'}"]
+
+
+def test_shares_are_three_numbers() -> None:
+    assert read_goal_shares("0.25:1:0") == (0.25, 1.0, 0.0)
+
+
+@pytest.mark.parametrize("text", ["", "1:2", "1:2:3:4", "a:b:c"])
+def test_other_words_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=f"expected three shares: got '{text}'. Write them such as 0.2:0.5:0.3"):
+        read_goal_shares(text)

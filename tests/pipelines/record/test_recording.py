@@ -10,7 +10,7 @@ from small_corpora import assert_same
 
 from vlm_rewards.labelers.domains.babyai.levels import RECORDED_SEEDS
 from vlm_rewards.labelers.domains.babyai.scenes import EVALUATION_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS
-from vlm_rewards.pipelines import record
+from vlm_rewards.pipelines.record import recording as record
 from vlm_rewards.pipelines.record.recording import (
     BotGaveUpError,
     RecordSettings,
@@ -30,7 +30,7 @@ PUT_NEXT = "BabyAI-PutNextLocal-v0"
 
 
 def _settings(**changes):
-    return RecordSettings(**{"envs": (GO_TO,), "episodes": 4, **changes})
+    return RecordSettings(**{"envs": (GO_TO,), "policy": "bot", "episodes": 4, **changes})
 
 
 def _front_object(env):
