@@ -1,10 +1,16 @@
 """The generated pages: Markdown of the command line, from its parser, and of the API, from signatures and docstrings."""
 
 import argparse
+import inspect
 import re
 from collections.abc import Callable, Iterator
 
 COMMANDS_MARKER = "<!-- the commands are inserted here when the site is built -->"
+API_MARKER = "<!-- the names of the API are inserted here when the site is built -->"
+
+_SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Examples?):$")
+_ITEM = re.compile(r"^(\*{0,2}\w[\w., ]*):\s+(.*)$")
+_FIELDS = {"Args": "param", "Attributes": "var", "Raises": "raises"}
 
 
 def command_reference() -> str:
@@ -26,8 +32,8 @@ def _command_lines(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
         actions = [action for action in group._group_actions if not isinstance(action, argparse._HelpAction)]
         if not actions:
             continue
-        title = {"options": "Options", "positional arguments": "Arguments"}.get(group.title or "", group.title or "")
-        yield from (f"### {name}: {title[:1].lower()}{title[1:]}", "")
+        title = {"options": "options", "positional arguments": "arguments"}.get(group.title or "", group.title or "")
+        yield from (f"### {name}: {title}", "")
         for action in actions:
             value = formatter._format_args(action, formatter._get_default_metavar_for_optional(action))
             names = [f"{option} {value}".strip() for option in action.option_strings] or [str(action.metavar)]
@@ -36,10 +42,100 @@ def _command_lines(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
         yield from ("```text", parser.epilog, "```", "")
 
 
+def api_reference() -> str:
+    """Returns the Markdown of the public names of `vlm_rewards`, in the order of `__all__`."""
+    import vlm_rewards
+
+    lines = ["```{py:module} vlm_rewards", "```", ""]
+    for name in vlm_rewards.__all__:
+        lines += [f"## {name}", "", *_object_lines(name, getattr(vlm_rewards, name)), ""]
+    return "\n".join(lines)
+
+
+def _object_lines(name: str, value: object) -> Iterator[str]:
+    """Yields the directive of one public name; a class holds those of its own methods and properties."""
+    if inspect.isclass(value):
+        yield f"``````{{py:class}} {name}{_signature(value)}"
+        yield from docstring_lines(inspect.getdoc(value) or "")
+        for member, function in vars(value).items():
+            if not function.__doc__ or (member.startswith("_") and member != "__call__"):
+                continue
+            if isinstance(function, property):
+                yield from (
+                    "",
+                    f"`````{{py:property}} {member}",
+                    *docstring_lines(inspect.getdoc(function) or ""),
+                    "`````",
+                )
+            elif inspect.isroutine(bound := getattr(value, member)):
+                yield from ("", f"`````{{py:method}} {member}{_signature(bound, inspect.isfunction(function))}")
+                yield from (*docstring_lines(inspect.getdoc(bound) or ""), "`````")
+        yield "``````"
+    elif inspect.isroutine(value):
+        yield from (
+            f"``````{{py:function}} {name}{_signature(value)}",
+            *docstring_lines(inspect.getdoc(value) or ""),
+            "``````",
+        )
+    else:
+        raise TypeError(f"a public name must be a class or a function, got {name} of {type(value).__name__}")
+
+
+def _signature(value: Callable[..., object], is_method: bool = False) -> str:
+    """Writes a signature as it is read: names without their modules, and no `self`."""
+    signature = inspect.signature(value)
+    parameters = list(signature.parameters.values())[1 if is_method else 0 :]
+    text = str(signature.replace(parameters=parameters)).replace("'", '"')
+    return re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Za-z])", "", text).removesuffix(" -> None")
+
+
+def docstring_lines(text: str) -> Iterator[str]:
+    """Yields the Markdown of a Google-style docstring: its sections become field lists; indented pictures stay code.
+
+    Args:
+        text: The docstring, as `inspect.getdoc` gives it.
+    """
+    section, body = "", []
+    for line in text.splitlines():
+        found = _SECTION.match(line)
+        if found or (section and line and not line.startswith(" ")):  # an indented section ends with its indentation
+            yield from _section_lines(section, body)
+            section, body = (found[1], []) if found else ("", ["", line])
+        else:
+            body.append(line)
+    yield from _section_lines(section, body)
+
+
+def _section_lines(section: str, body: list[str]) -> Iterator[str]:
+    if not section:
+        yield from (line if line.startswith("    ") else _prose(line) for line in body)
+        return
+    lines = inspect.cleandoc("\n".join(["", *body])).splitlines()
+    if section.startswith("Example"):
+        yield from ("", "```python", *lines, "```")
+    elif section in _FIELDS:
+        yield ""
+        for line in lines:
+            item = None if line.startswith(" ") else _ITEM.match(line)
+            yield (
+                f":{_FIELDS[section]} {item[1]}: {_prose(item[2])}" if item else f"    {_prose(line.strip())}".rstrip()
+            )
+    else:
+        yield from ("", f":{section.lower()}: {_prose(' '.join(line.strip() for line in lines))}")
+
+
+def _prose(text: str) -> str:
+    """Escapes Markdown's signs outside of `code`."""
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(part if part.startswith("`") else re.sub(r"([\\*<>|$])", r"\\\1", part) for part in parts)
+
+
 def escape(text: str) -> str:
     """Returns the text with Markdown's signs escaped, so that it reads as it stands."""
     return re.sub(r"([\\`*_{}\[\]<>#|$])", r"\\\1", text)
 
 
-GENERATED: dict[str, tuple[str, Callable[[], str]]] = {"commands": (COMMANDS_MARKER, command_reference)}
+GENERATED: dict[str, tuple[str, Callable[[], str]]] = {
+    "commands": (COMMANDS_MARKER, command_reference),
+}
 """By page, the marker in it and what makes the text in its place."""

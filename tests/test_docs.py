@@ -2,6 +2,7 @@
 
 import fcntl
 import importlib.util
+import inspect
 import re
 import shutil
 import subprocess
@@ -151,3 +152,33 @@ def test_the_citation_is_of_this_version() -> None:
     assert citation["authors"] == [{"name": "vlm-rewards developers"}]
     [paper] = citation["references"]
     assert paper["url"] == "https://arxiv.org/abs/2312.09187"
+
+
+def test_a_docstring_becomes_fields() -> None:
+    text = inspect.cleandoc(
+        """Adds two numbers.
+
+            1   2   3
+
+        Args:
+            left: The first, > 0.
+            right: The second,
+                and no other.
+
+        Returns:
+            Their sum,
+            exact.
+
+        Raises:
+            ValueError: One is negative.
+
+        Source: arithmetic.
+        """
+    )
+    assert list(_reference().docstring_lines(text)) == [
+        *("Adds two numbers.", "", "    1   2   3", ""),
+        *("", r":param left: The first, \> 0.", ":param right: The second,", "    and no other."),
+        *("", ":returns: Their sum, exact."),
+        *("", ":raises ValueError: One is negative."),
+        *("", "Source: arithmetic."),
+    ]
