@@ -13,7 +13,7 @@ and those that differ.
 Both sides run at the same path, one after the other, so that a path in a file is the same text. Dependencies come from the
 environment of the running interpreter, through an interpreter that reads no .pth file there: an editable install of vlm-rewards in
 that environment cannot stand in for the wheel, nor for a module that the wheel lacks. What is imported is checked before the first
-command and printed.
+command and printed. A comparison takes about 200 s of processor time, two commands at a time.
 
 Exit status: 0 every file is equal or allowed to differ, 1 files differ or a commit cannot be built or run, 2 wrong arguments.
 """
