@@ -21,7 +21,8 @@ from vlm_rewards.labelers.settings import LabelerSettings
 from vlm_rewards.offline_rl.algorithms.agents import build_agent
 from vlm_rewards.offline_rl.environments.environments import EnvironmentSettings, make_environments
 from vlm_rewards.offline_rl.interfaces import Batch
-from vlm_rewards.offline_rl.online.live_rewards import LiveRewards, LiveRewardSettings
+from vlm_rewards.offline_rl.online.live_reward_settings import LiveRewardSettings
+from vlm_rewards.offline_rl.online.live_rewards import LiveRewards
 from vlm_rewards.offline_rl.training.finetune import FinetuneSettings
 
 LEVELS = ("BabyAI-GoToObj-v0", "BabyAI-GoToLocal-v0", "BabyAI-PickupDist-v0", "BabyAI-PutNextLocal-v0")
@@ -29,17 +30,17 @@ NUM_ENVS = 8
 STEPS = {"stepping": 300, "fine-tuning": 100}  # of all environments
 UPDATE_BATCH = 256
 CASES = {
-    "reference-s, batch 64, cache": ("reference-s", 64, LiveRewardSettings()),
-    "reference-s, batch 64, no cache": ("reference-s", 64, LiveRewardSettings(cache_bytes=0)),
-    "reference-s, batch 8, cache": ("reference-s", 8, LiveRewardSettings()),
+    "reference-s, batch 64, cache": ("reference-s", 64, LiveRewardSettings(end_at_success=True)),
+    "reference-s, batch 64, no cache": ("reference-s", 64, LiveRewardSettings(end_at_success=True, cache_bytes=0)),
+    "reference-s, batch 8, cache": ("reference-s", 8, LiveRewardSettings(end_at_success=True)),
     "reference-s, batch 64, cache, asynchronous": (
         "reference-s",
         64,
-        LiveRewardSettings(end_at_success=False, asynchronous=True),
+        LiveRewardSettings(asynchronous=True),
     ),
-    "reference-l, batch 64, cache": ("reference-l", 64, LiveRewardSettings()),
-    "reference-l, batch 16, cache": ("reference-l", 16, LiveRewardSettings()),
-    "reference-l, batch 16, no cache": ("reference-l", 16, LiveRewardSettings(cache_bytes=0)),
+    "reference-l, batch 64, cache": ("reference-l", 64, LiveRewardSettings(end_at_success=True)),
+    "reference-l, batch 16, cache": ("reference-l", 16, LiveRewardSettings(end_at_success=True)),
+    "reference-l, batch 16, no cache": ("reference-l", 16, LiveRewardSettings(end_at_success=True, cache_bytes=0)),
 }
 
 
@@ -70,8 +71,8 @@ def measure(
     start = time.perf_counter()
     for _ in range(num_steps):
         hashing += _add_digests(distinct, observations)
-        observations, _, terminations, truncations, infos = live.step(rng.integers(0, 7, NUM_ENVS))
-        hashing += _add_digests(distinct, infos["next_observations"])
+        observations, _, terminations, truncations, _ = live.step(rng.integers(0, 7, NUM_ENVS))
+        hashing += _add_digests(distinct, observations)
         ended = terminations | truncations
         if ended.any():
             observations, _ = live.reset(options={"reset_mask": ended})

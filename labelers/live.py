@@ -21,7 +21,7 @@ from vlm_rewards.schemas.rules import RewardRule
 CACHE_BYTES = 64 << 20
 
 
-def check_labeler(labeler: Labeler, labels: Fingerprint, camera: str) -> None:
+def check_labeler(labeler: Labeler, labels: Fingerprint, camera: str | None) -> None:
     """Refuses a labeler that would score a live frame otherwise than the labels that an agent was trained on.
 
     Args:
@@ -72,8 +72,8 @@ class FrameEmbedder:
         other._cache = self._cache
         return other
 
-    def __call__(self, frames: np.ndarray) -> np.ndarray:
-        """Embeds frames [N, H, W, 3] uint8: [N, D] float32, unit length."""
+    def __call__(self, frames: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+        """Embeds N frames [H, W, 3] uint8; returns [N, D] float32 of unit length."""
         start = time.perf_counter()
         lookup = FrameLookup(self._cache)
         found = [lookup.find(frame_digest(frame)) for frame in frames]

@@ -1,4 +1,4 @@
-"""What a buffer of online transitions refuses before it stores anything of it.
+"""Checks on what is given to the online buffer; nothing is stored before all of them have passed.
 
 Shape letters as in `offline_rl.online.buffer`.
 """
@@ -12,15 +12,15 @@ from vlm_rewards.offline_rl.online.transition_rings import FRAME_DTYPES
 
 
 def check_step(spaces: Spaces, num_environments: int, values: Mapping[str, np.ndarray | None]) -> None:
-    """Refuses a step of a vector of environments that does not fit the agent's spaces.
+    """Refuses a step of a vector of environments that does not fit the spaces of the agent.
 
     Args:
         spaces: What the agent sees and does.
         num_environments: B.
-        values: By name, the arguments of `OnlineBuffer.add`, None where one is not given.
+        values: Arguments of `OnlineBuffer.add` by name; None if one is not given.
 
     Raises:
-        ValueError: A shape or a dtype does not fit, or states are missing or too many.
+        ValueError: A shape or dtype does not fit, or states are missing or superfluous.
     """
     action = () if spaces.action_size is None else (spaces.action_size,)
     rows = {"observations": spaces.observation_shape, "next_observations": spaces.observation_shape, "actions": action}
@@ -28,56 +28,49 @@ def check_step(spaces: Spaces, num_environments: int, values: Mapping[str, np.nd
     for name, value in values.items():
         expected = (num_environments, *rows.get(name, ()))
         if name not in states and value is not None and np.shape(value) != expected:
-            raise ValueError(f"{name} must be {list(expected)}, got {list(np.shape(value))}; give a row an environment")
+            raise ValueError(
+                f"{name} must be {list(expected)}, got {list(np.shape(value))}. Give one row per environment."
+            )
     dtype = FRAME_DTYPES[spaces.observation]
     dtypes = [np.asarray(values[name]).dtype for name in ("observations", "next_observations")]
     if dtypes != [dtype, dtype]:
-        raise ValueError(f"observations must be {dtype}, got {dtypes[0]} and {dtypes[1]}; convert them")
+        raise ValueError(f"observations must be {dtype}, got {dtypes[0]} and {dtypes[1]}. Convert them.")
     wanted = None if spaces.state_size is None else (num_environments, spaces.state_size)
     for name in states:
         value = values[name]
         got = None if value is None else np.shape(value)
         if got != wanted:
             raise ValueError(
-                f"states and next_states must be {wanted}, got {got}; give what the agent was trained with"
+                f"states and next_states must be {wanted}, got {got}. Give what the agent was trained with."
             )
 
 
 def check_goals(goals: np.ndarray, num_goals: int) -> None:
-    """Refuses [B] numbers of goals that are not all from 0 to num_goals - 1.
+    """Refuses [B] goal numbers that are not all from 0 to num_goals - 1.
 
     Raises:
-        ValueError: One is not.
+        ValueError: A number is out of range.
     """
     if not ((goals >= 0) & (goals < num_goals)).all():
-        raise ValueError(f"goals must be numbers from 0 to {num_goals - 1}, got {goals.tolist()}; add their embeddings")
+        raise ValueError(
+            f"goals must be numbers from 0 to {num_goals - 1}, got {goals.tolist()}. Add their embeddings."
+        )
 
 
-def check_rewards(transitions: np.ndarray, rewards: np.ndarray, successes: np.ndarray) -> None:
-    """Refuses rewards and successes that are not one for each transition.
-
-    Args:
-        transitions: [B] int64.
-        rewards: [B] float32.
-        successes: [B] bool.
+def check_rewards(rewards: np.ndarray) -> None:
+    """Refuses [B] rewards that are not all finite.
 
     Raises:
-        ValueError: The shapes differ, or a reward is not finite.
+        ValueError: A reward is NaN or infinite.
     """
-    if transitions.shape != rewards.shape or not np.isfinite(rewards).all():
-        raise ValueError(
-            f"rewards must be a finite number a transition, got {rewards.tolist()} for {len(transitions)}; score them again"
-        )
-    if transitions.shape != successes.shape:
-        raise ValueError(
-            f"successes must be one a transition, got {list(successes.shape)} for {len(transitions)}; give both of the same steps"
-        )
+    if not np.isfinite(rewards).all():
+        raise ValueError(f"rewards must be finite, got {rewards.tolist()}. Score these frames again.")
 
 
 def check_segments(
     num_steps: int, rewards: np.ndarray, start: np.ndarray, stop: np.ndarray, terminated: np.ndarray, num_goals: int
 ) -> None:
-    """Refuses what is not an episode under other goals.
+    """Refuses arguments of `OnlineBuffer.add_episode` that do not describe an episode under other goals.
 
     Args:
         num_steps: T.
@@ -94,7 +87,10 @@ def check_segments(
     if shapes != [(num_goals, num_steps), *[(num_goals,)] * 3] or not np.isfinite(rewards).all():
         raise ValueError(
             f"an episode of {num_steps} steps under {num_goals} goals must have finite rewards [{num_goals}, {num_steps}] and a "
-            f"start, stop and terminated for every goal, got rewards {list(rewards.shape)}; score all its frames for all the goals"
+            f"start, stop and terminated for every goal, got rewards {list(rewards.shape)}. Score all its frames for all the goals."
         )
     if not ((start >= 0) & (start < stop) & (stop <= num_steps)).all():
-        raise ValueError(f"segments must be 0 <= start < stop <= {num_steps}, got {start.tolist()} and {stop.tolist()}")
+        raise ValueError(
+            f"segments must be 0 <= start < stop <= {num_steps}, got start {start.tolist()} and stop {stop.tolist()}. Cut them "
+            f"inside the episode."
+        )

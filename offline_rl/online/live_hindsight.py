@@ -1,16 +1,19 @@
-"""Hindsight on live episodes: an episode that has ended is stored again under goals that the model saw achieved in it, and others.
+"""Hindsight on live episodes: an episode that has ended is stored again, under goals that the model saw achieved and others.
 
-    step t of an episode: its number in the buffer, its ticket, the scores of frame o_{t+1} when they come
-    ended, all scored ──► successes of o_1 .. o_T ──► segments, as `rewards.hindsight` cuts a corpus ──► OnlineBuffer.add_episode
+    frame       o_0   o_1   o_2   ...   o_T
+    scores       ?    s_1   s_2   ...   s_T        the step that leads to o_{t+1} brings its scores s_{t+1}, for all goals
+    action        a_0   a_1   ...  a_{T-1}
 
-The first frame has no scores here, so a goal that holds in o_1 (of which o_1 is the first of `min_frames`) is taken to have held
-from the start: no achievement of the agent's.
-The reward "difference" of step 0 is then unknown, and the step in no segment.
+    add a step ──► the last step of an episode: successes of o_1 .. o_T ──► segments, as `rewards.hindsight` cuts a corpus
+                                                                            └──► FinishedEpisode ──► OnlineBuffer.add_episode
 
-Shape letters: T steps of an episode, G goals, K goals that an episode is stored under.
+The scores of the first frame are not known here. A goal that holds in o_1 (the first of `min_frames` frames) is therefore taken to
+hold from the start, which is no achievement of the agent. The reward "difference" of step 0 is unknown, and no segment has step 0.
+
+Shape letters: N environments, T steps of an episode, G goals, K goals that an episode is stored under.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,8 +31,9 @@ class FinishedEpisode(NamedTuple):
         numbers: [T] int64, its transitions in the buffer.
         goals: [K] int64, rows of the labeler's goals.
         rewards: [K, T] float32.
-        start, stop: [K] int64, the steps that belong to each goal.
-        terminated: [K] bool, whether the last of them achieves it.
+        start: [K] int64, the first step of each goal's segment.
+        stop: [K] int64, the step after the last one.
+        terminated: [K] bool, whether the last step achieves the goal.
     """
 
     numbers: np.ndarray
@@ -40,7 +44,7 @@ class FinishedEpisode(NamedTuple):
     terminated: np.ndarray
 
     def store(self, buffer: OnlineBuffer) -> int:
-        """Stores the episode under these goals; how many transitions were stored."""
+        """Stores the episode under these goals; returns the number of transitions stored."""
         if not len(self.goals):
             return 0
         return buffer.add_episode(
@@ -49,13 +53,13 @@ class FinishedEpisode(NamedTuple):
 
 
 class LiveHindsight:
-    """Gathers the episodes of N environments and relabels those that have ended.
+    """Gathers the episodes of N environments and relabels each when it ends.
 
     Args:
-        labeler: Whose scores these are.
+        labeler: Labeler that scored the frames.
         num_envs: N.
-        settings: Which goals; shares of original goals are of no use here, the buffer has the original already.
-        excluded: Ids of goals that are never used.
+        settings: Choice of goals. Its share of original goals has no effect: the buffer has the episode under that goal already.
+        excluded: Ids of goals that an episode is never stored under, such as held-out goals.
     """
 
     def __init__(
@@ -69,72 +73,52 @@ class LiveHindsight:
         self._counts = np.zeros(len(used), np.int64)
         self._num_episodes = 0
         self._open: list[dict[str, list]] = [_episode() for _ in range(num_envs)]
-        self._waiting: list[dict[str, list]] = []
-        self._places: dict[int, tuple[dict[str, list], int]] = {}  # by ticket: its episode and step
 
-    def add(self, numbers: np.ndarray, tickets: np.ndarray, goals: np.ndarray, ended: np.ndarray) -> None:
+    def add(
+        self, numbers: np.ndarray, goals: np.ndarray, scores: np.ndarray, ended: np.ndarray
+    ) -> list[FinishedEpisode]:
         """Takes in a step of all environments.
 
         Args:
             numbers: [N] int64, from `OnlineBuffer.add`; -1 where there was no transition.
-            tickets: [N] int64, from `LiveRewards.step`.
             goals: [N] int64, the goals under which the step was taken.
-            ended: [N] bool.
+            scores: [N, G] float32 of the frames after the action.
+            ended: [N] bool, whether the episode ended there.
+
+        Returns:
+            The episodes that ended there, relabelled.
         """
-        for index, (number, ticket, goal) in enumerate(
-            zip(numbers.tolist(), tickets.tolist(), goals.tolist(), strict=True)
+        finished = []
+        for index, (number, goal, row) in enumerate(
+            zip(numbers.tolist(), goals.tolist(), scores[:, self._columns], strict=True)
         ):
             episode = self._open[index]
             if number >= 0:
-                self._places[ticket] = (episode, len(episode["numbers"]))
                 episode["numbers"].append(number)
-                episode["scores"].append(None)
+                episode["scores"].append(row)
                 episode["goal"] = [goal]
             if ended[index]:
-                self._waiting.append(episode)
+                finished.append(self._relabel(episode))
                 self._open[index] = _episode()
-
-    def numbers_of(self, tickets: np.ndarray) -> np.ndarray:
-        """[M] tickets of `add` to the numbers of their transitions, before `score` has taken them."""
-        return np.array(
-            [episode["numbers"][step] for episode, step in (self._places[ticket] for ticket in tickets.tolist())],
-            np.int64,
-        )
-
-    def score(self, tickets: np.ndarray, scores: np.ndarray) -> None:
-        """Takes in [M] tickets, -1 where there is none, and the [M, G] scores of their frames."""
-        for ticket, row in zip(tickets.tolist(), scores[:, self._columns], strict=True):
-            if ticket >= 0:
-                episode, step = self._places.pop(ticket)
-                episode["scores"][step] = row
-
-    def finished(self) -> Iterator[FinishedEpisode]:
-        """The episodes that have ended and have all their scores, relabelled, each once."""
-        still = []
-        for episode in self._waiting:
-            if any(row is None for row in episode["scores"]):
-                still.append(episode)
-            else:
-                yield self._relabel(episode)
-        self._waiting = still
+        return finished
 
     def state_dict(self) -> dict[str, Any]:
-        """What a run goes on from; with every score collected, as `LiveRewards.state_dict` asks for too."""
-        assert not self._waiting, "episodes wait for scores"
+        """Returns everything needed to resume."""
         return {
-            "open": [{**episode, "scores": list(episode["scores"])} for episode in self._open],
+            "open": [{name: list(values) for name, values in episode.items()} for episode in self._open],
             "counts": self._counts.copy(),
             "num_episodes": self._num_episodes,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse."""
+        """Restores what `state_dict` returned."""
         self._open = [{name: list(values) for name, values in episode.items()} for episode in state["open"]]
         self._counts[:] = state["counts"]
         self._num_episodes = state["num_episodes"]
 
     def _relabel(self, episode: dict[str, list]) -> FinishedEpisode:
         scores = np.stack(episode["scores"])
+        # Successes of o_0 .. o_T. A goal that holds in the first frames that have scores is taken to hold in o_0 too.
         unknown = np.full_like(scores[:1], -np.inf)
         achieved = successes(np.concatenate([unknown, scores]), self._rule)
         first = scores[: self._rule.min_frames] > self._rule.threshold_array
@@ -142,11 +126,13 @@ class LiveHindsight:
             achieved[: len(first), first.all(axis=0)] = True
         rewards = self._rewards(unknown, scores)
         begin = int(self._rule.reward == "difference")  # r_0 is not known
+        # How often each goal was achieved so far decides how often it is drawn.
         self._counts += np.any(achievements(achieved), axis=0)
         self._num_episodes += 1
+        # The buffer has the episode under its own goal, which is the same as under any goal of its group: draw none of them.
         own = np.flatnonzero(self._columns == episode["goal"][0])
         excluded = achieved.copy()
-        if len(own):  # the buffer holds the episode under its own goal, and under all of its group the same
+        if len(own):
             excluded[:, self._groups == self._groups[own[0]]] = True
         chosen = choose_goals(
             excluded,

@@ -1,158 +1,115 @@
-"""Live rewards: the labeler that made a corpus's labels judges every step of a vector of environments, each under its own goal.
+"""Live rewards: a labeler judges every step of a vector of environments, each environment under its own goal.
 
     agent ─ actions ─► LiveRewards ─► environments ─► frames [N, H, W, 3]
-      ▲                    │                            └─► FrameEmbedder ─► scores [N, G] ─► RuleState ─► rewards [N]
-      └── observations, rewards, terminations, truncations, infos ◄──────────────────────────────────────┘
+      ▲                    │                            └─► StepJudge: embeddings ─► scores [N, G] ─► rule ─► rewards [N]
+      └── observations, rewards, terminations, truncations, infos ◄───────────────────────────────────┘
 
-What the learner is told, and what it is not:
+It wraps any gymnasium vector environment that shows frames, as observations or by `render`:
 
-    reward       what the corpus's rule says of the frame after the action, for the environment's own goal; never the environment's
-    terminated   the rule says that the goal is achieved: nothing follows, mask 0 (the paper: an episode ends at r = 1; a setting)
-    truncated    the environment ended, for whatever reason: mask 1, the value of the last frame is bootstrapped
-    infos        of the environments' own rewards, ends and infos nothing, but under the key "evaluation", for whoever evaluates
+    envs = LiveRewards(gymnasium.make_vec("CartPole-v1", 4, render_mode="rgb_array"), labeler, LiveRewardSettings(frames="render"))
 
-An environment that ends at its own success tells by the end alone what it thinks, though neither reward nor mask does. Those of
-`offline_rl.environments.environments` go on instead.
+The reward of a step looks at the frame after the action, whatever the autoreset mode of the environments:
 
-Where gymnasium's autoreset modes differ, `infos["next_observations"]` is always the frame after the action:
-
-    mode        the step t that ends an episode     the step after
-    DISABLED    observation o_T                     refused, until reset(options={"reset_mask": ended}) has begun an episode
-    NEXT_STEP   observation o_T                     only resets: valid False, no reward, observation o_0 of the next episode
+    mode        the step that ends an episode            the step after it
+    DISABLED    observation o_T, reward of o_T           refused until reset(options={"reset_mask": ended}) begins an episode
+    NEXT_STEP   observation o_T, reward of o_T           only resets: observation o_0 of the next episode, reward 0
     SAME_STEP   observation o_0 of the next episode,     an ordinary step
-                next_observations and reward of o_T
+                reward of o_T; infos["final_obs"] has o_T
 
-Only DISABLED lets the wrapper end an episode that the environment would go on with: there the others are refused.
+Infos follow gymnasium's convention: they describe the observation that is returned, and `final_info` describes `final_obs`.
 
-Shape letters: N environments, H and W sides of a frame, D size of an embedding, G goals, M steps that were scored.
+    goal        [N] text of the goal of the running episode: what to ask the agent for
+    goal_id     [N] its id
+    score       [N] float32, score of the observation's frame for this goal; NaN while it is not known (`asynchronous`)
+
+With `hide_truth` the learner is told nothing that the environment thinks of its own goal: no reward, no infos, and an environment
+that ends an episode by itself is a truncation, whatever it calls it. Fine-tuning sets it; an environment that terminates at its own
+success would otherwise tell by the termination. `environment_rewards` and `environment_infos` keep what is hidden, for evaluation.
+
+`collect` returns steps as complete transitions for a learner, with the scores of all goals. Only there do the rewards arrive that
+were `asynchronous`.
+
+Shape letters: N environments, H and W sides of a frame, D size of an embedding, G goals.
 """
 
-import dataclasses
-import time
 from collections import deque
-from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import numpy as np
-from gymnasium.spaces import Box
-from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
-from gymnasium.vector.utils import batch_space
 
-from vlm_rewards.labelers.domains.babyai.levels import CAMERA
+try:
+    from gymnasium.spaces import Box
+    from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+    from gymnasium.vector.utils import batch_space, iterate
+except ImportError as error:
+    raise ImportError(
+        f"live rewards need gymnasium 1.1 or newer, got {error}. Install it with: pip install 'gymnasium>=1.1'"
+    ) from error
+
 from vlm_rewards.labelers.labeler import Labeler
-from vlm_rewards.labelers.live import CACHE_BYTES, FrameEmbedder, LiveScores, RewardMonitor, RuleState, check_labeler
+from vlm_rewards.labelers.live import FrameEmbedder, RewardMonitor, check_labeler
 from vlm_rewards.offline_rl.environments.environments import spaces_of
 from vlm_rewards.offline_rl.interfaces import Spaces
+from vlm_rewards.offline_rl.online.episode_goals import EpisodeGoals
+from vlm_rewards.offline_rl.online.frame_source import FrameSource, autoreset_mode_of
+from vlm_rewards.offline_rl.online.live_reward_settings import LiveRewardSettings
+from vlm_rewards.offline_rl.online.step_judge import FramesToJudge, StepJudge, Verdict
 from vlm_rewards.schemas.fingerprints import Fingerprint
+from vlm_rewards.schemas.goals import Goal
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LiveRewardSettings:
-    """How live rewards are given.
-
-    Args:
-        end_at_success: A success ends the episode, as in the paper.
-        asynchronous: Score in a thread beside the environments: `step` returns rewards that are not there yet (0, with "scored"
-            False in the infos), and `collect` brings them. Only where success does not end the episode.
-        observation: "frames", or "embeddings" for an agent that sees the model's embeddings in place of frames.
-        ignore_initial_success: A goal that holds in an episode's first frame gives no success until it has ceased to hold, as in
-            hindsight. False is the paper's rule, by which any action then succeeds.
-        camera: Whose frames the environments show; must be the one that was labelled.
-        cache_bytes: Memory for embeddings of frames seen before, in bytes; 0 for none.
-        max_pending: Steps that may wait for their scores; `step` waits when there are more.
-
-    Raises:
-        ValueError: Settings exclude each other, or one is out of its range.
-    """
-
-    end_at_success: bool = True
-    asynchronous: bool = False
-    observation: str = "frames"
-    ignore_initial_success: bool = False
-    camera: str = CAMERA
-    cache_bytes: int = CACHE_BYTES
-    max_pending: int = 64
-
-    def __post_init__(self) -> None:
-        if self.observation not in ("frames", "embeddings"):
-            raise ValueError(
-                f"observation must be 'frames' or 'embeddings', got {self.observation!r}; choose one of them"
-            )
-        if self.asynchronous and self.end_at_success:
-            raise ValueError(
-                "asynchronous must be False where a success ends the episode, got True; set end_at_success=False or leave it out"
-            )
-        if self.asynchronous and self.observation == "embeddings":
-            raise ValueError(
-                "asynchronous must be False where the agent sees embeddings, got True; it needs them before it can act"
-            )
-        if self.max_pending < 1:
-            raise ValueError(f"max_pending must be at least 1, got {self.max_pending}; 64 is a good start")
-
-
-class ScoredSteps(NamedTuple):
-    """Steps with their rewards, in the order in which they were taken.
+class LiveStep(NamedTuple):
+    """One step of N environments, with its rewards: N transitions.
 
     Attributes:
-        tickets: [M] int64, as in the infos of `step`.
-        rewards: [M] float32, for the goal that the environment had.
-        successes: [M] bool, whether that goal counts as achieved in the frame after the action.
-        scores: [M, G] float32 of that frame, for all goals: hindsight on live episodes costs nothing more.
+        observations: [N, ...], what the agent saw before the action.
+        actions: [N, ...], as given.
+        next_observations: [N, ...], after the action; never of the next episode.
+        goals: [N] int64, indices of the labeler's goals: the goals under which the step was taken.
+        rewards: [N] float32.
+        terminations: [N] bool, as returned by `step`.
+        truncations: [N] bool, as returned by `step`.
+        successes: [N] bool, whether the goal counts as achieved after the action.
+        scores: [N, G] float32 of the frames after the action, for all goals; NaN where not valid.
+        valid: [N] bool; False where the environment only reset itself: there is no transition, and the other values mean nothing.
     """
 
-    tickets: np.ndarray
+    observations: Any
+    actions: Any
+    next_observations: Any
+    goals: np.ndarray
     rewards: np.ndarray
+    terminations: np.ndarray
+    truncations: np.ndarray
     successes: np.ndarray
     scores: np.ndarray
-
-
-class _Step(NamedTuple):
-    """A step of all environments, to be judged."""
-
-    stepped: np.ndarray  # indices of the environments that took a step
-    begun: np.ndarray  # indices of those that began an episode
-    ended: np.ndarray  # indices of those that the environment ended
-    goals: np.ndarray  # [N] goals while stepping
-    tickets: np.ndarray  # of the stepped
+    valid: np.ndarray
 
 
 class LiveRewards(VectorWrapper):
-    """Replaces the rewards of a vector of environments by those of a labeler; see the module's docstring.
-
-    The infos of `reset` and `step` have:
-
-        goal_indices       [N] int64, the goal of each environment's episode among the labeler's goals; in SAME_STEP that of the
-                           transition is in `transition_goals`
-        transition_goals   [N] int64, the goal under which the step was taken and judged
-        next_observations  [N, ...], what is seen after the action, also where an observation is of the next episode
-        valid              [N] bool, False where the step only reset the environment: no transition
-        tickets            [N] int64, numbers of the transitions from 0, -1 where not valid
-        scored             [N] bool, whether reward and success are known
-        successes          [N] bool, whether the goal counts as achieved after the action
-        scores             [N, G] float32 of the frames after the action, for all goals; NaN in rows that are not scored
-        evaluation         the environments' own rewards, terminations, truncations and infos: for evaluation alone
-
-    `reset` has goal_indices, evaluation, and initial_successes [N] bool: where the goal holds in the first frame already.
+    """Vector wrapper that replaces the rewards of the environments by those of a labeler; see the module's docstring.
 
     Args:
-        env: A vector environment whose observation is a frame, [H, W, 3] uint8, with `goal_id` in the infos of every reset.
-        labeler: The one that the corpus was labelled with.
-        settings: How rewards are given.
-        labels: Fingerprint of the labels that the agent was trained on, camera and sparseness included; None for an agent that
-            was trained on no labels.
-        spaces: What the agent was trained on; None to leave that unchecked.
+        env: Vector environment that shows frames. It may name the goal of each episode, as `goal_id` in the infos of its resets.
+        labeler: Labeler of the rewards.
+        settings: Settings; None for the defaults.
+        goals: Ids of the goals that an episode may ask for; None for all goals of the labeler. Where the environment names no goal,
+            one of them is drawn.
+        labels: Fingerprint of the labels that the agent was trained on, with camera and sparseness. The labeler must have it. None
+            for an agent that was trained on no labels.
+        spaces: Spaces of the agent, which the environments must have; None to leave that unchecked.
 
     Attributes:
-        labeler, settings: As given.
-        spaces: What an agent in here sees and does.
-        goal_indices: [N] int64, the goals now.
-        embedder: With counts of frames, encoded frames and passes of the model, and the seconds spent.
-        monitor: What the rewards have been so far; `monitor.check` stops a run that learns from nothing.
-        seconds_waited: In steps and `collect`, for scores; without `asynchronous` all seconds of scoring.
+        labeler: As given.
+        settings: As given.
+        environment_rewards: [N], rewards of the environments themselves in the last step.
+        environment_infos: Infos of the environments themselves, of the last step or reset.
 
     Raises:
-        ValueError: Observations, actions, labeler or autoreset mode do not fit.
+        ValueError: The environments show no frames as the settings say, their autoreset mode is not known or does not fit, a goal
+            is unknown, or labels or spaces differ.
     """
 
     def __init__(
@@ -161,262 +118,302 @@ class LiveRewards(VectorWrapper):
         labeler: Labeler,
         settings: LiveRewardSettings | None = None,
         *,
+        goals: Sequence[str] | None = None,
         labels: Fingerprint | None = None,
         spaces: Spaces | None = None,
     ) -> None:
         super().__init__(env)
         settings = LiveRewardSettings() if settings is None else settings
-        if labels is not None:
-            check_labeler(labeler, labels, settings.camera)
         self.labeler = labeler
         self.settings = settings
-        self.spaces = spaces_of(env, labeler.dim, settings.observation)
+        if labels is not None:
+            check_labeler(labeler, labels, settings.camera)
         if spaces is not None:
             spaces.check_equal(self.spaces, "the live environment")
-        self._mode = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
+        self._mode = autoreset_mode_of(env)
         if settings.end_at_success and self._mode is not AutoresetMode.DISABLED:
             raise ValueError(
-                f"autoreset_mode must be DISABLED where a success ends the episode, got {self._mode.name}; make the vector "
-                f"environment with autoreset_mode=AutoresetMode.DISABLED, or set end_at_success=False"
+                f"autoreset_mode must be DISABLED where a success ends the episode, got {self._mode.name}. Make the vector "
+                f"environment with autoreset_mode=AutoresetMode.DISABLED, or set end_at_success=False."
             )
+        self._frames = FrameSource(env, settings.frames)
         if settings.observation == "embeddings":
             self.single_observation_space = Box(-1.0, 1.0, (labeler.dim,), np.float32)
             self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.embedder = FrameEmbedder(labeler, settings.cache_bytes)
-        self.seconds_waited = 0.0
-        self.goal_indices = np.full(self.num_envs, -1, np.int64)
-        self._index_of = {goal.id: index for index, goal in enumerate(labeler.goals)}
-        self._scores = LiveScores(labeler, self.num_envs)
-        self._rule = RuleState(labeler.rule, self.num_envs, ignore_initial=settings.ignore_initial_success)
-        self._ended = np.ones(self.num_envs, np.bool_)
-        self._num_transitions = 0
-        self.monitor = RewardMonitor(labeler.rule, self.num_envs)
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="live-rewards") if settings.asynchronous else None
-        self._pending: deque[Future[ScoredSteps]] = deque()
-        self._ready: list[ScoredSteps] = []
+        self._goals = EpisodeGoals(labeler.goals, self.num_envs, goals)
+        self._goal_embeddings = labeler.goal_embeddings
+        self._texts = np.array([goal.text for goal in labeler.goals], object)
+        self._ids = np.array([goal.id for goal in labeler.goals], object)
+        self._judge = StepJudge(
+            labeler,
+            self.num_envs,
+            cache_bytes=settings.cache_bytes,
+            ignore_initial=settings.ignore_initial_success,
+            end_at_success=settings.end_at_success,
+            max_pending=settings.max_pending if settings.asynchronous else 0,
+        )
+        self.environment_rewards = np.zeros(self.num_envs)
+        self.environment_infos: dict[str, Any] = {}
+        self._ended = np.ones(
+            self.num_envs, np.bool_
+        )  # environments whose episode has ended and that were not reset yet
+        self._seen: Any = None  # observations that were returned last
+        self._score = np.full(self.num_envs, np.nan, np.float32)  # of these, each for its goal
+        self._last: LiveStep | None = None  # not collected
+        self._waiting: deque[tuple[LiveStep, Future[Verdict]]] = deque()  # the same, with `asynchronous`
+
+    @property
+    def goal_indices(self) -> np.ndarray:
+        """[N] int64, the goals of the running episodes as indices of the labeler's goals."""
+        return self._goals.indices
+
+    @property
+    def current_goals(self) -> tuple[Goal, ...]:
+        """The goals of the running episodes, one per environment."""
+        return tuple(self.labeler.goals[index] for index in self.goal_indices)
 
     @property
     def goal_embeddings(self) -> np.ndarray:
-        """[N, D] float32, the embeddings of the goals now: what an agent is asked for."""
-        return self.labeler.goal_embeddings[self.goal_indices]
+        """[N, D] float32, text embeddings of the goals of the running episodes."""
+        return self._goal_embeddings[self.goal_indices]
+
+    @property
+    def spaces(self) -> Spaces:
+        """What an agent in these environments sees and does; raises ValueError where no agent of this package can."""
+        return spaces_of(self.env, self.labeler.dim, self.settings.observation)
+
+    @property
+    def embedder(self) -> FrameEmbedder:
+        """The embedder of the frames, with its cache and counts."""
+        return self._judge.embedder
+
+    @property
+    def monitor(self) -> RewardMonitor:
+        """Statistics of the rewards so far; `monitor.check` stops a run that can learn nothing."""
+        return self._judge.monitor
 
     def statistics(self) -> dict[str, float]:
-        """Counts of embedder and monitor so far, and seconds of embedding frames and of waiting for it: what these environments
-        cost. Frames that an evaluation embeds by `embedder.apart()` are not among them, though they may be found in its cache.
+        """Returns counts of frames, passes of the model and rewards, and the seconds spent on embedding frames and waiting for it.
+
+        Frames that an evaluation embeds through `embedder.apart()` are not counted, though they may be found in the shared cache.
         """
-        seconds = {"seconds_scoring": self.embedder.seconds, "seconds_waited": self.seconds_waited}
+        seconds = {"seconds_scoring": self.embedder.seconds, "seconds_waited": self._judge.seconds_waited}
         return {**self.embedder.counts, **self.monitor.counts, **seconds}
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begins episodes, all or those of `options["reset_mask"]`; seeds as the environment takes them.
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begins episodes, in all environments or in those of `options["reset_mask"]`.
+
+        Args:
+            seed: As the environment takes it; goals are drawn from it too.
+            options: As the environment takes them.
 
         Returns:
-            Observations, of all environments, and infos.
+            Observations of all environments, and infos.
 
         Raises:
-            ValueError: An episode has no goal, or one that the labels do not score.
+            ValueError: The environment names a goal that may not be asked for, or renders no frames.
         """
-        options = None if options is None else dict(options)  # gymnasium takes the mask out
-        mask = np.ones(self.num_envs, np.bool_) if options is None else options.get("reset_mask")
-        mask = np.ones(self.num_envs, np.bool_) if mask is None else np.array(mask)
-        frames, infos = self.env.reset(seed=seed, options=options)
-        self._take_goals(infos, mask)
-        begun = np.flatnonzero(mask)
-        initial = np.zeros(self.num_envs, np.bool_)
-        step = _Step(begun[:0], begun, begun[:0], self.goal_indices.copy(), begun[:0])
-        observations = frames
-        if self._worker is None:
-            embeddings = self._embed(frames)
-            _, holds = self._judge(step, embeddings[:0], embeddings[begun])
-            initial[begun] = holds[np.arange(len(begun)), self.goal_indices[begun]]
-            observations = frames if self.settings.observation == "frames" else embeddings
+        options = None if options is None else dict(options)  # gymnasium removes the mask from it
+        mask = None if options is None else options.get("reset_mask")
+        begun = np.arange(self.num_envs) if mask is None else np.flatnonzero(mask)
+        observations, self.environment_infos = self.env.reset(seed=seed, options=options)
+        self._goals.seed(seed, begun)
+        self._goals.begin(begun, self.environment_infos)
+        frames = self._frames(observations)
+        nobody = begun[:0]
+        asked = self._frames_to_judge(nobody, frames, np.zeros(0, np.bool_), self.goal_indices, begun, frames)
+        if self.settings.asynchronous:
+            self._judge.submit(asked)
+            self._score[begun] = np.nan
         else:
-            self._submit(step, frames[:0], frames[begun])
-        self._ended[mask] = False
-        return observations, {
-            "goal_indices": self.goal_indices.copy(),
-            "initial_successes": initial,
-            "evaluation": {"infos": infos},
-        }
+            verdict = self._judge.judge(asked)
+            self._score[begun] = verdict.first_scores
+            if self.settings.observation == "embeddings":
+                observations = (
+                    np.zeros((self.num_envs, self.labeler.dim), np.float32) if self._seen is None else self._seen.copy()
+                )
+                observations[begun] = verdict.first
+        self._ended[begun] = False
+        self._seen = observations
+        return observations, self._infos()
 
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Steps all environments and judges the frames after the actions.
 
         Returns:
-            Observations, rewards [N] float32, terminations [N] bool, truncations [N] bool, infos.
+            Observations, rewards [N] float32 (0 where an environment only resets itself), terminations [N] bool, truncations [N]
+            bool, and infos.
 
         Raises:
-            ValueError: An environment has ended and was not reset, or a new episode has no goal that the labels score.
+            ValueError: An episode has ended and its environment was not reset, or a new episode asks for a goal that it may not.
         """
         if self._mode is not AutoresetMode.NEXT_STEP and self._ended.any():
             raise ValueError(
                 f"environments must be reset before they are stepped again, got {np.flatnonzero(self._ended).tolist()} that have "
-                f"ended; call reset(options={{'reset_mask': terminations | truncations}})"
+                f"ended. Call reset(options={{'reset_mask': terminations | truncations}})."
             )
-        resetting = self._ended.copy()
-        frames, rewards, terminations, truncations, infos = self.env.step(actions)
-        valid = ~resetting
+        # What each environment does in this step: it takes the action (valid), ends its episode (ended), begins one (begun).
+        #   NEXT_STEP   one that ended in the step before only begins: it takes no action
+        #   SAME_STEP   one that ends begins at once: `observations` is of the next episode, `after` of the one that ended
+        valid, goals, before = ~self._ended, self.goal_indices.copy(), self._seen
+        observations, self.environment_rewards, terminations, truncations, infos = self.env.step(actions)
+        self.environment_infos = infos
         ended = (terminations | truncations) & valid
-        after, begun = frames, resetting
-        if self._mode is AutoresetMode.SAME_STEP and ended.any():
-            after, begun = frames.copy(), ended
-            for index in np.flatnonzero(ended):
-                after[index] = infos["final_obs"][index]
-        goals = self.goal_indices.copy()
-        self._take_goals(infos, begun)
-        tickets = np.where(valid, self._num_transitions + np.cumsum(valid) - 1, -1)
-        self._num_transitions += int(valid.sum())
-        stepped = np.flatnonzero(valid)
-        out: dict[str, Any] = {
-            "goal_indices": self.goal_indices.copy(),
-            "transition_goals": goals,
-            "valid": valid,
-            "tickets": tickets,
-            "scored": np.zeros(self.num_envs, np.bool_),
-            "successes": np.zeros(self.num_envs, np.bool_),
-            "scores": np.full((self.num_envs, len(self.labeler.goals)), np.nan, np.float32),
-        }
-        own = np.zeros(self.num_envs, np.float32)
-        step = _Step(stepped, np.flatnonzero(begun), np.flatnonzero(ended), goals, tickets[stepped])
-        observations, seen_after = frames, after
-        if self._worker is None:
-            embeddings = self._embed(np.concatenate([after, frames[begun]]))
-            scored, _ = self._judge(step, embeddings[stepped], embeddings[self.num_envs :])
-            own[stepped] = scored.rewards
-            for name, values in (("scored", True), ("successes", scored.successes), ("scores", scored.scores)):
-                out[name][stepped] = values
-            if self.settings.observation == "embeddings":
-                observations = seen_after = embeddings[: self.num_envs]
-                if after is not frames:
-                    observations = seen_after.copy()
-                    observations[begun] = embeddings[self.num_envs :]
-        else:
-            self._submit(step, after[stepped], frames[begun])
-        out["next_observations"] = seen_after
-        out["evaluation"] = {
-            "rewards": rewards,
-            "terminations": terminations,
-            "truncations": truncations,
-            "infos": infos,
-        }
-        succeeded = out["successes"] & self.settings.end_at_success
-        self._ended = np.zeros_like(ended) if self._mode is AutoresetMode.SAME_STEP else ended | succeeded
-        return observations, own, succeeded, ended & ~succeeded, out
+        begun = ended if self._mode is AutoresetMode.SAME_STEP else ~valid
+        overwritten = self._mode is AutoresetMode.SAME_STEP and bool(ended.any())
+        after = self._frames.with_final(observations, infos, ended) if overwritten else observations
+        stepped, begins = np.flatnonzero(valid), np.flatnonzero(begun)
+        self._goals.begin(begins, infos)
 
-    def collect(self, *, wait: bool = False) -> ScoredSteps:
-        """Brings the steps that were scored since the last call, with `asynchronous`.
+        # Judge the frames after the actions, under the goals of before, and the first frames of new episodes, under theirs.
+        frames = self._frames(observations)
+        frames_after = self._frames(after) if overwritten else frames
+        asked = self._frames_to_judge(stepped, frames_after, ended, goals, begins, frames)
+        hidden = self.settings.hide_truth
+        step = LiveStep(
+            observations=before,
+            actions=actions,
+            next_observations=after,
+            goals=goals,
+            rewards=np.zeros(self.num_envs, np.float32),
+            terminations=np.zeros(self.num_envs, np.bool_) if hidden else terminations & valid,
+            truncations=ended if hidden else truncations & valid,
+            successes=np.zeros(self.num_envs, np.bool_),
+            scores=np.full((self.num_envs, len(self.labeler.goals)), np.nan, np.float32),
+            valid=valid,
+        )
+        if self.settings.asynchronous:
+            self._waiting.append((step, self._judge.submit(asked)))
+            self._score[:] = np.nan
+        else:
+            verdict = self._judge.judge(asked)
+            if self.settings.observation == "embeddings":
+                after = np.empty((self.num_envs, self.labeler.dim), np.float32)
+                after[begins], after[stepped] = verdict.first, verdict.after
+                observations = after.copy()
+                observations[begins] = verdict.first
+            self._last = step = self._judged(step._replace(next_observations=after), verdict)
+            self._score = step.scores[np.arange(self.num_envs), goals]
+            self._score[begins] = verdict.first_scores
+
+        self._seen = observations
+        over = step.terminations | step.truncations
+        self._ended = np.zeros(self.num_envs, np.bool_) if self._mode is AutoresetMode.SAME_STEP else over
+        final = self._final_infos(step, ended) if overwritten else {}
+        return observations, step.rewards, step.terminations, step.truncations, {**self._infos(), **final}
+
+    def collect(self, *, wait: bool = False) -> list[LiveStep]:
+        """Returns the steps that were taken and judged since the last call, in order.
 
         Args:
-            wait: For all steps that were taken. Without it, which steps come depends on the machine's pace.
-
-        Raises:
-            Exception: Whatever went wrong while scoring.
-        """
-        start = time.perf_counter()
-        while self._pending and (wait or self._pending[0].done()):
-            self._ready.append(self._pending.popleft().result())
-        self.seconds_waited += time.perf_counter() - start
-        num_goals = len(self.labeler.goals)
-        empty = ScoredSteps(
-            np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.bool_), np.zeros((0, num_goals), np.float32)
-        )
-        ready, self._ready = self._ready, []
-        return ScoredSteps(*(np.concatenate(parts) for parts in zip(empty, *ready, strict=True)))
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a run goes on from, beside the agent: the environments' episodes, their scores so far, and counts.
-
-        Environments must be those of `make_environments`, which replay their actions. The cache is not kept: it changes no bit of
-        a reward, but frames seen before are encoded once more.
-
-        Raises:
-            ValueError: Scores are still to be collected.
-        """
-        if self._pending or self._ready:
-            raise ValueError(
-                f"all scores must be collected before saving, got {len(self._pending)} steps pending; call collect(wait=True)"
-            )
-        return {
-            "episodes": list(self.env.call("episode_state")),
-            "goal_indices": self.goal_indices.copy(),
-            "ended": self._ended.copy(),
-            "rule": self._rule.state_dict(),
-            "scores": self._scores.state_dict(),
-            "monitor": self.monitor.state_dict(),
-            "num_transitions": self._num_transitions,
-            "costs": {
-                "counts": dict(self.embedder.counts),
-                "seconds": self.embedder.seconds,
-                "seconds_waited": self.seconds_waited,
-            },
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> np.ndarray:
-        """Goes on from a state.
+            wait: Whether to wait for the scores of all steps. Without it, which steps are returned depends on the machine.
 
         Returns:
-            The observations at which the environments stood.
+            Steps with their rewards: with `asynchronous` all of them, otherwise at most the last one.
+
+        Raises:
+            Exception: Whatever went wrong while scoring in the thread.
         """
-        self.collect(wait=True)  # of episodes that end here
-        frames, infos = self.env.reset(options={"episode_states": state["episodes"]})
-        self._take_goals(infos, np.ones(self.num_envs, np.bool_))
-        assert np.array_equal(self.goal_indices, state["goal_indices"])
+        steps = [] if self._last is None else [self._last]
+        self._last = None
+        while self._waiting and (wait or self._waiting[0][1].done()):
+            step, future = self._waiting.popleft()
+            steps.append(self._judged(step, self._judge.wait(future)))
+        return steps
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns everything needed to resume: the running episodes, their goals and scores, and counts.
+
+        The environments must be those of `make_environments`, which replay their actions.
+
+        Raises:
+            ValueError: Steps are still to be collected.
+        """
+        if self._waiting:
+            raise ValueError(
+                f"all steps must be collected before saving, got {len(self._waiting)} pending. Call collect(wait=True)."
+            )
+        self._judge.wait_for_all()  # first frames of new episodes
+        return {
+            "episodes": list(self.env.call("episode_state")),
+            "goals": self._goals.state_dict(),
+            "ended": self._ended.copy(),
+            "score": self._score.copy(),
+            "judge": self._judge.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Any:
+        """Restores what `state_dict` returned; returns the observations of the running episodes."""
+        self.collect(wait=True)
+        self._judge.wait_for_all()  # of episodes that are abandoned here
+        observations, self.environment_infos = self.env.reset(options={"episode_states": state["episodes"]})
+        self._goals.load_state_dict(state["goals"])
         self._ended = state["ended"].copy()
-        self._rule.load_state_dict(state["rule"])
-        self._scores.load_state_dict(state["scores"])
-        self.monitor.load_state_dict(state["monitor"])
-        self._num_transitions = state["num_transitions"]
-        costs = state["costs"]
-        self.embedder.counts, self.embedder.seconds = dict(costs["counts"]), costs["seconds"]
-        self.seconds_waited = costs["seconds_waited"]
-        return frames if self.settings.observation == "frames" else self._embed(frames)
+        self._score = state["score"].copy()
+        self._judge.load_state_dict(state["judge"])
+        embedded = self.settings.observation == "embeddings"
+        self._seen = self.embedder(observations) if embedded else observations
+        return self._seen
 
     def close(self, **kwargs: Any) -> None:
         """Ends the thread and closes the environments."""
-        if self._worker is not None:
-            self._worker.shutdown(cancel_futures=True)
+        self._judge.close()
         super().close(**kwargs)
 
-    def _take_goals(self, infos: Mapping[str, Any], begun: np.ndarray) -> None:
-        for index in np.flatnonzero(begun):
-            goal_id = infos["goal_id"][index] if "goal_id" in infos else None
-            if goal_id not in self._index_of:
-                known = ", ".join(list(self._index_of)[:3])
-                raise ValueError(
-                    f"goal_id in the infos of a reset must be one of the {len(self._index_of)} goals of the labels ({known}, ...), "
-                    f"got {goal_id!r} in environment {index}; make the environments with goals of these labels, or label with it"
-                )
-            self.goal_indices[index] = self._index_of[goal_id]
+    def _frames_to_judge(
+        self,
+        stepped: np.ndarray,
+        after: np.ndarray,
+        ended: np.ndarray,
+        goals: np.ndarray,
+        begins: np.ndarray,
+        first: np.ndarray,
+    ) -> FramesToJudge:
+        return FramesToJudge(
+            stepped=stepped,
+            after=after[stepped],
+            goals=goals[stepped],
+            ended=ended[stepped],
+            begun=begins,
+            first=first[begins],
+            first_goals=self.goal_indices[begins],
+        )
 
-    def _embed(self, frames: np.ndarray) -> np.ndarray:
-        start = time.perf_counter()
-        embeddings = self.embedder(frames)
-        self.seconds_waited += time.perf_counter() - start
-        return embeddings
+    def _judged(self, step: LiveStep, verdict: Verdict) -> LiveStep:
+        """Fills in what the labeler says of a step."""
+        step.rewards[step.valid], step.successes[step.valid] = verdict.rewards, verdict.successes
+        step.scores[step.valid] = verdict.scores
+        over = step.successes & self.settings.end_at_success
+        return step._replace(terminations=step.terminations | over, truncations=step.truncations & ~over)
 
-    def _submit(self, step: _Step, after: np.ndarray, first: np.ndarray) -> None:
-        assert self._worker is not None
-        start = time.perf_counter()
-        while len(self._pending) >= self.settings.max_pending:
-            self._ready.append(self._pending.popleft().result())
-        self.seconds_waited += time.perf_counter() - start
+    def _infos(self) -> dict[str, Any]:
+        """Infos of the observations that are returned, which cover every environment."""
+        everyone = np.ones(self.num_envs, np.bool_)
+        own = {} if self.settings.hide_truth else self.environment_infos
+        return own | _described(self._texts, self._ids, self.goal_indices, self._score.copy(), everyone)
 
-        def work() -> ScoredSteps:
-            embeddings = self.embedder(np.concatenate([after, first]))
-            return self._judge(step, embeddings[: len(after)], embeddings[len(after) :])[0]
+    def _final_infos(self, step: LiveStep, ended: np.ndarray) -> dict[str, Any]:
+        """Infos of the episodes that ended in a step that also began the next ones."""
+        own = {} if self.settings.hide_truth else self.environment_infos.get("final_info", {})
+        score = step.scores[np.arange(self.num_envs), step.goals]
+        final = np.full(self.num_envs, None, object)
+        rows = list(iterate(self.observation_space, step.next_observations))
+        for index in np.flatnonzero(ended):
+            final[index] = rows[index]
+        return {
+            "final_obs": final,
+            "_final_obs": ended.copy(),
+            "final_info": own | _described(self._texts, self._ids, step.goals, score, ended),
+            "_final_info": ended.copy(),
+        }
 
-        self._pending.append(self._worker.submit(work))
 
-    def _judge(self, step: _Step, after: np.ndarray, first: np.ndarray) -> tuple[ScoredSteps, np.ndarray]:
-        """Embeddings of the frames after the actions and of first frames to rewards, and to successes in the first frames."""
-        scores = self._scores.step(step.stepped, after)
-        rewards, successes = self._rule.step(step.stepped, scores)
-        goals = step.goals[step.stepped]
-        rows = np.arange(len(goals))
-        scored = ScoredSteps(step.tickets, rewards[rows, goals], successes[rows, goals], scores)
-        over = np.isin(step.stepped, step.ended) | (scored.successes & self.settings.end_at_success)
-        self.monitor.add(step.stepped, goals, scores[rows, goals], scored.rewards, scored.successes, over)
-        self.monitor.begin(step.begun)
-        return scored, self._rule.begin(step.begun, self._scores.begin(step.begun, first))
+def _described(
+    texts: np.ndarray, ids: np.ndarray, goals: np.ndarray, score: np.ndarray, there: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Goals and scores by gymnasium's convention: arrays [N], and under the name with a _ whether an environment has a value."""
+    values = {"goal": texts[goals], "goal_id": ids[goals], "score": score}
+    masks = {"_goal": there.copy(), "_goal_id": there.copy(), "_score": there & ~np.isnan(score)}
+    return {**values, **masks}

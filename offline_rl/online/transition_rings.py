@@ -1,13 +1,21 @@
-"""Frames, and the transitions between them, in two rings: the newest are kept, the oldest are given up a block at a time.
+"""Two ring buffers: frames, and the transitions between them. The newest rows are kept; the oldest are given up in blocks.
 
-Rows have numbers that are never used twice. With a capacity of 6 and blocks of 2 a ring has 8 places, number i in place i modulo 8:
+Row numbers are never reused. With a capacity of 6 and blocks of 2, a ring has 8 places, and row i is in place i modulo 8:
 
-    place                    0   1   2   3   4   5   6   7
-    8 rows are stored        0   1   2   3   4   5   6   7      count 8, first 0
-    room is made for one             2   3   4   5   6   7      count 8, first 2: a block, rows 0 and 1, is given up
-    it is stored             8       2   3   4   5   6   7      count 9, first 2: there is room for another
+    place                       0   1   2   3   4   5   6   7
+    8 rows are stored           0   1   2   3   4   5   6   7      count 8, first 0
+    room is made for one more           2   3   4   5   6   7      count 8, first 2: a block, rows 0 and 1, is given up
+    it is stored                8       2   3   4   5   6   7      count 9, first 2: there is room for another
 
-A transition is alive while it is kept and the frame before its action is.
+How a transition finds its frames, and how a draw finds a transition:
+
+    frames         0     1     2     3          o_0 .. o_3, each stored once
+                   ▲     ▲▲    ▲▲    ▲
+    transitions    before, after: (0, 1) (1, 2) (2, 3)       goal, action, reward, mask, return, success beside them
+                              ▲
+    ready          [5, 0, 7, 2, ...]  numbers of the transitions that can be sampled; a draw is a uniform place in this list
+
+A transition is alive while it and the frame before its action are kept.
 
 Shape letters as in `offline_rl.interfaces`; here R rows.
 """
@@ -21,20 +29,20 @@ from numpy.typing import ArrayLike, DTypeLike
 from vlm_rewards.offline_rl.interfaces import Batch, Spaces
 
 FRAME_DTYPES: dict[str, np.dtype] = {"frames": np.dtype(np.uint8), "embeddings": np.dtype(np.float32)}
-"""Of observations, by their kind."""
+"""Dtype of an observation by its kind."""
 
 
 class Ring:
-    """Numbered rows of named columns; see the module's picture.
+    """Numbered rows with named columns; see the module's first picture.
 
     Args:
-        columns: By name, the shape and the dtype of a row.
-        capacity: Rows that are kept, at least.
-        block: Rows that are given up at a time, so that what follows from it is done seldom.
+        columns: Shape and dtype of a row, by column name.
+        capacity: Minimum number of rows that are kept.
+        block: Number of rows that are given up at a time, so that its consequences are seldom computed.
 
     Attributes:
-        size: Places of the arrays.
-        count: Rows ever stored, which is the number of the next one.
+        size: Number of places in the arrays.
+        count: Number of rows ever stored, which is the number of the next row.
         first: Number of the oldest row that is kept.
     """
 
@@ -47,27 +55,22 @@ class Ring:
             name: np.zeros((self.size, *shape), dtype) for name, (shape, dtype) in columns.items()
         }
 
-    @property
-    def numbers(self) -> np.ndarray:
-        """[R] int64, the rows that are in the arrays, those that are given up but not overwritten included."""
-        return np.arange(max(0, self.count - self.size), self.count)
-
     def make_room(self, num_rows: int) -> bool:
-        """Gives up blocks until `num_rows`, no more than the capacity, can be stored; whether any had to be."""
+        """Gives up blocks until `num_rows` (at most the capacity) fit; returns whether any were given up."""
         before = self.first
         while self.count + num_rows - self.first > self.size:
             self.first += self._block
         return self.first > before
 
     def extend(self, num_rows: int, columns: Mapping[str, ArrayLike]) -> np.ndarray:
-        """Stores rows, for which there is room.
+        """Stores rows that there is room for.
 
         Args:
             num_rows: R.
             columns: Every column by name, [R, ...] or one value for all rows.
 
         Returns:
-            [R] int64, their numbers.
+            [R] int64, the row numbers.
         """
         assert columns.keys() == self._columns.keys(), "a row has a value in every column"
         assert self.count + num_rows - self.first <= self.size, "make room first"
@@ -79,19 +82,19 @@ class Ring:
         return numbers
 
     def read(self, name: str, numbers: np.ndarray) -> np.ndarray:
-        """[R, ...], a copy of a column in the rows of these numbers."""
+        """Returns [R, ...], a copy of a column for the given row numbers."""
         return self._columns[name][numbers % self.size]
 
     def write(self, name: str, numbers: np.ndarray, values: ArrayLike) -> None:
-        """Sets a column in the rows of these numbers to [R, ...] values, or to one."""
+        """Sets a column for the given row numbers to [R, ...] values, or to one value."""
         self._columns[name][numbers % self.size] = values
 
     def state_dict(self, prefix: str) -> dict[str, np.ndarray]:
-        """The columns as far as they were ever filled, as views, their names after a prefix; `count` and `first` go with them."""
+        """Returns views of the filled part of each column, keyed by prefix and name; `count` and `first` are saved beside them."""
         return {f"{prefix}{name}": values[: self.count] for name, values in self._columns.items()}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray], prefix: str, *, count: int, first: int) -> None:
-        """The inverse, into a ring of the same size."""
+        """Restores what `state_dict` returned, into a ring of the same size."""
         for name, values in self._columns.items():
             saved = state[f"{prefix}{name}"]
             values[: len(saved)] = saved
@@ -99,18 +102,18 @@ class Ring:
 
 
 class TransitionRings:
-    """The two rings, and which of the transitions can be sampled.
+    """The ring of frames, the ring of transitions, and the list of transitions that can be sampled; see the module's pictures.
 
     Args:
         spaces: What the agent sees and does.
-        goal_embeddings: [G, E] float32; the goals of transitions are rows of it.
-        num_environments: Whose steps are stored together.
-        capacity: Frames that are kept, at least.
-        capacity_transitions: Transitions that are kept, at least, as far as their frames are.
+        goal_embeddings: [G, E] float32; transitions name a goal by its row.
+        num_environments: Number of environments whose steps are stored together.
+        capacity: Minimum number of frames to keep.
+        capacity_transitions: Minimum number of transitions to keep, as long as their frames are kept.
 
     Attributes:
-        frames: Ring of observations and, where the spaces have them, states.
-        transitions: Ring of the frames before and after (their numbers), actions, goals, rewards and what follows from them.
+        frames: Ring of observations and, if the spaces have them, states.
+        transitions: Ring of the frame numbers before and after, goals, actions, rewards and the values computed from them.
     """
 
     def __init__(
@@ -132,13 +135,11 @@ class TransitionRings:
             {
                 "before": ((), np.int64),
                 "after": ((), np.int64),
-                "episode": ((), np.int64),
                 "goal": ((), np.int32),
                 "reward": ((), np.float32),
                 "mask": ((), np.float32),
                 "return": ((), np.float32),
                 "success": ((), np.bool_),
-                "status": ((), np.int8),
                 "actions": ((), np.int64) if spaces.action_size is None else ((spaces.action_size,), np.float32),
             },
             capacity=capacity_transitions,
@@ -146,49 +147,46 @@ class TransitionRings:
         )
         self._goal_embeddings = goal_embeddings
         self._has_states = spaces.state_size is not None
-        self._ready = np.zeros(self.transitions.size, np.int64)  # what can be sampled: the first _num_ready
+        self._ready = np.zeros(self.transitions.size, np.int64)  # the first _num_ready can be sampled
         self._num_ready = 0
 
     def __len__(self) -> int:
-        """Transitions that can be sampled."""
+        """Number of transitions that can be sampled."""
         return self._num_ready
 
     def were_stored(self, transitions: np.ndarray) -> bool:
-        """Whether all [R] numbers are, or once were, those of transitions."""
+        """Returns whether each of the [R] numbers is, or once was, the number of a transition."""
         return bool(((transitions >= 0) & (transitions < self.transitions.count)).all())
 
     def are_alive(self, transitions: np.ndarray) -> np.ndarray:
-        """[R] bool, which of [R] transitions that were stored are still there with their frames."""
+        """Returns [R] bool, which of the [R] stored transitions are still there with their frames."""
         kept = transitions >= self.transitions.first
         return kept & (self.transitions.read("before", transitions) >= self.frames.first)
 
-    def make_room(self, num_frames: int, num_transitions: int) -> np.ndarray:
-        """Gives up what is oldest, if it must, and samples it no more.
-
-        Returns:
-            [R] int64, all transitions in the ring that are no longer alive; empty where nothing had to be given up.
-        """
+    def make_room(self, num_frames: int, num_transitions: int) -> bool:
+        """Gives up the oldest rows if needed, and stops sampling what depends on them; returns whether any were given up."""
         given_up = [self.frames.make_room(num_frames), self.transitions.make_room(num_transitions)]
         if not any(given_up):
-            return np.zeros(0, np.int64)
+            return False
         ready = self._ready[: self._num_ready]
         self._num_ready = 0
         self.release(ready[self.are_alive(ready)])
-        numbers = self.transitions.numbers
-        return numbers[~self.are_alive(numbers)]
+        return True
 
     def extend_frames(
         self, last: np.ndarray, frames: Mapping[str, tuple[np.ndarray, np.ndarray]]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Stores the frames before and after an action that are not there yet, for which there is room.
+        """Stores the frames before and after an action that are not stored yet; there must be room for them.
 
         Args:
-            last: [B] int64, number of the frame before, if it was stored as the frame after another action; else -1.
-            frames: By column, [B, ...] before and [B, ...] after.
+            last: [B] int64, number of the frame before, if it is stored as the frame after the previous action; else -1.
+            frames: Pairs of [B, ...] before and [B, ...] after, by column.
 
         Returns:
             [B] int64, the frames before, and [B] int64, those after.
         """
+        # One row per environment: (before, after). `after` is always new, `before` only at the start of an episode or where the
+        # ring has given it up; new frames get their numbers environment by environment, before and then after.
         numbers = np.stack([last, last], axis=1)
         new = np.stack([last < self.frames.first, np.ones(len(last), np.bool_)], axis=1)
         numbers[new] = self.frames.extend(
@@ -197,12 +195,12 @@ class TransitionRings:
         return numbers[:, 0], numbers[:, 1]
 
     def release(self, transitions: np.ndarray) -> None:
-        """Lets [R] transitions be sampled from now on."""
+        """Makes the [R] transitions available to `sample`."""
         self._ready[self._num_ready : self._num_ready + len(transitions)] = transitions
         self._num_ready += len(transitions)
 
     def sample(self, batch_size: int, generator: np.random.Generator) -> Batch:
-        """Draws B of the transitions that can be sampled, with replacement, all alike."""
+        """Draws transitions uniformly, with replacement, among those that can be sampled."""
         numbers = self._ready[generator.integers(0, self._num_ready, batch_size)]
 
         def column(name: str) -> np.ndarray:
@@ -225,7 +223,7 @@ class TransitionRings:
         )
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """The rings and what can be sampled, as views; `count` and `first` of the rings go with them."""
+        """Returns views of both rings and of the list `ready`; `count` and `first` of the rings are saved beside them."""
         return {
             **self.frames.state_dict("frames_"),
             **self.transitions.state_dict("slots_"),
@@ -235,7 +233,13 @@ class TransitionRings:
     def load_state_dict(
         self, state: Mapping[str, np.ndarray], *, counts: Mapping[str, int], first: Mapping[str, int]
     ) -> None:
-        """The inverse; `counts` of "frames" and "transitions", `first` of "frame" and "transition"."""
+        """Restores what `state_dict` returned.
+
+        Args:
+            state: The arrays.
+            counts: Counts of the rings, under "frames" and "transitions".
+            first: First rows of the rings, under "frame" and "transition".
+        """
         self.frames.load_state_dict(state, "frames_", count=counts["frames"], first=first["frame"])
         self.transitions.load_state_dict(state, "slots_", count=counts["transitions"], first=first["transition"])
         self._num_ready = 0

@@ -16,7 +16,8 @@ from vlm_rewards.offline_rl.environments.live_frames import fit_to_corpus
 from vlm_rewards.offline_rl.evaluation.evaluation import environments_at_once, evaluate_on_held_out, verdict_of
 from vlm_rewards.offline_rl.online.buffer import OnlineBuffer
 from vlm_rewards.offline_rl.online.live_hindsight import LiveHindsight
-from vlm_rewards.offline_rl.online.live_rewards import LiveRewards, LiveRewardSettings
+from vlm_rewards.offline_rl.online.live_reward_settings import LiveRewardSettings
+from vlm_rewards.offline_rl.online.live_rewards import LiveRewards
 from vlm_rewards.offline_rl.replay.mixed_batches import mixed_sample
 from vlm_rewards.offline_rl.replay.replay import ReplayData
 from vlm_rewards.offline_rl.runs.folders import Metrics, pack_arrays, save_checkpoint, unpack_arrays
@@ -24,6 +25,7 @@ from vlm_rewards.offline_rl.runs.saved_agents import SavedAgent
 from vlm_rewards.offline_rl.training.finetune_settings import FinetuneSettings
 
 _EPISODES_SHOWN = 100
+_CHECKPOINT_VERSION = 2  # 0.2.0 had none
 
 
 class FinetuneRun:
@@ -68,11 +70,13 @@ class FinetuneRun:
             make_environments(self._environments, trained),
             labeler,
             LiveRewardSettings(
-                end_at_success=settings.end_at_success,
-                asynchronous=settings.asynchronous,
                 observation=before.agent.spaces.observation,
+                end_at_success=settings.end_at_success,
+                hide_truth=True,
+                asynchronous=settings.asynchronous,
                 camera=str(self._environments.camera),
             ),
+            goals=[goal.id for goal in trained],
             labels=before.labels_fingerprint,
             spaces=before.agent.spaces,
         )
@@ -138,35 +142,30 @@ class FinetuneRun:
             generator=self._acting,
             temperature=self.settings.temperature,
         )
-        observations, rewards, terminations, truncations, infos = live.step(actions)
-        numbers = self._buffer.add(
-            self._observations,
-            actions,
-            infos["next_observations"],
-            infos["transition_goals"],
-            terminations=terminations,
-            truncations=truncations,
-            valid=infos["valid"],
-        )
-        ended = terminations | truncations
-        self._hindsight.add(numbers, infos["tickets"], infos["transition_goals"], ended)
+        self._observations, *_ = live.step(actions)
+        # The updates of an asynchronous run are made while the thread scores the step, and so without it.
         if self.settings.asynchronous:
-            self._learn()  # while the thread scores
-            scored = live.collect(wait=True)
-            numbers = self._hindsight.numbers_of(scored.tickets)
-            self._buffer.set_rewards(numbers, scored.rewards, scored.successes)
-            self._hindsight.score(scored.tickets, scored.scores)
-            rewards = scored.rewards
-        else:
-            valid = infos["valid"]
-            self._buffer.set_rewards(numbers[valid], rewards[valid], infos["successes"][valid])
-            self._hindsight.score(infos["tickets"], infos["scores"])
+            self._buffer.make_room()
             self._learn()
-        for episode in self._hindsight.finished():
-            if self.settings.hindsight_goals:
+        (step,) = live.collect(wait=True)
+        numbers = self._buffer.add(
+            step.observations,
+            step.actions,
+            step.next_observations,
+            step.goals,
+            step.rewards,
+            terminations=step.terminations,
+            truncations=step.truncations,
+            successes=step.successes,
+            valid=step.valid,
+        )
+        if not self.settings.asynchronous:
+            self._learn()
+        ended = step.terminations | step.truncations
+        if self.settings.hindsight_goals:
+            for episode in self._hindsight.add(numbers, step.goals, step.scores, ended):
                 episode.store(self._buffer)
-        self._follow(rewards, ended, infos["evaluation"]["infos"])
-        self._observations = observations
+        self._follow(step.rewards, ended, live.environment_infos)
         return ended
 
     def _learn(self) -> None:
@@ -237,12 +236,10 @@ class FinetuneRun:
 
     def save(self, folder: Path) -> None:
         """Writes a checkpoint: the buffer beside it, whole before the checkpoint names it."""
-        if self.settings.asynchronous:  # the first frames of new episodes may still be being scored
-            left = self._live.collect(wait=True)
-            assert not len(left.tickets), "every step is collected when it has been taken"
         buffer = folder / f"buffer-{self.step:09d}.npz"
         self._buffer.save(buffer)
         state = {
+            "version": _CHECKPOINT_VERSION,
             "agent": self.agent.state_dict(),
             "random": self._random.bit_generator.state,
             "acting": self._acting.get_state(),
@@ -260,7 +257,16 @@ class FinetuneRun:
             old.unlink()
 
     def load(self, folder: Path, step: int, state: Mapping[str, Any]) -> None:
-        """Goes on from a checkpoint."""
+        """Restores a checkpoint.
+
+        Raises:
+            ValueError: Another version of the package has written it.
+        """
+        if state.get("version") != _CHECKPOINT_VERSION:
+            raise ValueError(
+                f"the checkpoint of step {step} in {folder} must be of version {_CHECKPOINT_VERSION}, got {state.get('version', 1)}. "
+                f"Resume with the version of vlm-rewards that began the run, or begin again in another folder."
+            )
         self.step = step
         self.agent.load_state_dict(state["agent"])
         self._random.bit_generator.state = state["random"]

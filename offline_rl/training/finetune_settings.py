@@ -117,7 +117,7 @@ class FinetuneSettings:
         # Imported here, so that the options are read without torch.
         from vlm_rewards.labelers.encoders.devices import check_device
         from vlm_rewards.offline_rl.environments.environments import EnvironmentSettings
-        from vlm_rewards.offline_rl.online.live_rewards import LiveRewardSettings
+        from vlm_rewards.offline_rl.online.live_reward_settings import LiveRewardSettings
 
         object.__setattr__(self, "envs", tuple(self.envs))
         object.__setattr__(self, "eval_temperature", self.eval_temperature or None)

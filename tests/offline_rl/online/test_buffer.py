@@ -20,18 +20,20 @@ def buffer(num_environments: int = 1, **given: object) -> OnlineBuffer:
     return OnlineBuffer(SPACES, GOALS.embeddings, num_environments=num_environments, **settings)
 
 
-def step(to: OnlineBuffer, value: int, *, end: str = "", goal: int = 0, reward: float | None = None) -> int:
+def step(
+    to: OnlineBuffer, value: int, reward: float = 0.0, *, end: str = "", goal: int = 0, success: bool = False
+) -> int:
     """One environment goes from the frame of this value to the next, by the action of this value."""
     number = to.add(
         frame(value)[None],
         np.array([value % 41]),
         frame(value + 1)[None],
         np.array([goal]),
+        np.array([reward]),
         terminations=np.array([end == "termination"]),
         truncations=np.array([end == "truncation"]),
+        successes=np.array([success or end == "termination"]),
     )
-    if reward is not None:
-        to.set_rewards(number, np.array([reward]))
     return int(number[0])
 
 
@@ -51,10 +53,10 @@ def assert_equal(left: Batch, right: Batch) -> None:
 
 def test_episodes_by_hand() -> None:
     ring = buffer()
-    numbers = [step(ring, value, end="termination" if value == 3 else "") for value in (1, 2, 3)]
-    numbers += [step(ring, value, end="truncation" if value == 11 else "", goal=1) for value in (10, 11)]
-    assert ring.num_waiting == 5
-    ring.set_rewards(np.array(numbers), np.array([0, 0, 1, 0.5, 0], np.float32))
+    numbers = [step(ring, value, float(value == 3), end="termination" if value == 3 else "") for value in (1, 2, 3)]
+    for value, reward, end in ((10, 0.5, ""), (11, 0.0, "truncation")):
+        numbers.append(step(ring, value, reward, end=end, goal=1))
+    assert numbers == [0, 1, 2, 3, 4]
     # (action, reward, next, mask, return, success); discount 0.5: 0.25, 0.5, 1; the truncated one is no success, mask 1
     assert everything(ring) == {
         1: (1, 0.0, 2, 1.0, 0.25, True),
@@ -63,16 +65,13 @@ def test_episodes_by_hand() -> None:
         10: (10, 0.5, 11, 1.0, 0.5, False),
         11: (11, 0.0, 12, 1.0, 0.0, False),
     }
-    assert ring.num_waiting == 0
     assert ring.state_dict()["frames_observations"][:, 0, 0, 0].tolist() == [1, 2, 3, 4, 10, 11, 12]  # each once
 
 
 def test_nothing_follows_a_success_where_the_environment_goes_on() -> None:
     ring = buffer()
-    numbers = np.array([step(ring, value, end="truncation" if value == 5 else "") for value in (1, 2, 3, 4, 5)])
-    rewards = np.array([0, 1, 1, 0, 0], np.float32)
-    ring.set_rewards(numbers[::2], rewards[::2], rewards[::2] == 1)  # in another order than they were taken
-    ring.set_rewards(numbers[1::2], rewards[1::2], rewards[1::2] == 1)
+    for value, reward in ((1, 0), (2, 1), (3, 1), (4, 0), (5, 0)):
+        step(ring, value, reward, success=reward == 1, end="truncation" if value == 5 else "")
     # (action, reward, next, mask, return, success): up to the success, then each step on its own terms
     assert everything(ring) == {
         1: (1, 0.0, 2, 1.0, 0.5, True),
@@ -84,27 +83,46 @@ def test_nothing_follows_a_success_where_the_environment_goes_on() -> None:
     assert ring.state_dict()["frames_observations"][:, 0, 0, 0].tolist() == [1, 2, 3, 4, 5, 6]
 
 
-def test_what_is_not_scored_is_not_sampled() -> None:
+def test_a_step_can_be_sampled_at_once_and_has_its_return_when_its_episode_ends() -> None:
     ring = buffer()
-    with pytest.raises(ValueError, match="must hold a transition with its reward to sample from, got 0 without"):
+    with pytest.raises(ValueError, match="must hold a transition to sample, got none, and 0 of episodes that have not"):
         ring.sample(1, np.random.default_rng(0))
-    first, second = step(ring, 1), step(ring, 2)
-    with pytest.raises(ValueError, match="got 2 without; wait for the rewards, or warm up"):
-        ring.sample(1, np.random.default_rng(0))
-    assert ring.set_rewards(np.array([second]), np.array([1])) == 1  # the later one first
-    assert everything(ring) == {2: (2, 1.0, 3, 1.0, 0.0, False)}  # its episode goes on: no return yet
-    ring.set_rewards(np.array([first]), np.array([0]))
-    step(ring, 3, end="termination", reward=1.0)
+    step(ring, 1)
+    step(ring, 2, 1.0)
+    # (action, reward, next, mask, return, success): the episode is running, so no return yet
+    assert everything(ring) == {1: (1, 0.0, 2, 1.0, 0.0, False), 2: (2, 1.0, 3, 1.0, 0.0, False)}
+    step(ring, 3, 1.0, end="termination")
     assert {key: row[4] for key, row in everything(ring).items()} == {1: 0.75, 2: 1.5, 3: 1.0}
 
 
-def test_returns_wait_for_the_last_reward() -> None:
+def test_with_finished_only_a_step_can_be_sampled_when_its_episode_has_ended() -> None:
     ring = buffer(finished_only=True)
-    first = step(ring, 1)
-    step(ring, 2, end="termination", reward=1.0)
-    assert len(ring) == 0  # the episode has ended, but one of its rewards is missing
-    ring.set_rewards(np.array([first]), np.array([0.0]))
+    step(ring, 1)
+    assert len(ring) == 0
+    with pytest.raises(ValueError, match="got none, and 1 of episodes that have not ended. Warm up .* finished_only"):
+        ring.sample(1, np.random.default_rng(0))
+    step(ring, 2, 1.0, end="termination")
     assert {key: row[4] for key, row in everything(ring).items()} == {1: 0.5, 2: 1.0}
+
+
+def test_episodes_that_end_together_can_be_sampled_in_the_order_in_which_they_began() -> None:
+    ring = buffer(2, capacity=8, finished_only=True)  # the first frames are overwritten before the episodes end
+    for value in range(20):
+        begun = np.array([value >= 1, True])  # environment 1 begins, then environment 0
+        ring.add(
+            np.stack([frame(value), frame(100 + value)]),
+            np.array([0, 1]),
+            np.stack([frame(value + 1), frame(101 + value)]),
+            np.array([0, 0]),
+            np.zeros(2),
+            terminations=np.array([False, False]),
+            truncations=np.full(2, value == 19),
+            valid=begun,
+        )
+    ready = ring.state_dict()["ready"]
+    actions = ring.state_dict()["slots_actions"][ready % len(ring.state_dict()["slots_actions"])]
+    assert actions.tolist() == sorted(actions.tolist(), reverse=True)  # all of environment 1, then all of 0
+    assert set(actions.tolist()) == {0, 1}
 
 
 def test_environments_take_turns() -> None:
@@ -117,11 +135,11 @@ def test_environments_take_turns() -> None:
             np.array([value, value]),
             np.stack([frame(value + 1), frame(other + 1)]),
             np.array([0, 1]),
+            np.array([0.0, 1.0 if valid[1] else np.nan]),  # what is not valid is not looked at
             terminations=np.array([False, value == 1]),
             truncations=no,
             valid=np.array(valid),
         )
-        ring.set_rewards(numbers[valid], np.array([0.0, 1.0])[valid])
     assert numbers.tolist() == [3, 4]
     sampled = everything(ring)
     assert {key: row[2] for key, row in sampled.items()} == {1: 2, 2: 3, 3: 4, 21: 22, 50: 51}
@@ -139,19 +157,33 @@ def test_an_observation_of_the_next_episode_is_refused() -> None:
         step(ring, 7)
 
 
-def test_old_transitions_are_overwritten_and_late_rewards_passed_over() -> None:
+def test_old_transitions_are_overwritten() -> None:
     ring = buffer(capacity=16, capacity_transitions=16)
-    numbers = [step(ring, value) for value in range(60)]
-    assert ring.set_rewards(np.array(numbers[:3]), np.zeros(3)) == 0
-    kept = ring.set_rewards(np.array(numbers), np.ones(60))
+    for value in range(60):
+        step(ring, value, 1.0)
+    kept = len(ring)
     assert 12 <= kept <= 18
     sampled = everything(ring)
     assert list(sampled) == list(range(60 - kept, 60))  # the last ones, each with its own frames
     assert all(row[:4] == (key % 41, 1.0, key + 1, 1.0) for key, row in sampled.items())
-    step(ring, 60, end="truncation", reward=1.0)
+    step(ring, 60, 1.0, end="truncation")
     returns = {key: row[4] for key, row in everything(ring).items()}
     assert returns[60] == 1
     assert returns[58] == 1.75  # 1 + 0.5 + 0.25: of the steps that are still there
+
+
+def test_room_can_be_made_before_a_step_is_added() -> None:
+    ring, other = buffer(capacity=16, capacity_transitions=16), buffer(capacity=16, capacity_transitions=16)
+    lengths = []
+    for value in range(60):
+        step(ring, value, 1.0)
+        before = len(other)
+        other.make_room()
+        lengths.append(before - len(other))
+        step(other, value, 1.0)
+        assert_equal(ring.sample(8, np.random.default_rng(value)), other.sample(8, np.random.default_rng(value)))
+    assert set(lengths) == {0, 2}  # now and then a block of two
+    assert everything(ring) == everything(other)
 
 
 def test_the_ring_is_right_after_many_turns() -> None:
@@ -160,8 +192,8 @@ def test_the_ring_is_right_after_many_turns() -> None:
     for episode in range(40):
         first = 6 * (episode % 40)
         length = int(rng.integers(2, 6))
-        numbers = [step(ring, first + t, end="truncation" if t == length - 1 else "") for t in range(length)]
-        ring.set_rewards(np.array(numbers), np.eye(length)[-1])
+        ends = [t == length - 1 for t in range(length)]
+        numbers = [step(ring, first + t, float(end), end="truncation" if end else "") for t, end in enumerate(ends)]
         ring.add_episode(np.array(numbers), np.array([1]), np.zeros((1, length)))
         batch = ring.sample(50, rng)
         assert torch.equal(batch.observations + 1, batch.next_observations)
@@ -171,10 +203,16 @@ def test_the_ring_is_right_after_many_turns() -> None:
     assert len(ring) <= 62
 
 
+def test_an_episode_of_which_a_part_is_overwritten_is_not_stored_again() -> None:
+    ring = buffer(capacity=16, capacity_transitions=16)
+    numbers = np.array([step(ring, value, end="truncation" if value == 29 else "") for value in range(30)])
+    assert ring.add_episode(numbers[:3], np.array([1]), np.zeros((1, 3))) == 0
+    assert ring.add_episode(numbers[-3:], np.array([1]), np.zeros((1, 3))) == 3
+
+
 def test_a_finished_episode_under_other_goals() -> None:
     ring = buffer()
     numbers = np.array([step(ring, value, end="truncation" if value == 4 else "") for value in (1, 2, 3, 4)])
-    ring.set_rewards(numbers, np.zeros(4))
     stored = ring.add_episode(
         numbers,
         np.array([1, 0]),
@@ -211,19 +249,6 @@ def test_bad_episodes_are_refused() -> None:
         ring.add_episode(numbers, np.array([0, 0, 0]), np.zeros((3, 3)))
 
 
-def test_bad_rewards_are_refused() -> None:
-    ring = buffer()
-    number = step(ring, 1)
-    with pytest.raises(ValueError, match="rewards must be a finite number a transition"):
-        ring.set_rewards(np.array([number]), np.array([np.nan]))
-    for numbers in ([5], [-1], [number, number]):
-        with pytest.raises(ValueError, match="transitions must be numbers that add returned, each once"):
-            ring.set_rewards(np.array(numbers), np.zeros(len(numbers)))
-    ring.set_rewards(np.array([number]), np.array([1]))
-    with pytest.raises(ValueError, match="a transition must get its reward once, got a second for 0"):
-        ring.set_rewards(np.array([number]), np.array([1]))
-
-
 def test_settings_that_cannot_be() -> None:
     for name, given in (
         ("num_environments", {"num_environments": 0}),
@@ -243,13 +268,16 @@ def test_a_step_that_is_refused_leaves_nothing_behind() -> None:
     step(ring, 1)
     before = {name: value.copy() for name, value in ring.state_dict().items()}
     good = {"observations": frame(2)[None], "actions": np.array([1]), "next_observations": frame(3)[None]}
-    good |= {"goals": np.array([0]), "terminations": np.array([False]), "truncations": np.array([False])}
+    good |= {"goals": np.array([0]), "rewards": np.array([1.0])}
+    good |= {"terminations": np.array([False]), "truncations": np.array([False])}
     for given, message in (
         ({"observations": frame(2)}, r"observations must be \[1, 8, 8, 3\], got \[8, 8, 3\]"),
         ({"valid": np.array([True, True])}, r"valid must be \[1\], got \[2\]"),
         ({"next_observations": np.zeros((1, 8, 8, 3))}, "observations must be uint8, got uint8 and float64"),
         ({"states": np.zeros((1, 2))}, "states and next_states must be None"),
         ({"goals": np.array([2])}, "goals must be numbers from 0 to 1"),
+        ({"rewards": np.array([np.nan])}, "rewards must be finite, got .nan.. Score these frames again"),
+        ({"successes": np.array([True, False])}, r"successes must be \[1\], got \[2\]"),
     ):
         with pytest.raises(ValueError, match=message):
             ring.add(**{**good, **given})
@@ -261,17 +289,17 @@ def test_a_step_that_is_refused_leaves_nothing_behind() -> None:
 def test_states_are_stored_with_frames() -> None:
     spaces = Spaces(observation="embeddings", observation_shape=(2,), goal_size=3, action_size=1, state_size=1)
     ring = OnlineBuffer(spaces, GOALS.embeddings, num_environments=1, capacity=8)
-    numbers = ring.add(
+    ring.add(
         np.array([[1, 2]], np.float32),
         np.array([[0.5]], np.float32),
         np.array([[3, 4]], np.float32),
         np.array([0]),
+        np.array([0.25]),
         terminations=np.array([False]),
         truncations=np.array([True]),
         states=np.array([[7.0]]),
         next_states=np.array([[8.0]]),
     )
-    ring.set_rewards(numbers, np.array([0.25]))
     batch = ring.sample(1, np.random.default_rng(0))
     assert batch.states is not None
     assert batch.next_states is not None
@@ -280,24 +308,23 @@ def test_states_are_stored_with_frames() -> None:
 
 
 def test_a_saved_buffer_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    def go_on(ring: OnlineBuffer) -> Batch:
-        ring.set_rewards(np.array([25]), np.array([1]))  # it was waiting when the buffer was saved
-        for value in range(26, 45):
-            step(ring, value, end="truncation" if value == 40 else "", reward=0.5) if value <= 40 else None
+    def resume(ring: OnlineBuffer) -> Batch:
+        for value in range(26, 41):
+            step(ring, value, 0.5, end="truncation" if value == 40 else "")
         return ring.sample(64, np.random.default_rng(5))
 
     ring = buffer(capacity=16)
     for value in range(26):
-        step(ring, value, reward=None if value == 25 else 0.25)
+        step(ring, value, 0.25)
     ring.save(tmp_path / "online.npz")
     other = buffer(capacity=16)
     other.load(tmp_path / "online.npz")
     assert [path.name for path in tmp_path.iterdir()] == ["online.npz"]
-    assert_equal(go_on(ring), go_on(other))
+    assert_equal(resume(ring), resume(other))
     for name, value in ring.state_dict().items():
         assert np.array_equal(value, other.state_dict()[name]), name
     with pytest.raises(ValueError, match=r"must be made as the saved one, .* got .*'capacity': 17"):
         buffer(capacity=17).load(tmp_path / "online.npz")
     stranger = OnlineBuffer(SPACES, GOALS.embeddings[::-1], num_environments=1, capacity=16, discount=0.5)
-    with pytest.raises(ValueError, match="and other goals; use the settings of the run that is resumed"):
+    with pytest.raises(ValueError, match="and other goals. Use the settings of the run that is resumed"):
         stranger.load(tmp_path / "online.npz")

@@ -13,7 +13,8 @@ from vlm_rewards.labelers.labeler import Labeler
 from vlm_rewards.labelers.scoring.windows import WindowSettings
 from vlm_rewards.labelers.settings import LabelerSettings, settings_from_json
 from vlm_rewards.offline_rl.environments.environments import BabyAIEnvironment, EnvironmentSettings, make_environments
-from vlm_rewards.offline_rl.online.live_rewards import LiveRewards, LiveRewardSettings
+from vlm_rewards.offline_rl.online.live_reward_settings import LiveRewardSettings
+from vlm_rewards.offline_rl.online.live_rewards import LiveRewards, LiveStep
 from vlm_rewards.offline_rl.runs.folders import read_metrics
 from vlm_rewards.offline_rl.runs.saved_agents import load_agent
 from vlm_rewards.offline_rl.training.finetune import FinetuneSettings, finetune
@@ -27,7 +28,8 @@ from vlm_rewards.schemas.pictures import encode_png
 
 POOL = frames(12)
 BALL, BOX = 0, 1
-GO_ON = LiveRewardSettings(end_at_success=False)
+GO_ON = LiveRewardSettings(hide_truth=True)  # what fine-tuning with --keep-going takes
+ENDING = LiveRewardSettings(hide_truth=True, end_at_success=True)  # what fine-tuning takes
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,11 @@ def _actions(env):
     return np.zeros(env.num_envs, np.int64)
 
 
+def _collect(live) -> LiveStep:
+    (step,) = live.collect()
+    return step
+
+
 def test_the_rule_judges_the_frame_after_the_action_for_the_environments_own_goal(judged):
     labeler, of = judged
     yes, no = of[BALL]
@@ -53,22 +60,25 @@ def test_the_rule_judges_the_frame_after_the_action_for_the_environments_own_goa
     live = LiveRewards(vector(ScriptedEnv(script, ["ball"]), ScriptedEnv(script, ["box"])), labeler, GO_ON)
     scores = labeler(script)
     _, infos = live.reset()
-    assert infos["goal_indices"].tolist() == [BALL, BOX]
-    assert infos["initial_successes"][0]
+    assert live.goal_indices.tolist() == [BALL, BOX]
+    assert infos["goal_id"].tolist() == ["ball", "box"]
+    assert infos["score"].tolist() == [scores[0, BALL], scores[0, BOX]]
     np.testing.assert_array_equal(live.goal_embeddings, labeler.goal_embeddings)
     box = (scores[1:, BOX] > labeler.rule.threshold_array[BOX]).tolist()
     for t, ball in enumerate([False, True, False]):
         _, rewards, terminations, truncations, infos = live.step(_actions(live))
         assert rewards.tolist() == [ball, box[t]]
         assert rewards.dtype == np.float32
-        assert infos["successes"].tolist() == [ball, box[t]]
-        assert (
-            infos["scores"].tobytes() == np.stack([scores[t + 1]] * 2).tobytes()
-        )  # all goals, the bits of the labeler
+        assert infos["score"].tolist() == [scores[t + 1, BALL], scores[t + 1, BOX]]
+        step = _collect(live)
+        assert step.rewards.tolist() == [ball, box[t]]
+        assert step.successes.tolist() == [ball, box[t]]
+        assert step.goals.tolist() == [BALL, BOX]
+        assert step.scores.tobytes() == np.stack([scores[t + 1]] * 2).tobytes()  # all goals, the bits of the labeler
+        assert step.valid.all()
+        assert live.collect() == []  # each once
         assert not terminations.any()
         assert truncations.tolist() == [t == 2] * 2
-        assert infos["scored"].all()
-        assert infos["tickets"].tolist() == [2 * t, 2 * t + 1]
     assert live.statistics()["encoded"] == 4  # two environments showed the same four frames
 
 
@@ -76,7 +86,7 @@ def test_a_success_ends_the_episode_and_the_others_go_on(judged):
     labeler, of = judged
     yes, no = of[BALL]
     fast, slow = np.stack([no[0], yes[0], no[1]]), np.stack([no[0], no[1], no[2], yes[0]])
-    live = LiveRewards(vector(ScriptedEnv(fast, end="never"), ScriptedEnv(slow)), labeler)
+    live = LiveRewards(vector(ScriptedEnv(fast, end="never"), ScriptedEnv(slow)), labeler, ENDING)
     live.reset()
     _, rewards, terminations, truncations, _ = live.step(_actions(live))
     assert (rewards.tolist(), terminations.tolist(), truncations.tolist()) == ([1, 0], [True, False], [False, False])
@@ -95,12 +105,23 @@ def test_a_success_ends_the_episode_and_the_others_go_on(judged):
 
 
 def _outputs(live, num_steps):
-    """All that the learner is given, without the key for evaluation."""
-    observations, infos = live.reset()
-    told = [observations, *(infos[key] for key in sorted(infos.keys() - {"evaluation"}))]
+    """All that the learner is given."""
+
+    def flat(infos):
+        for key in sorted(infos):
+            yield key
+            if isinstance(infos[key], dict):
+                yield from flat(infos[key])
+            elif key == "final_obs":
+                yield from infos[key]
+            else:
+                yield infos[key]
+
+    observations, infos = live.reset(seed=0)
+    told = [observations, *flat(infos)]
     for _ in range(num_steps):
         *step, infos = live.step(_actions(live))
-        told += [*step, *(infos[key] for key in sorted(infos.keys() - {"evaluation"}))]
+        told += [*step, *flat(infos), *_collect(live)]
         over = step[2] | step[3]
         if over.any() and live.metadata["autoreset_mode"] is AutoresetMode.DISABLED:
             live.reset(options={"reset_mask": over})
@@ -122,10 +143,13 @@ def test_the_learner_is_told_nothing_of_the_environments_rewards_ends_and_infos(
         np.testing.assert_array_equal(left, right)
     live = LiveRewards(vector(*spiked, mode=mode), labeler, GO_ON)
     live.reset()
-    infos = live.step(_actions(live))[-1]
-    np.testing.assert_array_equal(infos["evaluation"]["rewards"], [np.nan, 1e9])  # there for whoever evaluates
-    assert infos["evaluation"]["infos"]["success"].all()
-    assert {"success", "ground_truth", "reward", "final_info", "final_obs"}.isdisjoint(infos)
+    for _ in range(3):
+        infos = live.step(_actions(live))[-1]
+        np.testing.assert_array_equal(live.environment_rewards, [np.nan, 1e9])  # there for whoever evaluates
+        assert live.environment_infos["success"].all()
+        for told in (infos, infos.get("final_info", {})):
+            assert {"success", "ground_truth", "reward"}.isdisjoint(told)
+    assert ("final_info" in infos) == (mode is AutoresetMode.SAME_STEP)
 
 
 def test_fine_tuning_learns_the_same_whatever_the_environment_says_of_itself(trained, tmp_path, monkeypatch):
@@ -165,7 +189,7 @@ def test_fine_tuning_learns_the_same_whatever_the_environment_says_of_itself(tra
 def test_an_environment_that_ends_is_a_truncation_whatever_it_calls_it(judged):
     labeler, of = judged
     _, no = of[BALL]
-    live = LiveRewards(vector(ScriptedEnv(no[:3], end="terminated", reward=1.0)), labeler)
+    live = LiveRewards(vector(ScriptedEnv(no[:3], end="terminated", reward=1.0)), labeler, ENDING)
     live.reset()
     assert not any(live.step(_actions(live))[2:4])
     _, rewards, terminations, truncations, _ = live.step(_actions(live))
@@ -177,20 +201,24 @@ def test_autoreset_at_the_next_step_makes_no_transition(judged):
     script = POOL[:3]
     live = LiveRewards(vector(ScriptedEnv(script, ["ball", "box"]), mode=AutoresetMode.NEXT_STEP), labeler, GO_ON)
     live.reset()
-    seen, valid, rewards, goals = [], [], [], []
+    seen, valid, rewards, goals, shown = [], [], [], [], []
     for _ in range(5):
         observations, reward, _, _, infos = live.step(_actions(live))
-        np.testing.assert_array_equal(observations, infos["next_observations"])
+        step = _collect(live)
+        np.testing.assert_array_equal(observations, step.next_observations)
         seen.append(next(k for k in range(3) if np.array_equal(observations[0], script[k])))
-        valid.append(bool(infos["valid"][0]))
+        valid.append(bool(step.valid[0]))
         rewards.append(float(reward[0]))
-        goals.append(int(infos["goal_indices"][0]))
-    scores = labeler(script) > labeler.rule.threshold_array
+        goals.append(int(live.goal_indices[0]))
+        shown.append((infos["goal_id"][0], infos["score"][0]))
+    scores = labeler(script)
+    holds = scores > labeler.rule.threshold_array
     assert seen == [1, 2, 0, 1, 2]
     assert valid == [True, True, False, True, True]
     assert goals == [BALL, BALL, BOX, BOX, BOX]
-    assert rewards == [scores[1, BALL], scores[2, BALL], 0, scores[1, BOX], scores[2, BOX]]
-    assert infos["tickets"].tolist() == [3]
+    assert rewards == [holds[1, BALL], holds[2, BALL], 0, holds[1, BOX], holds[2, BOX]]
+    assert [goal for goal, _ in shown] == ["ball", "ball", "box", "box", "box"]
+    assert [score for _, score in shown] == [scores[t, goal] for t, goal in zip(seen, goals, strict=True)]
 
 
 def test_autoreset_in_the_same_step_judges_the_last_frame_and_not_the_first_of_the_next(judged):
@@ -202,20 +230,28 @@ def test_autoreset_in_the_same_step_judges_the_last_frame_and_not_the_first_of_t
     live.step(_actions(live))
     observations, rewards, _, truncations, infos = live.step(_actions(live))
     scores = labeler(script)
+    step = _collect(live)
     assert truncations.all()
     np.testing.assert_array_equal(observations[0], script[0])
-    np.testing.assert_array_equal(infos["next_observations"][0], script[2])
-    np.testing.assert_array_equal(infos["scores"][0], scores[2])
+    np.testing.assert_array_equal(step.next_observations[0], script[2])
+    np.testing.assert_array_equal(step.scores[0], scores[2])
     assert rewards[0] == (scores[2, BALL] > labeler.rule.threshold_array[BALL])
-    assert (infos["transition_goals"].tolist(), infos["goal_indices"].tolist()) == ([BALL], [BOX])
-    _, _, _, _, infos = live.step(_actions(live))
-    assert infos["transition_goals"].tolist() == [BOX]
+    # What is returned is of the next episode; what is final, of the one that ended.
+    assert (step.goals.tolist(), live.goal_indices.tolist()) == ([BALL], [BOX])
+    assert (infos["goal_id"].tolist(), infos["score"].tolist()) == (["box"], [scores[0, BOX]])
+    np.testing.assert_array_equal(infos["final_obs"][0], script[2])
+    final = infos["final_info"]
+    assert (final["goal_id"].tolist(), final["score"].tolist()) == (["ball"], [scores[2, BALL]])
+    live.step(_actions(live))
+    step = _collect(live)
+    assert step.goals.tolist() == [BOX]
+    np.testing.assert_array_equal(step.observations[0], script[0])
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
 def test_a_success_can_end_no_episode_of_an_environment_that_resets_itself(judged, mode):
     with pytest.raises(ValueError, match=f"autoreset_mode must be DISABLED where a success ends .* got {mode.name}"):
-        LiveRewards(vector(ScriptedEnv(POOL), mode=mode), judged[0])
+        LiveRewards(vector(ScriptedEnv(POOL), mode=mode), judged[0], ENDING)
 
 
 @pytest.mark.parametrize("mode", AutoresetMode)
@@ -229,35 +265,32 @@ def test_scores_that_come_later_are_the_same(judged, mode):
     at_once, later = LiveRewards(envs(), labeler, GO_ON), LiveRewards(envs(), labeler, settings)
     at_once.reset()
     later.reset()
-    expected, collected = {}, []
+    expected, collected = [], []
     for _ in range(20):
-        _, rewards, _, truncations, infos = at_once.step(_actions(at_once))
-        for i in np.flatnonzero(infos["valid"]):
-            expected[int(infos["tickets"][i])] = (rewards[i], infos["successes"][i], infos["scores"][i].tobytes())
+        _, _, _, truncations, _ = at_once.step(_actions(at_once))
+        expected += at_once.collect()
         _, waiting, _, _, infos = later.step(_actions(later))
-        assert not infos["scored"].any()
         assert waiting.tolist() == [0, 0]  # a number, but not the reward
-        assert np.isnan(infos["scores"]).all()
-        collected.append(later.collect())
+        assert np.isnan(infos["score"]).all()
+        assert not infos["_score"].any()
+        collected += later.collect()
         if mode is AutoresetMode.DISABLED and truncations.any():
             at_once.reset(options={"reset_mask": truncations})
             later.reset(options={"reset_mask": truncations})
-    collected.append(later.collect(wait=True))
-    tickets = np.concatenate([steps.tickets for steps in collected])
-    assert tickets.tolist() == sorted(expected)
-    rows = [row for steps in collected for row in zip(*steps, strict=True)]
-    for ticket, reward, success, scores in rows:
-        assert (reward, success, scores.tobytes()) == expected[int(ticket)]
-    assert not len(later.collect(wait=True).tickets)
+    collected += later.collect(wait=True)
+    assert len(collected) == len(expected) == 20
+    for one, other in zip(collected, expected, strict=True):  # in the order in which they were taken
+        for name in LiveStep._fields:
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+    assert later.collect(wait=True) == []
     later.close()
 
 
 def test_scores_on_their_way_are_not_saved(judged):
     live = LiveRewards(vector(ScriptedEnv(POOL)), judged[0], dataclasses.replace(GO_ON, asynchronous=True))
     live.reset()
-    with pytest.raises(
-        ValueError, match=r"must be collected before saving, got 1 steps pending; call collect\(wait=True\)"
-    ):
+    live.step(_actions(live))
+    with pytest.raises(ValueError, match=r"must be collected before saving, got 1 pending. Call collect\(wait=True\)"):
         live.state_dict()
     live.close()
 
@@ -284,9 +317,32 @@ def test_an_agent_can_see_embeddings_in_place_of_frames(judged):
         np.testing.assert_array_equal(live.reset()[0], embeddings[:1])
         for t in (1, 2, 3):
             observations, _, _, _, infos = live.step(_actions(live))
-            np.testing.assert_array_equal(infos["next_observations"][0], embeddings[t])
+            step = _collect(live)
+            np.testing.assert_array_equal(step.observations[0], embeddings[t - 1])
+            np.testing.assert_array_equal(step.next_observations[0], embeddings[t])
         last = 0 if mode is AutoresetMode.SAME_STEP else 3
         np.testing.assert_array_equal(observations[0], embeddings[last])
+        assert observations in live.observation_space
+        if mode is AutoresetMode.SAME_STEP:
+            np.testing.assert_array_equal(infos["final_obs"][0], embeddings[3])
+        if mode is AutoresetMode.NEXT_STEP:
+            np.testing.assert_array_equal(live.step(_actions(live))[0][0], embeddings[0])
+
+
+def test_embeddings_of_environments_that_are_not_reset_stay(judged):
+    labeler, _ = judged
+    embeddings = labeler.embed(np.stack([labeler.resize(frame) for frame in POOL[:4]]))
+    settings = dataclasses.replace(GO_ON, observation="embeddings")
+    live = LiveRewards(vector(ScriptedEnv(POOL[:2]), ScriptedEnv(POOL[:4])), labeler, settings)
+    live.reset()
+    live.step(_actions(live))
+    observations, infos = live.reset(options={"reset_mask": np.array([True, False])})
+    np.testing.assert_array_equal(observations, embeddings[[0, 1]])
+    assert infos["score"].tolist() == [labeler.score(embeddings)[0, BALL], labeler.score(embeddings)[1, BALL]]
+    live.step(_actions(live))
+    step = _collect(live)
+    np.testing.assert_array_equal(step.observations, embeddings[[0, 1]])
+    np.testing.assert_array_equal(step.next_observations, embeddings[[1, 2]])
 
 
 @pytest.mark.parametrize(
@@ -317,13 +373,13 @@ def test_a_frame_labelled_by_the_pipeline_and_live_gets_the_same_bits(folder, tm
     environments = EnvironmentSettings(envs=("BabyAI-GoToLocal-v0",), num_envs=3, max_steps=7)
     live = LiveRewards(make_environments(environments, goals), labeler, GO_ON)
     rng = np.random.default_rng(0)
-    observations, infos = live.reset()
+    observations, _ = live.reset()
     met, scores, rewards = [observations], [], []
     for _ in range(7):
         actions = rng.integers(0, 7, 3)
-        observations, reward, _, _, infos = live.step(actions)
+        observations, reward, _, _, _ = live.step(actions)
         met.append(observations)
-        scores.append(infos["scores"])
+        scores.append(_collect(live).scores)
         rewards.append(reward)
     episodes = [
         Episode(
@@ -340,12 +396,13 @@ def test_a_frame_labelled_by_the_pipeline_and_live_gets_the_same_bits(folder, tm
     (unit,) = opened.plan(tmp_path / "corpus")
     for i, labels in enumerate(read_labels(opened.part(unit))):
         assert labels.scores[1:].tobytes() == np.stack(scores)[:, i].tobytes()
-        expected = labeler.rewards(labels.scores)[:, infos["goal_indices"][i]]
+        expected = labeler.rewards(labels.scores)[:, live.goal_indices[i]]
         assert expected.tobytes() == np.stack(rewards)[:, i].tobytes()
     # The labels say what they were made with; the same labeler is taken, another camera's refused.
     settings = read_settings(tmp_path / "labels")["settings"]
     again = Labeler.build(settings_from_json(settings["labeler"]))
-    LiveRewards(live.env, again, GO_ON, labels=opened.metadata.fingerprint, spaces=live.spaces)
+    shown = dataclasses.replace(GO_ON, camera="egocentric")
+    LiveRewards(live.env, again, shown, labels=opened.metadata.fingerprint, spaces=live.spaces)
     with pytest.raises(ValueError, match="got other camera"):
         LiveRewards(live.env, again, dataclasses.replace(GO_ON, camera="top"), labels=opened.metadata.fingerprint)
 
@@ -372,18 +429,18 @@ def test_a_run_goes_on_from_its_state_to_the_bit(folder, changes):
         for _ in range(steps):
             observations, *rest, infos = live.step(rng.integers(0, 7, 2))
             over = rest[1] | rest[2]
-            told += [observations, *rest, infos["scores"], infos["tickets"], infos["goal_indices"]]
+            told += [observations, *rest, infos["score"], infos["goal_id"], *_collect(live)]
             if over.any():
                 told.append(live.reset(options={"reset_mask": over})[0])
         return told
 
-    live = LiveRewards(make_environments(environments, goals), labeler)
+    live = LiveRewards(make_environments(environments, goals), labeler, ENDING)
     live.reset()
     rng = np.random.default_rng(0)
     play(live, 10, rng)
     state, draws = live.state_dict(), rng.bit_generator.state
     unbroken = play(live, 10, rng)
-    other = LiveRewards(make_environments(environments, goals), labeler)
+    other = LiveRewards(make_environments(environments, goals), labeler, ENDING)
     observations = other.load_state_dict(state)
     assert observations.shape == (2, 56, 56, 3)
     rng.bit_generator.state = draws
@@ -392,8 +449,8 @@ def test_a_run_goes_on_from_its_state_to_the_bit(folder, changes):
     assert other.monitor.counts == live.monitor.counts
     # What scoring has cost is of the whole run, what came before the interruption included.
     assert other.statistics()["frames"] == live.statistics()["frames"]
-    assert other.statistics()["seconds_scoring"] > state["costs"]["seconds"] > 0
-    assert other.statistics()["seconds_waited"] > state["costs"]["seconds_waited"] > 0
+    assert other.statistics()["seconds_scoring"] > state["judge"]["seconds"] > 0
+    assert other.statistics()["seconds_waited"] > state["judge"]["seconds_waited"] > 0
 
 
 def test_first_frames_that_are_judged_late_do_not_reach_a_state_that_was_loaded(folder):
@@ -413,15 +470,15 @@ def test_first_frames_that_are_judged_late_do_not_reach_a_state_that_was_loaded(
     live.collect(wait=True)
     state = live.state_dict()
     gate = threading.Event()
-    other._worker.submit(gate.wait, 60.0)
+    other._judge._worker.submit(gate.wait, 60.0)
     other.reset()  # its first frames wait behind the gate
     opening = threading.Timer(0.5, gate.set)
     opening.start()
     other.load_state_dict(state)
     opening.join()
     other.collect(wait=True)
-    for name, value in state["rule"].items():
-        np.testing.assert_array_equal(other.state_dict()["rule"][name], value)
+    for name, value in state["judge"]["rule"].items():
+        np.testing.assert_array_equal(other.state_dict()["judge"]["rule"][name], value)
     live.close()
     other.close()
 
@@ -441,7 +498,8 @@ def test_what_does_not_fit_is_refused_before_the_first_step(judged):
     labeler, _ = judged
     env = vector(ScriptedEnv(POOL))
     with pytest.raises(
-        ValueError, match=r"goal_id in the infos .* one of the 2 goals of the labels \(ball, box, ...\), got 'cup'"
+        ValueError,
+        match=r"goal_id in the infos .* one of the 2 goals that may be asked for \(ball, box, ...\), got 'cup'",
     ):
         LiveRewards(vector(ScriptedEnv(POOL, ["cup"])), labeler).reset()
     other = dataclasses.replace(LiveRewards(env, labeler).spaces, num_actions=7)
@@ -458,9 +516,13 @@ def test_what_does_not_fit_is_refused_before_the_first_step(judged):
     ("changes", "message"),
     [
         ({"observation": "pixels"}, "observation must be 'frames' or 'embeddings', got 'pixels'"),
-        ({"asynchronous": True}, "asynchronous must be False where a success ends the episode, got True"),
         (
-            {"asynchronous": True, "end_at_success": False, "observation": "embeddings"},
+            {"asynchronous": True, "end_at_success": True},
+            "asynchronous must be False where a success ends the episode, got True",
+        ),
+        ({"frames": ""}, "frames must be 'observation', 'render' or a key of the observation, got ''"),
+        (
+            {"asynchronous": True, "observation": "embeddings"},
             "asynchronous must be False where the agent sees embeddings, got True",
         ),
         ({"max_pending": 0}, "max_pending must be at least 1, got 0"),

@@ -15,12 +15,11 @@ SPACES = Spaces(observation="frames", observation_shape=(8, 8, 3), goal_size=3, 
 def test_half_offline_half_online(tmp_path: Path) -> None:
     replay = build_replay(write_relabelled(tmp_path / "relabelled", [[one_camera()]]), tmp_path / "replay", goals=GOALS)
     ring = OnlineBuffer(SPACES, GOALS.embeddings, num_environments=1, capacity=10)
-    with pytest.raises(ValueError, match="must hold a transition with its reward"):
+    with pytest.raises(ValueError, match="must hold a transition to sample"):
         mixed_sample(replay, ring, 10, np.random.default_rng(0))
     gray = np.full((1, 8, 8, 3), 100, np.uint8)
     no = np.array([False])
-    numbers = ring.add(gray, np.array([1]), gray, np.array([0]), terminations=no, truncations=no)
-    ring.set_rewards(numbers, np.array([1.0], np.float32))
+    ring.add(gray, np.array([1]), gray, np.array([0]), np.array([1.0]), terminations=no, truncations=no)
     batch = mixed_sample(replay, ring, 10, np.random.default_rng(0))
     assert (batch.observations[:, 0, 0, 0] == 100).tolist() == [False] * 5 + [True] * 5
     assert batch.states is None

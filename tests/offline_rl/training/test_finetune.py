@@ -19,7 +19,7 @@ from vlm_rewards.labelers.labeler import Labeler
 from vlm_rewards.labelers.rewards.hindsight import HindsightSettings
 from vlm_rewards.labelers.settings import LabelerSettings, settings_from_json
 from vlm_rewards.offline_rl.evaluation.rollout import RolloutSettings, rollout
-from vlm_rewards.offline_rl.runs.folders import Metrics, latest_checkpoint, read_metrics
+from vlm_rewards.offline_rl.runs.folders import Metrics, latest_checkpoint, read_metrics, save_checkpoint
 from vlm_rewards.offline_rl.runs.saved_agents import load_agent
 from vlm_rewards.offline_rl.training.finetune import FinetuneSettings, finetune
 from vlm_rewards.offline_rl.training.finetune_run import FinetuneRun
@@ -209,6 +209,16 @@ def test_an_asynchronous_run_goes_on_to_the_same_bits(
         finetune(trained, tmp_path / "interrupted", settings)
     finetune(trained, tmp_path / "interrupted", settings)
     assert_same_weights(tmp_path / "interrupted", tmp_path / "unbroken")
+
+
+def test_a_checkpoint_of_another_version_is_refused(trained: Path, tmp_path: Path) -> None:
+    settings = dataclasses.replace(SMALL, steps=8, warmup_steps=0)
+    finetune(trained, tmp_path / "online", settings)
+    step, state = latest_checkpoint(tmp_path / "online")
+    del state["version"]  # as 0.2.0 wrote it
+    save_checkpoint(tmp_path / "online", step, state)
+    with pytest.raises(ValueError, match=r"step 8 in .*online must be of version 2, got 1. Resume with the version"):
+        finetune(trained, tmp_path / "online", settings)
 
 
 @pytest.fixture(scope="module")
