@@ -264,8 +264,9 @@ class FinetuneRun:
         """
         if state.get("version") != _CHECKPOINT_VERSION:
             raise ValueError(
-                f"the checkpoint of step {step} in {folder} must be of version {_CHECKPOINT_VERSION}, got {state.get('version', 1)}. "
-                f"Resume with the version of vlm-rewards that began the run, or begin again in another folder."
+                f"the checkpoint of step {step} in {folder} must be of version {_CHECKPOINT_VERSION}, got "
+                f"{state.get('version', 1)}. Resume with the version of vlm-rewards that began the run, or begin again in another "
+                f"folder."
             )
         self.step = step
         self.agent.load_state_dict(state["agent"])
