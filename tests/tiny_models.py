@@ -1,8 +1,11 @@
 """Tiny dual encoders with random weights, saved as real checkpoints: config, safetensors, tokenizer, image processor."""
 
+import io
+import json
 from pathlib import Path
 from typing import Any
 
+import sentencepiece
 import torch
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordLevel
@@ -90,6 +93,51 @@ def save_tiny_siglip(folder: Path) -> Path:
     torch.nn.init.constant_(model.logit_bias, -3.0)
     processor = SiglipProcessor(SiglipImageProcessorPil(size={"height": 32, "width": 32}), tokenizer)
     return _save(folder, model, processor)
+
+
+def save_siglip_of_the_hub(folder: Path) -> Path:
+    """Saves a SigLIP as Google's lie on the hub: spiece.model and tokenizer_config.json, no tokenizer.json."""
+    folder.mkdir()
+    pieces = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1, "pad_piece": "<pad>"}
+    size = _train_pieces(folder / "spiece.model", model_type="unigram", vocab_size=64, **pieces)
+    tokenizer = {"tokenizer_class": "SiglipTokenizer", "do_lower_case": True, "model_max_length": 16}
+    tokenizer |= {"eos_token": "</s>", "pad_token": "</s>", "unk_token": "<unk>", "model_input_names": ["input_ids"]}
+    return _save_siglip_towers(folder, tokenizer, size)
+
+
+def save_siglip2_of_the_hub(folder: Path) -> Path:
+    """Saves a SigLIP 2 as Google's lie on the hub: a SiglipModel with the tokenizer of Gemma, which leaves case as it is."""
+    folder.mkdir()
+    pieces = {"pad_id": 0, "eos_id": 1, "bos_id": 2, "unk_id": 3, "pad_piece": "<pad>", "eos_piece": "<eos>"}
+    pieces |= {"bos_piece": "<bos>", "byte_fallback": True, "add_dummy_prefix": False}
+    size = _train_pieces(folder / "tokenizer.model", model_type="bpe", vocab_size=400, **pieces)
+    tokenizer = {"tokenizer_class": "GemmaTokenizer", "add_bos_token": False, "add_eos_token": True}
+    tokenizer |= {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    tokenizer |= {"model_max_length": 16, "padding_side": "right", "model_input_names": ["input_ids"]}
+    return _save_siglip_towers(folder, tokenizer, size)
+
+
+def _train_pieces(path: Path, **settings: Any) -> int:
+    """Trains a sentencepiece model on a few sentences; returns its number of pieces."""
+    model, words = io.BytesIO(), WORDS.split()
+    sentences = [" ".join(words[start : start + length]) for start in range(len(words)) for length in (1, 2, 4)]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences), model_writer=model, hard_vocab_limit=False, minloglevel=2, **settings
+    )
+    path.write_bytes(model.getvalue())
+    return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()).get_piece_size()
+
+
+def _save_siglip_towers(folder: Path, tokenizer: dict[str, Any], vocab_size: int) -> Path:
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    torch.manual_seed(1)
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {**tower, "vocab_size": vocab_size, "max_position_embeddings": 16, "projection_size": 32}
+    text |= {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 1}
+    config = SiglipConfig(text_config=text, vision_config={**tower, "image_size": 32, "patch_size": 8})
+    SiglipModel(config).eval().save_pretrained(folder)
+    SiglipImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
 
 
 def save_tiny_align(folder: Path, text_size: int = 24) -> Path:

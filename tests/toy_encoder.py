@@ -19,6 +19,7 @@ class ColourEncoder:
     precision: str
     batch_size: int
     device: str
+    pinned_name = property(lambda self: self.name)
     engine = "colours"
     weights_digest = "colours-1"
     dim = 3

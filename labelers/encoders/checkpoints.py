@@ -1,7 +1,13 @@
-"""Checkpoints: the folder or hub id that a name stands for, and its model, tokenizer and image processor, loaded."""
+"""Checkpoints: the model, tokenizer and image processor that a name stands for, loaded by transformers and checked.
 
+    name ──► locate: reference model, folder or hub ──► look at the folder ──► load ──► weights, tokenizer and end token fit
+
+Nothing is loaded that runs code of its own, lacks weights or has weights that the model would not use.
+"""
+
+import contextlib
 import hashlib
-import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,25 +17,38 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from vlm_rewards.labelers.encoders.hub import hub_answers, quiet_hub
+from vlm_rewards.labelers.encoders.adapters import apply_adapter, read_adapter
+from vlm_rewards.labelers.encoders.checkpoint_folders import adapter_key, check_model_folder, is_adapter
+from vlm_rewards.labelers.encoders.hub import fetch_snapshot, parse_hub_name, snapshot_in_cache_folder
+from vlm_rewards.labelers.encoders.tokenization import check_tokenizer
 
 REFERENCE_FOLDER = Path(__file__).parent.parent / "reference_models" / "weights"
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+class Located(NamedTuple):
+    """Where a model lies.
+
+    Attributes:
+        folder: Its folder on this machine.
+        pinned_name: The name that stands for exactly these files: a hub id with its commit; else the name as given.
+    """
+
+    folder: Path
+    pinned_name: str
 
 
 class Checkpoint(NamedTuple):
     """A dual encoder as transformers loads it.
 
     Attributes:
-        source: Its folder or hub id.
+        located: Where it lies.
         model: The model in float32 on the CPU, in evaluation mode.
         tokenizer: Its tokenizer.
         image_processor: Its image processor, of the Pillow back end.
         weights_digest: Digest of the weights in float32, whatever file format they came from.
     """
 
-    source: str
+    located: Located
     model: Any
     tokenizer: Any
     image_processor: Any
@@ -43,94 +62,102 @@ def load_checkpoint(name: str | Path) -> Checkpoint:
         name: A reference model that ships with the package ("reference-s"), a local folder, or a Hugging Face hub id.
 
     Raises:
-        ValueError: The checkpoint is not found, incomplete, pickled, or no dual encoder.
+        ValueError: The checkpoint is not found, incomplete, pickled, not what it seems, or no dual encoder.
     """
-    source = resolve_model(name)
-    with quiet_hub():
-        local = {"local_files_only": not (Path(source).is_dir() or hub_answers(source))}
-        model = _load_model(source, **local)
-        image_processor = _load_part(AutoImageProcessor, source, "an image processor", backend="pil", **local)
-        tokenizer = _load_part(AutoTokenizer, source, "a tokenizer", **local)
-    _check_tokenizer(tokenizer, source)
-    return Checkpoint(source, model, tokenizer, image_processor, _weights_digest(model))
+    located = locate(name)
+    if is_adapter(located.folder) and not (located.folder / "config.json").is_file():
+        return _load_adapted(located)
+    folder = located.folder
+    check_model_folder(folder)
+    with _quiet_transformers():
+        model = _load_model(folder)
+        image_processor = _load_part(AutoImageProcessor, folder, "an image processor", backend="pil")
+        tokenizer = _load_part(AutoTokenizer, folder, "a tokenizer")
+    check_tokenizer(tokenizer, model, str(folder))
+    return Checkpoint(located, model, tokenizer, image_processor, _weights_digest(model))
 
 
-def _check_tokenizer(tokenizer: Any, source: str) -> None:
-    words = tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens)
-    if len(words) < 2:
-        raise ValueError(
-            f"a tokenizer must know words besides its special tokens, got {len(words)} from {source}, tokenizer.json (or the "
-            f"tokenizer's other files) missing; save the tokenizer into the folder with save_pretrained"
-        )
-    if tokenizer.pad_token_id is None:
-        raise ValueError(
-            f"a tokenizer must have a pad token, got none in {source}; set pad_token in its tokenizer_config.json"
-        )
+def _load_adapted(located: Located) -> Checkpoint:
+    """Loads the model that an adapter is of, with the adapter merged."""
+    adapter = read_adapter(located.folder)
+    try:
+        base = load_checkpoint(adapter.base)
+    except ValueError as error:
+        error.add_note(f"while loading the model that the adapter {adapter.folder} is of")
+        raise
+    with _quiet_transformers():
+        tokenizer = base.tokenizer
+        if (adapter.folder / "tokenizer_config.json").is_file():  # trained with words added, or texts read otherwise
+            tokenizer = _load_part(AutoTokenizer, adapter.folder, "a tokenizer", config=base.model.config)
+        model = apply_adapter(base.model, adapter)
+    check_tokenizer(tokenizer, model, str(adapter.folder))
+    # Of what was merged, not of the result: products round otherwise on another processor.
+    digest = hashlib.sha256(f"{base.weights_digest} {adapter.digest}".encode()).hexdigest()[:32]
+    return Checkpoint(located, model, tokenizer, base.image_processor, digest)
 
 
-def resolve_model(name: str | Path) -> str:
-    """The folder or hub id that a name stands for: first a reference model, then a local folder, then the hub.
+def locate(name: str | Path) -> Located:
+    """Finds the folder of a model: first a reference model, then a local folder, then the hub.
 
     Raises:
-        ValueError: A folder without a config or without safetensors weights, a reference model that does not exist, or no
-            folder and no hub id either.
+        ValueError: A reference model that does not exist, a file, no folder and no hub id either, or a hub id whose model is not
+            to be had.
     """
     if (REFERENCE_FOLDER / name / "config.json").is_file() and Path(name).name == str(name):
-        name = REFERENCE_FOLDER / name
+        return Located(REFERENCE_FOLDER / name, str(name))
     folder = Path(name)
     if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ValueError(
-                f"a model folder must hold config.json, got {folder} without it; give the folder of a saved model"
-            )
-        if not list(folder.glob("*.safetensors")):
-            pickled = sorted(path.name for path in [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])
-            found = f"only pickled weights ({pickled[0]})" if pickled else "none"
-            raise ValueError(
-                f"a model folder must hold its weights as *.safetensors, got {found} in {folder}; load the model where you trust "
-                f"it and save it with save_pretrained, or download its safetensors file"
-            )
-        return str(folder)
+        return Located(snapshot_in_cache_folder(folder) or folder, str(name))
+    if folder.is_file():
+        raise ValueError(
+            f"a model must be a folder or a Hugging Face hub id: got the file {name}. Give the folder that holds config.json, "
+            f"weights, tokenizer and image processor."
+        )
     shipped = ", ".join(reference_models()) or "none"
     if folder.name == str(name) and folder.name.startswith("reference-"):
         raise ValueError(
             f"a reference model must be one that ships with vlm-rewards ({shipped}), got {name!s}; choose one"
         )
-    if not isinstance(name, str) or not _HUB_ID.fullmatch(name):
+    hub_name = parse_hub_name(name) if isinstance(name, str) else None
+    if hub_name is None:
         raise ValueError(
             f"a model must be a folder or a Hugging Face hub id (owner/name), got {str(name)!r}, which is neither; check the path, "
             f"or choose a model that ships with vlm-rewards: {shipped}"
         )
-    return name
+    snapshot = fetch_snapshot(hub_name)
+    return Located(snapshot.folder, f"{hub_name.hub_id}@{snapshot.commit}")
 
 
 def reference_models() -> list[str]:
-    """Names of the models that ship with the package."""
+    """Returns the names of the models that ship with the package."""
     return sorted(path.parent.name for path in REFERENCE_FOLDER.glob("*/config.json"))
 
 
-def _load_part(loader: Any, source: str, what: str, **options: Any) -> Any:
-    """One part of a checkpoint, by a transformers Auto class; says which part of what could not be loaded, and the remedy."""
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Holds back progress bars, of which every worker would draw one."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
     try:
-        return loader.from_pretrained(source, trust_remote_code=False, **options)
-    except (OSError, ValueError, ImportError, KeyError, SafetensorError) as error:
-        if Path(source).is_dir():
-            remedy = "save the model, its tokenizer and its image processor into the folder with save_pretrained"
-        else:
-            shipped = ", ".join(reference_models()) or "none"
-            remedy = (
-                f"check the path or the id, and the network; without a network (HF_HUB_OFFLINE=1) only the hub's cache is read: "
-                f"download the model elsewhere with 'hf download {source} --local-dir FOLDER' and give the folder; models that "
-                f"ship with vlm-rewards: {shipped}"
-            )
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+def _load_part(loader: Any, folder: Path, what: str, **options: Any) -> Any:
+    """Loads one part of a checkpoint by a transformers Auto class; says which part could not be loaded, and the remedy."""
+    try:
+        return loader.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True, **options)
+    except (OSError, ValueError, ImportError, KeyError, TypeError, SafetensorError) as error:
         raise ValueError(
-            f"a model must have {what} that can be loaded, got none from {source!r} ({_first_line(error)}); {remedy}"
+            f"a model must have {what} that can be loaded, got none from {str(folder)!r} ({_first_line(error)}); save the model, "
+            f"its tokenizer and its image processor into the folder with save_pretrained"
         ) from error
 
 
-def _load_model(source: str, **options: Any) -> Any:
-    config = _load_part(AutoConfig, source, "a config", **options)
-    transformers_logging.disable_progress_bar()  # every worker would draw one
+def _load_model(folder: Path) -> Any:
+    config = _load_part(AutoConfig, folder, "a config")
     try:
         model_class = AutoModel._model_mapping[type(config)]
         if not (hasattr(model_class, "get_image_features") and hasattr(model_class, "get_text_features")):
@@ -139,11 +166,11 @@ def _load_model(source: str, **options: Any) -> Any:
     except KeyError:
         raise ValueError(
             f"a model must be a dual encoder with get_image_features and get_text_features, got {config.model_type!r} from "
-            f"{source}; choose one such as CLIP, SigLIP or ALIGN"
+            f"{folder}; choose one such as CLIP, SigLIP or ALIGN"
         ) from None
     model, info = _load_part(
         AutoModel,
-        source,
+        folder,
         "safetensors weights",
         config=config,
         dtype=torch.float32,
@@ -151,20 +178,27 @@ def _load_model(source: str, **options: Any) -> Any:
         attn_implementation=attention,
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # so that they are listed below rather than logged
-        **options,
     )
     for problem in ("missing_keys", "mismatched_keys"):
         keys = sorted(str(key) for key in info[problem])
         if keys:
             raise ValueError(
-                f"the weights of a model must be complete, got {len(keys)} {problem.replace('_', ' ')} in {source}, such as "
+                f"the weights of a model must be complete, got {len(keys)} {problem.replace('_', ' ')} in {folder}, such as "
                 f"{', '.join(keys[:3])}; random weights would label at random: save the whole model again"
             )
+    unexpected = sorted(str(key) for key in info["unexpected_keys"])
+    if unexpected:
+        adapter = adapter_key(unexpected)
+        raise ValueError(
+            f"{len(unexpected)} weights in {folder} are not part of the model that its config.json describes: got "
+            f"{', '.join([adapter] if adapter else unexpected[:3])}. Give the config.json that the weights were saved with "
+            f"(layers, sizes, model type): without them the model scores otherwise."
+        )
     return model.eval().requires_grad_(False)
 
 
 def _weights_digest(model: Any) -> str:
-    """32 hexadecimal digits of all named weights: name, type, shape and bytes, in the order of the names."""
+    """Returns 32 hexadecimal digits of all named weights: name, type, shape and bytes, in the order of the names."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         array = np.ascontiguousarray(tensor.detach().numpy())
@@ -174,4 +208,4 @@ def _weights_digest(model: Any) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__
+    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__

@@ -40,6 +40,7 @@ class DualEncoder:
 
     Attributes:
         name: The reference model, folder or hub id, as given.
+        pinned_name: The same, with the commit of a hub id.
         towers: The two towers, on the device.
         tokenizer: The model's own tokenizer.
         preprocessor: Copy of the model's own image processor.
@@ -56,6 +57,7 @@ class DualEncoder:
     """
 
     name: str
+    pinned_name: str
     towers: Towers
     tokenizer: TextTokenizer
     preprocessor: Preprocessor
@@ -98,6 +100,7 @@ class DualEncoder:
         logit_scale, logit_bias = _logit_scale_and_bias(checkpoint.model)
         encoder = cls(
             name=str(name),
+            pinned_name=checkpoint.located.pinned_name,
             towers=TorchTowers(checkpoint.model, device, precision),
             tokenizer=TextTokenizer(checkpoint.tokenizer, checkpoint.model.config),
             preprocessor=Preprocessor.from_processor(checkpoint.image_processor),
@@ -115,7 +118,7 @@ class DualEncoder:
         if image.shape[1] != text.shape[1]:
             raise ValueError(
                 f"a dual encoder must embed pictures and texts in one space, got sizes {image.shape[1]} and {text.shape[1]} from "
-                f"{checkpoint.source}; choose another model"
+                f"{checkpoint.located.folder}; choose another model"
             )
         return dataclasses.replace(encoder, dim=image.shape[1])
 

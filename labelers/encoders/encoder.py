@@ -56,6 +56,7 @@ class Encoder(Protocol):
 
     Attributes:
         name: The model as the user named it: a reference model, a folder, a hub id, or a URL.
+        pinned_name: The name that stands for exactly these weights, such as a hub id with its commit; else the name.
         engine: What computes the vectors: "torch", or the name of another library, compiler or service.
         precision: Number format of the computation, such as "float32"; never "auto".
         batch_size: Rows of an image batch.
@@ -70,6 +71,8 @@ class Encoder(Protocol):
 
     @property
     def name(self) -> str: ...
+    @property
+    def pinned_name(self) -> str: ...
     @property
     def engine(self) -> str: ...
     @property

@@ -1,8 +1,12 @@
+import json
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from tiny_models import build_tokenizer
+from tiny_models import build_tokenizer, save_siglip_of_the_hub
 from tokenizers.models import WordLevel
+from transformers import AutoConfig, AutoTokenizer
 
 from vlm_rewards.labelers.encoders.encoder import TextReading
 from vlm_rewards.labelers.encoders.tokenization import TextTokenizer
@@ -10,7 +14,7 @@ from vlm_rewards.labelers.encoders.tokenization import TextTokenizer
 
 @pytest.fixture
 def tokenizer() -> TextTokenizer:
-    text_config = SimpleNamespace(max_position_embeddings=16)
+    text_config = SimpleNamespace(max_position_embeddings=16, vocab_size=len(build_tokenizer(16)))
     config = SimpleNamespace(model_type="clip", get_text_config=lambda: text_config)
     return TextTokenizer(build_tokenizer(16), config)
 
@@ -43,3 +47,19 @@ def test_the_digest_depends_on_the_definition_and_not_on_the_last_call(tokenizer
     assert tokenizer.digest() == before
     tokenizer.tokenizer.add_tokens(["zebra"])
     assert tokenizer.digest() != before
+
+
+def test_the_digest_of_sentencepiece_depends_on_its_pieces_and_settings_and_not_on_its_place(tmp_path: Path) -> None:
+    folder = save_siglip_of_the_hub(tmp_path / "one")
+    other = shutil.copytree(folder, tmp_path / "other")
+    config = AutoConfig.from_pretrained(folder)
+    digests = [TextTokenizer(AutoTokenizer.from_pretrained(path), config).digest() for path in (folder, other)]
+    settings = json.loads((other / "tokenizer_config.json").read_text())
+    (other / "tokenizer_config.json").write_text(json.dumps({**settings, "do_lower_case": False}))
+    digests.append(TextTokenizer(AutoTokenizer.from_pretrained(other), config).digest())
+    pieces = (other / "spiece.model").read_bytes()
+    assert pieces.count("▁red".encode()) == 1
+    (other / "spiece.model").write_bytes(pieces.replace("▁red".encode(), "▁der".encode()))
+    digests.append(TextTokenizer(AutoTokenizer.from_pretrained(other), config).digest())
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3
