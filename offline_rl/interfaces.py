@@ -149,6 +149,9 @@ class GoalTexts:
         embeddings: [G, E] float32, unit length, by the text tower of `model`.
         model: Name or folder of the dual encoder, as for `LabelerSettings.model`.
         fingerprint: What the embeddings depend on: weights and text encoding.
+
+    Raises:
+        ValueError: Ids, texts and embeddings are not of the same number.
     """
 
     ids: tuple[str, ...]
@@ -156,3 +159,10 @@ class GoalTexts:
     embeddings: np.ndarray
     model: str
     fingerprint: Fingerprint
+
+    def __post_init__(self) -> None:
+        if not len(self.ids) == len(self.texts) == len(self.embeddings):
+            raise ValueError(
+                f"goals must have one text and one embedding per id, got {len(self.ids)} ids, {len(self.texts)} texts and "
+                f"{len(self.embeddings)} embeddings. Give them for the same goals."
+            )

@@ -8,6 +8,7 @@ rollout/index.html       all of it on a page that opens offline
 import dataclasses
 import html
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -48,11 +49,11 @@ def rollout(agent: str | Path, output: str | Path, settings: RolloutSettings) ->
             the environments do not fit.
     """
     saved = load_agent(agent)
-    envs = settings.envs or saved.envs
+    envs = settings.envs or _envs_without_imports(saved.envs, agent)
     if not envs:
         raise ValueError(
-            f"an environment must be named, got none, and the agent {agent} was trained without one; give --env, such as "
-            f"BabyAI-GoToLocal-v0"
+            f"an environment must be named, got none, and the agent {agent} was trained without one. Give --env, such as "
+            f"BabyAI-GoToLocal-v0."
         )
     if settings.held_out_goals and not saved.held_out_goals:
         raise ValueError(
@@ -102,6 +103,22 @@ def rollout(agent: str | Path, output: str | Path, settings: RolloutSettings) ->
         page = _page(evaluation, texts, str(agent), held_out_goals=settings.held_out_goals)
         (folder / "index.html").write_text(page, encoding="utf-8")
     return evaluation
+
+
+def _envs_without_imports(envs: tuple[str, ...], agent: str | Path) -> tuple[str, ...]:
+    """The environments of an agent's folder, which may come from elsewhere and must not choose what is imported.
+
+    Raises:
+        ValueError: One names a module.
+    """
+    imports = [name for name in envs if ":" in name]
+    if imports:
+        options = " ".join(f"--env {shlex.quote(name)}" for name in envs)
+        raise ValueError(
+            f"modules are imported only where the command names them, got {imports[0]!r} in the agent folder {agent}. If you trust "
+            f"the module {imports[0].partition(':')[0]!r}, add: {options}"
+        )
+    return envs
 
 
 def save_video(frames: np.ndarray, goal: str, record: EpisodeRecord, path: Path) -> None:

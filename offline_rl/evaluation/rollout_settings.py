@@ -15,7 +15,8 @@ class RolloutSettings:
     """How an agent is played.
 
     Args:
-        envs: Environments by their registered names; none for those that the agent was fine-tuned in.
+        envs: Environments by their registered names; none for those that the agent was fine-tuned in, unless one of them names a
+            module: only a module that is named here is imported.
         episodes: How many, at least one of each environment.
         videos: Episodes that are kept as videos, the first ones.
         temperature: Temperature of the policy; 0 or None for the most likely action.

@@ -19,12 +19,11 @@ import numpy as np
 from vlm_rewards.labelers.encoders.encoder import Encoder
 from vlm_rewards.labelers.scoring.prompts import DEFAULT_TEMPLATES, average_prompts, check_templates, fill_templates
 from vlm_rewards.offline_rl.interfaces import GoalTexts
+from vlm_rewards.offline_rl.replay.meta import REPLAY_VERSION, read_replay_meta
 from vlm_rewards.offline_rl.replay.replay import (
     DEFAULT_DISCOUNT,
-    REPLAY_VERSION,
     ReplayData,
     open_replay,
-    read_replay_meta,
 )
 from vlm_rewards.offline_rl.replay.writer import write_arrays
 from vlm_rewards.schemas.fingerprints import Fingerprint

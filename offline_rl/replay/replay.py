@@ -26,25 +26,22 @@ Shape letters as in `offline_rl.interfaces`; N transitions, M segments, G goals.
 """
 
 import functools
-import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import IterableDataset, get_worker_info
 
 from vlm_rewards.offline_rl.interfaces import Batch, GoalTexts, Spaces
+from vlm_rewards.offline_rl.replay.meta import read_replay_meta
 from vlm_rewards.offline_rl.replay.transitions import returns_to_go
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.folders import replacing
 from vlm_rewards.schemas.goals import DEFAULT_SHARES, GOAL_KINDS
 
 DEFAULT_DISCOUNT = 0.99
-REPLAY_VERSION = 1
-"""Of the folder's layout."""
 
 _RETURN_ROWS = 1024
 
@@ -347,64 +344,6 @@ class ReplayData:
         )
 
 
-class ReplayBatches(IterableDataset):
-    """Batches of a replay as dicts of tensors, by the names of `Batch`; from `torch_batches`."""
-
-    def __init__(
-        self, replay: ReplayData, batch_size: int, seed: int, mix: Sequence[float], start: int, num_batches: int | None
-    ) -> None:
-        self._replay = replay
-        self._batch_size = batch_size
-        self._seed = seed
-        self._mix = tuple(mix)
-        self._numbers = start, None if num_batches is None else start + num_batches
-
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        worker = get_worker_info()
-        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        start, stop = self._numbers
-        for number in itertools.islice(itertools.count(start), first, None, step):
-            if stop is not None and number >= stop:
-                return
-            batch = self._replay.sample(self._batch_size, np.random.default_rng([self._seed, number]), self._mix)
-            yield {name: value for name, value in batch._asdict().items() if value is not None}
-
-
-def torch_batches(
-    replay: ReplayData,
-    batch_size: int,
-    seed: int,
-    *,
-    mix: Sequence[float] = DEFAULT_SHARES,
-    start: int = 0,
-    num_batches: int | None = None,
-) -> ReplayBatches:
-    """Plain torch batches for a training loop of one's own.
-
-    Batch i depends on the seed and i alone, so `DataLoader(torch_batches(...), batch_size=None, num_workers=W)` gives the same
-    batches in the same order for every W, and a run goes on where it stopped from `start`.
-
-    Args:
-        replay: An open replay.
-        batch_size: B.
-        seed: At least 0.
-        mix: Shares of original, hindsight and negative goals.
-        start: Number of the first batch.
-        num_batches: How many; None for no end.
-
-    Returns:
-        An iterable over dicts from the fields of `Batch` to tensors; absent states are left out.
-
-    Raises:
-        ValueError: The batch size, the seed or the mix is none.
-    """
-    for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0), ("start", start, 0)):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}; raise it")
-    replay.mix_in_force(mix)
-    return ReplayBatches(replay, batch_size, seed, mix, start, num_batches)
-
-
 def _reopen(folder: Path, options: dict) -> ReplayData:
     return ReplayData(folder, **options)
 
@@ -416,23 +355,6 @@ def _count_positive(segments: np.ndarray) -> tuple[int, int]:
 
 def _tensor(values: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.asarray(values))
-
-
-def read_replay_meta(folder: Path) -> dict:
-    """meta.json of a finished replay.
-
-    Raises:
-        ValueError: It is missing, or of another kind or version.
-    """
-    path = folder / "meta.json"
-    meta = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if meta.get("kind") != "replay" or meta.get("version") != REPLAY_VERSION:
-        raise ValueError(
-            f"a replay must be a folder that build_replay has made, with meta.json of version {REPLAY_VERSION}, got {folder} with "
-            f"{meta.get('kind', 'none')} of version {meta.get('version')}; put back what was moved, or "
-            "train again, which builds it, in another folder"
-        )
-    return meta
 
 
 def _write_returns(folder: Path, segments: np.ndarray, rewards: np.ndarray, discount: float) -> Path:

@@ -80,8 +80,9 @@ def latest_checkpoint(folder: Path) -> tuple[int, dict[str, Any]] | None:
         state = torch.load(paths[-1], map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged archive makes torch raise
         raise ValueError(
-            f"a checkpoint must be readable, got {paths[-1]} ({error}); remove it, and the run goes on from the one before"
-        ) from error
+            f"a checkpoint must be readable, got {paths[-1]} ({type(error).__name__}). Remove it: the run resumes from the "
+            "one before."
+        ) from error  # whose words may advise to load the file unsafely
     return int(paths[-1].stem.removeprefix("step-")), state
 
 

@@ -16,15 +16,54 @@ from typing import Any
 import numpy as np
 import torch
 
+from vlm_rewards.labelers.settings import settings_from_json
 from vlm_rewards.offline_rl.algorithms.agents import build_agent
 from vlm_rewards.offline_rl.algorithms.learner import Learner
 from vlm_rewards.offline_rl.interfaces import GoalTexts, Spaces
 from vlm_rewards.offline_rl.replay.replay import DEFAULT_DISCOUNT
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.folders import replacing, write_atomically
+from vlm_rewards.schemas.json_records import (
+    FILLED,
+    OBJECT,
+    POSITIVE,
+    SHAPE,
+    TEXT,
+    TEXTS,
+    WHOLE,
+    check_fields,
+    optional,
+    read_json_object,
+)
 
 _RECORD, _STATE, _GOALS, _REPLAY = "agent.json", "agent.pt", "goals.npy", "replay"
 _VERSION = 1
+_SHOWN = 200  # characters of what went wrong in a message
+_REMEDY = "Copy the whole folder again, or train the agent again."
+_FIELDS = {
+    "algorithm": TEXT,
+    "algorithm_settings": OBJECT,
+    "spaces.observation": TEXT,
+    "spaces.observation_shape": SHAPE,
+    "spaces.goal_size": POSITIVE,
+    "spaces.num_actions": optional(POSITIVE),
+    "spaces.action_size": optional(POSITIVE),
+    "spaces.state_size": optional(POSITIVE),
+    "goals.ids": TEXTS,
+    "goals.texts": TEXTS,
+    "goals.model": TEXT,
+    "goals.fingerprint": FILLED,
+    "labeler": OBJECT,
+    "labels_fingerprint.camera": TEXT,
+    "held_out_goals": TEXTS,
+    "replay": TEXT,
+    "replay_fingerprint": optional(FILLED),
+    "envs": TEXTS,
+    "steps": WHOLE,
+    "camera": optional(TEXT),
+    "frame_shape": optional(SHAPE),
+    "frames": optional(TEXT),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,35 +146,46 @@ def save_agent(saved: SavedAgent, folder: Path) -> None:
 
 
 def load_agent(folder: str | Path, device: str = "cpu") -> SavedAgent:
-    """Reads an agent back.
+    """Reads an agent back. The folder may come from elsewhere: it is checked, and nothing that it names is imported.
+
+    Args:
+        folder: Folder that `train` or `finetune` has finished.
+        device: Device of the agent.
 
     Raises:
-        ValueError: The folder holds no finished agent, one of another version, or one whose weights cannot be read.
+        ValueError: The folder holds no finished agent, one of another version, or something that cannot be one.
     """
     folder = Path(folder)
-    if not (folder / _RECORD).is_file():
+    path = folder / _RECORD
+    if not path.is_file():
         raise ValueError(
-            f"an agent must be a folder that vlm-rewards train or finetune has finished, got {folder} without {_RECORD}; train "
-            f"one, or run the same command again to finish it"
+            f"an agent must be a folder that vlm-rewards train or finetune has finished, got {folder} without {_RECORD}. Train "
+            f"one, or run the same command again to finish it."
         )
-    record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+    record = read_json_object(path, _REMEDY)
     if (record.get("kind"), record.get("version")) != ("agent", _VERSION):
         raise ValueError(
             f"{_RECORD} must be of an agent of version {_VERSION}, got {record.get('kind')} of version {record.get('version')} in "
-            f"{folder}; train it again"
+            f"{folder}. Train it again."
         )
-    agent = build_agent(record["algorithm"], record["algorithm_settings"], Spaces(**record["spaces"]), 0, device)
+    check_fields(record, _FIELDS, path, _REMEDY)
+    held_out = tuple(record["held_out_goals"])
+    unknown = sorted(set(held_out) - set(record["goals"]["ids"]))
+    if unknown:
+        raise ValueError(f"held_out_goals in {path} must be among its goals, got {unknown[0]!r}. {_REMEDY}")
     try:
-        state = torch.load(folder / _STATE, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a missing file or a damaged archive makes torch raise
-        raise ValueError(
-            f"the weights of an agent must be readable, got {folder / _STATE} ({error}); copy the whole folder again, or run the "
-            f"command that made it once more, which writes them anew"
-        ) from error
-    agent.load_state_dict(state)
+        spaces = Spaces(**_only_known(record["spaces"], Spaces))
+        agent = build_agent(record["algorithm"], record["algorithm_settings"], spaces, 0, device)
+        settings_from_json(record["labeler"])
+    except ValueError as error:
+        error.add_note(f"in {path}")
+        raise
+    except (TypeError, KeyError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"{path} must describe an agent and its labeler, got {_words(error)}. {_REMEDY}") from error
+    _load_weights(agent, folder / _STATE)
     goals, beside = record["goals"], folder / _REPLAY
     replay_parts = record.get("replay_fingerprint")
-    seen = agent.spaces.observation_shape if agent.spaces.observation == "frames" else None
+    seen = spaces.observation_shape if spaces.observation == "frames" else None
     frame_shape = record.get("frame_shape") or seen
     return SavedAgent(
         algorithm=record["algorithm"],
@@ -143,13 +193,13 @@ def load_agent(folder: str | Path, device: str = "cpu") -> SavedAgent:
         goals=GoalTexts(
             ids=tuple(goals["ids"]),
             texts=tuple(goals["texts"]),
-            embeddings=np.load(folder / _GOALS),
+            embeddings=_load_goals(folder / _GOALS, len(goals["ids"]), spaces.goal_size),
             model=goals["model"],
             fingerprint=Fingerprint(goals["fingerprint"]),
         ),
         labeler=record["labeler"],
         labels_fingerprint=Fingerprint(record["labels_fingerprint"]),
-        held_out_goals=tuple(record["held_out_goals"]),
+        held_out_goals=held_out,
         replay=str(beside.absolute()) if beside.is_dir() else record["replay"],
         replay_fingerprint=None if replay_parts is None else Fingerprint(replay_parts),
         envs=tuple(record["envs"]),
@@ -159,3 +209,45 @@ def load_agent(folder: str | Path, device: str = "cpu") -> SavedAgent:
         frames=record.get("frames", "observation"),
         digest=hashlib.sha256((folder / _STATE).read_bytes()).hexdigest()[:32],
     )
+
+
+def _only_known(record: Mapping[str, Any], of: type) -> Mapping[str, Any]:
+    unknown = sorted(record.keys() - {field.name for field in dataclasses.fields(of)})
+    if unknown:
+        raise ValueError(f"spaces must be of known fields alone, got {unknown[0]!r}. {_REMEDY}")
+    return record
+
+
+def _load_weights(agent: Learner, path: Path) -> None:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a missing file or a damaged archive makes torch raise
+        raise ValueError(
+            f"the weights of an agent must be a file of tensors, got {path} ({type(error).__name__}). Copy the whole folder again, "
+            f"or run the command that made it once more, which writes them again."
+        ) from error  # whose words may advise to load the file unsafely
+    try:
+        agent.load_state_dict(state)
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError) as error:
+        raise ValueError(
+            f"the weights in {path} must be those of the agent in {_RECORD} beside it, got {_words(error)}. {_REMEDY}"
+        ) from error
+
+
+def _load_goals(path: Path, num_goals: int, goal_size: int) -> np.ndarray:
+    try:
+        embeddings = np.load(path)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} must be a NumPy array, got {_words(error)}. {_REMEDY}") from error
+    if embeddings.shape != (num_goals, goal_size) or embeddings.dtype != np.float32:
+        raise ValueError(
+            f"the goals in {path} must be [{num_goals}, {goal_size}] float32, as {_RECORD} says, got {list(embeddings.shape)} "
+            f"{embeddings.dtype}. {_REMEDY}"
+        )
+    return embeddings
+
+
+def _words(error: Exception) -> str:
+    """What went wrong, short and without a remedy; of a KeyError, which says the key alone, with the word "no"."""
+    text = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+    return text.splitlines()[0].split("; ")[0][:_SHOWN].rstrip(".")

@@ -27,4 +27,7 @@ def run(options: argparse.Namespace) -> Said:
         f"fine-tuned for {settings.steps:,} environment steps: {options.output}",
         *describe_evaluations(options.output),
     ]
-    return lines, [["rollout", "--agent", options.output, "--output", "rollout/"]]
+    # Environments that need modules are named again: an agent's folder does not choose what is imported.
+    imports = any(":" in env for env in settings.envs)
+    named: list[object] = [word for env in settings.envs if imports for word in ("--env", env)]
+    return lines, [["rollout", "--agent", options.output, *named, "--output", "rollout/"]]

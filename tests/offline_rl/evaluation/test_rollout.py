@@ -36,8 +36,35 @@ def test_the_same_levels_are_played_again(trained: Path, tmp_path: Path) -> None
 
 
 def test_an_agent_without_an_environment_must_be_told_one(trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="an environment must be named, got none, .*give --env"):
+    with pytest.raises(ValueError, match="an environment must be named, got none, .*Give --env"):
         rollout(trained, tmp_path / "rollout", RolloutSettings())
+
+
+def test_an_agent_folder_does_not_choose_what_is_imported(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "from_elsewhere.py").write_text(
+        "from pathlib import Path\n\nPath(__file__).with_suffix('.ran').touch()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    agent = shutil.copytree(trained, tmp_path / "agent")
+    record = json.loads((agent / "agent.json").read_text())
+    envs = [LEVEL, "from_elsewhere:Room-v0"]
+    (agent / "agent.json").write_text(json.dumps({**record, "envs": envs}))
+    message = (
+        r"modules are imported only where the command names them, got 'from_elsewhere:Room-v0' in the agent folder .*agent. "
+        rf"If you trust the module 'from_elsewhere', add: --env {LEVEL} --env from_elsewhere:Room-v0$"
+    )
+    with pytest.raises(ValueError, match=message):
+        rollout(agent, tmp_path / "rollout", RolloutSettings(episodes=2))
+    assert not (tmp_path / "from_elsewhere.ran").exists()
+    assert not (tmp_path / "rollout").exists()
+    # Named by the caller, it is imported; it registers no such environment.
+    with pytest.raises(
+        ValueError, match="an environment must be registered with gymnasium, got 'from_elsewhere:Room-v0'"
+    ):
+        rollout(agent, tmp_path / "rollout", RolloutSettings(episodes=2, envs=tuple(envs)))
+    assert (tmp_path / "from_elsewhere.ran").exists()
 
 
 def test_held_out_goals_must_have_been_held_out(trained: Path, tmp_path: Path) -> None:
@@ -122,7 +149,7 @@ def test_frames_and_camera_can_be_given(trained: Path, tmp_path: Path) -> None:
     ("given", "message"),
     [
         ({"episodes": 0}, "episodes must be at least 1, got 0"),
-        ({"temperature": 0.0}, "temperature must be above 0 and finite, got 0.0"),
+        ({"temperature": -1.0}, "temperature must be above 0 and finite, got -1.0"),
     ],
 )
 def test_settings_that_cannot_be(given: dict, message: str) -> None:

@@ -1,4 +1,5 @@
 import itertools
+import json
 import pickle
 from collections import Counter
 from pathlib import Path
@@ -12,7 +13,8 @@ from torch.utils.data import DataLoader
 
 from vlm_rewards.offline_rl.interfaces import Spaces
 from vlm_rewards.offline_rl.replay.builder import build_replay
-from vlm_rewards.offline_rl.replay.replay import ReplayData, open_replay, torch_batches
+from vlm_rewards.offline_rl.replay.replay import ReplayData, open_replay
+from vlm_rewards.offline_rl.replay.torch_batches import torch_batches
 from vlm_rewards.schemas.fingerprints import Fingerprint
 
 
@@ -218,6 +220,33 @@ def test_segments_are_episodes_of_their_own(replay: ReplayData) -> None:
     assert success.observations[:, 0, 0, 0].tolist() == [1, 2, 3, 4]
     assert success.actions.tolist() == [10, 20, 30]
     assert success.rewards.tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (b"{", r"meta.json must be JSON, got .*. Put back what was moved, or train again"),
+        (b"[]", "meta.json must hold a JSON object, got list"),
+        ({"goals": None}, "goals.ids in .*meta.json must be a list of texts, got nothing. Put back"),
+        ({"fingerprint": {}}, "fingerprint.relabelled in .*meta.json must be an object, got nothing"),
+        (
+            {"written": {"num_episodes": "two"}},
+            "written.num_episodes in .*meta.json must be a whole number .* got .two.",
+        ),
+    ],
+)
+def test_a_record_that_cannot_be_is_named(replay: ReplayData, change: bytes | dict, message: str) -> None:
+    path = replay._folder / "meta.json"
+    content = change if isinstance(change, bytes) else json.dumps({**json.loads(path.read_text()), **change}).encode()
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        open_replay(replay._folder)
+
+
+def test_goals_without_their_embeddings_are_refused(replay: ReplayData) -> None:
+    np.save(replay._folder / "goals.npy", replay.goals.embeddings[1:])
+    with pytest.raises(ValueError, match="one text and one embedding per id, got 2 ids, 2 texts and 1 embeddings"):
+        open_replay(replay._folder)
 
 
 def test_the_same_batches_for_any_number_of_workers(replay: ReplayData) -> None:
