@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from vlm_rewards.schemas.json_records import (
+from vlm_rewards.offline_rl.runs.json_records import (
     FILLED,
     OBJECT,
     SHAPE,

@@ -21,9 +21,7 @@ from vlm_rewards.offline_rl.algorithms.agents import build_agent
 from vlm_rewards.offline_rl.algorithms.learner import Learner
 from vlm_rewards.offline_rl.interfaces import GoalTexts, Spaces
 from vlm_rewards.offline_rl.replay.replay import DEFAULT_DISCOUNT
-from vlm_rewards.schemas.fingerprints import Fingerprint
-from vlm_rewards.schemas.folders import replacing, write_atomically
-from vlm_rewards.schemas.json_records import (
+from vlm_rewards.offline_rl.runs.json_records import (
     FILLED,
     OBJECT,
     POSITIVE,
@@ -35,6 +33,8 @@ from vlm_rewards.schemas.json_records import (
     optional,
     read_json_object,
 )
+from vlm_rewards.schemas.fingerprints import Fingerprint
+from vlm_rewards.schemas.folders import replacing, write_atomically
 
 _RECORD, _STATE, _GOALS, _REPLAY = "agent.json", "agent.pt", "goals.npy", "replay"
 _VERSION = 1
