@@ -11,12 +11,11 @@ from typing import Any
 
 from wordings import WORDINGS
 
-from vlm_rewards.labelers.domains.babyai.goals import goal_bank
+from vlm_rewards.labelers.domains.babyai.goals import HELD_OUT_KINDS, goal_bank
 from vlm_rewards.labelers.encoders.checkpoints import REFERENCE_FOLDER, reference_models
 from vlm_rewards.labelers.rewards.hindsight import HindsightSettings
 from vlm_rewards.offline_rl.algorithms.agents import ALGORITHMS
 from vlm_rewards.offline_rl.training.finetune import FinetuneSettings
-from vlm_rewards.offline_rl.training.held_out_goals import HELD_OUT_KINDS
 from vlm_rewards.offline_rl.training.train import TrainSettings
 from vlm_rewards.schemas.goals import Goal
 

@@ -49,17 +49,17 @@ def run(arguments: list[str]) -> None:
         raise SystemExit(f"the command must succeed: vlm-rewards {' '.join(arguments)}")
 
 
-def record(folder: Path, *, episodes: int, seed: int, tile_size: int = 8) -> None:
+def record(folder: Path, *, episodes: int, seed: int, frame_size: int = 56) -> None:
     """Records a corpus of mixed policies; a finished one is left as it is.
 
     Args:
         folder: Where to.
         episodes: How many.
         seed: Of levels and policies.
-        tile_size: Pixels a grid cell; frames are 7 times as large.
+        frame_size: Height and width of the frames in pixels.
     """
     levels = [argument for level in LEVELS for argument in ("--env", level)]
-    size = ["--episodes", str(episodes), "--tile-size", str(tile_size), "--episodes-per-shard", "100"]
+    size = ["--episodes", str(episodes), "--frame-size", str(frame_size), "--episodes-per-shard", "100"]
     run(["record", *levels, "--policy", POLICIES, "--seed", str(seed), *size, "--output", str(folder)])
 
 

@@ -18,7 +18,7 @@ from vlm_rewards.labelers.encoders.checkpoints import REFERENCE_FOLDER, referenc
 from vlm_rewards.labelers.reference_models.model_card import write_card
 
 SEED = 0
-CORPORA = {"56x56": {"episodes": 1200, "tile_size": 8}, "224x224": {"episodes": 400, "tile_size": 32}}
+CORPORA = {"56x56": {"episodes": 1200, "frame_size": 56}, "224x224": {"episodes": 400, "frame_size": 224}}
 
 
 def measure(model: str, corpus: Path, folder: Path) -> dict:

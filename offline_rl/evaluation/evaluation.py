@@ -25,7 +25,7 @@ from vlm_rewards.labelers.labeler import Labeler
 from vlm_rewards.labelers.live import FrameEmbedder
 from vlm_rewards.labelers.rewards.rewards import rewards_of_scores, successes
 from vlm_rewards.offline_rl.environments.environments import EnvironmentSettings, make_environments, spaces_of
-from vlm_rewards.offline_rl.environments.live_frames import fit_tile_size
+from vlm_rewards.offline_rl.environments.live_frames import fit_frame_size
 from vlm_rewards.offline_rl.interfaces import Agent
 from vlm_rewards.offline_rl.runs.folders import Metrics
 from vlm_rewards.schemas.goals import Goal
@@ -196,8 +196,8 @@ def evaluate_agent(
     Args:
         agent: Any agent.
         labeler: The model that rewards it, with the rule.
-        environments: Which ones; their seeds are the held-out ones whatever the settings say, and BabyAI's frames are of the
-            size that the agent sees. For an agent of embeddings the tile size is that of the settings: take them from
+        environments: Which ones; their seeds are the held-out ones whatever the settings say, and a domain's frames are of the
+            size that the agent sees. For an agent of embeddings the frame size is that of the settings: take them from
             `fit_to_corpus`.
         goals: What episodes may ask for, some of the labeler's; None for all, `split_goals(...).held_out` for those never
             trained on.
@@ -220,7 +220,7 @@ def evaluate_agent(
             f"never be played; play more, or name fewer"
         )
     environments = dataclasses.replace(
-        fit_tile_size(environments, agent.spaces),
+        fit_frame_size(environments, agent.spaces),
         seeds="held-out",
         num_envs=min(environments.num_envs, num_episodes),
     )

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from vlm_rewards.labelers.domains.domain import suggest_environment
 from vlm_rewards.labelers.labeler import Labeler
 from vlm_rewards.labelers.live import check_labeler
 from vlm_rewards.labelers.settings import settings_from_json
@@ -52,8 +53,8 @@ def rollout(agent: str | Path, output: str | Path, settings: RolloutSettings) ->
     envs = settings.envs or _envs_without_imports(saved.envs, agent)
     if not envs:
         raise ValueError(
-            f"an environment must be named, got none, and the agent {agent} was trained without one. Give --env, such as "
-            f"BabyAI-GoToLocal-v0."
+            f"an environment must be named: got none, and the agent {agent} was trained without one. Give --env. "
+            f"{suggest_environment('')}"
         )
     if settings.held_out_goals and not saved.held_out_goals:
         raise ValueError(

@@ -6,7 +6,7 @@ from vlm_rewards.schemas.options import option
 
 CAMERA_HELP = "camera whose frames the environments show"
 FRAMES_HELP = (
-    "where environments other than BabyAI's have their frames: observation, render, or a key of a Dict observation"
+    "where environments outside every domain have their frames: observation, render, or a key of a Dict observation"
 )
 
 

@@ -1,12 +1,12 @@
-"""Goals that an agent is never trained on, so that what it makes of a new one can be measured."""
+"""Goals that an agent is never trained on, so that its success at goals new to it can be measured."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from vlm_rewards.labelers.domains.domain import domains
 from vlm_rewards.schemas.goals import Goal
 
-HELD_OUT_KINDS = ("green box", "purple key", "yellow ball")
-"""Objects that no goal of a trained agent is about. Their colours and their types occur in trained goals, the pairs do not."""
+_KINDS_SHOWN = 3
 
 
 class GoalSplit(NamedTuple):
@@ -21,23 +21,26 @@ class GoalSplit(NamedTuple):
     held_out: tuple[Goal, ...]
 
 
-def split_goals(goals: Sequence[Goal], held_out: Sequence[str] = HELD_OUT_KINDS) -> GoalSplit:
-    """Holds out goals, so that what an agent makes of a goal it never trained on can be measured.
+def split_goals(goals: Sequence[Goal], held_out: Sequence[str]) -> GoalSplit:
+    """Holds out goals, so that an agent's success at goals that it never trained on can be measured.
 
     Args:
         goals: All goals, such as those of the labels.
-        held_out: Ids of goals, or kinds of objects by their attributes "colour" and "object", such as "green box": every goal
-            that is about such an object, as the first or the other one, is held out.
+        held_out: Ids of goals, or kinds by which a domain names goals (`Domain.kinds`), such as the object "green box": every
+            goal of that kind is held out.
 
     Raises:
-        ValueError: Something to hold out is no goal's, or nothing is left on one of the two sides.
+        ValueError: A name is no goal's id or kind, or nothing is left on one of the two sides.
     """
-    marks = [{goal.id, *_kinds(goal)} for goal in goals]
+    kinds = [frozenset[str]().union(*(domain.kinds(goal) for domain in domains().values())) for goal in goals]
+    marks = [{goal.id, *of} for goal, of in zip(goals, kinds, strict=True)]
     for name in held_out:
         if not any(name in mark for mark in marks):
+            named = sorted(frozenset().union(*kinds))
+            advice = f"a kind such as {', '.join(named[:_KINDS_SHOWN])}, or " if named else ""
             raise ValueError(
-                f"a held-out goal must be an id or a kind of object of the {len(goals)} goals, got {name!r}; give one such as "
-                f"{goals[0].id!r}, or leave it out"
+                f"a held-out goal must be an id or a kind of the {len(goals)} goals: got {name!r}. Give {advice}an id such as "
+                f"{goals[0].id}"
             )
     apart = [not mark.isdisjoint(held_out) for mark in marks]
     split = GoalSplit(
@@ -50,12 +53,3 @@ def split_goals(goals: Sequence[Goal], held_out: Sequence[str] = HELD_OUT_KINDS)
             f"{'some' if split.trained else 'fewer'}"
         )
     return split
-
-
-def _kinds(goal: Goal) -> set[str]:
-    pairs = (("colour", "object"), ("other colour", "other object"))
-    return {
-        f"{goal.attributes[colour]} {goal.attributes[thing]}"
-        for colour, thing in pairs
-        if colour in goal.attributes and thing in goal.attributes
-    }

@@ -113,7 +113,7 @@ class TrainSettings:
         default="observation",
         metadata=option(
             "WHERE",
-            "where environments other than BabyAI's have their frames: observation, render, or a key of a Dict observation",
+            "where environments outside every domain have their frames: observation, render, or a key of a Dict observation",
         ),
     )
     threads: int = dataclasses.field(default=1, metadata=option("N", "threads of torch; part of the run"))

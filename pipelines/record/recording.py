@@ -1,32 +1,22 @@
-"""Records episodes of BabyAI levels, with the ground truth of every goal of the bank in every frame.
+"""Records episodes of a domain's environments, with the ground truth of every goal of a bank in every frame.
 
-    settings, index ──► level, seeds, policy ──► reset, step, step, ... ──► Episode: T+1 egocentric frames, T steps
-                                                        └──► agent's symbolic view ──► goals achieved in each frame
+    settings, index ──► level, seed, policy ──► reset, step, step, ... ──► Episode: T+1 frames per camera, T steps
+                                                     └──► facts ──► ids of the goals that hold in each frame
 
-An episode is a pure function of the settings and its index, so the same seed gives the same bytes, however many workers
-record and wherever a killed run went on. Frames are MiniGrid's own egocentric render: it shows the carried object, which
-the view from above does not. They are stored as PNG, without loss.
+An episode is a pure function of the settings and its index, so the same seed gives the same bytes, whatever the number of workers
+and wherever a killed run resumed. Frames are stored as PNG, without loss.
 
-Levels are drawn from RECORDED_SEEDS. The reference models are trained, chosen and evaluated on seeds below them, so no recorded
-level was ever seen by the model that labels it; agents are fine-tuned and evaluated on seeds above them.
+Levels are drawn from the domain's recorded seeds: no level on which a reference model was trained, and none in which agents are
+fine-tuned or evaluated.
 """
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from vlm_rewards.labelers.domains.babyai.goals import goal_bank, ground_truth
-from vlm_rewards.labelers.domains.babyai.levels import (
-    CAMERA,
-    RECORDED_SEEDS,
-    BabyAILevel,
-    babyai_bot,
-    draw_seed,
-)
+from vlm_rewards.labelers.domains.domain import Domain, Expert, ExpertGaveUpError, Level, domain_of_environments
 from vlm_rewards.pipelines.engine.driver import RunSummary, run_units
 from vlm_rewards.pipelines.engine.outputs import OutputFolder, PartWriter
 from vlm_rewards.pipelines.record.settings import RecordSettings, parse_policy
@@ -36,8 +26,6 @@ from vlm_rewards.schemas.formats.corpora import write_episodes
 from vlm_rewards.schemas.goals import write_goals
 from vlm_rewards.schemas.manifests import Failure, Unit
 from vlm_rewards.schemas.pictures import encode_png
-
-FEATURES = CorpusFeatures(cameras=(CAMERA,), action_size=0, has_achieved_goals=True)
 
 _EXTENSIONS = {"parquet": "parquet", "webdataset": "tar"}
 
@@ -51,7 +39,7 @@ class Recorded:
         episodes: Episodes.
         failures: Episodes that could not be recorded.
         counts: "succeeded": episodes that ended with a reward; "bot_gave_up": episodes that end, as truncated, where
-            the bot knew no next action.
+            the expert knew no next action.
     """
 
     rows: int
@@ -61,7 +49,7 @@ class Recorded:
 
 
 class BotGaveUpError(RuntimeError):
-    """The bot has no first action, so there is nothing to record."""
+    """The expert knows no first action, so there is nothing to record."""
 
 
 def plan_record(settings: RecordSettings) -> list[Unit]:
@@ -104,14 +92,17 @@ def record(
         settings: What to record.
         output: Folder for the corpus.
         beam_options: Options for Beam, as given after a bare `--`.
-        workers: Processes; a level's steps are plain Python, so threads would not help.
+        workers: Number of processes; the steps of a level are plain Python, so threads would not help.
 
     Returns:
         What was done, with the manifest of the corpus.
 
     Raises:
         ValueError: The output folder holds something else.
+        ImportError: What the domain needs is not installed.
     """
+    for env in settings.envs:
+        _make(settings, env).close()  # refuses before the folder is claimed
     units = plan_record(settings)
     folder = OutputFolder(
         output,
@@ -121,7 +112,7 @@ def record(
         extension=_EXTENSIONS[settings.format],
     )
     with folder.claim(units):
-        write_goals(goal_bank(), folder.path / "goals.jsonl")
+        write_goals(_domain(settings).goals(str(settings.bank)), folder.path / "goals.jsonl")
     return run_units(
         units,
         RecordUnit(settings),
@@ -169,64 +160,71 @@ def record_unit(settings: RecordSettings, unit: Unit, path: str | Path) -> Recor
             counts["bot_gave_up"] += gave_up
             yield episode
 
-    write_episodes(path, FEATURES, record(), settings.format)
+    features = CorpusFeatures(cameras=settings.cameras, action_size=0, has_achieved_goals=True)
+    write_episodes(path, features, record(), settings.format)
     return Recorded(rows=rows, episodes=episodes, failures=tuple(failures), counts=counts)
 
 
 def record_episode(settings: RecordSettings, index: int) -> Episode:
     """Records one episode: a pure function of its arguments.
 
-    The bot does not know every situation: above all it does not go on after a box was opened, which noise does now and
-    then. There the demonstrator stops, and the episode ends as truncated.
+    Where the expert knows no next action, it stops, and the episode ends as truncated.
 
     Args:
         settings: What to record.
-        index: Which episode, from 0.
-
-    Returns:
-        The episode, with one camera, "egocentric".
+        index: Index of the episode, from 0.
 
     Raises:
-        BotGaveUpError: The bot knows no action in the level's first state.
+        BotGaveUpError: The expert knows no action in the first state.
     """
     return _record(settings, index)[0]
 
 
 def env_seed(settings: RecordSettings, index: int) -> int:
-    """The seed from which episode `index` draws its level: one of RECORDED_SEEDS."""
-    return draw_seed(RECORDED_SEEDS, f"{settings.seed}/{index}")
+    """Returns the seed of the level of episode `index`, one of the domain's recorded seeds."""
+    return _domain(settings).seeds.draw("recorded", f"{settings.seed}/{index}")
+
+
+def _domain(settings: RecordSettings) -> Domain:
+    return domain_of_environments(settings.envs)
+
+
+def _make(settings: RecordSettings, env: str) -> Level:
+    """Makes a level that shows what is recorded."""
+    assert settings.frame_size is not None
+    return _domain(settings).make(env, frame_size=settings.frame_size, cameras=settings.cameras)
 
 
 def _episode_id(settings: RecordSettings, index: int) -> str:
-    return f"{settings.envs[index % len(settings.envs)]}-seed{settings.seed}-{index:06d}"
+    env = settings.envs[index % len(settings.envs)].translate(str.maketrans("./\\", "___"))
+    return f"{env}-seed{settings.seed}-{index:06d}"
 
 
 def _record(settings: RecordSettings, index: int) -> tuple[Episode, bool]:
-    """The episode, and whether the bot gave up in it."""
+    """Returns the episode, and whether the expert gave up in it."""
     rng = np.random.default_rng([settings.seed, index])
     shares = parse_policy(settings.policy)
     policy = str(rng.choice(list(shares), p=list(shares.values())))
-    level = BabyAILevel(settings.envs[index % len(settings.envs)], settings.tile_size)
+    level = _make(settings, settings.envs[index % len(settings.envs)])
     looks = [level.reset(env_seed(settings, index))]
     mission = level.mission
+    expert = None if policy == "random" else level.expert()
     actions: list[int] = []
     rewards: list[float] = []
     terminations: list[bool] = []
     truncations: list[bool] = []
-    bot: Any = None
     gave_up = False
     while not actions or not (terminations[-1] or truncations[-1]):
         action = int(rng.integers(level.num_actions))
         if policy != "random":
             noisy = policy == "noisy-bot" and rng.random() < settings.noise
             try:
-                bot = babyai_bot()(level.env.unwrapped) if bot is None else bot
-                advice = int(bot.replan(actions[-1] if actions else None))
-            except Exception as error:  # the bot asserts, and raises what comes, where it does not know how to go on
+                advice = _advice(expert, actions)
+            except ExpertGaveUpError as error:
                 if not actions:
                     raise BotGaveUpError(
                         f"the bot must know an action in the first state of {_episode_id(settings, index)}, got "
-                        f"{error!r}; leave the level out or record it with the random policy"
+                        f"{error}; leave the level out or record it with the random policy"
                     ) from error
                 gave_up = True
                 truncations[-1] = True
@@ -238,29 +236,30 @@ def _record(settings: RecordSettings, index: int) -> tuple[Episode, bool]:
         rewards.append(reward)
         terminations.append(terminated)
         truncations.append(truncated or (len(actions) == settings.max_steps and not terminated))
+    order = {goal.id: place for place, goal in enumerate(_domain(settings).goals(str(settings.bank)))}
+    achieved = [level.facts(look) for look in looks]
     level.close()
-    goal_ids = _goal_ids()
-    achieved = ground_truth(np.stack([look.view for look in looks]))
     episode = Episode(
         episode_id=_episode_id(settings, index),
-        images={CAMERA: _encode([look.frame for look in looks])},
+        images={camera: _encode([look.frames[camera] for look in looks]) for camera in settings.cameras},
         actions=np.array(actions, np.int64),
         rewards=np.array(rewards, np.float32),
         terminations=np.array(terminations, np.bool_),
         truncations=np.array(truncations, np.bool_),
         instruction=mission,
-        achieved_goals=[[goal_ids[i] for i in np.flatnonzero(row)] for row in achieved],
+        achieved_goals=[sorted(facts & order.keys(), key=order.__getitem__) for facts in achieved],
     )
     return episode, gave_up
 
 
-@functools.cache
-def _goal_ids() -> tuple[str, ...]:
-    return tuple(goal.id for goal in goal_bank())
+def _advice(expert: Expert | None, actions: Sequence[int]) -> int:
+    if expert is None:
+        raise ExpertGaveUpError("the level has no expert")
+    return expert.act(actions[-1] if actions else None)
 
 
 def _encode(frames: list[np.ndarray]) -> list[bytes]:
-    """Many frames of an episode are equal: each is encoded once."""
+    """Encodes frames as PNG; many frames of an episode are equal, and each is encoded once."""
     encoded: dict[bytes, bytes] = {}
     for frame in frames:
         pixels = frame.tobytes()

@@ -2,6 +2,13 @@
 
 import dataclasses
 
+from vlm_rewards.labelers.domains.domain import (
+    FrameSize,
+    check_cameras,
+    check_frame_size,
+    domain_of_environments,
+    parse_frame_size,
+)
 from vlm_rewards.pipelines.engine.settings import RunSettings
 from vlm_rewards.schemas.options import option
 
@@ -23,37 +30,54 @@ class RecordSettings:
     """What to record.
 
     Args:
-        envs: BabyAI levels by their registered names; episode i is of level i modulo their number.
-        policy: "bot" (BabyAI's own demonstrator), "noisy-bot" (it, but with probability `noise` a uniformly random action
+        envs: Exact names of environments of one domain; episode i is of environment i modulo their number.
+        policy: "bot" (the domain's expert), "noisy-bot" (the expert, but with probability `noise` a uniformly random action
             instead), "random" (uniformly random actions), or a mix by weights, such as
             "bot:0.2,noisy-bot:0.5,random:0.3", from which each episode draws one.
-        episodes: How many.
-        seed: Of everything that is drawn.
-        tile_size: Pixels a grid cell; the 7 x 7 view is 56 x 56 pixels at 8, and 224 x 224 at 32.
+        episodes: Number of episodes.
+        seed: Seed of everything that is drawn.
+        frame_size: (H, W) of the frames in pixels; None for the domain's default.
+        cameras: Cameras to record; () for the domain's default.
+        bank: Bank of goals whose ground truth is recorded; None for the domain's default.
         noise: Probability of a random action under noisy-bot, 0 to 1.
         format: Container of the corpus, one of `schemas.formats.corpora.FORMATS`.
-        episodes_per_shard: Episodes in one part.
-        max_steps: Cuts episodes that are longer, as truncated; None leaves it to the level. Rewards are not rescaled.
+        episodes_per_shard: Episodes per part.
+        max_steps: Number of steps after which an episode is cut, as truncated; None for the environment's own limit. Rewards are
+            not rescaled.
 
     Raises:
-        ValueError: A value is out of its range, or a level or policy is unknown.
-        ImportError: MiniGrid is not installed.
+        ValueError: A value is out of its range, or the domain lacks an environment, policy, frame size, camera or bank.
     """
 
     envs: tuple[str, ...] = dataclasses.field(
-        metadata=option("NAME", "BabyAI level from Gymnasium's registry; repeat for several", name="env")
+        metadata=option("NAME", "environment of a domain; repeat for several of one domain", name="env")
     )
     policy: str = dataclasses.field(
         default="noisy-bot",
-        metadata=option("POLICY", "bot, noisy-bot, random, or shares of them such as bot:0.2,noisy-bot:0.5,random:0.3"),
+        metadata=option(
+            "POLICY",
+            "bot (the domain's expert), noisy-bot, random, or shares of them such as bot:0.2,noisy-bot:0.5,random:0.3",
+        ),
     )
     noise: float = dataclasses.field(
         default=0.3, metadata=option("P", "probability of a random action of noisy-bot, 0 to 1")
     )
     episodes: int = dataclasses.field(default=400, metadata=option("N", "episodes in all, shared evenly by the levels"))
     seed: int = dataclasses.field(default=0, metadata=option("N", "seed; the same one gives the same bytes"))
-    tile_size: int = dataclasses.field(
-        default=8, metadata=option("PX", "pixels per grid cell: 8 gives 56x56 frames, 32 gives 224x224")
+    frame_size: FrameSize | None = dataclasses.field(
+        default=None,
+        metadata=option(
+            "PX",
+            "height and width of the frames in pixels, such as 224, or HEIGHTxWIDTH",
+            read=parse_frame_size,
+            unset="the domain's first",
+        ),
+    )
+    cameras: tuple[str, ...] = dataclasses.field(
+        default=(), metadata=option("NAME", "camera to record (default: the domain's first); repeatable", name="camera")
+    )
+    bank: str | None = dataclasses.field(
+        default=None, metadata=option("NAME", "bank of goals with ground truth", unset="the domain's first")
     )
     format: str = dataclasses.field(
         default="parquet", metadata=option("NAME", "container of the corpus, such as parquet or webdataset")
@@ -66,13 +90,25 @@ class RecordSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "envs", tuple(self.envs))
-        from vlm_rewards.labelers.domains.babyai.levels import check_levels
         from vlm_rewards.schemas.formats.corpora import check_format
 
-        check_levels(self.envs)
-        parse_policy(self.policy)
+        domain = domain_of_environments(self.envs)
+        object.__setattr__(self, "frame_size", tuple(self.frame_size or domain.frame_sizes[0]))
+        object.__setattr__(self, "cameras", tuple(self.cameras) or domain.cameras[:1])
+        object.__setattr__(self, "bank", domain.banks[0] if self.bank is None else self.bank)
+        check_frame_size(domain, self.frame_size or (0, 0))
+        check_cameras(domain, self.cameras)
+        if self.bank not in domain.banks:
+            raise ValueError(
+                f"{domain.name} has no such bank of goals: got {self.bank!r}. Choose one of {', '.join(domain.banks)}"
+            )
+        unknown = [name for name in parse_policy(self.policy) if name not in domain.policies]
+        if unknown:
+            raise ValueError(
+                f"{domain.name} cannot be recorded by this policy: got {unknown[0]!r}. Choose among {', '.join(domain.policies)}"
+            )
         check_format(self.format)
-        for name, least in (("episodes", 1), ("seed", 0), ("tile_size", 1), ("episodes_per_shard", 1)):
+        for name, least in (("episodes", 1), ("seed", 0), ("episodes_per_shard", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}; choose another")
         if self.max_steps is not None and self.max_steps < 1:
@@ -102,7 +138,7 @@ def parse_policy(policy: str) -> dict[str, float]:
         except ValueError:
             weight = 0.0
         if not 0 < weight < float("inf"):
-            raise ValueError(f"the weight of a policy must be a positive number, got {text!r} in {policy!r}; mend it")
+            raise ValueError(f"the weight of a policy must be a positive number, got {text!r} in {policy!r}; fix it")
         weights[name] = weight
     total = sum(weights.values())
     return {name: weight / total for name, weight in weights.items()}

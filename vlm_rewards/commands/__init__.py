@@ -1,7 +1,7 @@
 """The commands: one file each, with `add_options(parser)` and `run(options)`; a command is that file and one line here."""
 
 SUMMARIES = {
-    "record": "record BabyAI trajectories with ground truth for every goal",
+    "record": "record trajectories of a domain with ground truth for every goal",
     "label": "label every frame of a corpus for many goals",
     "hindsight": "relabel trajectories with the goals they did achieve",
     "calibrate": "choose the temperature and one threshold per goal from labels and truth",

@@ -1,4 +1,4 @@
-"""`vlm-rewards record`: records BabyAI trajectories with ground truth for every goal."""
+"""`vlm-rewards record`: records trajectories of a domain with ground truth for every goal."""
 
 import argparse
 

@@ -22,6 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Said:
     """Runs `train` as its options say."""
+    from vlm_rewards.labelers.domains.domain import DOMAINS, domain_named
     from vlm_rewards.offline_rl.training.train import train
 
     settings = TrainSettings(**given_settings(options, TrainSettings))
@@ -30,5 +31,5 @@ def run(options: argparse.Namespace) -> Said:
         f"trained {settings.algorithm} for {settings.steps:,} steps: {options.output}",
         *describe_evaluations(options.output),
     ]
-    env = settings.envs[0] if settings.envs else "BabyAI-GoToLocal-v0"
+    env = settings.envs[0] if settings.envs else domain_named(next(iter(DOMAINS))).environments()[0]
     return lines, [["finetune", "--agent", options.output, "--env", env, "--output", "agent-online/"]]

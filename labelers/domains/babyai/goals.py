@@ -40,6 +40,9 @@ _FIRST_TYPE = 5  # MiniGrid: key 5, ball 6, box 7
 NEUTRAL = "an agent in a room"
 """What every frame shows: beside it alone, a goal's softmax says whether the goal holds, whatever other goals hold."""
 
+HELD_OUT_KINDS = ("green box", "purple key", "yellow ball")
+"""Objects to hold out of training. Their colours and their types occur in the goals that are left, the pairs do not."""
+
 
 def goal_bank() -> list[Goal]:
     """Lists the 342 goals in the column order of `ground_truth`: 18 Find, 18 Lift, 306 Place.
@@ -168,6 +171,16 @@ def kind_indices(types: np.ndarray, colours: np.ndarray) -> np.ndarray:
     types = np.asarray(types).astype(np.int64)
     is_object = (types >= _FIRST_TYPE) & (types < _FIRST_TYPE + len(TYPES))
     return np.where(is_object, len(TYPES) * np.asarray(colours).astype(np.int64) + types - _FIRST_TYPE, -1)
+
+
+def object_kinds(goal: Goal) -> frozenset[str]:
+    """Returns the objects that a goal is about, as colour and type, by its attributes; none where it has no such attributes."""
+    pairs = (("colour", "object"), ("other colour", "other object"))
+    return frozenset(
+        f"{goal.attributes[colour]} {goal.attributes[thing]}"
+        for colour, thing in pairs
+        if colour in goal.attributes and thing in goal.attributes
+    )
 
 
 def _one_hot(kinds: np.ndarray) -> np.ndarray:

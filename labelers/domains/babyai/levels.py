@@ -1,58 +1,38 @@
-"""BabyAI levels as the recorder and live environments see them: which seeds, what the agent sees, its frame, nothing printed.
+"""BabyAI levels: what the agent sees, its frame, what an episode asks for, and which goals hold.
 
-    seed ──► BabyAILevel ──reset, step──► Look: view [7, 7, 3], MiniGrid's encoding, for goals.ground_truth
+    seed ──► BabyAILevel ──reset, step──► Look: state [7, 7, 3], MiniGrid's encoding of the view
                                                 frame [S, S, 3], MiniGrid's own egocentric render
 
-Frames are egocentric because the view from above does not show what the agent carries. Whoever renders through this class gets
-the same bytes for the same seed and actions, so a frame met live is a frame that could have been recorded.
-
-Seeds are split so that no two uses ever share a level: reference models are made on those below RECORDED_SEEDS.
+Frames are egocentric because the view from above does not show what the agent carries. The same seed and actions give the same
+bytes, so a frame met live is a frame that could have been recorded.
 
 Shape letter: S side of a frame in pixels, 7 tiles.
 """
 
 import contextlib
-import difflib
-import hashlib
+import functools
 import io
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
+from vlm_rewards.labelers.domains.babyai.goals import VIEW_SIZE, goal_bank, ground_truth
+from vlm_rewards.labelers.domains.domain import ExpertGaveUpError, Look
+from vlm_rewards.schemas.goals import normalize_instruction
+
 CAMERA = "egocentric"
-LEVEL_PREFIX = "BabyAI-"
-
-RECORDED_SEEDS = range(2_000_000, 2**31)
-"""Levels of recorded corpora."""
-
-LIVE_SEEDS = range(2**31, 3 * 2**30)
-"""Levels in which an agent is fine-tuned."""
-
-HELD_OUT_SEEDS = range(3 * 2**30, 2**32)
-"""Levels in which agents are evaluated."""
 
 _CACHE_BYTES = 32 << 20
+_CACHED_VIEWS = 4096
 _REJECTIONS = ("Sampling rejected:", "Timeout during mission generation:")
 
 
-class Look(NamedTuple):
-    """What the agent sees at one time.
-
-    Attributes:
-        view: [7 (x), 7 (y), 3] uint8, MiniGrid's encoding of the visible cells.
-        frame: [S, S, 3] uint8, RGB, the same as a picture; not to be written to.
-    """
-
-    view: np.ndarray
-    frame: np.ndarray
-
-
 class _Frames:
-    """The frames drawn last, of all levels of this process: a view tells every pixel, and most views come back."""
+    """Cache of the frames drawn last by all levels of this process: a view determines every pixel, and most views recur."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -81,11 +61,11 @@ _FRAMES = _Frames(_CACHE_BYTES)
 
 
 class BabyAILevel:
-    """One BabyAI level, seen through the agent's eyes.
+    """One BabyAI level, seen through the agent's eyes: a `labelers.domains.domain.Level`.
 
     Args:
-        name: One of `level_names()`.
-        tile_size: Pixels a grid cell; S is 7 times as many.
+        name: Name of the level.
+        tile_size: Pixels per grid cell; S is 7 times as many.
 
     Attributes:
         env: The gymnasium environment.
@@ -113,6 +93,23 @@ class BabyAILevel:
             observation, _ = self.env.reset(seed=seed)
         return self._look(observation)
 
+    def goals(self) -> tuple[str, ...]:
+        """Returns the id of the goal that the mission asks for, if it is one of the bank: BabyAI draws a level for its mission."""
+        goal_id = _goals_by_instruction().get(normalize_instruction(self.mission))
+        return () if goal_id is None else (goal_id,)
+
+    def ask(self, goal_id: str) -> None:
+        """Accepts the goal of the mission alone.
+
+        Raises:
+            ValueError: The mission asks for something else.
+        """
+        if goal_id not in self.goals():
+            raise ValueError(
+                f"this level cannot be asked for the goal: got {goal_id!r}, its mission being {self.mission!r}. Reset it with "
+                f"another seed"
+            )
+
     def step(self, action: int) -> tuple[Look, float, bool, bool]:
         """Acts; also after the level has ended, which MiniGrid allows.
 
@@ -121,6 +118,14 @@ class BabyAILevel:
         """
         observation, reward, terminated, truncated, _ = self.env.step(action)
         return self._look(observation), float(reward), bool(terminated), bool(truncated)
+
+    def facts(self, look: Look) -> frozenset[str]:
+        """Returns the ids of the goals that hold in a look; see `goals.ground_truth`."""
+        return _facts(look.state.tobytes())
+
+    def expert(self) -> "BabyAIExpert":
+        """Returns BabyAI's own demonstrator of this episode."""
+        return BabyAIExpert(self.env.unwrapped)
 
     def close(self) -> None:
         """Closes the environment."""
@@ -133,46 +138,54 @@ class BabyAILevel:
         if frame is None:
             frame = self._camera.observation(observation)["image"]
             _FRAMES.put(key, frame)
-        return Look(view, frame)
+        return Look({CAMERA: frame}, view)
 
 
-def level_names() -> list[str]:
-    """Names of all BabyAI levels that are registered.
+class BabyAIExpert:
+    """BabyAI's own demonstrator, which does not know every situation: above all it does not continue after a box was opened.
 
-    Raises:
-        ImportError: MiniGrid is not installed.
+    Args:
+        env: The unwrapped environment, at the start of an episode.
     """
-    gymnasium, _, _ = _import_minigrid()
-    return sorted(name for name in gymnasium.registry if name.startswith(LEVEL_PREFIX))
+
+    def __init__(self, env: Any) -> None:
+        self._env = env
+        self._bot: Any = None
+
+    def act(self, taken: int | None) -> int:
+        """Returns the next action; see `labelers.domains.domain.Expert`.
+
+        Raises:
+            ExpertGaveUpError: The bot knows no next action.
+        """
+        try:
+            if self._bot is None:
+                self._bot = babyai_bot()(self._env)
+            return int(self._bot.replan(taken))
+        except Exception as error:  # the bot asserts, or raises anything, where it does not know what to do
+            raise ExpertGaveUpError(f"BabyAI's bot knows no action: got {error!r}") from error
 
 
-def check_levels(names: Sequence[str]) -> None:
-    """Refuses names that are no BabyAI levels.
-
-    Raises:
-        ValueError: There is no name, or one is unknown.
-        ImportError: MiniGrid is not installed.
-    """
-    if not names:
-        raise ValueError("envs must name at least one level, got none; name one, such as 'BabyAI-GoToLocal-v0'")
-    known = level_names()
-    for name in names:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-            raise ValueError(
-                f"a level must be one of MiniGrid's {len(known)} {LEVEL_PREFIX}... levels, got {name!r}; "
-                f"{'did you mean ' + ' or '.join(close) + '?' if close else 'take one, such as ' + known[0]}"
-            )
+@functools.cache
+def _goals_by_instruction() -> dict[str, str]:
+    return {normalize_instruction(text): goal.id for goal in goal_bank() for text in goal.instructions}
 
 
-def draw_seed(seeds: range, key: str) -> int:
-    """The seed of this range that belongs to a key: a pure function, by SHA-256."""
-    digest = hashlib.sha256(key.encode()).digest()
-    return seeds[int.from_bytes(digest[:8], "big") % len(seeds)]
+@functools.cache
+def _goal_ids() -> tuple[str, ...]:
+    return tuple(goal.id for goal in goal_bank())
+
+
+@functools.lru_cache(maxsize=_CACHED_VIEWS)
+def _facts(view: bytes) -> frozenset[str]:
+    """The goals that hold in the bytes of a view: most views recur."""
+    achieved = ground_truth(np.frombuffer(view, np.uint8).reshape(VIEW_SIZE, VIEW_SIZE, 3))
+    ids = _goal_ids()
+    return frozenset(ids[index] for index in np.flatnonzero(achieved))
 
 
 def babyai_bot() -> Any:
-    """BabyAI's own demonstrator, a class that is built with `level.env.unwrapped`.
+    """Returns BabyAI's own demonstrator, a class that is built with `level.env.unwrapped`.
 
     Raises:
         ImportError: MiniGrid is not installed.

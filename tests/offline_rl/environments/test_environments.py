@@ -1,14 +1,16 @@
 import subprocess
 import sys
 
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from gymnasium.vector import SyncVectorEnv
-from live_environments import ScriptedEnv, frames, vector
+from live_environments import ScriptedEnv, ShapesEnv, frames, vector
 
-from vlm_rewards.labelers.domains.babyai.goals import goal_bank
-from vlm_rewards.labelers.domains.babyai.levels import HELD_OUT_SEEDS, LIVE_SEEDS, BabyAILevel, babyai_bot
+from vlm_rewards.labelers.domains.babyai.domain import BABYAI
+from vlm_rewards.labelers.domains.babyai.goals import HELD_OUT_KINDS, goal_bank
+from vlm_rewards.labelers.domains.babyai.levels import BabyAILevel, babyai_bot
 from vlm_rewards.offline_rl.environments.environments import EnvironmentSettings, make_environments, spaces_of
 from vlm_rewards.offline_rl.interfaces import Spaces
 from vlm_rewards.offline_rl.training.held_out_goals import split_goals
@@ -40,11 +42,11 @@ def test_frames_are_those_of_the_recorder_and_the_goal_is_the_missions():
     level = BabyAILevel(GO_TO)
     for i in range(2):
         look = level.reset(int(infos["level_seed"][i]))
-        np.testing.assert_array_equal(observations[i], look.frame)
+        np.testing.assert_array_equal(observations[i], look.frames["egocentric"])
         kind = level.mission.removeprefix("go to the ").removeprefix("go to a ").replace(" ", "-")
         assert infos["goal_id"][i] == f"find-{kind}"
         look = level.step(2)[0]
-        np.testing.assert_array_equal(envs.envs[i].step(2)[0], look.frame)
+        np.testing.assert_array_equal(envs.envs[i].step(2)[0], look.frames["egocentric"])
 
 
 def test_the_same_seed_gives_the_same_episodes_and_another_seed_others(capsys):
@@ -60,7 +62,7 @@ def test_the_same_seed_gives_the_same_episodes_and_another_seed_others(capsys):
 
 
 def test_live_and_held_out_levels_are_never_the_same():
-    for seeds, expected in (("live", LIVE_SEEDS), ("held-out", HELD_OUT_SEEDS)):
+    for seeds, expected in (("live", BABYAI.seeds.live), ("held-out", BABYAI.seeds.held_out)):
         settings = EnvironmentSettings(envs=(GO_TO,), num_envs=4, max_steps=2, seeds=seeds)
         assert all(int(seed) in expected for seed in _play(make_environments(settings, BANK), 8)[1])
 
@@ -134,7 +136,7 @@ def test_an_episode_is_gone_on_from_its_state():
 
 
 def test_environments_ask_for_the_goals_given_and_no_others():
-    split = split_goals(BANK)
+    split = split_goals(BANK, HELD_OUT_KINDS)
     for goals in split:
         envs = make_environments(EnvironmentSettings(envs=(GO_TO,), num_envs=6, max_steps=1), goals)
         met = set()
@@ -208,22 +210,22 @@ def test_observations_and_actions_that_no_agent_takes_are_refused():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"envs": ()}, "envs must name at least one environment, got none"),
-        ({"envs": ("BabyAI-GoToLocl-v0",)}, "got 'BabyAI-GoToLocl-v0'; did you mean BabyAI-GoToLocal-v0"),
-        ({"envs": ("CartPol-v1",)}, r"must be registered with gymnasium, got 'CartPol-v1'; did you mean CartPole-v\d"),
-        ({"envs": ("??",)}, r"got '\?\?'; name the module that registers it: MODULE:NAME"),
+        ({"envs": ()}, "envs must name at least one environment: got none. Name one such as BabyAI-GoToLocal-v0"),
+        ({"envs": ("BabyAI-GoToLocl-v0",)}, "got 'BabyAI-GoToLocl-v0'. Did you mean BabyAI-GoToLocal-v0"),
+        ({"envs": ("CartPol-v1",)}, r"or registered with gymnasium: got 'CartPol-v1'. Did you mean CartPole-v\d"),
+        ({"envs": ("??",)}, r"got '\?\?'. Name the module that registers it: MODULE:NAME"),
         (
             {"envs": ("no_such_module:Shapes-v0",)},
             "module of an environment must be importable, got 'no_such_module:Sh.*PYTHONPATH",
         ),
-        ({"envs": ("live_environments:Shape-v0",)}, "got 'live_environments:Shape-v0'; did you mean .*Shapes-v0"),
+        ({"envs": ("live_environments:Shape-v0",)}, "got 'live_environments:Shape-v0'. Did you mean .*Shapes-v0"),
         ({"num_envs": 0}, "num_envs must be at least 1, got 0"),
         ({"envs": (GO_TO, PICK_UP), "num_envs": 1}, "num_envs must be at least the number of .* named, 2, got 1"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
-        ({"tile_size": 0}, "tile_size must be at least 1, got 0"),
+        ({"frame_size": (10, 20)}, "babyai draws no frames of this size: got 10x20. Choose one of 56x56"),
         ({"max_steps": 0}, "max_steps must be at least 1, got 0"),
         ({"seeds": "train"}, "seeds must be one of live, held-out, got 'train'"),
-        ({"camera": "top"}, "camera must be 'egocentric' for BabyAI levels, .* got 'top'; leave it out"),
+        ({"camera": "top"}, "cameras of babyai must be some of its own, each once: got top. Choose among egocentric"),
         ({"frames": ""}, "frames must be 'observation', 'render' or a key of the observation, got ''"),
     ],
 )
@@ -271,7 +273,8 @@ def test_goals_that_cannot_be_are_refused():
         make_environments(settings, ())
     lift = tuple(goal for goal in BANK if goal.family == "lift")
     with pytest.raises(
-        ValueError, match="BabyAI-GoToLocal-v0 must have missions that ask for one of the 18 goals, got none"
+        ValueError,
+        match="BabyAI-GoToLocal-v0 can be asked for none of the 18 goals: got none in 1000 levels, .* 'go to the",
     ):
         make_environments(settings, lift).reset()
     with pytest.raises(
@@ -284,4 +287,40 @@ def test_without_gymnasium_the_remedy_is_named():
     code = "import sys; sys.modules['gymnasium'] = None; import vlm_rewards.offline_rl.environments.environments"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "ImportError: to play environments, gymnasium 1.1 or newer must be installed, got import of" in done.stderr
-    assert "pip install 'vlm-rewards[babyai]'" in done.stderr
+    assert "pip install 'gymnasium>=1.1'" in done.stderr
+
+
+class _ChoosyEnv(ShapesEnv):
+    """Says which goals an episode can be asked for: "a" in half of the episodes, "b" and "c" in the others."""
+
+    def reset(self, *, seed=None, options=None):
+        observation, _ = super().reset(seed=seed)
+        return observation, {"goal_ids": ("a",) if self.shade % 2 else ("b", "c")}
+
+
+gymnasium.register("Choosy-v0", _ChoosyEnv)
+
+
+def test_an_environment_says_which_goals_its_episodes_can_be_asked_for():
+    goals = {key: Goal(key, f"thing {key}") for key in "abcd"}
+    settings = EnvironmentSettings(envs=("Choosy-v0",), num_envs=4, frames="camera")
+
+    def met(given, episodes=12):
+        envs = make_environments(settings, [goals[key] for key in given])
+        found = []
+        for _ in range(episodes):
+            frames_, infos = envs.reset()
+            assert "goal_ids" not in infos
+            found += zip(infos["goal_id"].tolist(), (frames_[:, 0, 0, 0] % 2).tolist(), strict=True)
+        return found
+
+    everything = met("abcd")
+    assert {goal for goal, odd in everything if odd} == {"a"}
+    assert {goal for goal, odd in everything if not odd} == {"b", "c"}
+    assert set(met("ad")) == {("a", 1)}  # episodes that can be asked for none of the goals are drawn again
+    assert {goal for goal, _ in met("bd")} == {"b"}
+    with pytest.raises(
+        ValueError,
+        match=r"Choosy-v0 can be asked for none of the 1 goals: got none in 1000 levels, .* with the goal_ids \['",
+    ):
+        met("d")

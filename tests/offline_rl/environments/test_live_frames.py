@@ -7,7 +7,7 @@ import pytest
 from vlm_rewards.labelers.domains.babyai.goals import goal_bank
 from vlm_rewards.labelers.domains.babyai.levels import BabyAILevel
 from vlm_rewards.offline_rl.environments.environments import EnvironmentSettings, make_environments, spaces_of
-from vlm_rewards.offline_rl.environments.live_frames import fit_tile_size, fit_to_corpus
+from vlm_rewards.offline_rl.environments.live_frames import fit_frame_size, fit_to_corpus
 from vlm_rewards.offline_rl.interfaces import Spaces
 
 GO_TO = "BabyAI-GoToLocal-v0"
@@ -17,12 +17,12 @@ BANK = tuple(goal_bank())
 def test_frames_are_of_the_size_that_the_agent_sees():
     settings = EnvironmentSettings(envs=(GO_TO,), num_envs=1)
     large = Spaces(observation="frames", observation_shape=(224, 224, 3), goal_size=24, num_actions=7)
-    fitted = fit_tile_size(settings, large)
-    assert fitted.tile_size == 32  # 7 tiles of 32 pixels
+    fitted = fit_frame_size(settings, large)
+    assert fitted.frame_size == (224, 224)
     assert spaces_of(make_environments(fitted, BANK), 24) == large
     odd = Spaces(observation="frames", observation_shape=(64, 64, 3), goal_size=24, num_actions=7)
     unseen = Spaces(observation="embeddings", observation_shape=(14,), goal_size=24, num_actions=7)
-    assert fit_tile_size(settings, odd) == fit_tile_size(settings, unseen) == settings
+    assert fit_frame_size(settings, odd) == fit_frame_size(settings, unseen) == settings
 
 
 SEEN = Spaces(observation="frames", observation_shape=(224, 224, 3), goal_size=24, num_actions=7)
@@ -34,13 +34,13 @@ def test_environments_show_what_the_corpus_showed_to_an_agent_of_embeddings_too(
     settings = EnvironmentSettings(envs=(GO_TO,), num_envs=1)
     for spaces, held in ((SEEN, None), (EMBEDDED, (224, 224, 3))):
         fitted = fit_to_corpus(settings, spaces, **KNOWN)
-        assert (fitted.tile_size, fitted.camera, fitted.frame_shape) == (32, "egocentric", held)  # 7 tiles of 32 pixels
+        assert (fitted.frame_size, fitted.camera, fitted.frame_shape) == ((224, 224), "egocentric", held)
     envs = make_environments(fitted, BANK)
     observations, infos = envs.reset()
-    level = BabyAILevel(GO_TO, 32)  # as the recorder renders with --tile-size 32
-    np.testing.assert_array_equal(observations[0], level.reset(int(infos["level_seed"][0])).frame)
+    level = BabyAILevel(GO_TO, 32)  # 7 tiles of 32 pixels, as the recorder renders with --frame-size 224
+    np.testing.assert_array_equal(observations[0], level.reset(int(infos["level_seed"][0])).frames["egocentric"])
     unrecorded = fit_to_corpus(settings, SEEN, frame_shape=None, camera=None, labels="egocentric")
-    assert unrecorded.tile_size == 32  # an agent of frames tells by itself
+    assert unrecorded.frame_size == (224, 224)  # an agent of frames tells by itself
 
 
 def test_frames_of_another_shape_than_those_behind_the_embeddings_are_refused():

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from live_environments import GOALS, ScriptedEnv, frames, live_labeler, vector
 
-from vlm_rewards.labelers.domains.babyai.goals import goal_bank
-from vlm_rewards.labelers.domains.babyai.levels import HELD_OUT_SEEDS, BabyAILevel, babyai_bot
+from vlm_rewards.labelers.domains.babyai.domain import BABYAI
+from vlm_rewards.labelers.domains.babyai.goals import HELD_OUT_KINDS, goal_bank
+from vlm_rewards.labelers.domains.babyai.levels import BabyAILevel, babyai_bot
 from vlm_rewards.labelers.labeler import Labeler
 from vlm_rewards.labelers.live import FrameEmbedder
 from vlm_rewards.labelers.settings import LabelerSettings
@@ -139,7 +140,7 @@ def test_episodes_are_the_same_levels_whatever_their_number_and_the_seeds_of_tra
     many = evaluate_agent(Turning(_spaces(labeler)), labeler, settings, num_episodes=8)
     assert few.episodes == many.episodes[:5]
     assert [record.episode for record in many.episodes] == list(range(8))
-    assert all(record.level_seed in HELD_OUT_SEEDS for record in many.episodes)
+    assert all(record.level_seed in BABYAI.seeds.held_out for record in many.episodes)
     assert len({record.level_seed for record in many.episodes}) == 8
     reseeded = EnvironmentSettings(envs=(GO_TO,), seed=1, max_steps=6)
     other = evaluate_agent(Turning(_spaces(labeler)), labeler, reseeded, num_episodes=4)
@@ -172,7 +173,7 @@ def test_the_bots_actions_succeed_and_the_episode_ends_there(labeler):
 
 
 def test_the_agent_is_told_the_goals_it_is_asked_for(labeler):
-    held_out = split_goals(FIND).held_out
+    held_out = split_goals(FIND, HELD_OUT_KINDS).held_out
     settings = EnvironmentSettings(envs=(GO_TO,), num_envs=4, max_steps=2)
     agent = Turning(_spaces(labeler))
     evaluation = evaluate_agent(agent, labeler, settings, goals=held_out, num_episodes=4, temperature=0.5)

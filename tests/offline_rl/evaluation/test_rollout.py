@@ -36,7 +36,7 @@ def test_the_same_levels_are_played_again(trained: Path, tmp_path: Path) -> None
 
 
 def test_an_agent_without_an_environment_must_be_told_one(trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="an environment must be named, got none, .*Give --env"):
+    with pytest.raises(ValueError, match="an environment must be named: got none, .*Give --env. Name one such as Bab"):
         rollout(trained, tmp_path / "rollout", RolloutSettings())
 
 

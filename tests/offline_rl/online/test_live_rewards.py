@@ -12,7 +12,8 @@ from vlm_rewards.labelers.domains.babyai.goals import goal_bank
 from vlm_rewards.labelers.labeler import Labeler
 from vlm_rewards.labelers.scoring.windows import WindowSettings
 from vlm_rewards.labelers.settings import LabelerSettings, settings_from_json
-from vlm_rewards.offline_rl.environments.environments import BabyAIEnvironment, EnvironmentSettings, make_environments
+from vlm_rewards.offline_rl.environments.environments import EnvironmentSettings, make_environments
+from vlm_rewards.offline_rl.environments.goal_environments import DomainEnvironment
 from vlm_rewards.offline_rl.online.live_reward_settings import LiveRewardSettings
 from vlm_rewards.offline_rl.online.live_rewards import LiveRewards, LiveStep
 from vlm_rewards.offline_rl.runs.folders import read_metrics
@@ -163,13 +164,13 @@ def test_fine_tuning_learns_the_same_whatever_the_environment_says_of_itself(tra
         eval_episodes=0,
     )
     plain = finetune(trained, tmp_path / "plain", settings)
-    act = BabyAIEnvironment.act
+    act = DomainEnvironment.act
 
     def poisoned(self, action):
         frame, _, terminated, truncated, infos = act(self, action)
         return frame, 1e9, terminated, truncated, {name: not verdict for name, verdict in infos.items()}
 
-    monkeypatch.setattr(BabyAIEnvironment, "act", poisoned)
+    monkeypatch.setattr(DomainEnvironment, "act", poisoned)
     spiked = finetune(trained, tmp_path / "spiked", settings)
     assert spiked.agent.num_updates > load_agent(trained).agent.num_updates
     assert spiked.steps == plain.steps

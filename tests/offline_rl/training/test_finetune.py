@@ -225,7 +225,9 @@ def test_a_checkpoint_of_another_version_is_refused(trained: Path, tmp_path: Pat
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An agent of kept embeddings, of a corpus that was recorded in frames of 7 tiles of 16 pixels."""
     folder = tmp_path_factory.mktemp("embedded")
-    settings = RecordSettings(envs=(LEVEL,), policy="bot:0.5,random:0.5", episodes=8, seed=5, max_steps=8, tile_size=16)
+    settings = RecordSettings(
+        envs=(LEVEL,), policy="bot:0.5,random:0.5", episodes=8, seed=5, max_steps=8, frame_size=(112, 112)
+    )
     record(settings, folder / "corpus", workers=1)
     goals = tuple(goal for goal in goal_bank() if goal.family == "find")
     label(

@@ -8,15 +8,16 @@ import pytest
 from minigrid.wrappers import RGBImgPartialObsWrapper
 from small_corpora import assert_same
 
-from vlm_rewards.labelers.domains.babyai.levels import RECORDED_SEEDS
+from vlm_rewards.labelers.domains.babyai import levels
+from vlm_rewards.labelers.domains.babyai.domain import BABYAI
 from vlm_rewards.labelers.domains.babyai.scenes import EVALUATION_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS
-from vlm_rewards.pipelines.record import recording as record
 from vlm_rewards.pipelines.record.recording import (
     BotGaveUpError,
     RecordSettings,
     env_seed,
     parse_policy,
     plan_record,
+    record,
     record_episode,
     record_unit,
 )
@@ -113,12 +114,12 @@ def test_episodes_do_not_depend_on_the_units(tmp_path):
     for index, episode in enumerate(read):
         assert episode.episode_id == f"{settings.envs[index % 2]}-seed0-{index:06d}"
         assert_same(record_episode(settings, index), episode)
-    assert CorpusFeatures.of(read[0]) == record.FEATURES
+    assert CorpusFeatures.of(read[0]) == CorpusFeatures(cameras=("egocentric",), action_size=0, has_achieved_goals=True)
 
 
 def test_a_recorded_corpus_opens_and_has_its_goals_beside_it(tmp_path):
     settings = _settings(episodes=3, episodes_per_shard=2, max_steps=4)
-    summary = record.record(settings, tmp_path / "corpus")
+    summary = record(settings, tmp_path / "corpus")
     read = [episode for unit in plan_units(tmp_path / "corpus") for episode in read_episodes(unit)]
     assert summary.manifest["rows"] == sum(episode.num_frames for episode in read)
     for index, episode in enumerate(read):
@@ -127,9 +128,10 @@ def test_a_recorded_corpus_opens_and_has_its_goals_beside_it(tmp_path):
     assert {goal for episode in read for goals in episode.achieved_goals for goal in goals} <= known
 
 
-def test_the_tile_size_sets_the_size_of_frames():
-    for tile_size, side in ((8, 56), (32, 224)):
-        episode = record_episode(_settings(tile_size=tile_size, max_steps=1), 0)
+def test_frames_are_of_the_size_asked_for():
+    assert _settings().frame_size == (56, 56)  # the domain's first
+    for side in (56, 224):
+        episode = record_episode(_settings(frame_size=[side, side], max_steps=1), 0)
         assert decode_image(episode.images["egocentric"][0]).shape == (side, side, 3)
 
 
@@ -155,8 +157,8 @@ def test_an_episode_cut_by_max_steps_is_truncated():
 def test_recorded_levels_are_none_that_a_model_was_trained_or_measured_on():
     known = max(seeds.stop for seeds in (TRAIN_SEEDS, VALIDATION_SEEDS, EVALUATION_SEEDS))
     seeds = [env_seed(_settings(seed=seed), index) for seed in range(20) for index in range(200)]
-    assert min(seeds) >= RECORDED_SEEDS.start >= known
-    assert max(seeds) < RECORDED_SEEDS.stop
+    assert min(seeds) >= BABYAI.seeds.recorded.start >= known
+    assert max(seeds) < BABYAI.seeds.recorded.stop
     assert len(set(seeds)) == len(seeds)
 
 
@@ -177,7 +179,7 @@ class _StoppingBot:
 
 
 def _with_bot(monkeypatch, num_actions):
-    monkeypatch.setattr(record, "babyai_bot", lambda: _StoppingBot(num_actions))
+    monkeypatch.setattr(levels, "babyai_bot", lambda: _StoppingBot(num_actions))
 
 
 def test_where_the_bot_gives_up_the_episode_ends_as_truncated_and_is_counted(tmp_path, monkeypatch):
@@ -214,10 +216,10 @@ def test_shares_of_a_mix():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"envs": ()}, "envs must name at least one level, got none"),
-        ({"envs": ("BabyAI-GoToLocl-v0",)}, r"got 'BabyAI-GoToLocl-v0'; did you mean BabyAI-GoToLocal-v0 or .*\?$"),
-        ({"envs": ("CartPole-v1",)}, "must be one of MiniGrid's 96 BabyAI-... levels, got 'CartPole-v1'"),
-        ({"envs": ("?",)}, r"got '\?'; take one, such as BabyAI-ActionObjDoor-v0$"),
+        ({"envs": ()}, "no environment is named. Name one such as BabyAI-GoToLocal-v0"),
+        ({"envs": ("BabyAI-GoToLocl-v0",)}, r"got 'BabyAI-GoToLocl-v0' .* Did you mean BabyAI-GoToLocal-v0 or .*\?$"),
+        ({"envs": ("?",)}, r"no domain has this environment: got '\?' \(96 of babyai\)"),
+        ({"envs": ("CartPole-v1",)}, r"got 'CartPole-v1' \(96 of babyai\). Name one such as BabyAI-GoToLocal-v0$"),
         ({"policy": "expert"}, "a policy must be one of bot, noisy-bot, random, got 'expert'"),
         ({"policy": ""}, "a policy must be one of bot, noisy-bot, random, got ''"),
         ({"policy": "bot:1,bot:2"}, "a mix must name each policy once, got 'bot' twice"),
@@ -226,7 +228,13 @@ def test_shares_of_a_mix():
         ({"format": "hdf5"}, "a format must be one of parquet, webdataset, got 'hdf5'"),
         ({"episodes": 0}, "episodes must be at least 1, got 0"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
-        ({"tile_size": 0}, "tile_size must be at least 1, got 0"),
+        ({"frame_size": (57, 57)}, "babyai draws no frames of this size: got 57x57. Choose one of 56x56, 28x28, 84x84"),
+        (
+            {"cameras": ("top",)},
+            "cameras of babyai must be some of its own, each once: got top. Choose among egocentric",
+        ),
+        ({"cameras": ("egocentric",) * 2}, "must be some of its own, each once: got egocentric, egocentric"),
+        ({"bank": "doors"}, "babyai has no such bank of goals: got 'doors'. Choose one of default"),
         ({"episodes_per_shard": 0}, "episodes_per_shard must be at least 1, got 0"),
         ({"max_steps": 0}, "max_steps must be at least 1 or None, got 0"),
         ({"noise": 1.5}, "noise must be a probability from 0 to 1, got 1.5"),
@@ -237,7 +245,7 @@ def test_settings_are_checked(changes, message):
         _settings(**changes)
 
 
-def test_without_minigrid_the_remedy_is_named(monkeypatch):
+def test_without_minigrid_the_remedy_is_named_and_no_folder_is_claimed(tmp_path, monkeypatch):
     real = builtins.__import__
 
     def without(name, *args, **kwargs):
@@ -249,4 +257,5 @@ def test_without_minigrid_the_remedy_is_named(monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImportError, match=r"pip install 'vlm-rewards\[babyai\]'"):
-        _settings()
+        record(_settings(), tmp_path / "corpus")
+    assert not (tmp_path / "corpus").exists()

@@ -9,8 +9,8 @@ from vlm_rewards.labelers.domains.babyai.captions import (
     state_names,
     state_truth,
 )
+from vlm_rewards.labelers.domains.babyai.goals import NEUTRAL as NEGATIVE
 from vlm_rewards.labelers.domains.babyai.goals import goal_bank, ground_truth
-from vlm_rewards.schemas import babyai
 
 
 def test_states_are_36_goals_153_pairs_and_nothing_of_three_families():
@@ -19,7 +19,7 @@ def test_states_are_36_goals_153_pairs_and_nothing_of_three_families():
     assert names[36] == "place red key + red ball"
     assert len(state_captions()) == len(names) + 1
     assert state_captions()[-1] == list(NEUTRAL)
-    assert NEUTRAL[0] == babyai.NEUTRAL  # the negative of the shipped goals
+    assert NEUTRAL[0] == NEGATIVE  # the negative of the shipped goals
 
 
 def test_truth_of_the_states_follows_from_that_of_the_goals():

@@ -7,7 +7,7 @@ import io
 import numpy as np
 import pytest
 
-from vlm_rewards.labelers import scenes
+from vlm_rewards.labelers.domains.babyai import scenes
 from vlm_rewards.labelers.domains.babyai.goals import ground_truth
 from vlm_rewards.labelers.domains.babyai.scenes import (
     draw_scenes,
