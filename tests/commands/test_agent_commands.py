@@ -142,9 +142,9 @@ def test_evaluations_without_ground_truth_say_so(tmp_path: Path) -> None:
         (["--mix", "0:0:0"], "mix must have a share of a kind that the replay has"),
         (
             ["--hold-out", "green sofa"],
-            "a held-out goal must be an id or a kind of object of the 342 goals, got 'green sofa'",
+            "a held-out goal must be an id or a kind of the 342 goals: got 'green sofa'",
         ),
-        (["--env", "Nope-v0"], "an environment must be registered with gymnasium, got 'Nope-v0'"),
+        (["--env", "Nope-v0"], "or registered with gymnasium: got 'Nope-v0'"),
         (["--device", "cuda:99"], "device must be one that this machine has, got 'cuda:99'"),
         (
             ["--env", "CartPole-v1", "--frames", "render"],
@@ -185,13 +185,13 @@ def test_a_folder_that_is_not_relabelled_is_refused(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--env", "Nope-v0"], "an environment must be registered with gymnasium, got 'Nope-v0'"),
+        (["--env", "Nope-v0"], "or registered with gymnasium: got 'Nope-v0'"),
         (["--device", "cuda:99"], "device must be one that this machine has, got 'cuda:99'"),
         (["--env", "BabyAI-NoSuchLevel-v0"], "'BabyAI-NoSuchLevel-v0'"),
         (["--asynchronous"], "asynchronous must be False where a success ends the episode, got True"),
         (
             ["--camera", "top"],
-            "camera must be 'egocentric' for BabyAI levels, which are shown through the agent's eyes, got 'top'",
+            "cameras of babyai must be some of its own, each once: got top. Choose among egocentric",
         ),
         (
             ["--env", "CartPole-v1", "--frames", "lidar"],
@@ -236,12 +236,12 @@ def test_an_environment_of_other_actions_is_refused_and_does_not_hold_the_folder
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "an environment must be named, got none"),
-        (["--env", "Nope-v0"], "an environment must be registered with gymnasium, got 'Nope-v0'"),
+        ([], "an environment must be named: got none"),
+        (["--env", "Nope-v0"], "or registered with gymnasium: got 'Nope-v0'"),
         (["--env", LEVEL, "--held-out-goals"], "held-out goals must be goals that the agent was never trained on"),
         (["--env", LEVEL, "--episodes", "0"], "episodes must be at least 1, got 0"),
         (["--env", LEVEL, "--temperature", "-1"], "temperature must be above 0 and finite, got -1.0"),
-        (["--env", LEVEL, "--camera", "top"], "camera must be 'egocentric' for BabyAI levels"),
+        (["--env", LEVEL, "--camera", "top"], "cameras of babyai must be some of its own, each once: got top"),
         (
             ["--env", LEVEL, "--frames", ""],
             "frames must be 'observation', 'render' or a key of the observation, got ''",
