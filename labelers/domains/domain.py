@@ -305,7 +305,8 @@ def suggest_environment(env: str, others: Iterable[str] = ()) -> str:
         others: More names that exist.
     """
     named = {domain.name: domain.environments() for domain in domains().values()}
-    close = difflib.get_close_matches(env, [*itertools.chain(*named.values()), *others], n=3, cutoff=0.4)
+    known = dict.fromkeys([*itertools.chain(*named.values()), *others])
+    close = difflib.get_close_matches(env, list(known), n=3, cutoff=0.4)
     if close:
         return f"Did you mean {' or '.join(close)}?"
     return f"Name one such as {' or '.join(envs[0] for envs in named.values())}"

@@ -207,7 +207,7 @@ JUDGED_ELSEWHERE = {
     ("train", TrainSettings, "--device cuda:9"): {"device": "cuda:9"},
     ("finetune", FinetuneSettings, "--device cuda:9"): {"device": "cuda:9"},
 }
-"""Settings that cannot be made here, of a calibration that is not read, a device that this machine lacks, cameras that no domain has."""
+"""Settings that cannot be made here, of a calibration that is not read, or a device, camera or bank that is not there."""
 
 CASES = [
     pytest.param(command, needed, kind, words, settings, id=f"{command} {words}")

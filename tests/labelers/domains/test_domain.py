@@ -64,6 +64,8 @@ def test_what_does_not_exist_is_refused_with_what_there_is():
         domain_of_environments(())
     assert suggest_environment("BabyAI-GoToLocl-v0").startswith(f"Did you mean {GO_TO} or ")
     assert suggest_environment("CartPol-v1", ["CartPole-v1"]) == "Did you mean CartPole-v1?"
+    once = suggest_environment("BabyAI-GoToLocl-v0", [GO_TO])
+    assert once.count(f" {GO_TO} ") == 1
 
 
 def test_a_listed_object_must_be_a_domain_of_its_own_name_and_environments(listed):
