@@ -60,9 +60,7 @@ def test_an_agent_folder_does_not_choose_what_is_imported(
     assert not (tmp_path / "from_elsewhere.ran").exists()
     assert not (tmp_path / "rollout").exists()
     # Named by the caller, it is imported; it registers no such environment.
-    with pytest.raises(
-        ValueError, match="or registered with gymnasium: got 'from_elsewhere:Room-v0'"
-    ):
+    with pytest.raises(ValueError, match="or registered with gymnasium: got 'from_elsewhere:Room-v0'"):
         rollout(agent, tmp_path / "rollout", RolloutSettings(episodes=2, envs=tuple(envs)))
     assert (tmp_path / "from_elsewhere.ran").exists()
 
