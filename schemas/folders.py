@@ -21,13 +21,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vlm_rewards.schemas.file_errors import explaining_os_errors
+from vlm_rewards.schemas.files.digests import check_seal
+from vlm_rewards.schemas.files.errors import explaining_os_errors
+from vlm_rewards.schemas.files.json_records import read_json_object
+from vlm_rewards.schemas.files.lock_files import busy_error, lock_file
 from vlm_rewards.schemas.fingerprints import Fingerprint
-from vlm_rewards.schemas.lock_files import busy_error, lock_file
 
 SETTINGS = "settings.json"
 MANIFEST = "manifest.json"
 LOCK = ".lock"
+_REMEDY = "Remove the folder and run the command that makes it again"
 _LEFTOVER = re.compile(r"\.tmp-[0-9a-f]+$")
 _KEPT_NAME = (
     48  # characters of the name in that of a temporary file, which must not become too long for the file system
@@ -122,7 +125,7 @@ def sync_folder(path: Path) -> None:
 def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
     """Context manager that holds an exclusive lock by a file, which exists as long as it is held.
 
-    Where the file system has no flock, a second file, made exclusively, is the lock; see `schemas.lock_files`.
+    Where the file system has no flock, a second file, made exclusively, is the lock; see `schemas.files.lock_files`.
 
     Args:
         path: The lock file; its folder must exist.
@@ -146,7 +149,7 @@ def _take(path: Path, *, wait: bool) -> tuple[int, bool]:
         descriptor = _open_lock(path)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            if path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino:
+            if _inode(path) == os.fstat(descriptor).st_ino:
                 return descriptor, True
         except BlockingIOError as error:
             os.close(descriptor)
@@ -161,6 +164,13 @@ def _take(path: Path, *, wait: bool) -> tuple[int, bool]:
             os.close(descriptor)
             raise
         os.close(descriptor)  # whoever held it has removed it, and another run may have made it anew
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def _open_lock(path: Path) -> int:
@@ -284,7 +294,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"an output folder of vlm-rewards must hold settings.json, got {folder} without. Give a folder it wrote"
         )
-    record = _read_object(path)
+    record = read_json_object(path, _REMEDY)
     if not {"kind", "fingerprint", "settings"} <= record.keys():
         raise ValueError(
             f"{path} must have the entries kind, fingerprint and settings, got {sorted(record)}. Give a folder that "
@@ -317,12 +327,13 @@ def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
             f"{kind} must be finished, got {folder} without {MANIFEST}. Run the command that makes it again with the same "
             f"settings: it does what is missing"
         )
-    manifest = _read_object(path)
+    manifest = read_json_object(path, _REMEDY)
     parts = manifest.get("parts")
     if (
         manifest.get("kind") != kind
         or manifest.get("fingerprint") != settings["fingerprint"]
         or not isinstance(parts, list)
+        or not parts
         or not all(
             isinstance(part, dict)
             and isinstance(part.get("path"), str)
@@ -335,6 +346,7 @@ def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
             f"{path} must be the manifest of the {kind} beside it, got something else. Remove it and run the command that "
             f"makes it again with the same settings"
         )
+    check_seal(manifest, path)
     return manifest
 
 
@@ -383,15 +395,3 @@ def open_finished(folder: str | Path, kind: str) -> FinishedFolder:
         digest=hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:32],
         parts=tuple(sorted(folder / part["path"] for part in manifest["parts"])),
     )
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError among them
-        raise ValueError(f"{path} must be JSON, got {error}. Remove the folder and run the command again") from error
-    if not isinstance(record, dict):
-        raise ValueError(
-            f"{path} must hold a JSON object, got {type(record).__name__}. Give a folder that vlm-rewards wrote"
-        )
-    return record

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 from vlm_rewards.commands.parser import UsageError, build_parser, command_line, parse
-from vlm_rewards.schemas.file_errors import explain_os_error
+from vlm_rewards.schemas.files.errors import explain_os_error
 
 __all__ = ["build_parser", "main"]
 

@@ -23,11 +23,12 @@ from vlm_rewards.offline_rl.replay.meta import REPLAY_VERSION, read_replay_meta
 from vlm_rewards.offline_rl.replay.replay import (
     DEFAULT_DISCOUNT,
     ReplayData,
-    open_replay,
 )
+from vlm_rewards.offline_rl.replay.replay_files import check_replay_files
 from vlm_rewards.offline_rl.replay.writer import write_arrays
+from vlm_rewards.schemas.files.digests import seal
 from vlm_rewards.schemas.fingerprints import Fingerprint
-from vlm_rewards.schemas.folders import FinishedFolder, locked, open_finished, publish, write_atomically
+from vlm_rewards.schemas.folders import FinishedFolder, locked, open_finished, publish, sync_file, write_atomically
 
 
 def build_replay(
@@ -89,9 +90,10 @@ def build_replay(
             Fingerprint(read_replay_meta(folder)["fingerprint"]).check_equal(
                 fingerprint, f"the replay {folder}", "give another folder, or remove this one to build it anew"
             )
+            check_replay_files(folder)
         else:
             _build(relabelled, kept, folder, fingerprint, goals, camera)
-    return open_replay(
+    return ReplayData(
         folder, exclude_goals=exclude_goals, discount=discount, num_actions=num_actions, use_states=use_states
     )
 
@@ -160,8 +162,9 @@ def _build(
                 "model": goals.model,
                 "fingerprint": dict(goals.fingerprint.parts),
             },
+            "files": {path.name: sync_file(path)[0] for path in sorted(building.iterdir())},
         }
-        write_atomically(building / "meta.json", json.dumps(meta, indent=1, sort_keys=True))
+        write_atomically(building / "meta.json", json.dumps(seal(meta), indent=1, sort_keys=True))
         publish(building, folder)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)

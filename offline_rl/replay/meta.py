@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from vlm_rewards.offline_rl.runs.json_records import (
+from vlm_rewards.schemas.files.digests import check_seal
+from vlm_rewards.schemas.files.json_records import (
     FILLED,
     OBJECT,
     SHAPE,
@@ -48,4 +49,5 @@ def read_replay_meta(folder: Path) -> dict[str, Any]:
             f"{meta.get('kind', 'none')} of version {meta.get('version')}. {_REMEDY}"
         )
     check_fields(meta, _FIELDS, path, _REMEDY)
+    check_seal(meta, path, "Remove the folder, and train again, which builds it anew.")
     return meta

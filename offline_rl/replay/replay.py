@@ -36,14 +36,11 @@ import torch
 
 from vlm_rewards.offline_rl.interfaces import Batch, GoalTexts, Spaces
 from vlm_rewards.offline_rl.replay.meta import read_replay_meta
-from vlm_rewards.offline_rl.replay.transitions import returns_to_go
+from vlm_rewards.offline_rl.replay.replay_files import check_replay_files, returns_file
 from vlm_rewards.schemas.fingerprints import Fingerprint
-from vlm_rewards.schemas.folders import replacing
 from vlm_rewards.schemas.goals import DEFAULT_SHARES, GOAL_KINDS
 
 DEFAULT_DISCOUNT = 0.99
-
-_RETURN_ROWS = 1024
 
 
 class Segment(NamedTuple):
@@ -78,7 +75,11 @@ def open_replay(
     num_actions: int | None = None,
     use_states: bool = True,
 ) -> "ReplayData":
-    """Opens a replay that `replay_builder.build_replay` has made; see `ReplayData` for arguments and errors."""
+    """Opens a replay that `replay.builder.build_replay` has made; see `ReplayData` for arguments and errors.
+
+    All arrays are read once, to refuse what has changed since it was written.
+    """
+    check_replay_files(Path(folder))
     return ReplayData(
         folder, exclude_goals=exclude_goals, discount=discount, num_actions=num_actions, use_states=use_states
     )
@@ -149,7 +150,7 @@ class ReplayData:
         every = np.load(self._folder / "segments.npy")
         self._written = meta["written"]
         self.segments = self._sampled(every)
-        self._returns = np.load(_write_returns(self._folder, every, self._rewards, discount), mmap_mode="r")
+        self._returns = np.load(returns_file(self._folder, every, self._rewards, discount), mmap_mode="r")
         lengths = self.segments["length"].astype(np.int64)
         self._bounds = np.concatenate([[0], np.cumsum(lengths)])
         self._kind_bounds = self._bounds[np.searchsorted(self.segments["kind"], np.arange(len(GOAL_KINDS) + 1))]
@@ -355,20 +356,3 @@ def _count_positive(segments: np.ndarray) -> tuple[int, int]:
 
 def _tensor(values: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.asarray(values))
-
-
-def _write_returns(folder: Path, segments: np.ndarray, rewards: np.ndarray, discount: float) -> Path:
-    path = folder / f"returns-{float(discount)!r}.npy"
-    if path.is_file():
-        return path
-    with replacing(path) as temporary:
-        returns = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=rewards.shape)
-        for first in range(0, len(segments), _RETURN_ROWS):
-            group = segments[first : first + _RETURN_ROWS]
-            steps = np.arange(group["length"].max())
-            inside = steps < group["length"][:, None]
-            places = np.where(inside, group["reward"][:, None] + steps, 0)
-            values = returns_to_go(np.where(inside, rewards[places], 0.0), discount)
-            returns[places[inside]] = values[inside]
-        returns.flush()
-    return path

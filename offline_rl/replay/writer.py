@@ -24,13 +24,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from vlm_rewards.schemas.folders import FinishedFolder
+from vlm_rewards.schemas.formats.label_parts.embeddings import read_embedding_rows
 from vlm_rewards.schemas.formats.relabelled_parts.reader import read_relabelled
 from vlm_rewards.schemas.goals import GOAL_KINDS
-from vlm_rewards.schemas.labels import read_own_metadata
 from vlm_rewards.schemas.pictures import decode_image
 from vlm_rewards.schemas.relabelled import RelabelledEpisode
 
@@ -318,24 +316,14 @@ class _KeptEmbeddings:
 
     def _read(self) -> Iterator[tuple[str, list[int], np.ndarray]]:
         current: tuple[str, list[int], list[np.ndarray]] | None = None
-        with pq.ParquetFile(self._path) as file:
-            read_own_metadata(file.schema_arrow, "embeddings")
-            for batch in file.iter_batches(batch_size=1024):
-                vectors = _vectors(batch)
-                ids = batch.column("episode_id").to_pylist()
-                indices = batch.column("frame_index").to_pylist()
-                for episode_id, group in itertools.groupby(range(len(ids)), key=ids.__getitem__):
-                    rows = list(group)
-                    if current is not None and current[0] != episode_id:
-                        yield current[0], current[1], np.concatenate(current[2])
-                        current = None
-                    current = current or (episode_id, [], [])
-                    current[1].extend(indices[rows[0] : rows[-1] + 1])
-                    current[2].append(vectors[rows[0] : rows[-1] + 1])
+        for read in read_embedding_rows(self._path):
+            for episode_id, group in itertools.groupby(range(len(read.episode_ids)), key=read.episode_ids.__getitem__):
+                rows = list(group)
+                if current is not None and current[0] != episode_id:
+                    yield current[0], current[1], np.concatenate(current[2])
+                    current = None
+                current = current or (episode_id, [], [])
+                current[1].extend(read.frame_indices[rows[0] : rows[-1] + 1])
+                current[2].append(read.embeddings[rows[0] : rows[-1] + 1])
         if current is not None:
             yield current[0], current[1], np.concatenate(current[2])
-
-
-def _vectors(batch: pa.RecordBatch) -> np.ndarray:
-    values = batch.column("embedding").flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(values, np.float32).reshape(batch.num_rows, -1)

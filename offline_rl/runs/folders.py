@@ -25,6 +25,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from vlm_rewards.schemas.files.digests import check_digest_beside, digest_beside, digest_text
 from vlm_rewards.schemas.folders import replacing, write_atomically
 
 _KEPT_CHECKPOINTS = 2
@@ -60,10 +61,13 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, object]) -> Pat
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
     path = checkpoints / f"step-{step:09d}.pt"
-    with replacing(path) as temporary, temporary.open("xb") as file:
-        torch.save(dict(state), file)
+    with replacing(path) as temporary:
+        with temporary.open("xb") as file:
+            torch.save(dict(state), file)
+        write_atomically(digest_beside(path), digest_text(temporary))
     for old in sorted(checkpoints.glob("step-*.pt"))[:-_KEPT_CHECKPOINTS]:
         old.unlink()
+        digest_beside(old).unlink(missing_ok=True)
     return path
 
 
@@ -76,12 +80,13 @@ def latest_checkpoint(folder: Path) -> tuple[int, dict[str, Any]] | None:
     paths = sorted((folder / "checkpoints").glob("step-*.pt"))
     if not paths:
         return None
+    remedy = "Remove it: the run resumes from the one before."
+    check_digest_beside(paths[-1], remedy)
     try:
         state = torch.load(paths[-1], map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged archive makes torch raise
         raise ValueError(
-            f"a checkpoint must be readable, got {paths[-1]} ({type(error).__name__}). Remove it: the run resumes from the "
-            "one before."
+            f"a checkpoint must be readable, got {paths[-1]} ({type(error).__name__}). {remedy}"
         ) from error  # whose words may advise to load the file unsafely
     return int(paths[-1].stem.removeprefix("step-")), state
 

@@ -21,7 +21,8 @@ from vlm_rewards.offline_rl.algorithms.agents import build_agent
 from vlm_rewards.offline_rl.algorithms.learner import Learner
 from vlm_rewards.offline_rl.interfaces import GoalTexts, Spaces
 from vlm_rewards.offline_rl.replay.replay import DEFAULT_DISCOUNT
-from vlm_rewards.offline_rl.runs.json_records import (
+from vlm_rewards.schemas.files.digests import check_digest
+from vlm_rewards.schemas.files.json_records import (
     FILLED,
     OBJECT,
     POSITIVE,
@@ -34,7 +35,7 @@ from vlm_rewards.offline_rl.runs.json_records import (
     read_json_object,
 )
 from vlm_rewards.schemas.fingerprints import Fingerprint
-from vlm_rewards.schemas.folders import replacing, write_atomically
+from vlm_rewards.schemas.folders import replacing, sync_file, write_atomically
 
 _RECORD, _STATE, _GOALS, _REPLAY = "agent.json", "agent.pt", "goals.npy", "replay"
 _VERSION = 1
@@ -63,6 +64,7 @@ _FIELDS = {
     "camera": optional(TEXT),
     "frame_shape": optional(SHAPE),
     "frames": optional(TEXT),
+    "files": optional(OBJECT),
 }
 
 
@@ -142,6 +144,7 @@ def save_agent(saved: SavedAgent, folder: Path) -> None:
         "frame_shape": saved.frame_shape,
         "frames": saved.frames,
     }
+    record["files"] = {name: sync_file(folder / name)[0] for name in (_STATE, _GOALS)}
     write_atomically(folder / _RECORD, json.dumps(record, indent=1, sort_keys=True) + "\n")
 
 
@@ -169,6 +172,9 @@ def load_agent(folder: str | Path, device: str = "cpu") -> SavedAgent:
             f"{folder}. Train it again."
         )
     check_fields(record, _FIELDS, path, _REMEDY)
+    for name, digest in (record.get("files") or {}).items():
+        if (folder / name).is_file():
+            check_digest(folder / name, digest, _REMEDY)
     held_out = tuple(record["held_out_goals"])
     unknown = sorted(set(held_out) - set(record["goals"]["ids"]))
     if unknown:

@@ -28,7 +28,7 @@ from vlm_rewards.pipelines.diff.quality import quality_change
 from vlm_rewards.pipelines.engine.driver import make_pipeline
 from vlm_rewards.pipelines.engine.packed import merge_packed, raise_refusals, refusal_of
 from vlm_rewards.pipelines.evaluate.evaluation import find_goals
-from vlm_rewards.schemas.file_errors import explain_os_error
+from vlm_rewards.schemas.files.errors import explain_os_error
 from vlm_rewards.schemas.folders import read_manifest, write_atomically
 from vlm_rewards.schemas.formats.corpora import corpus_features, plan_units, read_episode_ids
 from vlm_rewards.schemas.formats.label_parts.reader import Labels, open_labels

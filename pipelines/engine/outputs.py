@@ -15,7 +15,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from vlm_rewards.schemas.file_errors import explain_os_error
+from vlm_rewards.schemas.files.digests import seal
+from vlm_rewards.schemas.files.errors import explain_os_error
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.folders import (
     check_claim,
@@ -322,6 +323,7 @@ class OutputFolder:
             ],
             **(extra or {}),
         }
+        manifest = seal(manifest)
         write_atomically(self.path / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
         shutil.rmtree(self.path / "progress", ignore_errors=True)
         return manifest

@@ -22,7 +22,7 @@ from vlm_rewards.pipelines.engine.driver import make_pipeline
 from vlm_rewards.pipelines.engine.packed import merge_packed, pack_evidence, raise_refusals
 from vlm_rewards.pipelines.evaluate.evidence import EXAMPLES_PER_GOAL, Evidence, Example, UnitEvidence, merge_evidence
 from vlm_rewards.pipelines.report.page import write_report
-from vlm_rewards.schemas.file_errors import explain_os_error
+from vlm_rewards.schemas.files.errors import explain_os_error
 from vlm_rewards.schemas.folders import write_atomically
 from vlm_rewards.schemas.formats.corpora import corpus_features
 from vlm_rewards.schemas.formats.label_parts.reader import Labels, open_labels

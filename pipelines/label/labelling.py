@@ -15,8 +15,6 @@ import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from vlm_rewards.labelers.encoders.embedding_cache import EmbeddingCache
 from vlm_rewards.labelers.settings import LabelerSettings
 from vlm_rewards.pipelines.engine.driver import RunSummary, run_units
@@ -31,6 +29,7 @@ from vlm_rewards.schemas.formats.corpora import (
     read_episode_ids,
     read_episodes,
 )
+from vlm_rewards.schemas.formats.label_parts.embeddings import read_embedding_rows
 from vlm_rewards.schemas.formats.label_parts.writer import (
     RowGroupWriter,
     Rows,
@@ -120,14 +119,7 @@ def read_embeddings(folder: OutputFolder, unit: Unit, part: PartWriter) -> Gener
     part.counts["kept_frames"] = marker.rows
     if folder.failures_path(unit).is_file():
         part.failures = [Failure(**json.loads(line)) for line in folder.failures_path(unit).read_text().splitlines()]
-    with pq.ParquetFile(folder.part_path(unit)) as file:
-        for batch in file.iter_batches(batch_size=1024):
-            values = batch.column("embedding").flatten().to_numpy()
-            yield Rows(
-                batch.column("episode_id").to_pylist(),
-                batch.column("frame_index").to_pylist(),
-                values.reshape(batch.num_rows, -1),
-            )
+    yield from read_embedding_rows(folder.part_path(unit))
 
 
 def label(

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from relabelled_folders import one_camera, write_relabelled
 
+from vlm_rewards.schemas.files.digests import seal
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.folders import (
     claimed,
@@ -345,20 +346,24 @@ def test_a_manifest_of_another_kind_or_of_nothing_is_refused(tmp_path: Path) -> 
         read_manifest(tmp_path / "out", "corpus")
     with pytest.raises(ValueError, match="labels must be finished, got .*out without manifest.json"):
         read_manifest(tmp_path / "out", "labels")
-    manifest = {"kind": "labels", "fingerprint": {"weights": "w", "seed": 0}, "parts": []}
     part = {"path": "parts/a", "sha256": "0", "num_bytes": 3}
+    manifest = {"kind": "labels", "fingerprint": {"weights": "w", "seed": 0}, "parts": [part]}
     (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest))
     assert read_manifest(tmp_path / "out", "labels") == manifest
     for odd in (
         {"kind": "embeddings"},
         {"fingerprint": {"weights": "v"}},
         {"parts": None},
+        {"parts": []},
         {"parts": [3]},
         *({"parts": [{**part, name: None}]} for name in part),
     ):
         (tmp_path / "out" / "manifest.json").write_text(json.dumps({**manifest, **odd}))
         with pytest.raises(ValueError, match="must be the manifest of the labels beside it, got something else"):
             read_manifest(tmp_path / "out", "labels")
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps({**seal(manifest), "rows": 7}))
+    with pytest.raises(ValueError, match="manifest.json must be as it was written, got another digest"):
+        read_manifest(tmp_path / "out", "labels")
 
 
 def test_a_finished_folder_says_what_it_is(tmp_path: Path) -> None:

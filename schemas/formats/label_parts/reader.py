@@ -6,18 +6,16 @@ The parts of labels go with the units of the corpus by name: the labels of unit 
 """
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from vlm_rewards.schemas.folders import read_manifest, read_settings
+from vlm_rewards.schemas.folders import open_finished, read_settings
 from vlm_rewards.schemas.formats.corpora import plan_units
+from vlm_rewards.schemas.formats.part_files import open_part
 from vlm_rewards.schemas.labels import LabelMetadata, read_label_metadata
 from vlm_rewards.schemas.manifests import PartStatistics, Unit
 
@@ -101,12 +99,11 @@ def open_labels(folder: str | Path) -> Labels:
         ValueError: The folder is not there, does not hold labels, or is not finished.
     """
     folder = Path(folder)
-    manifest = read_manifest(folder, "labels")
-    parts = [(part["path"], part["sha256"]) for part in manifest["parts"]]
+    finished = open_finished(folder, "labels")
     return Labels(
         folder=folder,
-        metadata=_part_metadata(folder / manifest["parts"][0]["path"]),
-        digest=hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32],
+        metadata=_part_metadata(finished.parts[0]),
+        digest=finished.digest,
         max_unit_bytes=read_settings(folder)["settings"]["max_unit_bytes"],
     )
 
@@ -128,13 +125,13 @@ def read_labels(path: str | Path) -> Iterator[EpisodeLabels]:
             an episode are not together and in order; the note names the file.
     """
     path = Path(path)
-    metadata = _part_metadata(path)
-    num_goals = len(metadata.goals)
     seen: set[str] = set()
     current: str | None = None
     pieces: list[tuple[np.ndarray, np.ndarray]] = []
     try:
-        with pq.ParquetFile(path) as file:
+        with open_part(path, "labels") as file:
+            metadata = read_label_metadata(file.schema_arrow)
+            num_goals = len(metadata.goals)
             for batch in file.iter_batches(batch_size=max(1, _BATCH_BYTES // (4 * num_goals))):
                 scores = batch_scores(batch, metadata)
                 for episode_id, rows in episode_runs(batch.column("episode_id").to_pylist()):
@@ -158,12 +155,8 @@ def read_labels(path: str | Path) -> Iterator[EpisodeLabels]:
 
 def _part_metadata(path: Path) -> LabelMetadata:
     try:
-        return read_label_metadata(pq.read_schema(path))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(
-            f"a part of labels must be a complete Parquet file, got {path} ({error}); remove it and its marker and run "
-            "vlm-rewards label again"
-        ) from error
+        with open_part(path, "labels") as file:
+            return read_label_metadata(file.schema_arrow)
     except ValueError as error:
         error.add_note(f"in the labels {path}")
         raise

@@ -3,16 +3,16 @@
 part ──► locate_episodes: (episode_id, first row, last row + 1), ... ──► PartRows.read(episode), in any order
 """
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from vlm_rewards.schemas.formats.label_parts.reader import EpisodeLabels, batch_scores, episode_labels, episode_runs
-from vlm_rewards.schemas.labels import LabelMetadata
+from vlm_rewards.schemas.formats.part_files import open_part
+from vlm_rewards.schemas.labels import LabelMetadata, read_label_metadata
 
 _ID_ROWS = 1 << 16
 
@@ -29,24 +29,20 @@ def locate_episodes(path: Path) -> Iterator[EpisodeRows]:
     """Lists the episodes of a part; reads their ids and nothing else.
 
     Raises:
-        ValueError: The file is not Parquet or has no ids.
+        ValueError: The file has changed since it was written, is not Parquet or does not hold labels.
     """
-    try:
-        with pq.ParquetFile(path) as file:
-            start, stop, current = 0, 0, None
-            for batch in file.iter_batches(batch_size=_ID_ROWS, columns=["episode_id"]):
-                for episode_id, rows in episode_runs(batch.column("episode_id").to_pylist()):
-                    if episode_id != current and current is not None:
-                        yield EpisodeRows(current, start, stop)
-                        start = stop
-                    current = episode_id
-                    stop += rows.stop - rows.start
-            if current is not None:
-                yield EpisodeRows(current, start, stop)
-    except (pa.ArrowInvalid, KeyError, OSError) as error:
-        raise ValueError(
-            f"a part of labels must be a complete Parquet file, got {path} ({error}); label the corpus again"
-        ) from error
+    with open_part(path, "labels") as file:
+        read_label_metadata(file.schema_arrow)
+        start, stop, current = 0, 0, None
+        for batch in file.iter_batches(batch_size=_ID_ROWS, columns=["episode_id"]):
+            for episode_id, rows in episode_runs(batch.column("episode_id").to_pylist()):
+                if episode_id != current and current is not None:
+                    yield EpisodeRows(current, start, stop)
+                    start = stop
+                current = episode_id
+                stop += rows.stop - rows.start
+        if current is not None:
+            yield EpisodeRows(current, start, stop)
 
 
 class PartRows:
@@ -60,7 +56,8 @@ class PartRows:
     def __init__(self, path: Path, metadata: LabelMetadata) -> None:
         self._path = path
         self._metadata = metadata
-        self._file = pq.ParquetFile(path)
+        self._stack = contextlib.ExitStack()
+        self._file = self._stack.enter_context(open_part(path, "labels"))
         sizes = [self._file.metadata.row_group(group).num_rows for group in range(self._file.num_row_groups)]
         self._bounds = np.concatenate([[0], np.cumsum(sizes)])
         self._held: tuple[int, np.ndarray, np.ndarray] | None = None
@@ -80,13 +77,17 @@ class PartRows:
                 own = slice(max(rows.start - start, 0), rows.stop - start)
                 pieces.append((frames[own], scores[own]))
             return episode_labels(rows.episode_id, pieces)
+        except OSError as error:
+            raise ValueError(
+                f"a part of labels must be a complete Parquet file, got {self._path} ({error}). Label the corpus again"
+            ) from error
         except ValueError as error:
             error.add_note(f"in the labels {self._path}")
             raise
 
     def close(self) -> None:
         """Closes the file."""
-        self._file.close()
+        self._stack.close()
 
     def _group(self, group: int) -> tuple[np.ndarray, np.ndarray]:
         if self._held is None or self._held[0] != group:

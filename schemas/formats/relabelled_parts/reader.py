@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from vlm_rewards.schemas.episodes import IMAGE_PREFIX, image_column
+from vlm_rewards.schemas.files.digests import check_part
+from vlm_rewards.schemas.folders import open_finished
+from vlm_rewards.schemas.formats.part_files import open_part
 from vlm_rewards.schemas.labels import read_own_metadata
 from vlm_rewards.schemas.relabelled import RelabelledEpisode
 
@@ -32,16 +33,17 @@ def read_relabelled(path: str | Path, *, camera: str | None = None) -> Iterator[
 
     Raises:
         FileNotFoundError: There is no such file or folder.
-        ValueError: The folder is unfinished or has no parts, a file is of another kind or cut short, an episode is not
-            consistent or lacks the camera; the note names the file.
+        ValueError: The folder is unfinished or has no parts, a file has changed since it was written, is of another kind or cut
+            short, an episode is not consistent or lacks the camera; the note names the file.
     """
     for part in _parts(Path(path)):
         try:
+            check_part(part)
             yield from _read_parquet(part, camera) if part.suffix == ".parquet" else _read_tar(part, camera)
-        except (pa.ArrowInvalid, tarfile.TarError, EOFError, KeyError) as error:
+        except (tarfile.TarError, EOFError, KeyError) as error:
             raise ValueError(
-                f"a part of relabelled trajectories must be a complete Parquet or tar file, got {part} ({error}); "
-                "remove it and run vlm-rewards hindsight again"
+                f"a part of relabelled trajectories must be a complete tar file, got {part} ({error}). Remove it and run "
+                f"vlm-rewards hindsight again"
             ) from error
         except ValueError as error:
             error.add_note(f"in the relabelled trajectories {part}")
@@ -55,21 +57,11 @@ def _parts(path: Path) -> list[Path]:
         raise FileNotFoundError(
             f"relabelled trajectories must be a folder or a part of it, got {path}, which does not exist; check the path"
         )
-    if not (path / "manifest.json").is_file():
-        raise ValueError(
-            f"relabelled trajectories must be finished, got {path} without manifest.json; run vlm-rewards hindsight again "
-            "with the same settings, which does what is missing"
-        )
-    parts = sorted(part for part in (path / "parts").glob("*") if part.suffix in (".parquet", ".tar"))
-    if not parts:
-        raise ValueError(
-            f"relabelled trajectories must have parts, got none in {path / 'parts'}; relabel the corpus again"
-        )
-    return parts
+    return list(open_finished(path, "relabelled").parts)
 
 
 def _read_parquet(part: Path, camera: str | None) -> Iterator[RelabelledEpisode]:
-    with pq.ParquetFile(part) as file:
+    with open_part(part, "relabelled trajectories") as file:
         read_own_metadata(file.schema_arrow, "relabelled")
         names = file.schema_arrow.names
         cameras = _wanted([name.removeprefix(IMAGE_PREFIX) for name in names if name.startswith(IMAGE_PREFIX)], camera)

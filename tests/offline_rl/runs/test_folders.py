@@ -29,12 +29,16 @@ def test_checkpoints_come_back_and_only_two_are_kept(tmp_path: Path) -> None:
     assert (step, state["step"], state["parts"][0].tolist()) == (300, 300, [300.0, 300.0])
     assert torch.equal(state["random"], generator.get_state())
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
-    assert names == ["step-000000020.pt", "step-000000300.pt"]
+    kept = ["step-000000020.pt", "step-000000300.pt"]
+    assert names == sorted([*kept, *(f"{name}.sha256" for name in kept)])
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path, 7, {"a": torch.zeros(1000)})
     path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(ValueError, match="a file must be as it was written, got .*step-000000007.pt"):
+        latest_checkpoint(tmp_path)
+    path.with_name(f"{path.name}.sha256").unlink()  # of a version that wrote none
     with pytest.raises(ValueError, match="a checkpoint must be readable, got .*step-000000007.pt"):
         latest_checkpoint(tmp_path)
 

@@ -16,6 +16,27 @@ def agent(trained: Path, tmp_path: Path) -> Path:
     return shutil.copytree(trained, tmp_path / "agent")
 
 
+@pytest.fixture
+def agent_without_digests(agent: Path) -> Path:
+    """As an earlier version wrote it, or somebody who means ill."""
+    record = json.loads((agent / "agent.json").read_text())
+    del record["files"]
+    (agent / "agent.json").write_text(json.dumps(record))
+    return agent
+
+
+def test_weights_and_goals_that_have_changed_are_refused(agent: Path) -> None:
+    for name in ("agent.pt", "goals.npy"):
+        data = (agent / name).read_bytes()
+        (agent / name).write_bytes(data[:-200] + bytes([data[-200] ^ 1]) + data[-199:])
+        with pytest.raises(
+            ValueError, match=rf"a file must be as it was written, got .*{name} .*Copy the whole folder again"
+        ):
+            load_agent(agent)
+        (agent / name).write_bytes(data)
+    load_agent(agent)
+
+
 def test_a_moved_agent_finds_the_replay_that_was_moved_with_it(agent: Path, trained: Path) -> None:
     moved = load_agent(agent)
     assert moved.replay == str(
@@ -34,7 +55,8 @@ def test_a_moved_agent_finds_the_replay_that_was_moved_with_it(agent: Path, trai
 
 
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:999])])
-def test_weights_that_cannot_be_read_are_named(agent: Path, spoil) -> None:
+def test_weights_that_cannot_be_read_are_named(agent_without_digests: Path, spoil) -> None:
+    agent = agent_without_digests
     spoil(agent / "agent.pt")
     with pytest.raises(
         ValueError, match=r"weights of an agent must be a file of tensors, got .*agent\.pt .*. Copy the whole folder"
@@ -140,8 +162,9 @@ class Evil:
 
 
 def test_weights_that_would_run_code_are_refused_without_advice_to_run_it(
-    agent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    agent_without_digests: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    agent = agent_without_digests
     monkeypatch.chdir(tmp_path)
     torch.save({"parts": Evil()}, agent / "agent.pt")
     with pytest.raises(ValueError, match="the weights of an agent must be a file of tensors, got .*agent.pt") as error:
@@ -150,7 +173,8 @@ def test_weights_that_would_run_code_are_refused_without_advice_to_run_it(
     assert not (tmp_path / "evil-was-run").exists()
 
 
-def test_goals_that_are_not_those_of_the_record_are_refused(agent: Path) -> None:
+def test_goals_that_are_not_those_of_the_record_are_refused(agent_without_digests: Path) -> None:
+    agent = agent_without_digests
     embeddings = np.load(agent / "goals.npy")
     np.save(agent / "goals.npy", embeddings[1:])
     with pytest.raises(

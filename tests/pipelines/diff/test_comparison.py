@@ -14,6 +14,7 @@ from vlm_rewards.pipelines.diff.evidence import merge_differences
 from vlm_rewards.pipelines.diff.quality import FIGURES
 from vlm_rewards.pipelines.diff.summary import summary_lines
 from vlm_rewards.pipelines.evaluate.evaluation import evaluate
+from vlm_rewards.schemas.files.digests import seal
 from vlm_rewards.schemas.goals import Goal
 from vlm_rewards.schemas.rules import RewardRule
 
@@ -294,7 +295,7 @@ def test_an_episode_in_two_parts_is_refused(tmp_path: Path) -> None:
     part = manifest["parts"][0]
     (b / "parts" / "copy.parquet").write_bytes((b / part["path"]).read_bytes())
     manifest["parts"].append({**part, "path": "parts/copy.parquet"})
-    (b / "manifest.json").write_text(json.dumps(manifest))
+    (b / "manifest.json").write_text(json.dumps(seal(manifest)))
     with pytest.raises(
         ValueError, match=r"occur once, got 'episode-000' in .*copy.parquet.*second labels.*2 more like it"
     ):
@@ -306,7 +307,7 @@ def test_a_part_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     a, b = _folders(tmp_path, episodes, episodes, shards=(1, 2))
     part = sorted((b / "parts").iterdir())[1]
     part.write_bytes(part.read_bytes()[:-9])
-    with pytest.raises(ValueError, match="must be a complete Parquet file, got .*shard-01"):
+    with pytest.raises(ValueError, match="must be as it was written, 5520 bytes, got 5511 in .*shard-01"):
         _diff(tmp_path, (a, b))
 
 

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from labelled_corpus import GOALS, THRESHOLD, Labelled, draw_episodes, write_corpus, write_labels
 from sklearn.metrics import average_precision_score
+from tampered_folders import fit_records
 
 from vlm_rewards.labelers.quality.confusion import GoalRelations
 from vlm_rewards.labelers.quality.figures import quality_table
@@ -389,8 +390,7 @@ def test_labels_without_a_single_frame_are_refused(tmp_path: Path) -> None:
     labels = write_labels(tmp_path / "labels", corpus, episodes)
     for part in (labels / "parts").iterdir():  # empty each
         pq.write_table(pq.read_table(part).slice(0, 0), part)
-        marker = labels / "markers" / f"{part.stem}.json"
-        marker.write_text(json.dumps({**json.loads(marker.read_text()), "num_bytes": part.stat().st_size}))
+    fit_records(labels)
     with pytest.raises(ValueError, match="must hold at least one frame of the corpus, got none"):
         evaluate(corpus, labels, tmp_path / "report", beam_options=ONE_WORKER)
 

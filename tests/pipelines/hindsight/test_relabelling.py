@@ -410,9 +410,7 @@ def test_labels_that_cannot_be_read_stop_the_run_with_our_message(tmp_path: Path
     given = inputs(tmp_path)
     part = given["labels"] / "parts" / "shard-001.parquet"
     part.write_bytes(bytes(part.stat().st_size))
-    with pytest.raises(
-        RuntimeError, match=r"^ValueError: a part of labels must be a complete Parquet file, got .*shard-001"
-    ):
+    with pytest.raises(RuntimeError, match=r"^ValueError: a file must be as it was written, got .*shard-001"):
         run(tmp_path, given)
     assert not (tmp_path / "relabelled" / "goal_statistics.json").exists()
 

@@ -77,9 +77,12 @@ def test_another_kind_of_parts_is_refused(labelled: tuple[Path, Path]) -> None:
     corpus, folder = labelled
     part = folder / "parts" / "shard-000.parquet"
     part.write_bytes((corpus / "shard-000.parquet").read_bytes())
-    with pytest.raises(ValueError, match="a table of labels must say so") as caught:
+    with pytest.raises(ValueError, match="a part must be as it was written, .* bytes, got .*shard-000.parquet"):
         open_labels(folder)
-    assert str(part) in caught.value.__notes__[0]
+    part.with_name("copy.parquet").write_bytes(part.read_bytes())
+    with pytest.raises(ValueError, match="a table of labels must say so") as caught:
+        list(read_labels(part.with_name("copy.parquet")))
+    assert str(part.with_name("copy.parquet")) in caught.value.__notes__[0]
 
 
 def test_labels_of_another_corpus_are_refused(labelled: tuple[Path, Path], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from labelled_corpora import episode, relabelled, write_corpus
+from relabelled_folders import one_camera, write_relabelled
 
 from vlm_rewards.schemas.episodes import CorpusFeatures, corpus_schema
 from vlm_rewards.schemas.fingerprints import Fingerprint
@@ -61,17 +62,11 @@ def test_what_is_written_comes_back(tmp_path: Path, container: str, given: dict)
 
 
 def test_folders_are_read_part_by_part(tmp_path: Path) -> None:
-    (tmp_path / "parts").mkdir()
-    write(tmp_path / "parts" / "y.tar", "webdataset", relabelled("b"))
-    write(tmp_path / "parts" / "x.tar", "webdataset", relabelled("a"))
-    with pytest.raises(ValueError, match=r"relabelled trajectories must be finished, got .* without manifest.json"):
-        list(read_relabelled(tmp_path))
-    (tmp_path / "manifest.json").write_text("{}")
-    assert [item.episode_id for item in read_relabelled(tmp_path)] == ["a", "b"]
-    for part in (tmp_path / "parts").iterdir():
-        part.unlink()
-    with pytest.raises(ValueError, match="relabelled trajectories must have parts, got none"):
-        list(read_relabelled(tmp_path))
+    folder = write_relabelled(tmp_path / "relabelled", [[one_camera("b")], [one_camera("a")]], "webdataset")
+    assert [item.episode_id for item in read_relabelled(folder)] == ["b", "a"]
+    (folder / "manifest.json").unlink()
+    with pytest.raises(ValueError, match=r"relabelled must be finished, got .* without manifest.json"):
+        list(read_relabelled(folder))
     with pytest.raises(FileNotFoundError, match=r"must be a folder or a part of it, got .*nothing"):
         list(read_relabelled(tmp_path / "nothing"))
 
@@ -83,7 +78,7 @@ def test_a_part_cut_short_is_refused(tmp_path: Path, container: str, share: floa
     if container == "webdataset":  # the last 9 kB of a tar are zeros that mean nothing
         path.write_bytes(path.read_bytes().rstrip(b"\0"))
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(ValueError, match=r"must be a complete Parquet or tar file, got .*part"):
+    with pytest.raises(ValueError, match=r"must be a complete (Parquet|tar) file, got .*part"):
         list(read_relabelled(path))
 
 
@@ -93,7 +88,7 @@ def test_a_tar_with_a_broken_header_is_refused(tmp_path: Path) -> None:
     start = data.index(b"b.json")
     data[start : start + 512] = b"x" * 512
     path.write_bytes(data)
-    with pytest.raises(ValueError, match=rf"must be a complete Parquet or tar file, .*it breaks at byte {start}"):
+    with pytest.raises(ValueError, match=rf"must be a complete tar file, .*it breaks at byte {start}"):
         list(read_relabelled(path))
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from vlm_rewards.offline_rl.runs.json_records import (
+from vlm_rewards.schemas.files.json_records import (
     FILLED,
     OBJECT,
     POSITIVE,

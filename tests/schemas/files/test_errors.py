@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vlm_rewards.schemas.file_errors import explain_os_error, explaining_os_errors
+from vlm_rewards.schemas.files.errors import explain_os_error, explaining_os_errors
 from vlm_rewards.schemas.folders import write_atomically
 
 

@@ -1,0 +1,35 @@
+"""Opening the Parquet parts of output folders: whole and unchanged, or refused."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlm_rewards.schemas.files.digests import check_part
+
+
+@contextlib.contextmanager
+def open_part(path: Path, kind: str) -> Iterator[pq.ParquetFile]:
+    """Context manager that opens a part for reading, and refuses what has changed since it was written.
+
+    The whole file is checked against the digest in its marker or manifest. For a part that was copied out of its folder, only
+    the checksums of its pages are left, where it has them.
+
+    Args:
+        path: The part.
+        kind: What it holds, for messages, such as "labels".
+
+    Raises:
+        ValueError: The part has changed, or is no complete Parquet file, which may show only while it is read.
+    """
+    check_part(path)
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            yield file
+    except (pa.ArrowException, OSError, MemoryError) as error:
+        raise ValueError(
+            f"a part of {kind} must be a complete Parquet file, got {path} ({error}). Remove it, and run the command that makes "
+            f"it again"
+        ) from error
