@@ -2,11 +2,12 @@
 
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from warm_process import WarmProcess
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -50,13 +51,14 @@ def page_before(page: Path) -> Path | None:
     return DOCS / found[1] if found else None
 
 
-def run_blocks(page: Path, folder: Path, model: Path) -> None:
+def run_blocks(page: Path, folder: Path, model: Path, process: WarmProcess) -> None:
     """Runs the page's bash and python blocks in order in a folder; the python blocks share one interpreter, as a reader's do.
 
     Args:
         page: The page.
         folder: Working folder of the blocks.
         model: Folder of the model that stands in the place of PUBLIC_MODEL.
+        process: Runs the python blocks, and the command `vlm-rewards`.
 
     Raises:
         AssertionError: A block failed; the message holds its output.
@@ -68,14 +70,7 @@ def run_blocks(page: Path, folder: Path, model: Path) -> None:
             program.append(f"subprocess.run(['bash', '-euo', 'pipefail', '-c', {text!r}], check=True)")
         elif language == "python":
             program.append(f"exec(compile({text!r}, '{page.name}, block {number}', 'exec'), names)")
-    path = [str(Path(sys.executable).parent), os.environ["PATH"]]
-    environment = {**os.environ, "PATH": os.pathsep.join(path), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(program)],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"{page.name}\n{done.stdout}\n{done.stderr}"
+    path = os.pathsep.join([str(process.path), str(Path(sys.executable).parent), os.environ["PATH"]])
+    output = folder.with_suffix(".output")
+    status = process.run("\n".join(program), folder, {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}, output)
+    assert status == 0, f"{page.name}\n{output.read_text(errors='replace')}"

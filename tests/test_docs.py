@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ import pytest
 import yaml
 from doc_pages import DOCS, PAGES, ROOT, RUN, SHOWN, blocks, links, page_before, run_blocks
 from tiny_models import save_tiny_clip
+from warm_process import WarmProcess, warm_process
 
 RUNNING = [page for page in PAGES if any(block.language in RUN for block in blocks(page))]
 
@@ -33,18 +35,24 @@ def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     return folder
 
 
-def _finished(page: Path, shared: Path) -> Path:
+@pytest.fixture(scope="module")
+def process() -> Iterator[WarmProcess]:
+    with warm_process(ROOT) as process:
+        yield process
+
+
+def _finished(page: Path, shared: Path, process: WarmProcess) -> Path:
     """The folder in which the page's blocks have run: once for all test processes, from the page that it continues from."""
     folder = shared / page.stem
     before = page_before(page)
-    start = None if before is None else _finished(before, shared)
+    start = None if before is None else _finished(before, shared, process)
     with (shared / f"{page.stem}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
             unfinished = folder.with_suffix(".unfinished")
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir() if start is None else shutil.copytree(start, unfinished)
-            run_blocks(page, unfinished, _model(shared))
+            run_blocks(page, unfinished, _model(shared), process)
             unfinished.rename(folder)
     return folder
 
@@ -57,8 +65,8 @@ def _model(shared: Path) -> Path:
 
 
 @pytest.mark.parametrize("page", RUNNING, ids=_name)
-def test_blocks_run_in_order(page: Path, shared: Path) -> None:
-    assert any(_finished(page, shared).iterdir())
+def test_blocks_run_in_order(page: Path, shared: Path, process: WarmProcess) -> None:
+    assert any(_finished(page, shared, process).iterdir())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
