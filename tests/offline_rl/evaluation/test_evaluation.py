@@ -208,6 +208,49 @@ def test_without_ground_truth_the_model_alone_is_reported(tmp_path):
     assert evaluation.summary()["success"] is None
 
 
+class DecidedEnv(gymnasium.Env):
+    """Shows one frame, whatever the action, and knows in which steps the goal holds, whatever the frame shows."""
+
+    def __init__(self, frame, holds_at, render_mode=None):
+        self.frame, self.holds_at = frame, holds_at
+        self.observation_space = gymnasium.spaces.Box(0, 255, (32, 32, 3), np.uint8)
+        self.action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        self.t = 0
+        return self.frame.copy(), {"goal_id": "ball"}
+
+    def step(self, action):
+        self.t += 1
+        return self.frame.copy(), 0.0, False, False, {"ground_truth": self.t in self.holds_at}
+
+
+def test_success_is_what_holds_in_truth_whatever_the_model_says(tmp_path):
+    labeler, holds = live_labeler(tmp_path, frames(12))
+    yes, no = (frames(12)[holds[:, 0] == said][0] for said in (True, False))
+    registered = {"Alarm-v0": (yes, ()), "Missed-v0": (no, (3,)), "Early-v0": (yes, (2,))}
+    for name, (frame, holds_at) in registered.items():
+        gymnasium.register(name, DecidedEnv, kwargs={"frame": frame, "holds_at": holds_at})
+    settings = EnvironmentSettings(envs=("Alarm-v0", "Missed-v0", "Early-v0", "Alarm-v0"), num_envs=4, max_steps=5)
+    spaces = _spaces(labeler, observation_shape=(32, 32, 3), num_actions=2)
+    evaluation = evaluate_agent(Turning(spaces), labeler, settings, num_episodes=4)
+    told = [
+        (record.success, record.num_steps, record.vlm_success, record.vlm_step, record.vlm_true, record.vlm_return)
+        for record in evaluation.episodes
+    ]
+    assert told == [
+        (False, 5, True, 1, False, 1.0),  # rewarded in vain: it goes on to the time limit
+        (True, 3, False, None, None, 0.0),  # achieved, unseen by the model: it ends there
+        (True, 2, True, 1, False, 1.0),  # rewarded a step too early
+        (False, 5, True, 1, False, 1.0),
+    ]
+    assert [record.vlm_false_frames for record in evaluation.episodes] == [5, 0, 1, 5]
+    assert [record.false_frames for record in evaluation.episodes] == [5, 2, 1, 5]
+    assert (evaluation.success.mean, evaluation.vlm_success.mean) == (0.5, 0.75)
+    assert evaluation.summary()["success"]["mean"] == 0.5
+    assert evaluation.false_positive_share[::3] == (1.0, 3)
+
+
 def test_an_environment_that_does_not_know_the_truth_is_not_told_by_its_neighbour():
     envs = vector(
         ScriptedEnv(frames(3), info={"ground_truth": True}),
