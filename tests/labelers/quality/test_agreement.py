@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import kendalltau, pearsonr, spearmanr
 from sklearn.calibration import calibration_curve
 
-from vlm_rewards.labelers import agreement
+from vlm_rewards.labelers.quality import agreement
 from vlm_rewards.labelers.quality.rankings import RankedCounts, count_scores, ranked_counts, score_histogram
 
 

@@ -3,8 +3,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from vlm_rewards.labelers import confusion
 from vlm_rewards.labelers.domains.babyai.goals import goal_bank
+from vlm_rewards.labelers.quality import confusion
 from vlm_rewards.labelers.quality.confusion import GoalRelations, Pairs
 from vlm_rewards.schemas.goals import Goal
 

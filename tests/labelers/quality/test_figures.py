@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import kendalltau, spearmanr
 from sklearn.metrics import average_precision_score
 
-from vlm_rewards.labelers import quality
+from vlm_rewards.labelers.quality import figures as quality
 from vlm_rewards.labelers.quality.agreement import NOTHING_OVER, UNDEFINED
 from vlm_rewards.labelers.quality.confusion import GoalRelations
 from vlm_rewards.labelers.quality.figures import LabelledEpisode, thinned_points

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 from sklearn.metrics import precision_recall_curve as sklearn_curve
 
-from vlm_rewards.labelers import rankings
+from vlm_rewards.labelers.quality import rankings
 
 
 def _logits_to_probabilities(logits: np.ndarray) -> np.ndarray:
