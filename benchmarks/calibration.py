@@ -96,7 +96,7 @@ def read_corpus(corpus: Path, folder: Path) -> Corpus:
     columns = {goal.id: number for number, goal in enumerate(goals)}
     source = CorpusTruth(columns=columns, num_goals=len(goals), camera=None)
     counted = []
-    for unit in labels.plan(corpus):
+    for unit in labels.open_corpus(corpus)[1]:
         truth = source.of_unit(unit)
         for episode in read_labels(labels.part(unit)):
             known = truth.of_episode(episode.episode_id, episode.frame_indices)

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from tiny_models import build_tokenizer
 
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode
-from vlm_rewards.schemas.formats.corpora import write_episodes
+from vlm_rewards.schemas.formats.corpus import write_episodes
 from vlm_rewards.schemas.pictures import encode_png
 
 

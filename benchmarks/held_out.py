@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from vlm_rewards.cli import main as vlm_rewards
-from vlm_rewards.schemas.formats.corpora import plan_units, read_episodes
+from vlm_rewards.schemas.formats.corpus import open_corpus
 from vlm_rewards.schemas.goals import Goal, read_goals
 from vlm_rewards.schemas.manifests import Failure
 
@@ -69,8 +69,9 @@ def read_truth(corpus: Path) -> GroundTruth:
     column = {goal.id: index for index, goal in enumerate(goals)}
     rows, numbers, keys = [], [], []
     number = 0
-    for unit in plan_units(corpus):
-        for episode in read_episodes(unit, images=False):
+    opened = open_corpus(corpus)
+    for unit in opened.units():
+        for episode in opened.episodes(unit, frames=False):
             assert not isinstance(episode, Failure), episode
             assert episode.achieved_goals is not None, episode.episode_id
             truth = np.zeros((episode.num_frames, len(goals)), dtype=bool)

@@ -10,7 +10,8 @@ The row of the final frame has no action: action, reward, terminated and truncat
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -24,15 +25,50 @@ IMAGE_TYPE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.stri
 IMAGE_PREFIX = "observation.images."
 
 
+Frame = bytes | np.ndarray
+"""A frame: an encoded picture, or its pixels [H, W, 3] uint8 RGB where a format decodes (video, arrays)."""
+
+
+class Frames(Protocol):
+    """The frames of one camera in one episode, streamed: a list of frames is one, and so is what decodes a video in order.
+
+    Each iteration starts at the first frame. An iterator may raise `schemas.formats.interface.InvalidEpisodeError` where the
+    recording breaks off: the episode is then invalid as a whole. Frames are equal where their bytes, or their pixels, are.
+    """
+
+    def __len__(self) -> int:
+        """Number of frames."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        """The frames in order, all of one kind."""
+
+
+@dataclasses.dataclass(frozen=True)
+class UnreadFrames:
+    """Frames that were not asked for: they have a number and nothing else.
+
+    Args:
+        num_frames: Their number.
+    """
+
+    num_frames: int
+
+    def __len__(self) -> int:
+        return self.num_frames
+
+    def __iter__(self) -> Iterator[Frame]:
+        raise AssertionError("these frames were not asked for: read the episode with frames=True")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Episode:
-    """One episode: encoded frames, and what was done and said.
+    """One episode: its frames, and what was done and said.
 
     F is the number of frames, T of steps, S the width of the state vector, A that of a continuous action.
 
     Args:
         episode_id: Its key; no dots or slashes, since it names samples in tar files.
-        images: By camera, F encoded pictures (PNG, JPEG or WebP bytes).
+        images: By camera, F frames; a list of encoded pictures (PNG, JPEG or WebP bytes), or any other `Frames`.
         actions: [T] int64 (discrete) or [T, A] float32 (continuous); None if none were recorded.
         rewards: [T] float32, the environment's own; optional.
         terminations: [T] bool, true where the step ended the episode in a final state; optional.
@@ -40,13 +76,15 @@ class Episode:
         states: [F, S] float32; optional.
         instruction: What the agent was asked to do; optional.
         achieved_goals: F lists of the ids of the goals that truly hold in each frame; optional ground truth.
+        lacks_first_frame: Whether the F frames are o_1 to o_T, since the one before the first action was not recorded.
+        source: Name of the file that it was read from, for messages; "" for one that was not.
 
     Raises:
         ValueError: The parts disagree in length, or actions, rewards or states are not finite.
     """
 
     episode_id: str
-    images: Mapping[str, Sequence[bytes]]
+    images: Mapping[str, Frames]
     actions: np.ndarray | None = None
     rewards: np.ndarray | None = None
     terminations: np.ndarray | None = None
@@ -54,6 +92,8 @@ class Episode:
     states: np.ndarray | None = None
     instruction: str | None = None
     achieved_goals: Sequence[Sequence[str]] | None = None
+    lacks_first_frame: bool = False
+    source: str = ""
 
     def __post_init__(self) -> None:
         if not self.episode_id or any(c in self.episode_id for c in "./\\"):
@@ -66,6 +106,11 @@ class Episode:
         if self.actions is not None and len(self.actions) not in (self.num_frames, self.num_frames - 1):
             self._refuse(
                 f"must have T actions and T+1 (or T) frames, got {len(self.actions)} actions and {self.num_frames} frames"
+            )
+        if self.lacks_first_frame and self.num_steps != self.num_frames:
+            self._refuse(
+                f"must have as many frames as actions where its first frame is missing, got {self.num_steps} actions and "
+                f"{self.num_frames} frames"
             )
         for name, length in (
             ("rewards", self.num_steps),
@@ -94,12 +139,24 @@ class Episode:
     @property
     def num_steps(self) -> int:
         """T: the number of actions; without recorded actions, the number of pairs of successive frames."""
-        return len(self.actions) if self.actions is not None else self.num_frames - 1
+        if self.actions is not None:
+            return len(self.actions)
+        return self.num_frames if self.lacks_first_frame else self.num_frames - 1
 
     @property
     def has_final_frame(self) -> bool:
         """Whether the frame after the last action was recorded."""
-        return self.num_frames == self.num_steps + 1
+        return self.lacks_first_frame or self.num_frames == self.num_steps + 1
+
+    @property
+    def complete_steps(self) -> slice:
+        """The F-1 steps with a frame before and one after them, step i of which lies between frames i and i+1 of `images`.
+
+        Without the final frame the last action has no successor; without the first, the first action has no frame it was
+        taken in. Such a step is left out of training data, never guessed.
+        """
+        start = 1 if self.lacks_first_frame else 0
+        return slice(start, start + self.num_frames - 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,6 +170,8 @@ class CorpusFeatures:
         has_rewards: Whether rewards, terminations and truncations are recorded.
         has_instruction: Whether episodes may have an instruction.
         has_achieved_goals: Whether ground truth is recorded.
+        missing_frame: "first" where every episode lacks the frame before its first action, "last" where every episode lacks
+            the one after its last; None where each episode's numbers of frames and actions tell.
 
     Raises:
         ValueError: No camera, a camera's name is not one, or a width is out of range.
@@ -124,9 +183,14 @@ class CorpusFeatures:
     has_rewards: bool = True
     has_instruction: bool = True
     has_achieved_goals: bool = False
+    missing_frame: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cameras", tuple(self.cameras))
+        if self.missing_frame not in (None, "first", "last"):
+            raise ValueError(
+                f"missing_frame must be 'first', 'last' or None, got {self.missing_frame!r}. Say which frame is not recorded"
+            )
         if not self.cameras or len(set(self.cameras)) != len(self.cameras):
             raise ValueError(f"cameras must be at least one name, each once, got {self.cameras!r}; name them")
         for camera in self.cameras:
@@ -148,7 +212,15 @@ class CorpusFeatures:
             has_rewards=episode.rewards is not None,
             has_instruction=episode.instruction is not None,
             has_achieved_goals=episode.achieved_goals is not None,
+            missing_frame="first" if episode.lacks_first_frame else None,
         )
+
+    def to_json(self) -> dict[str, Any]:
+        """The features as a JSON object, as corpora hold them in their metadata."""
+        record = dataclasses.asdict(self)
+        if self.missing_frame is None:  # as version 0.2.0 wrote it
+            del record["missing_frame"]
+        return record
 
     def check(self, episode: Episode) -> None:
         """Refuses an episode that holds other things than this corpus.
@@ -158,6 +230,8 @@ class CorpusFeatures:
         """
         own, other = dataclasses.asdict(self), dataclasses.asdict(CorpusFeatures.of(episode))
         own["cameras"] = tuple(sorted(self.cameras))
+        if own["missing_frame"] == "last" and not episode.has_final_frame:
+            other["missing_frame"] = "last"
         if self.has_instruction:  # may have one, need not
             other["has_instruction"] = True
         differing = [name for name in own if own[name] != other[name]]
@@ -220,7 +294,7 @@ def corpus_schema(features: CorpusFeatures) -> pa.Schema:
         add("instruction", pa.string(), _value("string"))
     if features.has_achieved_goals:
         add("achieved_goals", pa.list_(pa.string()), {"feature": _value("string"), "_type": "List"})
-    own = {"kind": "corpus", "version": 1, "time": TIME_CONVENTION, "features": dataclasses.asdict(features)}
+    own = {"kind": "corpus", "version": 1, "time": TIME_CONVENTION, "features": features.to_json()}
     return pa.schema(
         fields,
         metadata={METADATA_KEY: json.dumps(own, sort_keys=True).encode(), b"huggingface": huggingface_metadata(hf)},

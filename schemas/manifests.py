@@ -12,27 +12,29 @@ An output folder of every command:
 import dataclasses
 import json
 from collections.abc import Mapping
+from typing import Any
 
 SCOPES = ("frame", "episode", "shard")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Unit:
-    """One unit of work: an input shard, or a range of a large one.
+    """One unit of work: an input file, several small ones, or a range of a large one.
 
     Args:
-        name: Stem of the part's file name; unique in a corpus and derived from the shard and the range.
-        shard: Path of the input file; empty where a unit has none, such as episodes to record.
-        start: First row group (Parquet), byte offset (tar) or episode (record) of the range.
-        stop: End of the range, exclusive; -1 for the end of the shard.
+        name: Stem of the part's file name; unique in a corpus and derived from its files and the range.
+        files: Input files by their names below the corpus's folder, in order; none where there is no input, such as
+            episodes to record.
+        start: Where the range begins in the first file: rows, bytes, episodes, as the format counts.
+        stop: Where it ends in the last file, exclusive; -1 for the end of that file.
         num_episodes: Episodes in the range, where the plan knows it, else None.
         num_frames: Frames in the range, where the plan knows it, else None.
-        num_bytes: Size of the range in the shard, in bytes.
-        content: A short digest of the shard's size and of its first and last bytes: a shard that was replaced is another.
+        num_bytes: Size of the range, in bytes.
+        content: A short digest of the files' contents: of files that were replaced it is another.
     """
 
     name: str
-    shard: str = ""
+    files: tuple[str, ...] = ()
     start: int = 0
     stop: int = -1
     num_episodes: int | None = None
@@ -40,9 +42,31 @@ class Unit:
     num_bytes: int = 0
     content: str = ""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "files", tuple(self.files))
+
+    @property
+    def shard(self) -> str:
+        """The files in words, for messages: "a.parquet", or "a.parquet to c.parquet (3 files)"; "" without files."""
+        if len(self.files) < 2:
+            return "".join(self.files)
+        return f"{self.files[0]} to {self.files[-1]} ({len(self.files)} files)"
+
     def to_json(self) -> dict[str, object]:
         """The unit as a JSON object."""
         return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Unit":
+        """The inverse of `to_json`; also of what version 0.2.0 wrote, where a unit had one file, as a path."""
+        if "shard" not in record:
+            return cls(**record)
+        rest = {name: value for name, value in record.items() if name != "shard"}
+        return cls(files=(record["shard"],) if record["shard"] else (), **rest)
+
+    def is_same_work(self, other: "Unit") -> bool:
+        """Whether the two stand for the same range of the same contents, wherever the corpus lies."""
+        return dataclasses.replace(self, files=()) == dataclasses.replace(other, files=())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,4 +143,4 @@ class PartStatistics:
     def from_json(cls, text: str) -> "PartStatistics":
         """The inverse of `to_json`."""
         record = json.loads(text)
-        return cls(**{**record, "unit": Unit(**record["unit"])})
+        return cls(**{**record, "unit": Unit.from_json(record["unit"])})

@@ -102,11 +102,36 @@ def encode_png(frame: np.ndarray) -> bytes:
     Raises:
         ValueError: The frame has another shape or dtype.
     """
-    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
-        raise ValueError(f"a frame must be [H, W, 3] uint8, got {list(frame.shape)} {frame.dtype}; convert it")
+    _check_pixels(frame)
     buffer = io.BytesIO()
     Image.fromarray(frame).save(buffer, format="PNG", compress_level=_PNG_LEVEL)
     return buffer.getvalue()
+
+
+def encoded_frame(frame: bytes | np.ndarray) -> bytes:
+    """A frame as a picture's bytes: as it is if it is encoded, otherwise as PNG.
+
+    Raises:
+        ValueError: The frame is an array of another shape or dtype than [H, W, 3] uint8.
+    """
+    return frame if isinstance(frame, bytes) else encode_png(frame)
+
+
+def decoded_frame(frame: bytes | np.ndarray) -> np.ndarray:
+    """A frame as pixels [H, W, 3] uint8, RGB.
+
+    Raises:
+        ValueError: The frame is encoded and does not decode, or is an array of another shape or dtype.
+    """
+    if isinstance(frame, bytes):
+        return decode_image(frame)
+    _check_pixels(frame)
+    return frame
+
+
+def _check_pixels(frame: np.ndarray) -> None:
+    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+        raise ValueError(f"a frame must be [H, W, 3] uint8, got {list(frame.shape)} {frame.dtype}; convert it")
 
 
 def _undecodable(data: bytes, error: Exception) -> ValueError:

@@ -12,7 +12,7 @@ from PIL import Image
 from vlm_rewards.pipelines.engine.outputs import OutputFolder
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode
 from vlm_rewards.schemas.fingerprints import Fingerprint
-from vlm_rewards.schemas.formats.corpora import FORMATS, plan_units, write_episodes
+from vlm_rewards.schemas.formats.corpus import open_corpus, writable_format, write_episodes
 from vlm_rewards.schemas.goals import Goal
 from vlm_rewards.schemas.labels import LabelMetadata, label_schema
 from vlm_rewards.schemas.relabelled import RelabelledEpisode
@@ -54,7 +54,7 @@ def write_corpus(folder: Path, shards: Sequence[Sequence[Episode]], format_name:
     folder.mkdir(parents=True, exist_ok=True)
     features = CorpusFeatures(cameras=("main",), state_size=2)
     for index, episodes in enumerate(shards):
-        path = folder / f"shard-{index:03d}.{FORMATS[format_name].extension}"
+        path = folder / f"shard-{index:03d}.{writable_format(format_name).extension}"
         write_episodes(path, features, episodes, format_name)
     return folder
 
@@ -104,7 +104,7 @@ def write_labels(
         without: Episodes and frames that have no label.
     """
     metadata = label_metadata(goals, sparse=sparse)
-    units = plan_units(corpus)
+    units = open_corpus(corpus).units()
     output = OutputFolder(
         folder, kind="labels", fingerprint=metadata.fingerprint, settings={"max_unit_bytes": 2**28}, extension="parquet"
     )

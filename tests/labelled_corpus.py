@@ -13,7 +13,7 @@ from PIL import Image
 from vlm_rewards.pipelines.engine.outputs import OutputFolder
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode
 from vlm_rewards.schemas.fingerprints import Fingerprint
-from vlm_rewards.schemas.formats.corpora import FORMATS, MAX_UNIT_BYTES, plan_units, read_episode_ids, write_episodes
+from vlm_rewards.schemas.formats.corpus import MAX_UNIT_BYTES, open_corpus, writable_format, write_episodes
 from vlm_rewards.schemas.goals import Goal, write_goals
 from vlm_rewards.schemas.labels import LabelMetadata, label_schema
 from vlm_rewards.schemas.manifests import Failure
@@ -85,7 +85,7 @@ def write_corpus(
             )
             for number, episode in ((number, episodes[number]) for number in numbers)
         ]
-        path = folder / f"shard-{shard:02d}.{FORMATS[format_name].extension}"
+        path = folder / f"shard-{shard:02d}.{writable_format(format_name).extension}"
         write_episodes(path, CorpusFeatures.of(records[0]), records, format_name)
     return folder
 
@@ -113,15 +113,16 @@ def write_labels(
         folder, kind="labels", fingerprint=fingerprint, settings={"max_unit_bytes": max_unit_bytes}, extension="parquet"
     )
     by_id = {episode.episode_id: episode for episode in episodes}
-    units = plan_units(corpus, max_unit_bytes=max_unit_bytes)
+    opened = open_corpus(corpus)
+    units = opened.units(max_unit_bytes)
     with output.claim(units):
         for unit in units:
             with output.writing(unit) as part:
-                labelled = [by_id[name] for name in read_episode_ids(unit) if name in by_id]
+                labelled = [by_id[name] for name in opened.episode_ids(unit) if name in by_id]
                 for episode in labelled:
                     for frame in sorted(set(range(len(episode.truth))) - set(episode.frames)):
                         detail = "a picture must be whole, got <i>half</i>"
-                        shard = Path(unit.shard).name
+                        shard = unit.shard
                         failure = Failure(
                             scope="frame",
                             shard=shard,

@@ -1,10 +1,17 @@
 """Small episodes that differ in what they hold, and how two are compared."""
 
 import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
-from vlm_rewards.schemas.episodes import Episode
+from vlm_rewards.schemas.episodes import CorpusFeatures, Episode, Frames, UnreadFrames
+from vlm_rewards.schemas.formats.corpus import BrokenEpisodeError, Corpus
+from vlm_rewards.schemas.formats.folder import Folder
+from vlm_rewards.schemas.formats.parquet_corpus.reader import ParquetReader
+from vlm_rewards.schemas.formats.webdataset_corpus.reader import WebDatasetReader
+from vlm_rewards.schemas.manifests import Failure, Unit
 from vlm_rewards.schemas.pictures import encode_png
 
 
@@ -50,6 +57,8 @@ def assert_same(left: object, right: object) -> None:
     assert isinstance(left, Episode), left
     assert isinstance(right, Episode), right
     for field in dataclasses.fields(Episode):
+        if field.name == "source":  # where it was read from
+            continue
         a, b = getattr(left, field.name), getattr(right, field.name)
         if isinstance(a, np.ndarray):
             assert b is not None, field.name
@@ -62,3 +71,45 @@ def assert_same(left: object, right: object) -> None:
             assert [list(goals) for goals in a] == [list(goals) for goals in b]
         else:
             assert a == b, field.name
+
+
+def opened(path: Path, features: CorpusFeatures | None = None) -> Corpus:
+    """The corpus of a single file, also of one that cannot be read."""
+    folder = Folder(str(path.parent), only=path.name)
+    reader = (ParquetReader if path.suffix == ".parquet" else WebDatasetReader)(
+        folder, features or CorpusFeatures(cameras=("front",))
+    )
+    return Corpus(folder=folder, format_name="any", options={}, reader=reader)
+
+
+def whole_file(path: Path) -> Unit:
+    """The unit that is a whole file."""
+    return Unit(name=path.stem, files=(path.name,))
+
+
+def read_file(path: Path, unit: Unit | None = None, **wanted: object) -> list[Episode | Failure]:
+    """Reads a file, or a unit of it, with all its frames."""
+    return read_whole(opened(path).episodes(unit or whole_file(path), **wanted))  # type: ignore[arg-type]
+
+
+def read_whole(items: Iterable[Episode | Failure]) -> list[Episode | Failure]:
+    """Reads the frames of episodes while they stream; one that breaks off becomes its failure."""
+    read: list[Episode | Failure] = []
+    for item in items:
+        if isinstance(item, Failure):
+            read.append(item)
+            continue
+        try:
+            images = {
+                camera: unread(frames) if isinstance(unread(frames), UnreadFrames) else list(frames)
+                for camera, frames in item.images.items()
+            }
+            read.append(dataclasses.replace(item, images=images))
+        except BrokenEpisodeError as error:
+            read.append(error.failure)
+    return read
+
+
+def unread(frames: Frames) -> Frames:
+    """The frames behind the guard that a corpus puts around them."""
+    return getattr(frames, "_frames", frames)

@@ -20,8 +20,10 @@ CACHE_BYTES = 16 << 20
 
 def frame_digest(frame: bytes | np.ndarray) -> bytes:
     """Returns the key of a frame, encoded bytes or pixels [H, W, 3]: 16 bytes that other frames do not share."""
-    data = frame if isinstance(frame, bytes) else np.ascontiguousarray(frame).data
-    return hashlib.blake2b(data, digest_size=16).digest()
+    if isinstance(frame, bytes):
+        return hashlib.blake2b(frame, digest_size=16).digest()
+    shape = f"{frame.shape} {frame.dtype}".encode()
+    return hashlib.blake2b(np.ascontiguousarray(frame).data, digest_size=16, key=shape).digest()
 
 
 class EmbeddingCache:

@@ -51,7 +51,6 @@ from vlm_rewards.pipelines.label.encoding import shared_labeler
 from vlm_rewards.schemas.calibrations import Calibration, compared_parts, read_calibration
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.folders import read_manifest, read_settings, write_atomically
-from vlm_rewards.schemas.formats.corpora import corpus_features
 from vlm_rewards.schemas.formats.label_parts.reader import Labels, open_labels
 from vlm_rewards.schemas.formats.marks import Mark, check_marks, read_marks
 from vlm_rewards.schemas.goals import Goal, read_goals
@@ -172,9 +171,9 @@ def _truth(
         for mark in listed:
             by_episode.setdefault(mark.episode_id, []).append(mark)
         return units, MarkedTruth(num_goals=len(goals), marks=by_episode), listed
-    units = labels.plan(corpus)
+    source, units = labels.open_corpus(corpus)
     check_parts(labels, units)
-    if not corpus_features(units).has_achieved_goals:
+    if not source.features.has_achieved_goals:
         raise ValueError(
             f"a corpus to calibrate with must have ground truth (the column achieved_goals), got {corpus} without; mark some "
             f"frames and give --marks instead"
@@ -188,7 +187,10 @@ def _truth(
             f"with goals of that file, by their ids"
         )
     camera = labels.metadata.fingerprint.parts.get("camera")
-    return units, CorpusTruth(columns=columns, num_goals=len(goals), camera=None if camera is None else str(camera)), []
+    truth = CorpusTruth(
+        corpus=source, columns=columns, num_goals=len(goals), camera=None if camera is None else str(camera)
+    )
+    return units, truth, []
 
 
 def labeler_of(labels: str | Path) -> LabelerSettings:

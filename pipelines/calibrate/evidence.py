@@ -20,7 +20,7 @@ from vlm_rewards.labelers.settings import LabelerSettings
 from vlm_rewards.pipelines.engine.outputs import OutputFolder, PartWriter
 from vlm_rewards.pipelines.label.encoding import shared_labeler
 from vlm_rewards.pipelines.label.labelling import read_embeddings
-from vlm_rewards.schemas.formats.corpora import read_episodes
+from vlm_rewards.schemas.formats.corpus import Corpus
 from vlm_rewards.schemas.formats.label_parts.reader import EpisodeLabels, Labels, episode_labels, read_labels
 from vlm_rewards.schemas.formats.label_parts.writer import Rows
 from vlm_rewards.schemas.formats.marks import Mark
@@ -206,11 +206,13 @@ class CorpusTruth:
     """Ground truth of the corpus.
 
     Args:
+        corpus: The corpus.
         columns: By goal id, its number; of the goals that the ground truth covers.
         num_goals: G.
         camera: Of the labels.
     """
 
+    corpus: Corpus
     columns: Mapping[str, int]
     num_goals: int
     camera: str | None
@@ -222,13 +224,14 @@ class CorpusTruth:
             ValueError: An episode has no ground truth.
         """
         held: dict[str, tuple[int, np.ndarray]] = {}
-        for episode in read_episodes(unit, images=False, cameras=None if self.camera is None else [self.camera]):
+        cameras = None if self.camera is None else [self.camera]
+        for episode in self.corpus.episodes(unit, cameras, frames=False, fields=("achieved_goals",)):
             if isinstance(episode, Failure):  # without labels, too
                 continue
             if episode.achieved_goals is None:
                 raise ValueError(
                     f"a corpus to calibrate with must have ground truth (the column achieved_goals), got episode "
-                    f"{episode.episode_id!r} of {unit.shard} without; mark some frames and give --marks"
+                    f"{episode.episode_id!r} of {episode.source} without; mark some frames and give --marks"
                 )
             pairs = [
                 (frame, self.columns[goal])
@@ -237,7 +240,7 @@ class CorpusTruth:
                 if goal in self.columns
             ]
             held[episode.episode_id] = (episode.num_frames, np.array(pairs, dtype=np.int32).reshape(-1, 2))
-        return _UnitGroundTruth(unit.shard, held, sorted(self.columns.values()), self.num_goals)
+        return _UnitGroundTruth(self.corpus.place(unit), held, sorted(self.columns.values()), self.num_goals)
 
 
 class _UnitGroundTruth(NamedTuple):

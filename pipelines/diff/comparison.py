@@ -30,7 +30,7 @@ from vlm_rewards.pipelines.engine.packed import merge_packed, raise_refusals, re
 from vlm_rewards.pipelines.evaluate.evaluation import find_goals
 from vlm_rewards.schemas.files.errors import explain_os_error
 from vlm_rewards.schemas.folders import read_manifest, write_atomically
-from vlm_rewards.schemas.formats.corpora import corpus_features, plan_units, read_episode_ids
+from vlm_rewards.schemas.formats.corpus import Corpus, open_corpus
 from vlm_rewards.schemas.formats.label_parts.reader import Labels, open_labels
 from vlm_rewards.schemas.formats.label_parts.rows import EpisodeRows, locate_episodes
 from vlm_rewards.schemas.goals import Goal, read_goals
@@ -83,13 +83,15 @@ def diff(
     _check_output(output)
     a, b = open_labels(labels_a), open_labels(labels_b)
     goals = _common_goals(a, b)
-    truth_goals = [] if corpus is None else _truth_goals(Path(corpus), goals)
-    units = [] if corpus is None else plan_units(corpus)
+    opened = None if corpus is None else open_corpus(corpus, a.corpus_options)
+    truth_goals = [] if opened is None or corpus is None else _truth_goals(opened, Path(corpus), goals)
+    units = [] if opened is None else opened.units()
     comparison = GroupComparison(
         a=_side(a, goals),
         b=_side(b, goals),
         goals=tuple(goal.id for goal in goals),
         truth_goals=tuple(goal.id for goal in truth_goals),
+        corpus=opened,
         units={unit.name: unit for unit in units},
         tolerance=tolerance,
     )
@@ -134,8 +136,8 @@ def _common_goals(a: Labels, b: Labels) -> list[Goal]:
     return goals
 
 
-def _truth_goals(corpus: Path, goals: Sequence[Goal]) -> list[Goal]:
-    if not corpus_features(plan_units(corpus)).has_achieved_goals:
+def _truth_goals(opened: Corpus, corpus: Path, goals: Sequence[Goal]) -> list[Goal]:
+    if not opened.features.has_achieved_goals:
         raise ValueError(
             f"a corpus to compare quality with must have ground truth (the column achieved_goals), got {corpus} without; record "
             f"one with vlm-rewards record, or leave --input out"
@@ -199,7 +201,9 @@ def _locate(source: tuple[str, str], comparison: GroupComparison) -> Iterator[tu
     side, name = source
     try:
         if side == "truth":
-            located = [EpisodeRows(episode_id, 0, 0) for episode_id in read_episode_ids(comparison.units[name])]
+            assert comparison.corpus is not None
+            ids = comparison.corpus.episode_ids(comparison.units[name])
+            located = [EpisodeRows(episode_id, 0, 0) for episode_id in ids]
         else:
             located = list(locate_episodes(getattr(comparison, side).folder / name))
     except ValueError as error:

@@ -12,7 +12,7 @@ import numpy as np
 from vlm_rewards.labelers.quality.comparison import COUNTS, ScoreChanges, compare_scores, merge_changes
 from vlm_rewards.labelers.quality.rankings import ScoreHistogram, merge_histograms, score_histogram
 from vlm_rewards.labelers.rewards.rewards import successes
-from vlm_rewards.schemas.formats.corpora import read_episodes
+from vlm_rewards.schemas.formats.corpus import Corpus
 from vlm_rewards.schemas.formats.label_parts.reader import EpisodeLabels
 from vlm_rewards.schemas.formats.label_parts.rows import EpisodeRows, PartRows
 from vlm_rewards.schemas.labels import LabelMetadata
@@ -126,6 +126,7 @@ class GroupComparison:
         b: The second labels.
         goals: Ids of the common goals.
         truth_goals: Those of them that the ground truth covers.
+        corpus: With ground truth; None to compare the labels alone.
         units: Of the corpus, by name.
         tolerance: See `labelers.quality.comparison.compare_scores`.
     """
@@ -134,6 +135,7 @@ class GroupComparison:
     b: Side
     goals: tuple[str, ...]
     truth_goals: tuple[str, ...]
+    corpus: Corpus | None
     units: Mapping[str, Unit]
     tolerance: float
 
@@ -174,7 +176,8 @@ class GroupComparison:
     def _read_truths(self, unit: Unit, wanted: set[str]) -> dict[str, _Truth]:
         truths: dict[str, _Truth] = {}
         column = {goal: index for index, goal in enumerate(self.truth_goals)}
-        for episode in read_episodes(unit, images=False):
+        assert self.corpus is not None
+        for episode in self.corpus.episodes(unit, frames=False, fields=("achieved_goals",)):
             if isinstance(episode, Failure):  # its frames count as frames without truth
                 continue
             if episode.episode_id in wanted and episode.achieved_goals is not None:

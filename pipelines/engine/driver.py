@@ -54,7 +54,7 @@ class _RunUnit(beam.DoFn):
         self._output = output
 
     def process(self, unit: dict) -> Iterable[str]:
-        unit_to_do = Unit(**unit)
+        unit_to_do = Unit.from_json(unit)
         if self._output.has_recorded_error():  # the run will fail: what is left waits for the next one
             return
         try:

@@ -7,7 +7,6 @@ size the marker says. Whatever a killed run left half written has a temporary na
 """
 
 import contextlib
-import dataclasses
 import json
 import shutil
 import time
@@ -162,10 +161,7 @@ class OutputFolder:
         except (ValueError, TypeError, KeyError):  # not what we wrote: the unit is done again
             return None
         part = self.part_path(unit)
-        same_unit = dataclasses.replace(marker.unit, shard="") == dataclasses.replace(
-            unit, shard=""
-        )  # a corpus may move
-        if not same_unit or marker.fingerprint != self._digest:
+        if not marker.unit.is_same_work(unit) or marker.fingerprint != self._digest:
             return None
         if not part.is_file() or part.stat().st_size != marker.num_bytes:
             return None

@@ -30,7 +30,7 @@ def pack_evidence(unit: dict, work: Callable[[Unit], EvidenceT], refused: Callab
         refused: Makes evidence of `refusals`, a list of texts.
     """
     try:
-        evidence = work(Unit(**unit))
+        evidence = work(Unit.from_json(unit))
     except ValueError as error:
         evidence = refused(refusals=[refusal_of(error)])
     return pickle.dumps(evidence)

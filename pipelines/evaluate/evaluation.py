@@ -24,7 +24,7 @@ from vlm_rewards.pipelines.evaluate.evidence import EXAMPLES_PER_GOAL, Evidence,
 from vlm_rewards.pipelines.report.page import write_report
 from vlm_rewards.schemas.files.errors import explain_os_error
 from vlm_rewards.schemas.folders import write_atomically
-from vlm_rewards.schemas.formats.corpora import corpus_features
+from vlm_rewards.schemas.formats.corpus import Corpus
 from vlm_rewards.schemas.formats.label_parts.reader import Labels, open_labels
 from vlm_rewards.schemas.goals import Goal, read_goals
 from vlm_rewards.schemas.manifests import Failure, PartStatistics, Unit
@@ -69,9 +69,9 @@ def evaluate(
     corpus, output = Path(corpus), Path(output)
     _check_output(output)
     opened = open_labels(labels)
-    units = opened.plan(corpus)
+    source, units = opened.open_corpus(corpus)
     check_parts(opened, units)
-    if not corpus_features(units).has_achieved_goals:
+    if not source.features.has_achieved_goals:
         raise ValueError(
             f"a corpus to evaluate with must have ground truth (the column achieved_goals), got {corpus} without; record one "
             f"with vlm-rewards record, or add the column"
@@ -86,10 +86,10 @@ def evaluate(
         )
     try:
         output.mkdir(parents=True, exist_ok=True)
-        outcome = _measure(opened, units, goals, output / _OUTCOME, beam_options, workers)
+        outcome = _measure(source, opened, units, goals, output / _OUTCOME, beam_options, workers)
         quality = {**_description(corpus, opened, bank, goals), **outcome, "run": run_statistics(opened.folder)}
         write_atomically(output / "quality.json", json.dumps(quality, indent=1, allow_nan=False) + "\n")
-        write_report(quality, units, opened, output)
+        write_report(quality, source, units, opened, output)
     except OSError as error:
         explain_os_error(error, output)
         raise
@@ -97,6 +97,7 @@ def evaluate(
 
 
 def _measure(
+    corpus: Corpus,
     labels: Labels,
     units: Sequence[Unit],
     goals: Sequence[Goal],
@@ -110,7 +111,7 @@ def _measure(
         pipeline
         | "Units" >> beam.Create([unit.to_json() for unit in units])
         | "Spread" >> beam.Reshuffle()
-        | "Join" >> beam.Map(pack_evidence, UnitEvidence(labels, goals), Evidence)
+        | "Join" >> beam.Map(pack_evidence, UnitEvidence(corpus, labels, goals), Evidence)
         | "Merge" >> beam.CombineGlobally(merge_packed, merge_evidence).without_defaults()
         | "Write" >> beam.Map(_write_outcome, str(outcome_path), labels, goals)
     )

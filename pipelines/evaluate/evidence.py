@@ -18,7 +18,7 @@ from vlm_rewards.labelers.quality.confusion import GoalRelations
 from vlm_rewards.labelers.quality.figures import LabelledEpisode, QualityCounts, count_quality
 from vlm_rewards.labelers.rewards.hindsight import original_goals
 from vlm_rewards.labelers.rewards.rewards import successes
-from vlm_rewards.schemas.formats.corpora import read_episodes
+from vlm_rewards.schemas.formats.corpus import Corpus
 from vlm_rewards.schemas.formats.label_parts.reader import Labels, read_labels
 from vlm_rewards.schemas.goals import Goal, normalize_instruction
 from vlm_rewards.schemas.manifests import Failure, Unit
@@ -85,11 +85,13 @@ class UnitEvidence:
     """Joins a unit's labels with its ground truth; picklable, since workers get a copy.
 
     Args:
-        labels: The labels.
+        corpus: The corpus.
+        labels: Its labels.
         goals: Those of their goals that the ground truth covers.
     """
 
-    def __init__(self, labels: Labels, goals: Sequence[Goal]) -> None:
+    def __init__(self, corpus: Corpus, labels: Labels, goals: Sequence[Goal]) -> None:
+        self._corpus = corpus
         self._labels = labels
         self._relations = GoalRelations(goals)
         self._column = {goal.id: column for column, goal in enumerate(goals)}
@@ -117,8 +119,8 @@ class UnitEvidence:
                 frame = episode.frame_indices[0 if known is None else -1]
                 raise ValueError(
                     f"labels must be of frames that the corpus holds, got frame {frame} of episode {episode.episode_id!r} in "
-                    f"{self._labels.part(unit)}, which is not in {unit.shard}; give the corpus that was labelled, or label "
-                    f"it again"
+                    f"{self._labels.part(unit)}, which is not in {self._corpus.place(unit)}; give the corpus that was labelled, or "
+                    f"label it again"
                 )
             truth = np.zeros((known.num_frames, len(self._selected)), dtype=bool)
             truth[known.frames, known.columns] = True
@@ -142,14 +144,15 @@ class UnitEvidence:
         truths: dict[str, _EpisodeTruth] = {}
         failures: Counter[str] = Counter()
         camera = self._labels.metadata.fingerprint.parts.get("camera")
-        for episode in read_episodes(unit, images=False, cameras=None if camera is None else [str(camera)]):
+        cameras = None if camera is None else [str(camera)]
+        for episode in self._corpus.episodes(unit, cameras, frames=False, fields=("achieved_goals", "instruction")):
             if isinstance(episode, Failure):
                 failures[episode.reason] += 1
                 continue
             if episode.achieved_goals is None:
                 raise ValueError(
                     f"a corpus to evaluate with must have ground truth (the column achieved_goals), got episode "
-                    f"{episode.episode_id!r} of {unit.shard} without; record one with vlm-rewards record, or add the column"
+                    f"{episode.episode_id!r} of {episode.source} without; record one with vlm-rewards record, or add the column"
                 )
             pairs = [
                 (frame, self._column[goal])

@@ -52,7 +52,7 @@ class _CountUnit(beam.DoFn):
         self._output = output
 
     def process(self, unit: dict) -> Iterable[tuple[str, int]]:
-        unit_to_count = Unit(**unit)
+        unit_to_count = Unit.from_json(unit)
         metadata = self._labels.metadata
         try:
             read = read_labels(self._labels.part(unit_to_count))

@@ -32,11 +32,12 @@ from vlm_rewards.pipelines.hindsight.goal_statistics import goal_statistics
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.folders import read_settings, write_atomically
-from vlm_rewards.schemas.formats.corpora import corpus_features, read_episodes
+from vlm_rewards.schemas.formats.corpus import BrokenEpisodeError, Corpus
 from vlm_rewards.schemas.formats.label_parts.reader import EpisodeLabels, Labels, open_labels, read_labels
 from vlm_rewards.schemas.formats.relabelled_parts.writer import EXTENSIONS, check_relabelled_format, open_writer
 from vlm_rewards.schemas.goals import GOAL_KINDS, Goal, normalize_instruction
 from vlm_rewards.schemas.manifests import Failure, Unit
+from vlm_rewards.schemas.pictures import encoded_frame
 from vlm_rewards.schemas.relabelled import RelabelledEpisode
 from vlm_rewards.schemas.rules import RewardRule
 
@@ -110,8 +111,8 @@ def relabel_episode(
     goals = [table.goals[item.goal] for item in chosen]
     return RelabelledEpisode(
         episode_id=episode.episode_id,
-        images=episode.images,
-        actions=None if episode.actions is None else episode.actions[: episode.num_frames - 1],
+        images={camera: [encoded_frame(frame) for frame in frames] for camera, frames in episode.images.items()},
+        actions=None if episode.actions is None else episode.actions[episode.complete_steps],
         states=episode.states,
         instruction=episode.instruction,
         goal_ids=[goal.id for goal in goals],
@@ -129,16 +130,16 @@ class RelabelUnit:
     """Relabels one unit; see the module's picture.
 
     Args:
-        labels: The labels of the corpus.
-        features: What the corpus holds.
+        corpus: The corpus.
+        labels: Its labels.
         counts: By goal, the episodes of the corpus that achieve it.
         settings: Which goals to choose.
         format_name: "parquet" or "webdataset".
         fingerprint: What the output depends on.
     """
 
+    corpus: Corpus
     labels: Labels
-    features: CorpusFeatures
     counts: tuple[int, ...]
     settings: HindsightSettings
     format_name: str
@@ -147,18 +148,23 @@ class RelabelUnit:
     def __call__(self, unit: Unit, part: PartWriter) -> None:
         """Writes the unit's relabelled episodes."""
         table = goal_table(self.labels.metadata.goals, self.labels.metadata.rule, self.counts)
-        shard = Path(unit.shard).name
-        pairs = join_labels(read_episodes(unit), read_labels(self.labels.part(unit)))
-        with contextlib.closing(open_writer(self.format_name, part.path, self.features, self.fingerprint)) as writer:
+        episodes = self.corpus.episodes(unit, fields=("actions", "states", "instruction"))
+        pairs = join_labels(episodes, read_labels(self.labels.part(unit)))
+        features = self.corpus.features
+        with contextlib.closing(open_writer(self.format_name, part.path, features, self.fingerprint)) as writer:
             for episode, labels in _timed(pairs, part):
-                failure = episode if isinstance(episode, Failure) else self._refusal(episode, labels, shard)
+                failure = episode if isinstance(episode, Failure) else self._refusal(episode, labels)
                 if failure is not None:
                     part.fail(failure, num_rows=1)  # a row of this output is an episode: so are its losses
                     continue
                 assert isinstance(episode, Episode)
                 assert labels is not None
-                with part.timing("choose"):
-                    relabelled, counts = relabel_episode(episode, labels.scores, table, self.settings)
+                try:
+                    with part.timing("choose"):
+                        relabelled, counts = relabel_episode(episode, labels.scores, table, self.settings)
+                except BrokenEpisodeError as error:
+                    part.fail(error.failure, num_rows=1)
+                    continue
                 part.counts.update(counts)
                 if relabelled is not None:
                     with part.timing("write"):
@@ -166,13 +172,13 @@ class RelabelUnit:
                     part.episodes += 1
                     part.advance(1)
 
-    def _refusal(self, episode: Episode, labels: EpisodeLabels | None, shard: str) -> Failure | None:
+    def _refusal(self, episode: Episode, labels: EpisodeLabels | None) -> Failure | None:
         labelled = [] if labels is None else labels.frame_indices.tolist()
         if labelled != list(range(episode.num_frames)):
             missing = sorted(set(range(episode.num_frames)) - set(labelled))
             return Failure(
                 scope="episode",
-                shard=shard,
+                shard=episode.source,
                 episode_id=episode.episode_id,
                 reason="unlabelled frame",
                 detail=f"every frame must have a label, got {len(labelled)} labels for {episode.num_frames} frames, the "
@@ -181,11 +187,11 @@ class RelabelUnit:
             )
         own = CorpusFeatures.of(episode)
         for name in ("cameras", "action_size", "state_size"):
-            expected = getattr(self.features, name)
+            expected = getattr(self.corpus.features, name)
             if getattr(own, name) != (tuple(sorted(expected)) if name == "cameras" else expected):
                 return Failure(
                     scope="episode",
-                    shard=shard,
+                    shard=episode.source,
                     episode_id=episode.episode_id,
                     reason="other features",
                     detail=f"every episode must have the {name} {expected} of its corpus, got {getattr(own, name)}; "
@@ -266,7 +272,7 @@ def hindsight(
     """
     check_relabelled_format(format_name)
     opened = open_labels(labels)
-    units = opened.plan(source)
+    corpus, units = opened.open_corpus(source)
     num_episodes = opened.check_units(units)
     recorded = {**dataclasses.asdict(settings), "format": format_name}
     fingerprint = Fingerprint(
@@ -285,14 +291,13 @@ def hindsight(
         },
         extension=EXTENSIONS[format_name],
     )
-    features = corpus_features(units)
     with folder.claim(units):
         statistics = goal_statistics(opened, units, folder, beam_options=beam_options, workers=workers)
     summary = run_units(
         units,
         RelabelUnit(
+            corpus=corpus,
             labels=opened,
-            features=features,
             counts=tuple(statistics["goals"][goal.id]["achieved"] for goal in opened.metadata.goals),
             settings=settings,
             format_name=format_name,

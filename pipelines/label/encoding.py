@@ -1,20 +1,19 @@
 """Turns the frames of a unit into embeddings, in order and in full batches.
 
-    read ahead (thread) ─► digest ─┬─ seen before: reuse its embedding ───────────────────────┐
+    frames, read ahead ─► digest ─┬─ seen before: reuse its embedding ───────────────────────┐
                                    └─ new: decode, resize (threads) ─► encode (full batches) ─┴─► rows
 
-Batches run across episodes; an identical frame is encoded once, by the digest of its bytes. One copy of the model a
+Batches run across episodes; an identical frame is encoded once, by the digest of its bytes or pixels. One copy of the model a
 process, shared by its threads.
 """
 
 import contextlib
 import ctypes
 import dataclasses
-import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,16 +23,15 @@ from vlm_rewards.labelers.encoders.embedding_cache import EmbeddingCache, FrameL
 from vlm_rewards.labelers.labeler import Labeler
 from vlm_rewards.labelers.settings import LabelerSettings
 from vlm_rewards.pipelines.engine.outputs import PartWriter
-from vlm_rewards.schemas.episodes import Episode
+from vlm_rewards.pipelines.label.reading import Ended, Group
+from vlm_rewards.schemas.episodes import Frame
 from vlm_rewards.schemas.formats.label_parts.writer import Rows
 from vlm_rewards.schemas.manifests import Failure
-from vlm_rewards.schemas.pictures import decode_image
+from vlm_rewards.schemas.pictures import decoded_frame
 
-_READ_AHEAD_EPISODES = 4
 _DECODE_GROUP = 16
 _CHUNK_BATCHES = 16  # rows of a chunk at most, in batches: frames that are all known must not pile up
 _CHUNKS_PER_TRIM = 8
-T = TypeVar("T")
 
 _labelers: dict[LabelerSettings, "SharedLabeler"] = {}
 _labelers_lock = threading.Lock()
@@ -66,6 +64,7 @@ def shared_labeler(settings: LabelerSettings) -> SharedLabeler:
 class _Frame(NamedTuple):
     episode_id: str
     frame_index: int
+    source: str
     slot: Slot
 
 
@@ -77,16 +76,15 @@ class _Chunk:
 
 
 def encode_unit(
-    shared: SharedLabeler, episodes: Iterable[Episode | Failure], shard: str, camera: str, part: PartWriter
+    shared: SharedLabeler, groups: Iterable[Group | Ended | Failure], part: PartWriter, broken: set[str]
 ) -> Generator[Rows, None, None]:
     """Embeds all frames of the episodes, in order, in full batches.
 
     Args:
         shared: The labeler and the cache.
-        episodes: What a corpus reader gives.
-        shard: Name of the shard, for failures.
-        camera: Whose frames.
+        groups: What `pipelines.label.reading.frame_groups` gives.
         part: Where failures, times and counts go.
+        broken: Where ids go of episodes that broke off after some of their rows: those rows must be dropped.
 
     Yields:
         Rows, at least one each time.
@@ -94,16 +92,16 @@ def encode_unit(
     batch = shared.labeler.settings.batch_size
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="decode") as pool:
         lookup = FrameLookup(shared.cache)
-        with contextlib.closing(_chunks(shared, lookup, episodes, camera, part, pool, batch)) as chunks:
+        with contextlib.closing(_chunks(shared, lookup, groups, part, broken, pool, batch)) as chunks:
             waiting: _Chunk | None = None
             for number, chunk in enumerate(chunks):  # the next chunk decodes while this one is encoded
                 if waiting is not None:
-                    yield from _embed_chunk(shared, lookup, waiting, shard, part)
+                    yield from _embed_chunk(shared, lookup, waiting, part)
                 if number % _CHUNKS_PER_TRIM == 0:
                     _give_memory_back()
                 waiting = chunk
             if waiting is not None:
-                yield from _embed_chunk(shared, lookup, waiting, shard, part)
+                yield from _embed_chunk(shared, lookup, waiting, part)
 
 
 def _give_memory_back() -> None:
@@ -116,28 +114,34 @@ def _give_memory_back() -> None:
 def _chunks(
     shared: SharedLabeler,
     lookup: FrameLookup,
-    episodes: Iterable[Episode | Failure],
-    camera: str,
+    groups: Iterable[Group | Ended | Failure],
     part: PartWriter,
+    broken: set[str],
     pool: ThreadPoolExecutor,
     batch: int,
 ) -> Generator[_Chunk, None, None]:
     chunk = _Chunk([], [], [])
-    undecoded: list[bytes] = []
+    undecoded: list[Frame] = []
 
     def submit() -> None:
         if undecoded:
             chunk.decoding.append(pool.submit(_decode, shared.labeler.resize, tuple(undecoded)))
             undecoded.clear()
 
-    for episode in episodes:
-        if isinstance(episode, Failure):
-            part.fail(episode)
+    for group in groups:
+        if isinstance(group, Failure):
+            part.fail(group)
             continue
-        part.episodes += 1
-        for frame_index, data in enumerate(episode.images[camera]):
+        if isinstance(group, Ended):
+            if group.failure is None:
+                part.episodes += 1
+            else:
+                part.fail(group.failure)
+                broken.add(group.episode_id)
+            continue
+        for frame_index, data in enumerate(group.frames, group.start):
             slot, is_new = lookup.find(frame_digest(data))
-            chunk.frames.append(_Frame(episode.episode_id, frame_index, slot))
+            chunk.frames.append(_Frame(group.episode_id, frame_index, group.source, slot))
             if is_new:
                 chunk.new.append(slot)
                 undecoded.append(data)
@@ -153,19 +157,17 @@ def _chunks(
         yield chunk
 
 
-def _decode(resize: Callable[[np.ndarray], np.ndarray], images: Sequence[bytes]) -> list[np.ndarray | str]:
+def _decode(resize: Callable[[np.ndarray], np.ndarray], images: Sequence[Frame]) -> list[np.ndarray | str]:
     results: list[np.ndarray | str] = []
     for data in images:
         try:
-            results.append(resize(decode_image(data)))
+            results.append(resize(decoded_frame(data)))
         except ValueError as error:  # recorded as a failure of this frame, by _embed_chunk
             results.append(str(error))
     return results
 
 
-def _embed_chunk(
-    shared: SharedLabeler, lookup: FrameLookup, chunk: _Chunk, shard: str, part: PartWriter
-) -> Iterator[Rows]:
+def _embed_chunk(shared: SharedLabeler, lookup: FrameLookup, chunk: _Chunk, part: PartWriter) -> Iterator[Rows]:
     with part.timing("wait for decoding"):
         decoded = [result for future in chunk.decoding for result in future.result()]
     pixels = []
@@ -188,7 +190,7 @@ def _embed_chunk(
             part.fail(
                 Failure(
                     scope="frame",
-                    shard=shard,
+                    shard=frame.source,
                     episode_id=frame.episode_id,
                     frame_index=frame.frame_index,
                     reason="undecodable image",
@@ -204,49 +206,3 @@ def _embed_chunk(
             [frame.frame_index for frame in rows],
             np.stack([frame.slot.embedding for frame in rows if frame.slot.embedding is not None]),
         )
-
-
-def read_ahead(
-    read: Callable[[], Iterator[T]], part: PartWriter, ahead: int = _READ_AHEAD_EPISODES
-) -> Generator[T, None, None]:
-    """Runs a reader in a thread of its own, a few items ahead; its errors are raised here.
-
-    Args:
-        read: Starts the reader.
-        part: Where the time spent waiting goes.
-        ahead: Items that may wait.
-    """
-    items: queue.Queue = queue.Queue(maxsize=ahead)
-    stop = threading.Event()
-    end = object()
-
-    def put(item: object) -> bool:
-        while not stop.is_set():
-            with contextlib.suppress(queue.Full):
-                items.put(item, timeout=0.1)
-                return True
-        return False
-
-    def run() -> None:
-        try:
-            for item in read():
-                if not put(item):
-                    return
-            put(end)
-        except BaseException as error:  # handed to the thread that consumes the items
-            put(error)
-
-    thread = threading.Thread(target=run, name="read-ahead", daemon=True)
-    thread.start()
-    try:
-        while True:
-            with part.timing("wait for reading"):
-                item = items.get()
-            if item is end:
-                return
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        thread.join()

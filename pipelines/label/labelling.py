@@ -12,27 +12,23 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vlm_rewards.labelers.encoders.embedding_cache import EmbeddingCache
 from vlm_rewards.labelers.settings import LabelerSettings
 from vlm_rewards.pipelines.engine.driver import RunSummary, run_units
 from vlm_rewards.pipelines.engine.outputs import OutputFolder, PartWriter
-from vlm_rewards.pipelines.label.encoding import SharedLabeler, encode_unit, read_ahead, shared_labeler
+from vlm_rewards.pipelines.label.encoding import SharedLabeler, encode_unit, shared_labeler
+from vlm_rewards.pipelines.label.reading import Ended, Group, frame_groups, read_ahead
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.folders import read_manifest, read_settings
-from vlm_rewards.schemas.formats.corpora import (
-    MAX_UNIT_BYTES,
-    corpus_features,
-    plan_units,
-    read_episode_ids,
-    read_episodes,
-)
+from vlm_rewards.schemas.formats.corpus import MAX_UNIT_BYTES, Corpus, open_corpus
 from vlm_rewards.schemas.formats.label_parts.embeddings import read_embedding_rows
 from vlm_rewards.schemas.formats.label_parts.writer import (
     RowGroupWriter,
     Rows,
+    drop_episodes,
     key_columns,
     score_columns,
     vector_column,
@@ -49,59 +45,78 @@ class LabelUnit:
         labeler: Settings of the labeler; every worker process builds it once.
         metadata: What the labels say of themselves.
         camera: Whose frames are labelled.
+        corpus: The corpus; None where the embeddings are all there is, units that failed included.
         embeddings: Folder of kept embeddings: read where the unit is done there, else filled.
-        without_frames: There is no corpus to read: the embeddings are all there is, units that failed included.
     """
 
     labeler: LabelerSettings
     metadata: LabelMetadata
     camera: str
+    corpus: Corpus | None
     embeddings: OutputFolder | None = None
-    without_frames: bool = False
 
     def is_kept(self, unit: Unit) -> bool:
         """Whether the unit is labelled from its kept embeddings."""
-        return self.embeddings is not None and (self.without_frames or self.embeddings.is_done(unit))
+        return self.embeddings is not None and (self.corpus is None or self.embeddings.is_done(unit))
 
     def __call__(self, unit: Unit, part: PartWriter) -> None:
         """Writes the unit's labels and, if asked for, its embeddings."""
         shared = shared_labeler(self.labeler)
-        schema = label_schema(self.metadata)
-        writer = RowGroupWriter(part.path, schema, row_bytes=4 * len(self.metadata.goals) + 16)
-        with contextlib.closing(writer):
-            if self.embeddings is None:
-                self._label(shared, self._encode(shared, unit, part), writer, part)
-            elif self.is_kept(unit):
-                self._label(shared, read_embeddings(self.embeddings, unit, part), writer, part)
-            else:
-                with self.embeddings.writing(unit) as kept:
-                    rows = self._encode(shared, unit, kept)
-                    kept_schema = embedding_schema(shared.labeler.dim, self.embeddings.fingerprint)
-                    with contextlib.closing(
-                        RowGroupWriter(kept.path, kept_schema, 4 * shared.labeler.dim + 16)
-                    ) as kept_writer:
-                        self._label(shared, _keep(rows, kept_writer, kept), writer, part)
-                part.episodes = kept.episodes
-                part.failures, part.failed_frames = kept.failures, kept.failed_frames
-                part.seconds.update(kept.seconds)
-                part.counts.update({name: kept.counts[name] for name in ("encoded_frames", "cached_frames")})
+        broken: set[str] = set()
+        if self.embeddings is None:
+            self._label(shared, self._encode(shared, unit, part, broken), part)
+        elif self.is_kept(unit):
+            self._label(shared, read_embeddings(self.embeddings, unit, part), part)
+        else:
+            with self.embeddings.writing(unit) as kept:
+                rows = self._encode(shared, unit, kept, broken)
+                kept_schema = embedding_schema(shared.labeler.dim, self.embeddings.fingerprint)
+                row_bytes = 4 * shared.labeler.dim + 16
+                with contextlib.closing(RowGroupWriter(kept.path, kept_schema, row_bytes)) as writer:
+                    self._label(shared, _keep(rows, writer, kept), part)
+                _drop(kept, broken, row_bytes)
+            part.episodes = kept.episodes
+            part.failures, part.failed_frames = kept.failures, kept.failed_frames
+            part.seconds.update(kept.seconds)
+            part.counts.update({name: kept.counts[name] for name in ("encoded_frames", "cached_frames")})
+        _drop(part, broken, self._row_bytes)
 
-    def _encode(self, shared: SharedLabeler, unit: Unit, part: PartWriter) -> Iterator[Rows]:
-        with contextlib.closing(read_ahead(lambda: read_episodes(unit, cameras=[self.camera]), part)) as episodes:
-            yield from encode_unit(shared, episodes, Path(unit.shard).name, self.camera, part)
+    @property
+    def _row_bytes(self) -> int:
+        return 4 * len(self.metadata.goals) + 16
+
+    def frames(self, unit: Unit) -> Iterator[Group | Ended | Failure]:
+        """Reads the unit's frames; of the episodes nothing else."""
+        assert self.corpus is not None
+        return frame_groups(self.corpus.episodes(unit, cameras=[self.camera], fields=()), self.camera)
+
+    def _encode(self, shared: SharedLabeler, unit: Unit, part: PartWriter, broken: set[str]) -> Iterator[Rows]:
+        with contextlib.closing(read_ahead(lambda: self.frames(unit), part)) as groups:
+            yield from encode_unit(shared, groups, part, broken)
         for failure in part.failures:
             if failure.scope == "shard" and unit.num_frames is not None:
                 part.failed_frames = max(part.failed_frames, unit.num_frames - part.rows)
 
-    def _label(self, shared: SharedLabeler, rows: Iterable[Rows], writer: RowGroupWriter, part: PartWriter) -> None:
+    def _label(self, shared: SharedLabeler, rows: Iterable[Rows], part: PartWriter) -> None:
         scorer = shared.labeler.episodes()
-        for group in rows:
-            with part.timing("score"):
-                scores = scorer.push(group.episode_ids, group.embeddings)
-                scorer.end_all_but(group.episode_ids[-1])  # an episode's frames follow one another
-            with part.timing("write"):
-                writer.write(key_columns(group) + score_columns(scores, self.metadata))
-            part.advance(len(group.episode_ids))
+        with contextlib.closing(RowGroupWriter(part.path, label_schema(self.metadata), self._row_bytes)) as writer:
+            for group in rows:
+                with part.timing("score"):
+                    scores = scorer.push(group.episode_ids, group.embeddings)
+                    scorer.end_all_but(group.episode_ids[-1])  # an episode's frames follow one another
+                with part.timing("write"):
+                    writer.write(key_columns(group) + score_columns(scores, self.metadata))
+                part.advance(len(group.episode_ids))
+
+
+def _drop(part: PartWriter, broken: set[str], row_bytes: int) -> None:
+    """Takes back what was written of episodes that broke off, and what was said of their frames: they failed as a whole."""
+    if not broken:
+        return
+    part.rows -= drop_episodes(part.path, broken, row_bytes)
+    frames = [failure for failure in part.failures if failure.scope == "frame" and failure.episode_id in broken]
+    part.failures = [failure for failure in part.failures if failure not in frames]
+    part.failed_frames -= len(frames)
 
 
 def _keep(rows: Iterable[Rows], writer: RowGroupWriter, part: PartWriter) -> Iterator[Rows]:
@@ -131,6 +146,7 @@ def label(
     sparse: bool = False,
     embeddings: str | Path | None = None,
     max_unit_bytes: int = MAX_UNIT_BYTES,
+    corpus_options: Mapping[str, str] | None = None,
     max_failure_share: float = 0.01,
     beam_options: Sequence[str] = (),
     workers: int | None = None,
@@ -145,6 +161,7 @@ def label(
         sparse: Store only the scores over the threshold.
         embeddings: Folder of kept embeddings: read where it is filled, filled where it is not.
         max_unit_bytes: Shards larger than this are done in ranges, in bytes.
+        corpus_options: What the corpus's format is to be told, see `schemas.formats.corpus.open_corpus`.
         max_failure_share: Highest share of frames, and of shards, that may fail.
         beam_options: Options for Beam, as given after a bare `--`.
         workers: Workers on this machine; by default one a core.
@@ -163,10 +180,11 @@ def label(
         sparse=sparse,
         embeddings=embeddings,
         max_unit_bytes=max_unit_bytes,
+        corpus_options=corpus_options,
     )
     kept = [plan.work.embeddings] if plan.work.embeddings is not None and source is not None else []
-    if source is not None and not all(plan.output.is_done(unit) for unit in plan.units):
-        check_episode_ids(plan.units)
+    if plan.work.corpus is not None and not all(plan.output.is_done(unit) for unit in plan.units):
+        check_episode_ids(plan.work.corpus, plan.units)
     return run_units(
         plan.units,
         plan.work,
@@ -211,6 +229,7 @@ def plan_label(
     sparse: bool = False,
     embeddings: str | Path | None = None,
     max_unit_bytes: int = MAX_UNIT_BYTES,
+    corpus_options: Mapping[str, str] | None = None,
 ) -> LabelPlan:
     """Plans a labelling run and loads the labeler once, so that bad settings fail here; see `label` for arguments.
 
@@ -223,24 +242,28 @@ def plan_label(
         raise ValueError(
             f"labels must be dense for the reward {labeler.reward!r}, which needs every score, got sparse ones; leave out --sparse"
         )
+    corpus = None
     if source is None:
         assert embeddings is not None
         camera = read_manifest(Path(embeddings), "embeddings")["fingerprint"]["camera"]
-        max_unit_bytes = read_settings(Path(embeddings))["settings"]["max_unit_bytes"]
+        settings = read_settings(Path(embeddings))["settings"]
+        max_unit_bytes, corpus_options = settings["max_unit_bytes"], settings.get("corpus_options")
         markers = sorted((Path(embeddings) / "markers").glob("*.json"))
         units = [PartStatistics.from_json(path.read_text()).unit for path in markers]
     else:
-        units = plan_units(source, max_unit_bytes=max_unit_bytes)
-        camera = choose_camera(units, camera)
+        corpus = open_corpus(source, corpus_options)
+        units = corpus.units(max_unit_bytes)
+        camera = choose_camera(corpus, camera)
     built = shared_labeler(labeler).labeler
-    label_fingerprint = Fingerprint({**built.fingerprint.parts, "camera": camera, "sparse": sparse})
+    read_as: dict[str, object] = {"corpus_options": dict(corpus_options)} if corpus_options else {}
+    label_fingerprint = Fingerprint({**built.fingerprint.parts, "camera": camera, "sparse": sparse, **read_as})
     kept = None
     if embeddings is not None:
         kept = OutputFolder(
             embeddings,
             kind="embeddings",
-            fingerprint=Fingerprint({**built.embedding_fingerprint.parts, "camera": camera}),
-            settings={"model": labeler.model, "camera": camera, "max_unit_bytes": max_unit_bytes},
+            fingerprint=Fingerprint({**built.embedding_fingerprint.parts, "camera": camera, **read_as}),
+            settings={"model": labeler.model, "camera": camera, "max_unit_bytes": max_unit_bytes, **read_as},
             extension="parquet",
         )
     metadata = LabelMetadata(
@@ -260,24 +283,23 @@ def plan_label(
             "num_goals": len(built.goals),
             "labeler": labeler.to_json(),
             "max_unit_bytes": max_unit_bytes,
+            **read_as,
         },
         extension="parquet",
     )
     for claimed in [folder] if kept is None else [folder, kept]:
         claimed.check_ours()
-    work = LabelUnit(
-        labeler=labeler, metadata=metadata, camera=str(camera), embeddings=kept, without_frames=source is None
-    )
+    work = LabelUnit(labeler=labeler, metadata=metadata, camera=str(camera), corpus=corpus, embeddings=kept)
     return LabelPlan(units=tuple(units), work=work, output=folder)
 
 
-def choose_camera(units: Sequence[Unit], camera: str | None) -> str:
+def choose_camera(corpus: Corpus, camera: str | None) -> str:
     """The camera to label: the one asked for, or the only one.
 
     Raises:
         ValueError: The corpus does not have it, or has several and none was asked for.
     """
-    cameras = corpus_features(units).cameras
+    cameras = corpus.features.cameras
     if camera is None and len(cameras) > 1:
         raise ValueError(
             f"a camera must be chosen where there are several, got {', '.join(cameras)}; give --camera NAME"
@@ -289,7 +311,7 @@ def choose_camera(units: Sequence[Unit], camera: str | None) -> str:
     return camera or cameras[0]
 
 
-def check_episode_ids(units: Sequence[Unit]) -> None:
+def check_episode_ids(corpus: Corpus, units: Sequence[Unit]) -> None:
     """Refuses a corpus where two units hold an episode of the same id; labels are keyed by it.
 
     Raises:
@@ -297,11 +319,11 @@ def check_episode_ids(units: Sequence[Unit]) -> None:
     """
     shard_of: dict[str, str] = {}
     for unit in units:
-        for episode_id in read_episode_ids(unit):
+        for episode_id in corpus.episode_ids(unit):
             if shard_of.setdefault(episode_id, unit.name) != unit.name:
                 raise ValueError(
                     f"an episode's id must occur once in a corpus, got {episode_id!r} in {shard_of[episode_id]} and in "
-                    f"{unit.name} ({unit.shard}); remove or rename one of the two"
+                    f"{unit.name} ({corpus.place(unit)}); remove or rename one of the two"
                 )
 
 
@@ -356,7 +378,7 @@ def _measure(work: LabelUnit, unit: Unit, budget_s: float) -> float:
         assert work.embeddings is not None
         groups = read_embeddings(work.embeddings, unit, scratch)
     else:
-        groups = encode_unit(fresh, read_episodes(unit, cameras=[work.camera]), unit.shard, work.camera, scratch)
+        groups = encode_unit(fresh, work.frames(unit), scratch, set())
     frames = 0
     scorer = labeler.episodes()
     started = time.perf_counter()

@@ -22,12 +22,10 @@ from vlm_rewards.pipelines.engine.outputs import OutputFolder, PartWriter
 from vlm_rewards.pipelines.record.settings import RecordSettings, parse_policy
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode
 from vlm_rewards.schemas.fingerprints import Fingerprint
-from vlm_rewards.schemas.formats.corpora import write_episodes
+from vlm_rewards.schemas.formats.corpus import writable_format, write_episodes
 from vlm_rewards.schemas.goals import write_goals
 from vlm_rewards.schemas.manifests import Failure, Unit
 from vlm_rewards.schemas.pictures import encode_png
-
-_EXTENSIONS = {"parquet": "parquet", "webdataset": "tar"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,7 +107,7 @@ def record(
         kind="corpus",
         fingerprint=Fingerprint(dataclasses.asdict(settings)),
         settings=dataclasses.asdict(settings),
-        extension=_EXTENSIONS[settings.format],
+        extension=writable_format(settings.format).extension or settings.format,
     )
     with folder.claim(units):
         write_goals(_domain(settings).goals(str(settings.bank)), folder.path / "goals.jsonl")

@@ -40,7 +40,7 @@ class RecordSettings:
         cameras: Cameras to record; () for the domain's default.
         bank: Bank of goals whose ground truth is recorded; None for the domain's default.
         noise: Probability of a random action under noisy-bot, 0 to 1.
-        format: Container of the corpus, one of `schemas.formats.corpora.FORMATS`.
+        format: Container of the corpus, a format of `schemas.formats.corpus.FORMATS` that can be written.
         episodes_per_shard: Episodes per part.
         max_steps: Number of steps after which an episode is cut, as truncated; None for the environment's own limit. Rewards are
             not rescaled.
@@ -90,7 +90,7 @@ class RecordSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "envs", tuple(self.envs))
-        from vlm_rewards.schemas.formats.corpora import check_format
+        from vlm_rewards.schemas.formats.corpus import writable_format
 
         domain = domain_of_environments(self.envs)
         object.__setattr__(self, "frame_size", tuple(self.frame_size or domain.frame_sizes[0]))
@@ -107,7 +107,7 @@ class RecordSettings:
             raise ValueError(
                 f"{domain.name} cannot be recorded by this policy: got {unknown[0]!r}. Choose among {', '.join(domain.policies)}"
             )
-        check_format(self.format)
+        writable_format(self.format)
         for name, least in (("episodes", 1), ("seed", 0), ("episodes_per_shard", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}; choose another")

@@ -34,6 +34,7 @@ from vlm_rewards.pipelines.report.tables import (
 )
 from vlm_rewards.pipelines.report.worst_goals import worst_section
 from vlm_rewards.schemas.folders import write_atomically
+from vlm_rewards.schemas.formats.corpus import Corpus
 from vlm_rewards.schemas.formats.label_parts.reader import Labels
 from vlm_rewards.schemas.manifests import Unit
 
@@ -55,18 +56,19 @@ _SECTIONS = {
 }
 
 
-def write_report(quality: Mapping, units: Sequence[Unit], labels: Labels, output: Path) -> None:
+def write_report(quality: Mapping, corpus: Corpus, units: Sequence[Unit], labels: Labels, output: Path) -> None:
     """Writes report.html, precision_recall.png and precision_recall_goals.png.
 
     Args:
         quality: What quality.json holds.
-        units: The corpus's units, to take pictures from.
+        corpus: The corpus, to take pictures from.
+        units: Its units.
         labels: The labels, to take the scores under the film strips from.
         output: Folder to write to.
     """
     pooled = _pooled(quality)
     save_curves(pooled, quality["goals"], output)
-    shown = gather(quality, units, labels)
+    shown = gather(quality, corpus, units, labels)
     goals = {goal.id: goal for goal in labels.metadata.goals}
     sections = [
         _header(quality),

@@ -6,20 +6,21 @@ Which they are is decided by the evaluation; nothing is chosen here.
 """
 
 import base64
+import contextlib
 import dataclasses
 import html
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 from PIL import Image
 
-from vlm_rewards.schemas.episodes import Episode
-from vlm_rewards.schemas.formats.corpora import read_episodes
+from vlm_rewards.schemas.episodes import Episode, Frame, Frames
+from vlm_rewards.schemas.formats.corpus import BrokenEpisodeError, Corpus
 from vlm_rewards.schemas.formats.label_parts.reader import Labels, read_labels
 from vlm_rewards.schemas.goals import Goal
 from vlm_rewards.schemas.manifests import Unit
-from vlm_rewards.schemas.pictures import decode_image, image_extension
+from vlm_rewards.schemas.pictures import decoded_frame, encoded_frame, image_extension
 
 MAX_STRIPS = 12
 _EXAMPLES_A_KIND = 64
@@ -58,7 +59,9 @@ class ShownEpisode:
     scores: Mapping[int, np.ndarray]
 
 
-def gather(quality: Mapping, units: Sequence[Unit], labels: Labels) -> dict[tuple[str, str], ShownEpisode]:
+def gather(
+    quality: Mapping, corpus: Corpus, units: Sequence[Unit], labels: Labels
+) -> dict[tuple[str, str], ShownEpisode]:
     """Reads the episodes that are shown, by unit and episode; of a unit only up to the last one that is needed."""
     frames: dict[tuple[str, str], set[int]] = {}
     for example in _examples(quality):
@@ -72,7 +75,8 @@ def gather(quality: Mapping, units: Sequence[Unit], labels: Labels) -> dict[tupl
             continue
         in_strips = {episode_id for name, episode_id in strips if name == unit.name}
         scores = _scores(labels, unit, in_strips)
-        for episode in read_episodes(unit, images=True, cameras=None if camera is None else [str(camera)]):
+        cameras = None if camera is None else [str(camera)]
+        for episode in corpus.episodes(unit, cameras, fields=("achieved_goals",)):
             if isinstance(episode, Episode) and episode.episode_id in wanted:
                 key = (unit.name, episode.episode_id)
                 reel = strip_frames(episode.num_frames) if key in strips else []
@@ -121,20 +125,32 @@ def _scores(labels: Labels, unit: Unit, wanted: set[str]) -> dict[str, dict[int,
 
 
 def _shown(
-    episode: Episode, frames: Iterable[int], reel: Iterable[int], scores: Mapping[int, np.ndarray]
+    episode: Episode, frames: Collection[int], reel: Collection[int], scores: Mapping[int, np.ndarray]
 ) -> ShownEpisode:
-    images = next(iter(episode.images.values()))
+    images = _pick(next(iter(episode.images.values())), {*frames, *reel})
     assert episode.achieved_goals is not None, "the evaluation has refused episodes without ground truth"
     return ShownEpisode(
         num_frames=episode.num_frames,
         pictures={
-            frame: picture_element(images[frame], f"frame {frame} of {episode.episode_id}", _CARD_SIDE)
+            frame: picture_element(images.get(frame), f"frame {frame} of {episode.episode_id}", _CARD_SIDE)
             for frame in frames
         },
-        reel={frame: picture_element(images[frame], f"frame {frame}", _REEL_SIDE) for frame in reel},
+        reel={frame: picture_element(images.get(frame), f"frame {frame}", _REEL_SIDE) for frame in reel},
         truth=[frozenset(achieved) for achieved in episode.achieved_goals],
         scores=scores,
     )
+
+
+def _pick(frames: Frames, wanted: set[int]) -> dict[int, Frame]:
+    """Reads the wanted frames, up to the last of them or to where the recording breaks off."""
+    found: dict[int, Frame] = {}
+    with contextlib.suppress(BrokenEpisodeError):  # the picture is then shown as one that is not readable
+        for index, frame in enumerate(frames):
+            if index in wanted:
+                found[index] = frame
+            if len(found) == len(wanted):
+                break
+    return found
 
 
 def strip_frames(num_frames: int) -> list[int]:
@@ -143,18 +159,20 @@ def strip_frames(num_frames: int) -> list[int]:
     return [int((place + 0.5) * num_frames / count) for place in range(count)]
 
 
-def picture_element(data: bytes, alt: str, side: int) -> str:
+def picture_element(picture: Frame | None, alt: str, side: int) -> str:
     """An `img` element with the picture inside: as it is if of at most 128 pixels a side, else as a thumbnail of at most `side`."""
     try:
-        frame = decode_image(data)
+        pixels = None if picture is None else decoded_frame(picture)
     except ValueError:
+        pixels = None
+    if picture is None or pixels is None:
         return '<div class="unreadable">not readable</div>'
-    height, width = frame.shape[:2]
-    small = max(height, width) <= _SMALL_SIDE
+    small = max(pixels.shape[:2]) <= _SMALL_SIDE
     if small:
+        data = encoded_frame(picture)
         mime = _MIME[image_extension(data)]
     else:
-        thumbnail = Image.fromarray(frame)
+        thumbnail = Image.fromarray(pixels)
         thumbnail.thumbnail((side, side), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
         thumbnail.save(buffer, "JPEG", quality=85)

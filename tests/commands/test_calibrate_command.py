@@ -13,7 +13,7 @@ from tiny_models import save_tiny_clip
 
 from vlm_rewards.cli import main
 from vlm_rewards.schemas.episodes import CorpusFeatures
-from vlm_rewards.schemas.formats.corpora import write_episodes
+from vlm_rewards.schemas.formats.corpus import write_episodes
 from vlm_rewards.schemas.formats.label_parts.reader import open_labels
 from vlm_rewards.schemas.goals import Goal, write_goals
 

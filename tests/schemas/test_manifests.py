@@ -6,7 +6,7 @@ from vlm_rewards.schemas.manifests import Failure, PartStatistics, Unit
 def test_a_marker_survives_the_trip_through_json():
     statistics = PartStatistics(
         unit=Unit(
-            name="a-g00000-00002", shard="in/a.parquet", start=0, stop=2, num_frames=7, num_bytes=9, content="ff"
+            name="a-g00000-00002", files=("in/a.parquet",), start=0, stop=2, num_frames=7, num_bytes=9, content="ff"
         ),
         fingerprint="0" * 32,
         rows=7,
@@ -26,7 +26,21 @@ def test_a_marker_survives_the_trip_through_json():
 def test_a_unit_is_the_rest_of_its_shard_by_default():
     unit = Unit(name="a")
     assert (unit.start, unit.stop, unit.shard) == (0, -1, "")
-    assert Unit(**unit.to_json()) == unit
+    assert Unit.from_json(unit.to_json()) == unit
+
+
+def test_a_unit_names_its_files_in_messages():
+    assert Unit(name="a", files=("a.tar",)).shard == "a.tar"
+    assert Unit(name="a", files=("a.tar", "b.tar", "d/c.tar")).shard == "a.tar to d/c.tar (3 files)"
+
+
+def test_a_unit_of_version_0_2_0_is_read():
+    record = {"name": "a", "shard": "/x/a.tar", "start": 0, "stop": -1, "num_episodes": None, "num_frames": 3}
+    unit = Unit.from_json({**record, "num_bytes": 9, "content": "ff"})
+    assert unit == Unit(name="a", files=("/x/a.tar",), num_frames=3, num_bytes=9, content="ff")
+    assert unit.is_same_work(Unit(name="a", files=("a.tar",), num_frames=3, num_bytes=9, content="ff"))
+    assert not unit.is_same_work(Unit(name="a", files=("a.tar",), num_frames=3, num_bytes=9, content="fe"))
+    assert Unit.from_json({**record, "shard": ""}).files == ()
 
 
 def test_a_failure_says_where_and_why():

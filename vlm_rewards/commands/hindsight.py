@@ -21,7 +21,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Said:
     """Runs `hindsight` as its options say."""
     from vlm_rewards.pipelines.hindsight.relabelling import hindsight
-    from vlm_rewards.schemas.formats.corpora import corpus_features, plan_units
+    from vlm_rewards.schemas.formats.corpus import open_corpus
 
     run = HindsightRun(**given_settings(options, HindsightRun))
     summary = hindsight(
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> Said:
         f"  read it: vlm_rewards.schemas.formats.relabelled_parts.reader.read_relabelled({str(options.output)!r})"
     )
     following: list[list[object]] = [["train", "--input", options.output, "--output", "agent/"]]
-    if corpus_features(plan_units(options.input)).has_achieved_goals:
+    if open_corpus(options.input).features.has_achieved_goals:
         of_labels = ["--input", options.input, "--labels", options.labels, "--output"]
         following.insert(0, ["evaluate", *of_labels, "report/"])
     return lines, following

@@ -6,7 +6,7 @@ The parts of labels go with the units of the corpus by name: the labels of unit 
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from vlm_rewards.schemas.folders import open_finished, read_settings
-from vlm_rewards.schemas.formats.corpora import plan_units
+from vlm_rewards.schemas.formats.corpus import Corpus, open_corpus
 from vlm_rewards.schemas.formats.part_files import open_part
 from vlm_rewards.schemas.labels import LabelMetadata, read_label_metadata
 from vlm_rewards.schemas.manifests import PartStatistics, Unit
@@ -39,20 +39,26 @@ class Labels:
         metadata: Goals, threshold, formula and fingerprint, the same in every part.
         digest: Of the names and contents of all parts.
         max_unit_bytes: Size of the ranges in which large shards were labelled.
+        corpus_options: What the corpus's format was told.
     """
 
     folder: Path
     metadata: LabelMetadata
     digest: str
     max_unit_bytes: int
+    corpus_options: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
-    def plan(self, source: str | Path) -> list[Unit]:
-        """The units of the corpus as they were labelled.
+    def open_corpus(self, source: str | Path) -> tuple[Corpus, list[Unit]]:
+        """Opens the corpus as it was labelled.
+
+        Returns:
+            The corpus and its units.
 
         Raises:
-            ValueError: See `schemas.formats.corpora.plan_units`.
+            ValueError: See `schemas.formats.corpus.open_corpus` and `Corpus.units`.
         """
-        return plan_units(source, max_unit_bytes=self.max_unit_bytes)
+        corpus = open_corpus(source, self.corpus_options)
+        return corpus, corpus.units(self.max_unit_bytes)
 
     def part(self, unit: Unit) -> Path:
         """The part that holds the labels of this unit of the corpus."""
@@ -100,11 +106,13 @@ def open_labels(folder: str | Path) -> Labels:
     """
     folder = Path(folder)
     finished = open_finished(folder, "labels")
+    settings = read_settings(folder)["settings"]
     return Labels(
         folder=folder,
         metadata=_part_metadata(finished.parts[0]),
         digest=finished.digest,
-        max_unit_bytes=read_settings(folder)["settings"]["max_unit_bytes"],
+        max_unit_bytes=settings["max_unit_bytes"],
+        corpus_options=settings.get("corpus_options", {}),
     )
 
 

@@ -1,13 +1,15 @@
 """Writes rows of labels and embeddings as Parquet, with bytes that depend on the rows alone."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from vlm_rewards.schemas.folders import replacing
 from vlm_rewards.schemas.labels import LabelMetadata
 
 _ROW_GROUP_BYTES = 8 << 20
@@ -91,3 +93,28 @@ def score_columns(scores: np.ndarray, metadata: LabelMetadata) -> list[pa.Array]
         pa.ListArray.from_arrays(offsets, pa.array(goal.astype(np.int32))),
         pa.ListArray.from_arrays(offsets, pa.array(scores[row, goal])),
     ]
+
+
+def drop_episodes(path: Path, episode_ids: Collection[str], row_bytes: int) -> int:
+    """Writes a finished part anew without some episodes, with the bytes it would have if they had never been written.
+
+    Args:
+        path: A part of labels or embeddings.
+        episode_ids: Episodes to leave out.
+        row_bytes: As its `RowGroupWriter` was given it.
+
+    Returns:
+        Number of rows left out.
+    """
+    dropped = 0
+    left_out = pa.array(sorted(episode_ids), pa.string())
+    with pq.ParquetFile(path) as file, replacing(path) as temporary:
+        writer = RowGroupWriter(temporary, file.schema_arrow, row_bytes)
+        for group in range(file.num_row_groups):
+            batch = file.read_row_group(group).combine_chunks().to_batches()[0]
+            kept = batch.filter(pc.invert(pc.is_in(batch.column("episode_id"), value_set=left_out)))
+            dropped += batch.num_rows - kept.num_rows
+            if kept.num_rows:
+                writer.write(kept.columns)
+        writer.close()
+    return dropped

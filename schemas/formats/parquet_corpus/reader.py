@@ -1,63 +1,153 @@
-"""Corpora in Parquet: a row a frame, episodes one after another; opens in `datasets` with Image columns.
+"""Corpora in Parquet: one row per frame, episodes one after another; opens in `datasets` with Image columns.
 
     row group 0                    row group 1                          row group 2
     episode a | a | a | b | b      episode c | c | c | c | c            d | d | d | d | d
                              cut here? a < b < c: yes           cut here? c < d: yes
 
-A file of ours has whole episodes in a row group, unless one episode is larger than a row group should be. Files of
-other writers may put an episode in several row groups, or thousands in one: reading streams batches of rows, and memory
-is bounded by the largest episode and the largest page of the file. A unit of work is cut only between row groups whose
-ranges of episode ids, by the statistics in the file's footer, have nothing in common, so that no episode is ever in two
+A file of ours has whole episodes in a row group, unless one episode is larger than a row group should be. Files of other
+writers may put an episode in several row groups, or thousands in one. Ids, frame indices and what else is small are read an
+episode at a time and tell whether it is valid; its pictures then stream from a cursor of their own (`pictures.py`). So memory
+is bounded by a batch of rows and the largest page of a file, not by an episode. A unit of work is cut only between row groups
+whose ranges of episode ids, by the statistics in the file's footer, have nothing in common, so that no episode is ever in two
 units.
-
-Columns are those of `schemas.episodes.corpus_schema`; others are ignored.
 """
 
+import contextlib
 import dataclasses
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from vlm_rewards.schemas.episodes import (
-    IMAGE_PREFIX,
-    METADATA_KEY,
-    CorpusFeatures,
-    Episode,
-    corpus_schema,
-    image_column,
+from vlm_rewards.schemas.episodes import CorpusFeatures, Episode, Frames, UnreadFrames
+from vlm_rewards.schemas.formats.folder import File, Folder
+from vlm_rewards.schemas.formats.interface import CorpusFormat, FoundEpisode, InvalidEpisodeError, Wanted
+from vlm_rewards.schemas.formats.parquet_corpus.layout import (
+    BROKEN_FILE,
+    MISSING_FILE,
+    UnknownLayoutError,
+    cameras_of,
+    check_columns,
+    check_widths,
+    columns_to_read,
+    is_list,
+    open_file,
+    read_features,
 )
-from vlm_rewards.schemas.formats.parquet_corpus.writer import STEP_COLUMNS
+from vlm_rewards.schemas.formats.parquet_corpus.pictures import ParquetFrames, PictureCursor, Rows
+from vlm_rewards.schemas.formats.parquet_corpus.writer import STEP_COLUMNS, write_parquet
+from vlm_rewards.schemas.formats.units import file_stem
 from vlm_rewards.schemas.manifests import Failure, Unit
 
-BATCH_BYTES = 8 * 2**20
 BATCH_ROWS = 4096
-_BUFFER_BYTES = 2**20
-_MISSING_FILE = (FileNotFoundError, PermissionError)
-_BROKEN_FILE = (pa.ArrowException, OSError, UnicodeDecodeError)
 
 
-def plan_parquet(path: str | Path, max_unit_bytes: int) -> list[Unit]:
-    """Cuts a file into units of about `max_unit_bytes`: ranges of row groups that share no episode.
+@dataclasses.dataclass(frozen=True)
+class ParquetReader:
+    """An open Parquet corpus; see the module's picture.
+
+    Args:
+        folder: Its folder.
+        features: What its first readable file holds.
+    """
+
+    folder: Folder
+    features: CorpusFeatures
+
+    def units(self, max_bytes: int) -> list[Unit]:
+        """One unit per file, or several of about `max_bytes` for a larger file; only footers are read."""
+        return [unit for file in parquet_files(self.folder) for unit in plan_file(self.folder, file, max_bytes)]
+
+    def episodes(self, unit: Unit, wanted: Wanted) -> Iterator[FoundEpisode | Failure]:
+        """Streams the unit's episodes."""
+        for name in unit.files:
+            try:
+                yield from _FilePass(self.folder, name, unit, wanted).episodes()
+            except Exception as error:
+                error.add_note(f"while reading {self.folder.path(name)}")
+                raise
+
+    def episode_ids(self, unit: Unit) -> list[str]:
+        """The ids of a unit's episodes in order, each once; up to the place where a file becomes unreadable."""
+        ids: dict[str, None] = {}
+        for name in unit.files:
+            try:
+                with open_file(self.folder, name) as file:
+                    if "episode_id" not in file.schema_arrow.names:
+                        continue
+                    groups = _row_groups(file, unit)
+                    for batch in file.iter_batches(row_groups=groups, columns=["episode_id"], use_threads=False):
+                        ids.update(dict.fromkeys(pc.unique(batch.column(0).cast(pa.string())).to_pylist()))
+            except MISSING_FILE:
+                raise
+            except BROKEN_FILE:
+                pass  # the read of the unit says so, as a Failure
+        return [episode_id for episode_id in ids if episode_id is not None]
+
+
+def parquet_files(folder: Folder) -> list[File]:
+    """The Parquet files of a folder, in order."""
+    return [file for file in folder.files if file.suffix == ".parquet"]
+
+
+def open_parquet(folder: Folder, options: Mapping[str, str]) -> ParquetReader:
+    """Opens a folder of Parquet files; what is wrong with single files is told when they are read.
+
+    Raises:
+        ValueError: No file can be read; the message says what is wrong with the first.
+    """
+    first: ValueError | None = None
+    files = parquet_files(folder)
+    for file in files:
+        try:
+            return ParquetReader(folder, read_file_features(folder, file.name))
+        except ValueError as error:
+            first = first or error
+    raise ValueError(
+        f"a corpus must have a readable shard, got {len(files)} that are not, the first being "
+        f"{folder.path(files[0].name)} ({first})"
+    ) from first
+
+
+def read_file_features(folder: Folder, name: str) -> CorpusFeatures:
+    """What a file holds.
+
+    Raises:
+        ValueError: The file is not Parquet, or a column that every corpus has is missing or of another type.
+    """
+    try:
+        with open_file(folder, name) as file:
+            return read_features(file)
+    except UnknownLayoutError as error:
+        error.add_note(f"in {folder.path(name)}")
+        raise
+    except MISSING_FILE:
+        raise
+    except BROKEN_FILE as error:
+        detail = f"a Parquet file must be whole, got {folder.path(name)} ({error}); copy or record it again"
+        raise ValueError(detail) from error
+
+
+def plan_file(folder: Folder, file: File, max_bytes: int) -> list[Unit]:
+    """Cuts a file into units of about `max_bytes`: ranges of row groups that share no episode.
 
     Only the footer is read. A file that cannot be read, or has no statistics to cut by, is one unit.
     """
-    path = Path(path)
-    size = path.stat().st_size
-    whole = Unit(name=path.stem, shard=str(path), num_bytes=size)
+    stem = file_stem(file.name)
+    whole = Unit(name=stem, files=(file.name,), num_bytes=file.num_bytes)
     try:
-        metadata = pq.read_metadata(path)
-    except _MISSING_FILE:
+        with open_file(folder, file.name) as opened:
+            metadata = opened.metadata
+    except MISSING_FILE:
         raise
-    except _BROKEN_FILE:
+    except BROKEN_FILE:
         return [whole]
     whole = dataclasses.replace(whole, num_frames=metadata.num_rows)
     column = _id_column(metadata)
-    if size <= max_unit_bytes or column < 0:
+    if file.num_bytes <= max_bytes or column < 0:
         return [whole]
     units = []
     start = num_bytes = num_frames = 0
@@ -66,8 +156,8 @@ def plan_parquet(path: str | Path, max_unit_bytes: int) -> list[Unit]:
         num_bytes += group.total_byte_size
         num_frames += group.num_rows
         last = index + 1 == metadata.num_row_groups
-        if last or (num_bytes >= max_unit_bytes and _disjoint(metadata, column, index)):
-            name = f"{path.stem}-g{start:05d}-{index + 1:05d}"
+        if last or (num_bytes >= max_bytes and _disjoint(metadata, column, index)):
+            name = f"{stem}-g{start:05d}-{index + 1:05d}"
             units.append(
                 dataclasses.replace(
                     whole, name=name, start=start, stop=index + 1, num_bytes=num_bytes, num_frames=num_frames
@@ -75,170 +165,6 @@ def plan_parquet(path: str | Path, max_unit_bytes: int) -> list[Unit]:
             )
             start, num_bytes, num_frames = index + 1, 0, 0
     return units if len(units) > 1 else [whole]
-
-
-def read_parquet(
-    unit: Unit, *, images: bool = True, cameras: Sequence[str] | None = None
-) -> Iterator[Episode | Failure]:
-    """Streams the episodes of a unit, and a Failure for each that cannot be read.
-
-    Args:
-        unit: A range of row groups of a file.
-        images: False leaves the picture columns unread; every frame is then b"".
-        cameras: Read only these; all by default. A file that lacks one is a Failure.
-    """
-    shard = Path(unit.shard).name
-    pending: list[pa.RecordBatch] = []
-    seen: set[str] = set()
-    try:
-        with _open(unit.shard) as file:
-            features = _features(file)
-            chosen = features.cameras if cameras is None else tuple(cameras)
-            unknown = [camera for camera in chosen if camera not in features.cameras]
-            if unknown:
-                detail = (
-                    f"a camera must be one of {', '.join(features.cameras)} in {shard}, got {unknown[0]!r}; read the "
-                    "shard by itself with its own camera, or leave it out"
-                )
-                yield Failure(scope="shard", shard=shard, reason="missing camera", detail=detail)
-                return
-            columns = _columns_to_read(file.schema_arrow, chosen if images else ())
-            for rows, starts_episode, ends_episode in _runs(file, unit, columns):
-                if starts_episode and pending:
-                    yield _to_episode(pending, features, chosen, images, shard, seen)
-                    pending = []
-                pending.append(rows)
-                if ends_episode:
-                    yield _to_episode(pending, features, chosen, images, shard, seen)
-                    pending = []
-        if pending:
-            yield _to_episode(pending, features, chosen, images, shard, seen)
-    except _UnknownLayoutError as error:
-        yield Failure(scope="shard", shard=shard, reason="unknown layout", detail=str(error))
-    except _MISSING_FILE as error:
-        error.add_note(f"while reading {unit.shard}")
-        raise
-    except _BROKEN_FILE as error:
-        episode_id = pending[0].column("episode_id")[0].as_py() if pending else None
-        after = f" after the start of episode {episode_id}" if pending else ""
-        detail = (
-            f"a Parquet file must be whole, got one that cannot be read{after} ({error}); the rest of it is not read: "
-            "copy or record it again"
-        )
-        yield Failure(scope="shard", shard=shard, reason="unreadable shard", detail=detail)
-    except Exception as error:
-        error.add_note(f"while reading {unit.shard}")
-        raise
-
-
-def read_parquet_ids(unit: Unit) -> list[str]:
-    """The ids of a unit's episodes in order, each once; up to the place where the file becomes unreadable."""
-    ids: dict[str, None] = {}
-    try:
-        with _open(unit.shard) as file:
-            if "episode_id" not in file.schema_arrow.names:
-                return []
-            groups = _row_groups(file, unit)
-            for batch in file.iter_batches(row_groups=groups, columns=["episode_id"], use_threads=False):
-                ids.update(dict.fromkeys(pc.unique(batch.column(0).cast(pa.string())).to_pylist()))
-    except _MISSING_FILE:
-        raise
-    except _BROKEN_FILE:
-        pass  # the read of the unit says so, as a Failure
-    return [episode_id for episode_id in ids if episode_id is not None]
-
-
-def read_parquet_features(unit: Unit) -> CorpusFeatures:
-    """What a unit's corpus holds: from the schema's metadata, or from the columns if another tool wrote the file.
-
-    Raises:
-        ValueError: The file is not Parquet, or a column is missing or of a type that is none of ours.
-    """
-    try:
-        with _open(unit.shard) as file:
-            return _features(file)
-    except _UnknownLayoutError as error:
-        error.add_note(f"in {unit.shard}")
-        raise
-    except _MISSING_FILE:
-        raise
-    except _BROKEN_FILE as error:
-        detail = f"a Parquet file must be whole, got {unit.shard} ({error}); copy or record it again"
-        raise ValueError(detail) from error
-
-
-def _features(file: pq.ParquetFile) -> CorpusFeatures:
-    schema = file.schema_arrow
-    _check_types(schema)
-    try:
-        own = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
-        features = CorpusFeatures(**own["features"]) if own.get("kind") == "corpus" else None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        detail = f"our entry in the schema's metadata must say what the corpus holds, got {error!r}; remove the entry"
-        raise _UnknownLayoutError(detail) from error
-    if features is not None and set(corpus_schema(features).names) <= set(schema.names):  # a tool may take columns away
-        return features
-    types = {field.name: field.type for field in schema}
-    cameras = tuple(name.removeprefix(IMAGE_PREFIX) for name in types if name.startswith(IMAGE_PREFIX))
-    try:
-        return CorpusFeatures(
-            cameras=cameras,
-            action_size=_width(file, "action"),
-            state_size=_width(file, "observation.state"),
-            has_rewards=STEP_COLUMNS.keys() <= types.keys(),
-            has_instruction="instruction" in types,
-            has_achieved_goals="achieved_goals" in types,
-        )
-    except pa.ArrowException:
-        raise
-    except ValueError as error:
-        raise _UnknownLayoutError(str(error)) from error
-
-
-def _is_text(dtype: pa.DataType) -> bool:
-    plain = dtype.value_type if pa.types.is_dictionary(dtype) else dtype
-    return pa.types.is_string(plain) or pa.types.is_large_string(plain)
-
-
-def _is_picture(dtype: pa.DataType) -> bool:
-    plain = dtype.field("bytes").type if pa.types.is_struct(dtype) and "bytes" in dtype.names else dtype
-    return pa.types.is_binary(plain) or pa.types.is_large_binary(plain)
-
-
-def _is_number(dtype: pa.DataType) -> bool:
-    return pa.types.is_integer(dtype) or pa.types.is_floating(dtype) or pa.types.is_boolean(dtype)
-
-
-_COLUMN_TYPES: dict[str, tuple[str, Callable[[pa.DataType], bool]]] = {
-    "episode_id": ("texts or whole numbers", lambda dtype: _is_text(dtype) or pa.types.is_integer(dtype)),
-    "frame_index": ("whole numbers", pa.types.is_integer),
-    **dict.fromkeys(STEP_COLUMNS, ("numbers", _is_number)),
-    "instruction": ("texts", _is_text),
-    "achieved_goals": ("lists of texts", lambda dtype: _is_list(dtype) and _is_text(dtype.value_type)),
-}
-
-
-def _check_types(schema: pa.Schema) -> None:
-    cameras = [name for name in schema.names if name.startswith(IMAGE_PREFIX)]
-    if not {"episode_id", "frame_index"} <= set(schema.names) or not cameras:
-        raise _UnknownLayoutError(
-            f"a corpus must have the columns episode_id, frame_index and {IMAGE_PREFIX}<camera>, got "
-            f"{', '.join(schema.names)}; rename its columns or give a folder that holds a corpus"
-        )
-    for field in schema:
-        default = ("encoded pictures (bytes)", _is_picture) if field.name in cameras else ("anything", lambda _: True)
-        rule, is_right = _COLUMN_TYPES.get(field.name, default)
-        if not is_right(field.type):
-            raise _UnknownLayoutError(f"column {field.name!r} must hold {rule}, got {field.type}; convert it")
-
-
-class _UnknownLayoutError(ValueError):
-    """The file is Parquet, but no corpus."""
-
-
-def _open(path: str) -> pq.ParquetFile:
-    # Not memory-mapped: a file cut short while it is read would end the process. Not read ahead: a row group may be huge.
-    return pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True)
 
 
 def _row_groups(file: pq.ParquetFile, unit: Unit) -> list[int]:
@@ -258,98 +184,127 @@ def _disjoint(metadata: pq.FileMetaData, column: int, index: int) -> bool:
     return left.max < right.min or right.max < left.min
 
 
-def _columns_to_read(schema: pa.Schema, cameras: Iterable[str]) -> list[str]:
-    """Leaf columns: of a picture only its bytes, not its path."""
-    names = ["episode_id", "frame_index", "observation.state", "action", *STEP_COLUMNS]
-    columns = [name for name in [*names, "instruction", "achieved_goals"] if name in schema.names]
-    for camera in cameras:
-        name = image_column(camera)
-        columns.append(f"{name}.bytes" if pa.types.is_struct(schema.field(name).type) else name)
-    return columns
+@dataclasses.dataclass
+class _Run:
+    """Successive rows of one episode: where they are, their columns apart from pictures, and whether others can follow."""
+
+    rows: Rows
+    batch: pa.RecordBatch
+    starts_episode: bool
+    ends_episode: bool
 
 
-def _runs(file: pq.ParquetFile, unit: Unit, columns: list[str]) -> Iterator[tuple[pa.RecordBatch, bool, bool]]:
-    """Streams rows in pieces that each belong to one episode; whether it is its first, and surely its last.
+class _FilePass:
+    """One pass over a unit's rows of one file."""
 
-    An episode starts where the id changes, or where the frames count from 0 again: a duplicate that follows at once. It
-    ends for sure with a row group that shares no episode with the next.
-    """
-    previous_id, previous_index = None, -1
-    id_column = _id_column(file.metadata)
-    for group in _row_groups(file, unit):
-        metadata = file.metadata.row_group(group)
-        rows_left = metadata.num_rows
-        closed = group + 1 < file.num_row_groups and _disjoint(file.metadata, id_column, group)
-        rows = max(1, min(BATCH_ROWS, rows_left * BATCH_BYTES // max(1, metadata.total_byte_size)))
-        for batch in file.iter_batches(batch_size=rows, row_groups=[group], columns=columns, use_threads=False):
-            if batch.num_rows == 0:
-                continue
-            ids = batch.column("episode_id").cast(pa.string()).to_numpy(zero_copy_only=False)
-            indices = batch.column("frame_index").to_numpy(zero_copy_only=False)
-            starts = np.append(ids[1:] != ids[:-1], True)
-            starts[:-1] |= (indices[1:] == 0) & (indices[:-1] > 0)
-            begin = 0
-            rows_left -= batch.num_rows
-            for end in (np.flatnonzero(starts) + 1).tolist():
-                first = begin > 0 or ids[0] != previous_id or (indices[0] == 0 and previous_index > 0)
-                last = closed and rows_left == 0 and end == batch.num_rows
-                yield batch.slice(begin, end - begin), first, last
-                begin = end
-            previous_id, previous_index = ids[-1], indices[-1]
+    def __init__(self, folder: Folder, name: str, unit: Unit, wanted: Wanted) -> None:
+        self._folder = folder
+        self._name = name
+        self._unit = unit
+        self._wanted = wanted
+        self._cursors: dict[str, PictureCursor] = {}
+
+    def episodes(self) -> Iterator[FoundEpisode | Failure]:
+        """The episodes of the rows, and at last a Failure if the file cannot be read to its end."""
+        pending: list[_Run] = []
+        try:
+            with open_file(self._folder, self._name) as file, contextlib.ExitStack() as stack:
+                features = read_features(file)
+                cameras = cameras_of(file.schema_arrow)
+                chosen = cameras if self._wanted.cameras is None else self._wanted.cameras
+                check_columns(file.schema_arrow, [c for c in chosen if c in cameras], self._wanted.fields)
+                check_widths(file, features, self._wanted.fields)
+                for camera in cameras:
+                    self._cursors[camera] = PictureCursor(self._folder, camera)
+                    stack.callback(self._cursors[camera].close)
+                for run in self._runs(file):
+                    if run.starts_episode and pending:
+                        yield self._found(pending, features, cameras)
+                        pending = []
+                    if any(cursor.broken for cursor in self._cursors.values()):
+                        return
+                    pending.append(run)
+                    if run.ends_episode:
+                        yield self._found(pending, features, cameras)
+                        pending = []
+                if pending:
+                    yield self._found(pending, features, cameras)
+        except UnknownLayoutError as error:
+            yield Failure(scope="shard", shard=self._name, reason="unknown layout", detail=str(error))
+        except MISSING_FILE:
+            raise
+        except BROKEN_FILE as error:
+            episode_id = pending[0].batch.column("episode_id")[0].as_py() if pending else None
+            after = f" after the start of episode {episode_id}" if pending else ""
+            detail = (
+                f"a Parquet file must be whole, got one that cannot be read{after} ({error}); the rest of it is not read: "
+                "copy or record it again"
+            )
+            yield Failure(scope="shard", shard=self._name, reason="unreadable shard", detail=detail)
+
+    def _runs(self, file: pq.ParquetFile) -> Iterator[_Run]:
+        """Streams rows in pieces that each belong to one episode.
+
+        An episode starts where the id changes, or where the frames count from 0 again: a duplicate that follows at once. It
+        ends for sure with a row group that shares no episode with the next.
+        """
+        columns = columns_to_read(file.schema_arrow, self._wanted.fields)
+        id_column = _id_column(file.metadata)
+        previous_id, previous_index = None, -1
+        row = sum(file.metadata.row_group(group).num_rows for group in range(self._unit.start))
+        for group in _row_groups(file, self._unit):
+            stop = row + file.metadata.row_group(group).num_rows
+            closed = group + 1 < file.num_row_groups and _disjoint(file.metadata, id_column, group)
+            for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False):
+                if batch.num_rows == 0:
+                    continue
+                ids = batch.column("episode_id").cast(pa.string()).to_numpy(zero_copy_only=False)
+                indices = batch.column("frame_index").to_numpy(zero_copy_only=False)
+                ends = np.append(ids[1:] != ids[:-1], True)
+                ends[:-1] |= (indices[1:] == 0) & (indices[:-1] > 0)
+                begin = 0
+                for end in (np.flatnonzero(ends) + 1).tolist():
+                    first = begin > 0 or ids[0] != previous_id or (indices[0] == 0 and previous_index > 0)
+                    yield _Run(
+                        rows=Rows(self._name, row + begin, row + end),
+                        batch=batch.slice(begin, end - begin),
+                        starts_episode=bool(first),
+                        ends_episode=closed and row + end == stop,
+                    )
+                    begin = end
+                previous_id, previous_index = ids[-1], indices[-1]
+                row += batch.num_rows
+
+    def _found(self, runs: Sequence[_Run], features: CorpusFeatures, cameras: tuple[str, ...]) -> FoundEpisode:
+        first_id = runs[0].batch.column("episode_id").cast(pa.string())[0].as_py()
+        episode_id = "" if first_id is None else first_id
+        table = pa.Table.from_batches([run.batch for run in runs])
+        pieces = tuple(run.rows for run in runs)
+        chosen = cameras if self._wanted.cameras is None else self._wanted.cameras
+
+        def read() -> Episode:
+            images: dict[str, Frames] = {}
+            for camera in chosen:
+                frames = ParquetFrames(self._cursors[camera], episode_id, pieces)
+                images[camera] = frames if self._wanted.frames else UnreadFrames(len(frames))
+            return _assemble(episode_id, table, features, images)
+
+        return FoundEpisode(episode_id, table.num_rows, self._name, read, cameras)
 
 
-def _to_episode(
-    batches: list[pa.RecordBatch],
-    features: CorpusFeatures,
-    cameras: Sequence[str],
-    images: bool,
-    shard: str,
-    seen: set[str],
-) -> Episode | Failure:
-    first_id = batches[0].column("episode_id").cast(pa.string())[0].as_py()
-    episode_id = "" if first_id is None else first_id
-    num_frames = sum(batch.num_rows for batch in batches)
-
-    def failure(reason: str, detail: str) -> Failure:
-        return Failure(
-            scope="episode", shard=shard, episode_id=episode_id, reason=reason, detail=detail, num_frames=num_frames
-        )
-
-    if episode_id in seen:
-        detail = f"an episode_id must occur once, got {episode_id!r} again; rename or remove one"
-        return failure("duplicate episode", detail)
-    seen.add(episode_id)
-    try:
-        return _assemble(episode_id, pa.Table.from_batches(batches), features, cameras, images)
-    except _MissingFramesError as error:
-        return failure("missing frames", str(error))
-    except ValueError as error:
-        return failure("invalid episode", str(error))
-    except Exception as error:
-        error.add_note(f"while reading episode {episode_id} of {shard}")
-        raise
-
-
-class _MissingFramesError(ValueError):
-    """An episode's frames are not all there."""
-
-
-def _assemble(
-    episode_id: str, table: pa.Table, features: CorpusFeatures, cameras: Sequence[str], images: bool
-) -> Episode:
+def _assemble(episode_id: str, table: pa.Table, features: CorpusFeatures, images: Mapping[str, Frames]) -> Episode:
     num_frames = table.num_rows
     indices = table.column("frame_index").to_numpy()
     wrong = np.flatnonzero(indices != np.arange(num_frames))
     if wrong.size:
-        raise _MissingFramesError(
+        raise InvalidEpisodeError(
+            "missing frames",
             f"frame_index must count 0, 1, 2, ... in each episode, got {indices[wrong[0]]} in place of {wrong[0]}; "
-            "record the episode again or leave it out"
+            "record the episode again or leave it out",
         )
-    pictures: Mapping[str, Sequence[bytes]] = {camera: [b""] * num_frames for camera in cameras}
-    if images:
-        pictures = {camera: _pictures(table.column(image_column(camera)), camera) for camera in cameras}
-    values: dict[str, np.ndarray] = {}
-    num_steps = num_frames - 1
+    values: dict[str, Any] = {}
+    lacks_first_frame = features.missing_frame == "first"
+    num_steps = num_frames if lacks_first_frame else num_frames - 1
     if "action" in table.column_names:
         column = table.column("action")
         num_steps = num_frames - (1 if not column[-1].is_valid else 0)
@@ -363,30 +318,16 @@ def _assemble(
         if name in table.column_names:
             dtype = np.float32 if name == "reward" else np.bool_
             values[attribute] = _numbers(name, table.column(name).slice(0, num_steps), dtype)
-    achieved_goals = _lists(table.column("achieved_goals")) if "achieved_goals" in table.column_names else None
-    instruction = _instruction(table.column("instruction")) if "instruction" in table.column_names else None
-    return Episode(
-        episode_id=episode_id, images=pictures, instruction=instruction, achieved_goals=achieved_goals, **values
-    )
-
-
-def _pictures(column: pa.ChunkedArray, camera: str) -> list[bytes]:
-    pictures: list[bytes] = []
-    for chunk in column.chunks:
-        encoded = pc.struct_field(chunk, "bytes") if pa.types.is_struct(chunk.type) else chunk
-        if encoded.null_count:
-            index = len(pictures) + pc.index(encoded.is_null(), True).as_py()
-            raise _MissingFramesError(
-                f"every frame must have the bytes of a picture of camera {camera!r}, got none in frame {index}; "
-                "record the episode again or embed its pictures"
-            )
-        pictures += encoded.to_numpy(zero_copy_only=False).tolist()  # far cheaper than to_pylist
-    return pictures
+    if "achieved_goals" in table.column_names:
+        values["achieved_goals"] = _lists(table.column("achieved_goals"))
+    if "instruction" in table.column_names:
+        values["instruction"] = _instruction(table.column("instruction"))
+    return Episode(episode_id=episode_id, images=images, lacks_first_frame=lacks_first_frame, **values)
 
 
 def _numbers(name: str, column: pa.ChunkedArray, dtype: type) -> np.ndarray:
     """A column without nulls as [N], or [N, width] where it holds lists."""
-    flat = pc.list_flatten(column) if _is_list(column.type) else column
+    flat = pc.list_flatten(column) if is_list(column.type) else column
     if column.null_count or flat.null_count:
         index = pc.index(column.is_null(), True).as_py()
         where = f" in row {index}" if index >= 0 else ""
@@ -394,7 +335,7 @@ def _numbers(name: str, column: pa.ChunkedArray, dtype: type) -> np.ndarray:
             f"column {name!r} must have a value in every row of a step, got null{where}; mend the recording"
         )
     values: np.ndarray = np.asarray(flat.to_numpy()).astype(dtype, copy=False)
-    if not _is_list(column.type):
+    if not is_list(column.type):
         return values[:, None] if name in ("action", "observation.state") and dtype is np.float32 else values
     widths = pc.unique(pc.list_value_length(column)).to_pylist()
     if len(widths) > 1:
@@ -403,11 +344,12 @@ def _numbers(name: str, column: pa.ChunkedArray, dtype: type) -> np.ndarray:
 
 
 def _lists(column: pa.ChunkedArray) -> list[list[str]]:
-    if column.null_count:
+    flat = pc.list_flatten(column).cast(pa.string())
+    if column.null_count or flat.null_count:
         raise ValueError("column 'achieved_goals' must have a list in every row, got null; write [] for no goal")
-    flat = pc.list_flatten(column).cast(pa.string()).to_numpy().tolist()
+    texts = flat.to_numpy().tolist()
     ends = np.cumsum(pc.list_value_length(column).to_numpy()).tolist()
-    return [flat[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    return [texts[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
 def _instruction(column: pa.ChunkedArray) -> str | None:
@@ -417,23 +359,10 @@ def _instruction(column: pa.ChunkedArray) -> str | None:
     return texts[0]
 
 
-def _is_list(dtype: pa.DataType) -> bool:
-    return pa.types.is_list(dtype) or pa.types.is_fixed_size_list(dtype) or pa.types.is_large_list(dtype)
-
-
-def _width(file: pq.ParquetFile, name: str) -> int | None:
-    """The width of a vector column: None if there is none, 0 for whole numbers, of lists that of the first."""
-    if name not in file.schema_arrow.names:
-        return None
-    dtype = file.schema_arrow.field(name).type
-    if pa.types.is_integer(dtype) or pa.types.is_floating(dtype):
-        return int(pa.types.is_floating(dtype))
-    if pa.types.is_fixed_size_list(dtype):
-        return dtype.list_size
-    if _is_list(dtype):
-        for batch in file.iter_batches(batch_size=16, columns=[name], use_threads=False):
-            for value in batch.column(0):
-                if value.is_valid and len(value):
-                    return len(value)
-    detail = f"column {name!r} must hold numbers or lists of numbers of one length, got {dtype}; convert it"
-    raise _UnknownLayoutError(detail)
+PARQUET = CorpusFormat(
+    name="parquet",
+    recognizes=lambda folder: bool(parquet_files(folder)),
+    open=open_parquet,
+    write=write_parquet,
+    extension="parquet",
+)

@@ -1,19 +1,33 @@
-"""Writes corpora in Parquet: a row a frame, whole episodes in a row group; `schemas.formats.parquet_corpus.reader` reads them."""
+"""Writes corpora in Parquet: one row per frame, whole episodes in a row group; frames stream.
 
-from collections.abc import Iterable, Iterator
+`schemas.formats.parquet_corpus.reader` reads them.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlm_rewards.schemas.episodes import IMAGE_PREFIX, IMAGE_TYPE, CorpusFeatures, Episode, corpus_schema
+from vlm_rewards.schemas.pictures import encoded_frame
 
 ROW_GROUP_BYTES = 32 * 2**20
 ROW_GROUP_ROWS = 4096
 _PAGE_ROWS = 64  # a page, the least that is read at once, is closed only after so many rows
 STEP_COLUMNS = {"reward": "rewards", "terminated": "terminations", "truncated": "truncations"}
-"""Columns with a value a step, and the parts of an Episode they hold."""
+"""Columns with one value per step, and the parts of an Episode they hold."""
+
+
+class _Piece(NamedTuple):
+    """Rows `start` to `stop` of an episode, with their pictures by camera."""
+
+    start: int
+    stop: int
+    num_bytes: int
+    pictures: dict[str, list[bytes]]
 
 
 def write_parquet(path: str | Path, features: CorpusFeatures, episodes: Iterable[Episode]) -> None:
@@ -45,35 +59,45 @@ def write_parquet(path: str | Path, features: CorpusFeatures, episodes: Iterable
         group_bytes = group_rows = 0
         for episode in episodes:
             features.check(episode)
-            for start, stop, num_bytes in _row_ranges(episode):
-                rows = stop - start
-                if group and (group_bytes + num_bytes > ROW_GROUP_BYTES or group_rows + rows > ROW_GROUP_ROWS):
+            for piece in _pieces(episode):
+                rows = piece.stop - piece.start
+                if group and (group_bytes + piece.num_bytes > ROW_GROUP_BYTES or group_rows + rows > ROW_GROUP_ROWS):
                     writer.write_table(pa.Table.from_batches(group), row_group_size=group_rows)
                     group, group_bytes, group_rows = [], 0, 0
-                group.append(_to_batch(schema, episode, start, stop))
-                group_bytes += num_bytes
+                group.append(_to_batch(schema, episode, piece))
+                group_bytes += piece.num_bytes
                 group_rows += rows
         if group:
             writer.write_table(pa.Table.from_batches(group), row_group_size=group_rows)
 
 
-def _row_ranges(episode: Episode) -> Iterator[tuple[int, int, int]]:
-    """Cuts an episode that is too large for a row group; yields start, stop and bytes of pictures."""
+def _pieces(episode: Episode) -> Iterator[_Piece]:
+    """Streams an episode in pieces of at most one row group: one piece, unless it is too large for that."""
+    cameras = list(episode.images)
     start = num_bytes = 0
-    for row in range(episode.num_frames):
-        row_bytes = sum(len(pictures[row]) for pictures in episode.images.values())
-        if row > start and (num_bytes + row_bytes > ROW_GROUP_BYTES or row - start == ROW_GROUP_ROWS):
-            yield start, row, num_bytes
-            start, num_bytes = row, 0
+    rows: list[Sequence[bytes]] = []
+
+    def piece() -> _Piece:
+        pictures = dict(zip(cameras, map(list, zip(*rows, strict=True)), strict=True))
+        return _Piece(start, start + len(rows), num_bytes, pictures)
+
+    for frames in zip(*episode.images.values(), strict=True):
+        row = [encoded_frame(frame) for frame in frames]
+        row_bytes = sum(map(len, row))
+        if rows and (num_bytes + row_bytes > ROW_GROUP_BYTES or len(rows) == ROW_GROUP_ROWS):
+            yield piece()
+            start, num_bytes, rows = start + len(rows), 0, []
+        rows.append(row)
         num_bytes += row_bytes
-    yield start, episode.num_frames, num_bytes
+    yield piece()
 
 
-def _to_batch(schema: pa.Schema, episode: Episode, start: int, stop: int) -> pa.RecordBatch:
+def _to_batch(schema: pa.Schema, episode: Episode, piece: _Piece) -> pa.RecordBatch:
+    start, stop = piece.start, piece.stop
     rows = stop - start
 
     def steps(values: np.ndarray | None, dtype: pa.DataType) -> pa.Array:
-        """A value a step; null in the rows after the last step."""
+        """One value per step; null in the rows after the last step."""
         assert values is not None
         part = values[start:stop]
         if pa.types.is_fixed_size_list(dtype) or pa.types.is_list(dtype):
@@ -103,7 +127,7 @@ def _to_batch(schema: pa.Schema, episode: Episode, start: int, stop: int) -> pa.
             return steps(episode.actions, field.type)
         if field.name in STEP_COLUMNS:
             return steps(getattr(episode, STEP_COLUMNS[field.name]), field.type)
-        pictures = pa.array(episode.images[field.name.removeprefix(IMAGE_PREFIX)][start:stop], pa.binary())
+        pictures = pa.array(piece.pictures[field.name.removeprefix(IMAGE_PREFIX)], pa.binary())
         return pa.StructArray.from_arrays([pictures, pa.nulls(rows, pa.string())], fields=list(IMAGE_TYPE))
 
     return pa.RecordBatch.from_arrays([column(field) for field in schema], schema=schema)

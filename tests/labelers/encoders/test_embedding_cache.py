@@ -21,7 +21,7 @@ def test_frames_are_told_apart_by_all_their_bytes() -> None:
     pixels = np.zeros((2, 3, 3), np.uint8)
     other = pixels.copy()
     other[1, 2, 2] = 1
-    assert frame_digest(pixels) == frame_digest(pixels.tobytes())
+    assert frame_digest(pixels) != frame_digest(pixels.reshape(3, 2, 3))
     assert frame_digest(pixels) == frame_digest(np.asfortranarray(pixels))
     assert frame_digest(pixels) != frame_digest(other)
 

@@ -23,7 +23,7 @@ from vlm_rewards.pipelines.label.labelling import label
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.folders import read_settings
-from vlm_rewards.schemas.formats.corpora import write_episodes
+from vlm_rewards.schemas.formats.corpus import write_episodes
 from vlm_rewards.schemas.formats.label_parts.reader import open_labels, read_labels
 from vlm_rewards.schemas.pictures import encode_png
 
@@ -394,7 +394,7 @@ def test_a_frame_labelled_by_the_pipeline_and_live_gets_the_same_bits(folder, tm
     write_episodes(tmp_path / "corpus/shard-0.parquet", CorpusFeatures.of(episodes[0]), episodes, "parquet")
     label(source=tmp_path / "corpus", output=tmp_path / "labels", labeler=labeler.settings, workers=1)
     opened = open_labels(tmp_path / "labels")
-    (unit,) = opened.plan(tmp_path / "corpus")
+    (unit,) = opened.open_corpus(tmp_path / "corpus")[1]
     for i, labels in enumerate(read_labels(opened.part(unit))):
         assert labels.scores[1:].tobytes() == np.stack(scores)[:, i].tobytes()
         expected = labeler.rewards(labels.scores)[:, live.goal_indices[i]]

@@ -19,7 +19,7 @@ from vlm_rewards.offline_rl.replay.replay import ReplayData
 from vlm_rewards.pipelines.hindsight.relabelling import hindsight
 from vlm_rewards.pipelines.label.labelling import label
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode
-from vlm_rewards.schemas.formats.corpora import write_episodes
+from vlm_rewards.schemas.formats.corpus import write_episodes
 from vlm_rewards.schemas.goals import Goal
 
 VECTORS = np.eye(6, dtype=np.float32)[:, :4] + np.float32(0.5)

@@ -20,7 +20,7 @@ from vlm_rewards.pipelines.calibrate.evidence import (
     merge_evidence,
 )
 from vlm_rewards.pipelines.label.labelling import label
-from vlm_rewards.schemas.formats.corpora import plan_units
+from vlm_rewards.schemas.formats.corpus import open_corpus
 from vlm_rewards.schemas.formats.label_parts.reader import open_labels
 from vlm_rewards.schemas.formats.marks import Mark
 from vlm_rewards.schemas.goals import Goal, write_goals
@@ -31,14 +31,14 @@ COLUMNS = {goal.id: number for number, goal in enumerate(GOALS)}
 def written(folder: Path, episodes: list[Labelled], labelled: list[Labelled] | None = None) -> tuple[Path, CountUnit]:
     corpus = write_corpus(folder / "corpus", episodes)
     labels = open_labels(write_labels(folder / "labels", corpus, labelled or episodes))
-    truth = CorpusTruth(columns=COLUMNS, num_goals=4, camera="front")
+    truth = CorpusTruth(corpus=open_corpus(corpus), columns=COLUMNS, num_goals=4, camera="front")
     return corpus, CountUnit(scores=LabelScores(labels=labels), truth=truth, num_goals=4)
 
 
 def test_units_add_up_to_the_corpus_in_any_order(tmp_path: Path) -> None:
     episodes = draw_episodes(9)
     corpus, work = written(tmp_path, episodes)
-    parts = [work(unit) for unit in work.scores.labels.plan(corpus)]  # type: ignore[union-attr]
+    parts = [work(unit) for unit in work.scores.labels.open_corpus(corpus)[1]]  # type: ignore[union-attr]
     assert len(parts) == 2
     one, other = merge_evidence(parts), merge_evidence(parts[::-1])
     assert one.counts == other.counts == {"episodes": 9, "frames": sum(len(episode.truth) for episode in episodes)}
@@ -71,7 +71,7 @@ def test_labels_of_other_frames_are_refused(tmp_path: Path) -> None:
         episodes[0], truth=truth, scores=np.concatenate([episodes[0].scores] * 2), frames=range(len(truth))
     )
     corpus, work = written(tmp_path, episodes, [longer, *episodes[1:]])
-    unit = work.scores.labels.plan(corpus)[0]  # type: ignore[union-attr]
+    unit = work.scores.labels.open_corpus(corpus)[1][0]  # type: ignore[union-attr]
     with pytest.raises(
         ValueError, match=r"labels must be of frames that the corpus holds, got frame .* of episode 'episode-000'"
     ):
@@ -80,11 +80,11 @@ def test_labels_of_other_frames_are_refused(tmp_path: Path) -> None:
 
 def test_an_episode_without_ground_truth_is_refused(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "corpus", draw_episodes(2), with_truth=False)
-    work = CorpusTruth(columns=COLUMNS, num_goals=4, camera=None)
+    work = CorpusTruth(corpus=open_corpus(corpus), columns=COLUMNS, num_goals=4, camera=None)
     with pytest.raises(
         ValueError, match=r"must have ground truth .*, got episode 'episode-000' of .* without; mark some frames"
     ):
-        work.of_unit(plan_units(corpus)[0])
+        work.of_unit(open_corpus(corpus).units()[0])
 
 
 def test_labels_that_do_not_say_what_made_them_are_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.folders import read_manifest
 from vlm_rewards.schemas.manifests import Failure, Unit
 
-UNITS = [Unit(name="a", shard="x/a.parquet", content="1"), Unit(name="b", shard="x/b.parquet", content="2")]
+UNITS = [Unit(name="a", files=("x/a.parquet",), content="1"), Unit(name="b", files=("x/b.parquet",), content="2")]
 
 
 def folder_at(path: Path, **parts: object) -> OutputFolder:
@@ -85,8 +85,8 @@ def test_a_unit_is_done_only_with_its_part_fingerprint_and_contents(tmp_path: Pa
     folder = folder_at(tmp_path)
     with folder.claim(UNITS):
         write(folder, UNITS[0])
-    moved = Unit(name="a", shard="elsewhere/a.parquet", content="1")
-    replaced = Unit(name="a", shard="x/a.parquet", content="other bytes")
+    moved = Unit(name="a", files=("elsewhere/a.parquet",), content="1")
+    replaced = Unit(name="a", files=("x/a.parquet",), content="other bytes")
     assert folder.is_done(moved)
     assert not folder.is_done(replaced)
     assert not folder_at(tmp_path, weights="others").is_done(UNITS[0])

@@ -17,7 +17,7 @@ from vlm_rewards.labelers.rewards.rewards import successes
 from vlm_rewards.pipelines.evaluate.evaluation import evaluate, run_statistics
 from vlm_rewards.pipelines.evaluate.evidence import EXAMPLES_PER_GOAL, UnitEvidence, merge_evidence
 from vlm_rewards.schemas import folders
-from vlm_rewards.schemas.formats.corpora import plan_units
+from vlm_rewards.schemas.formats.corpus import open_corpus
 from vlm_rewards.schemas.formats.label_parts.reader import open_labels
 from vlm_rewards.schemas.goals import Goal
 from vlm_rewards.schemas.rules import RewardRule
@@ -230,7 +230,7 @@ def test_memory_of_evidence_does_not_depend_on_the_order_of_merging(tmp_path: Pa
     episodes = draw_episodes(9)
     corpus = write_corpus(tmp_path / "corpus", episodes, num_shards=3)
     labels = open_labels(write_labels(tmp_path / "labels", corpus, episodes))
-    parts = [UnitEvidence(labels, GOALS)(unit) for unit in plan_units(corpus)]
+    parts = [UnitEvidence(open_corpus(corpus), labels, GOALS)(unit) for unit in open_corpus(corpus).units()]
     one, other = merge_evidence(parts), merge_evidence([parts[2], merge_evidence([parts[1], parts[0]])])
     assert (one.counts, one.examples, one.strips) == (other.counts, other.examples, other.strips)
     assert one.quality is not None
@@ -364,12 +364,12 @@ def test_labels_of_unknown_frames_are_refused(tmp_path: Path, unknown: str) -> N
     shorter = dataclasses.replace(episodes[1], truth=episodes[1].truth[:-1])
     others = [episodes[0], shorter, *episodes[2:]] if unknown == "frame" else [episodes[0], *episodes[2:]]
     other = write_corpus(tmp_path / "other", others, num_shards=1)
-    unit, other_unit = plan_units(corpus)[0], plan_units(other)[0]
+    unit, other_unit = open_corpus(corpus).units()[0], open_corpus(other).units()[0]
     frame = len(episodes[1].truth) - 1 if unknown == "frame" else 0
     with pytest.raises(
         ValueError, match=f"must be of frames that the corpus holds, got frame {frame} of episode 'episode-001'"
     ):
-        UnitEvidence(open_labels(labels), GOALS)(other_unit)
+        UnitEvidence(open_corpus(other), open_labels(labels), GOALS)(other_unit)
     assert unit.name == other_unit.name
     with pytest.raises(ValueError, match="must be of the shard they are used with"):
         evaluate(other, labels, tmp_path / "report")

@@ -25,7 +25,7 @@ from vlm_rewards.pipelines.hindsight.relabelling import (
 )
 from vlm_rewards.schemas.episodes import CorpusFeatures
 from vlm_rewards.schemas.fingerprints import Fingerprint
-from vlm_rewards.schemas.formats.corpora import FORMATS, plan_units, write_episodes
+from vlm_rewards.schemas.formats.corpus import open_corpus, writable_format, write_episodes
 from vlm_rewards.schemas.formats.label_parts.reader import EpisodeLabels
 from vlm_rewards.schemas.formats.relabelled_parts import writer as relabelled_writer
 from vlm_rewards.schemas.formats.relabelled_parts.reader import read_relabelled
@@ -255,7 +255,7 @@ def test_an_episode_of_one_frame_has_the_action_size_of_its_corpus(tmp_path: Pat
         for name, n in [("a", 1), ("b", 3)]
     )
     (tmp_path / "corpus").mkdir()
-    path = tmp_path / "corpus" / f"x.{FORMATS[container].extension}"
+    path = tmp_path / "corpus" / f"x.{writable_format(container).extension}"
     write_episodes(path, CorpusFeatures.of(long), [short, long], container)
     held = [("a", holds("X", ".", ".", ".")), ("b", holds("..X", "...", "...", "..."))]
     labels = write_labels(tmp_path / "labels", tmp_path / "corpus", [held])
@@ -397,13 +397,12 @@ def test_bad_input_is_refused(tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "shard-000.parquet").write_bytes(b"nothing of ours")
-    labels = write_labels(tmp_path / "broken-labels", broken, [[("a", holds("X", ".", ".", "."))]])
     with pytest.raises(
         ValueError,
         match=r"a corpus must have a readable shard, got 1 that are not, the first being .*shard-000.parquet "
         r"\(a Parquet file must be whole, got .*; copy or record it again",
     ):
-        run(tmp_path, {"source": broken, "labels": labels})
+        run(tmp_path, {**given, "source": broken})
 
 
 def test_labels_that_cannot_be_read_stop_the_run_with_our_message(tmp_path: Path) -> None:
@@ -427,8 +426,9 @@ def test_statistics_that_the_runner_lost_are_missed(tmp_path: Path, monkeypatch:
 
 def test_pictures_are_stored_as_they_were_recorded(relabelled: dict[str, tuple[Path, HindsightSummary]]) -> None:
     folder, _ = relabelled["parquet"]
-    (unit, _) = plan_units(folder / "corpus")
-    recorded = pq.read_table(unit.shard).column("observation.images.main").to_pylist()
+    corpus = open_corpus(folder / "corpus")
+    (unit, _) = corpus.units()
+    recorded = pq.read_table(corpus.place(unit)).column("observation.images.main").to_pylist()
     read = [image for item in list(read_relabelled(folder / "relabelled"))[:2] for image in item.images["main"]]
     assert read == [image["bytes"] for image in recorded]
     assert np.asarray(Image.open(io.BytesIO(read[4])))[0, 0, 0] == 4

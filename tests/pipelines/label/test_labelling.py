@@ -22,11 +22,11 @@ from vlm_rewards.labelers.scoring.windows import WindowSettings
 from vlm_rewards.labelers.settings import LabelerSettings
 from vlm_rewards.pipelines.engine.driver import beam_arguments, beam_options_of, run_units
 from vlm_rewards.pipelines.engine.outputs import OutputFolder, PartWriter
-from vlm_rewards.pipelines.label.encoding import read_ahead
-from vlm_rewards.pipelines.label.labelling import check_episode_ids, choose_camera, estimate, label, plan_label
+from vlm_rewards.pipelines.label.labelling import check_episode_ids, estimate, label, plan_label
+from vlm_rewards.pipelines.label.reading import read_ahead
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode
 from vlm_rewards.schemas.fingerprints import Fingerprint
-from vlm_rewards.schemas.formats.corpora import plan_units, read_episodes, write_episodes
+from vlm_rewards.schemas.formats.corpus import open_corpus, write_episodes
 from vlm_rewards.schemas.goals import Goal, read_goals, write_goals
 from vlm_rewards.schemas.labels import read_label_metadata
 from vlm_rewards.schemas.manifests import Unit
@@ -322,11 +322,10 @@ def test_a_camera_must_be_chosen_where_there_are_several(tmp_path: Path, clip: P
 
 def test_a_corpus_without_a_readable_shard_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"nothing")
-    units = [Unit(name="a", shard=str(tmp_path / "a.parquet"))]
     with pytest.raises(
         ValueError, match=r"must have a readable shard, got 1 that are not, the first being .*a.parquet \(.*Parquet"
     ):
-        choose_camera(units, None)
+        open_corpus(tmp_path)
 
 
 def test_kept_embeddings_stand_for_a_corpus_that_is_gone_also_where_a_shard_had_failed(
@@ -369,7 +368,7 @@ def test_an_episode_id_in_two_shards_is_refused(tmp_path: Path, clip: Path) -> N
     corpus = write_corpus(tmp_path / "c", [plain_episode(0), plain_episode(1), plain_episode(0)], 3)
     with pytest.raises(ValueError, match=r"'episode-0000' in shard-000 and in shard-002 .*remove or rename one"):
         label(source=corpus, output=tmp_path / "l", labeler=settings(clip))
-    check_episode_ids(plan_units(corpus)[:2])
+    check_episode_ids(open_corpus(corpus), open_corpus(corpus).units()[:2])
 
 
 def test_neither_corpus_nor_embeddings_is_refused(tmp_path: Path, clip: Path) -> None:
@@ -503,8 +502,8 @@ def test_units_of_ranges_give_the_same_scores(tmp_path: Path, clip: Path) -> Non
         summary = label(source=corpus, output=ranges, labeler=settings(clip), max_unit_bytes=max_unit_bytes)
         assert summary.num_units > 1
         assert score_bytes(ranges) == score_bytes(whole)
-        units = plan_units(corpus, max_unit_bytes=max_unit_bytes)
-        read = [item for unit in units for item in read_episodes(unit)]
+        opened = open_corpus(corpus)
+        read = [item for unit in opened.units(max_unit_bytes) for item in opened.episodes(unit)]
         assert [episode.episode_id for episode in read] == [episode.episode_id for episode in recorded]
 
 

@@ -22,7 +22,7 @@ from vlm_rewards.pipelines.record.recording import (
     record_unit,
 )
 from vlm_rewards.schemas.episodes import CorpusFeatures
-from vlm_rewards.schemas.formats.corpora import FORMATS, plan_units, read_episodes
+from vlm_rewards.schemas.formats.corpus import FORMATS, open_corpus
 from vlm_rewards.schemas.goals import read_goals
 from vlm_rewards.schemas.pictures import decode_image
 
@@ -86,7 +86,7 @@ def test_objects_put_side_by_side_are_in_the_ground_truth():
     assert f"place-{slugs[1]}-next-to-{slugs[0]}" in episode.achieved_goals[-1]
 
 
-@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("format_name", [known.name for known in FORMATS])
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path, format_name):
     settings = _settings(policy="bot:1,noisy-bot:2,random:1", format=format_name, max_steps=12)
     (unit,) = plan_record(settings)
@@ -109,7 +109,8 @@ def test_episodes_do_not_depend_on_the_units(tmp_path):
     rows = 0
     for unit in reversed(units):
         rows += record_unit(settings, unit, tmp_path / f"{unit.name}.parquet").rows
-    read = [episode for unit in plan_units(tmp_path) for episode in read_episodes(unit)]
+    opened = open_corpus(tmp_path)
+    read = [episode for unit in opened.units() for episode in opened.episodes(unit)]
     assert rows == sum(episode.num_frames for episode in read)
     for index, episode in enumerate(read):
         assert episode.episode_id == f"{settings.envs[index % 2]}-seed0-{index:06d}"
@@ -120,7 +121,8 @@ def test_episodes_do_not_depend_on_the_units(tmp_path):
 def test_a_recorded_corpus_opens_and_has_its_goals_beside_it(tmp_path):
     settings = _settings(episodes=3, episodes_per_shard=2, max_steps=4)
     summary = record(settings, tmp_path / "corpus")
-    read = [episode for unit in plan_units(tmp_path / "corpus") for episode in read_episodes(unit)]
+    opened = open_corpus(tmp_path / "corpus")
+    read = [episode for unit in opened.units() for episode in opened.episodes(unit)]
     assert summary.manifest["rows"] == sum(episode.num_frames for episode in read)
     for index, episode in enumerate(read):
         assert_same(record_episode(settings, index), episode)

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from labelled_corpora import GOALS, episode, holds, label_metadata, label_table, write_corpus, write_labels
 
-from vlm_rewards.schemas.formats.corpora import plan_units
+from vlm_rewards.schemas.formats.corpus import open_corpus
 from vlm_rewards.schemas.formats.label_parts import reader as label_parts
 from vlm_rewards.schemas.formats.label_parts.reader import open_labels, read_labels
 
@@ -23,7 +23,7 @@ def test_labels_come_back_by_unit(labelled: tuple[Path, Path]) -> None:
     corpus, folder = labelled
     labels = open_labels(folder)
     assert labels.metadata == label_metadata()
-    units = plan_units(corpus)
+    units = open_corpus(corpus).units()
     assert labels.check_units(units) == 2
     for unit, (episode_id, achieved) in zip(units, [("a", A), ("b", B)], strict=True):
         (read,) = read_labels(labels.part(unit))
@@ -91,10 +91,10 @@ def test_labels_of_another_corpus_are_refused(labelled: tuple[Path, Path], tmp_p
     with pytest.raises(
         ValueError, match="must have a part for every unit of the corpus, got none for unit 'shard-002'"
     ):
-        labels.check_units(plan_units(larger))
+        labels.check_units(open_corpus(larger).units())
     replaced = write_corpus(tmp_path / "replaced", [[episode("a", 3)], [episode("b", 3)]])
     with pytest.raises(ValueError, match=r"got other contents in .*shard-001"):
-        labels.check_units(plan_units(replaced))
+        labels.check_units(open_corpus(replaced).units())
 
 
 def test_a_part_that_was_cut_short_since_is_refused(labelled: tuple[Path, Path]) -> None:
@@ -106,7 +106,7 @@ def test_a_part_that_was_cut_short_since_is_refused(labelled: tuple[Path, Path])
     with pytest.raises(
         ValueError, match=rf"must be as it was written, got .* with {size - 20} bytes instead of {size}"
     ):
-        labels.check_units(plan_units(corpus))
+        labels.check_units(open_corpus(corpus).units())
 
 
 def test_the_digest_is_of_the_labels_contents(labelled: tuple[Path, Path], tmp_path: Path) -> None:

@@ -1,0 +1,346 @@
+"""Corpora of recorded episodes: opened once, by their folder, whatever their format.
+
+    corpus = open_corpus("corpus/")          a local folder or file, or a URL that fsspec opens
+    corpus.features                          cameras, actions, instruction, truth, which frame is missing
+    corpus.units(max_bytes)                  units of work; one may span several files, or be a part of one
+    corpus.episodes(unit, cameras=["front"], fields=())       Episode, Failure, Episode, ... in the order of the corpus
+        for frame in episode.images["front"]:                 streams: encoded bytes, or [H, W, 3] uint8 arrays
+            ...                                               BrokenEpisodeError where the recording breaks off
+
+A `Corpus` is picklable and is what commands know of a corpus. FORMATS is the one list of formats; what a format is, says
+`schemas.formats.interface`. Rules that hold for every format stand here, around its reader.
+"""
+
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from vlm_rewards.schemas.episodes import CorpusFeatures, Episode, Frame, Frames
+from vlm_rewards.schemas.extensions import load_extensions
+from vlm_rewards.schemas.folders import MANIFEST, SETTINGS
+from vlm_rewards.schemas.formats.folder import Folder
+from vlm_rewards.schemas.formats.interface import (
+    FIELDS,
+    CorpusFormat,
+    CorpusReader,
+    FoundEpisode,
+    InvalidEpisodeError,
+    Wanted,
+    missing_camera,
+)
+from vlm_rewards.schemas.formats.parquet_corpus.reader import PARQUET
+from vlm_rewards.schemas.formats.webdataset_corpus.reader import WEBDATASET
+from vlm_rewards.schemas.manifests import Failure, Unit
+
+FORMATS: tuple[CorpusFormat, ...] = (PARQUET, WEBDATASET)
+"""The formats of this package; others come from entry points of the group EXTENSIONS."""
+EXTENSIONS = "vlm_rewards.formats"
+MAX_UNIT_BYTES = 256 * 2**20
+_MISSING_CAMERA = "missing camera"
+
+
+class BrokenEpisodeError(ValueError):
+    """An episode whose frames break off while they stream: it is invalid as a whole.
+
+    Attributes:
+        failure: What is wrong, as the other failures of the corpus are told.
+    """
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """An open corpus; from `open_corpus`.
+
+    Args:
+        folder: Where it lies.
+        format_name: Its format.
+        options: What its format was told.
+        reader: The format's view of it.
+    """
+
+    folder: Folder
+    format_name: str
+    options: Mapping[str, str]
+    reader: CorpusReader
+
+    @property
+    def features(self) -> CorpusFeatures:
+        """What its episodes hold."""
+        return self.reader.features
+
+    def units(self, max_bytes: int = MAX_UNIT_BYTES) -> list[Unit]:
+        """Cuts the corpus into units of work, in its order.
+
+        Args:
+            max_bytes: Larger files are cut into units of about this size, where the format allows.
+
+        Returns:
+            Units whose names follow from their files and ranges, and can be file names.
+
+        Raises:
+            ValueError: Two units have the same name, or `max_bytes` is less than 1.
+        """
+        if max_bytes < 1:
+            raise ValueError(f"max_unit_bytes must be at least 1, got {max_bytes}; the default is {MAX_UNIT_BYTES}")
+        units = self.reader.units(max_bytes)
+        twice = [name for name, count in Counter(unit.name for unit in units).items() if count > 1]
+        if twice:
+            raise ValueError(
+                f"every unit must have a name of its own, got {twice[0]!r} twice; rename a shard in {self.folder}"
+            )
+        digests = {name: self.folder.digest(name) for name in dict.fromkeys(name for u in units for name in u.files)}
+        return [dataclasses.replace(unit, content=_joined(digests[name] for name in unit.files)) for unit in units]
+
+    def episodes(
+        self,
+        unit: Unit,
+        cameras: Sequence[str] | None = None,
+        frames: bool = True,
+        fields: Collection[str] = FIELDS,
+    ) -> Iterator[Episode | Failure]:
+        """Streams a unit's episodes, and a Failure for each that cannot be read. No episode's frames are held in memory.
+
+        Args:
+            unit: One of `units`.
+            cameras: Cameras to read; all by default. An episode that lacks one is a Failure; where all of a file do, the
+                file is.
+            frames: False leaves the pictures unread, which is much faster: the frames then have a number and nothing else.
+            fields: What else to read, of `schemas.formats.interface.FIELDS`; nothing else is looked at, so that it cannot be
+                wrong. Rewards come with actions, which tell how many steps there are.
+
+        Yields:
+            Episodes, whose frames may raise BrokenEpisodeError while they stream.
+        """
+        unknown = sorted(set(fields) - FIELDS)
+        assert not unknown, unknown
+        chosen = frozenset(fields) | ({"actions"} if "rewards" in fields else set())
+        wanted = Wanted(None if cameras is None else tuple(cameras), frames, chosen)
+        return _checked(self.reader, unit, wanted)
+
+    def episode_ids(self, unit: Unit) -> list[str]:
+        """The ids of a unit's episodes in order, each once, without reading the episodes.
+
+        What cannot be read is left out: `episodes` says why.
+        """
+        return list(dict.fromkeys(self.reader.episode_ids(unit)))
+
+    def place(self, unit: Unit) -> str:
+        """Where a unit's files lie, for messages."""
+        return self.folder.path(unit.files[0]) if len(unit.files) == 1 else f"{unit.shard} in {self.folder}"
+
+
+def open_corpus(path: str | Path, options: Mapping[str, str] | None = None) -> Corpus:
+    """Opens a corpus.
+
+    Args:
+        path: A folder, with files in it or in folders below it; a single file; the output folder of `record`; or a URL.
+        options: What its format is to be told; see its `CorpusFormat.options`.
+
+    Raises:
+        ValueError: There is no corpus, no format or several that know it, an unfinished one, or an option is unknown.
+    """
+    folder = _opened_folder(path)
+    chosen = _format_of(folder)
+    options = dict(options or {})
+    unknown = sorted(options.keys() - chosen.options.keys())
+    if unknown:
+        known = ", ".join(chosen.options) or "none"
+        raise ValueError(
+            f"the format {chosen.name} has no option {unknown[0]!r}: its options are {known}. Leave it out"
+        )
+    return Corpus(folder=folder, format_name=chosen.name, options=options, reader=chosen.open(folder, options))
+
+
+def corpus_formats() -> tuple[CorpusFormat, ...]:
+    """All formats: those of other packages, then FORMATS.
+
+    Raises:
+        ValueError: What another package declares is no format, or has the name of one of ours.
+    """
+    added = load_extensions(EXTENSIONS)
+    ours = {known.name for known in FORMATS}
+    for name, found in added.items():
+        if not isinstance(found, CorpusFormat):
+            raise ValueError(
+                f"an entry point of the group {EXTENSIONS!r} must be a CorpusFormat: got {type(found).__name__} for {name!r}. "
+                "Fix or uninstall that package"
+            )
+        if found.name in ours:
+            raise ValueError(
+                f"a format's name must be its own: got {found.name!r} from the entry point {name!r}. Rename that format"
+            )
+    return (*(found for found in added.values() if isinstance(found, CorpusFormat)), *FORMATS)
+
+
+def write_episodes(path: str | Path, features: CorpusFeatures, episodes: Iterable[Episode], format_name: str) -> None:
+    """Writes one file of a corpus; the same episodes give the same bytes. After an error no file is left.
+
+    Args:
+        path: The file; replaced if it exists. Its name need not tell the format.
+        features: What every episode holds.
+        episodes: The episodes, read one at a time.
+        format_name: Name of a format that can be written.
+
+    Raises:
+        ValueError: The format is none, or an episode holds other things than `features` says.
+    """
+    write = writable_format(format_name).write
+    assert write is not None
+    path = Path(path)
+    try:
+        write(path, features, episodes)
+    except BaseException:
+        path.unlink(missing_ok=True)  # closed in good order, half a file would look like a whole one
+        raise
+
+
+def writable_format(format_name: str) -> CorpusFormat:
+    """The format of a name, which can be written.
+
+    Raises:
+        ValueError: There is none.
+    """
+    writable = {known.name: known for known in corpus_formats() if known.write is not None}
+    if format_name not in writable:
+        raise ValueError(f"a format must be one of {', '.join(writable)}, got {format_name!r}; choose one")
+    return writable[format_name]
+
+
+def _opened_folder(path: str | Path) -> Folder:
+    folder = Folder.at(path)
+    if not folder.only and folder.has_file(SETTINGS):
+        if not folder.has_file(MANIFEST):
+            raise ValueError(
+                f"a corpus must be finished, got {path}, which has no manifest.json; run the command that made it again"
+            )
+        return Folder(folder.location, only="parts" if folder.has_folder("parts") else "")
+    return folder
+
+
+def _format_of(folder: Folder) -> CorpusFormat:
+    formats = corpus_formats()
+    found = [known for known in formats if known.recognizes(folder)]
+    found = [known for known in found if known.extension is None] or found
+    if len(found) == 1:
+        return found[0]
+    endings = ", ".join(f".{known.extension}" for known in formats if known.extension is not None)
+    if found:
+        names = " and ".join(_example(known, folder) for known in found)
+        raise ValueError(f"a corpus must be of one format, got {names} in {folder}; give the folder of one of them")
+    if folder.is_single_file:
+        raise ValueError(f"a shard's name must end with one of {endings}, got {folder}; rename or convert it")
+    raise ValueError(f"a corpus must hold shards ({endings}), got none in {folder}; check the path")
+
+
+def _example(known: CorpusFormat, folder: Folder) -> str:
+    """A file that is of the format, where its ending says so, or the format's name."""
+    return next((file.name for file in folder.files if file.suffix == f".{known.extension}"), known.name)
+
+
+def _joined(digests: Iterable[str]) -> str:
+    """One digest for a unit's files; of a single file, its own."""
+    several = list(digests)
+    return several[0] if len(several) == 1 else hashlib.sha256("\n".join(several).encode()).hexdigest()[:16]
+
+
+class _GuardedFrames:
+    """Frames that tell, where they break off, which episode and file they are of; and that they are as many as they said."""
+
+    def __init__(self, frames: Frames, found: FoundEpisode) -> None:
+        self._frames = frames
+        self._found = found
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __iter__(self) -> Iterator[Frame]:
+        count = 0
+        try:
+            for frame in self._frames:
+                count += 1
+                if count <= len(self._frames):
+                    yield frame
+        except InvalidEpisodeError as error:
+            raise BrokenEpisodeError(_failure(self._found, error)) from error
+        if count != len(self._frames):
+            raise BrokenEpisodeError(
+                _failure(
+                    self._found,
+                    InvalidEpisodeError(
+                        "missing frames",
+                        f"an episode of {len(self._frames)} rows must have as many frames, got {count}. Record it again or "
+                        "leave it out",
+                    ),
+                )
+            )
+
+
+def _failure(found: FoundEpisode, error: ValueError) -> Failure:
+    reason = error.reason if isinstance(error, InvalidEpisodeError) else "invalid episode"
+    if isinstance(error, InvalidEpisodeError) and error.scope == "shard":
+        return Failure(scope="shard", shard=found.file, reason=reason, detail=str(error))
+    return Failure(
+        scope="episode",
+        shard=found.file,
+        episode_id=found.episode_id,
+        reason=reason,
+        detail=str(error),
+        num_frames=found.num_frames,
+    )
+
+
+def _checked(reader: CorpusReader, unit: Unit, wanted: Wanted) -> Iterator[Episode | Failure]:
+    seen: set[str] = set()
+    file = ""
+    lacking: list[Failure] = []  # episodes of this file that lack a camera, as long as none has it
+    has_camera = False
+    for found in reader.episodes(unit, wanted):
+        if isinstance(found, Failure):
+            yield found
+            continue
+        if found.file != file:
+            yield from _of_file(lacking)
+            file, lacking, has_camera = found.file, [], False
+        item = _read(reader.features, found, wanted, seen)
+        if isinstance(item, Failure) and item.reason == _MISSING_CAMERA and not has_camera:
+            lacking.append(item)
+            continue
+        if isinstance(item, Episode) and not has_camera:
+            has_camera = True
+            yield from lacking
+            lacking = []
+        yield item
+    yield from _of_file(lacking)
+
+
+def _of_file(lacking: Sequence[Failure]) -> Iterator[Failure]:
+    if lacking:
+        first = lacking[0]
+        yield Failure(scope="shard", shard=first.shard, reason=_MISSING_CAMERA, detail=first.detail)
+
+
+def _read(features: CorpusFeatures, found: FoundEpisode, wanted: Wanted, seen: set[str]) -> Episode | Failure:
+    try:
+        if found.episode_id in seen:
+            detail = f"an episode_id must occur once, got {found.episode_id!r} again; rename or remove one"
+            raise InvalidEpisodeError("duplicate episode", detail)
+        seen.add(found.episode_id)
+        cameras = features.cameras if found.cameras is None else found.cameras
+        for camera in wanted.cameras or ():
+            if camera not in cameras:
+                detail = missing_camera(camera, cameras, found.file)
+                raise InvalidEpisodeError(_MISSING_CAMERA, detail)
+        episode = found.read()
+    except ValueError as error:
+        return _failure(found, error)
+    except Exception as error:
+        error.add_note(f"while reading episode {found.episode_id} of {found.file}")
+        raise
+    guarded = {camera: _GuardedFrames(frames, found) for camera, frames in episode.images.items()}
+    return dataclasses.replace(episode, images=guarded, source=found.file)

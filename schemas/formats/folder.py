@@ -1,0 +1,168 @@
+"""The folder of a corpus: a local path or an fsspec URL behind one small interface.
+
+    Folder("corpus")            files()   a/x.parquet  b/y.parquet      read(name)  open(name)  path(name)
+    Folder("s3://bucket/corpus")          passed over: b/z.csv ...      digest(name)
+
+Formats name files by their path below the folder, with "/" between names, and reach them through here alone, so that they
+read from object stores as from disks. Pickling keeps the location, not the listing.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, cast
+
+import fsspec
+
+_DIGEST_BYTES = 64 * 2**10
+
+
+class File(NamedTuple):
+    """A file below a folder: its name with "/" between the parts, and its size in bytes."""
+
+    name: str
+    num_bytes: int
+
+    @property
+    def suffix(self) -> str:
+        """Its ending in small letters, with the dot; "" where it has none."""
+        base = self.name.rpartition("/")[2]
+        stem, dot, ending = base.rpartition(".")
+        return f".{ending.lower()}" if dot and stem else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Folder:
+    """A folder that is read, and never written.
+
+    Args:
+        location: A local path, or a URL that fsspec opens, such as "s3://bucket/corpus".
+        only: Name of the one file or folder below it that is looked at; "" for all.
+    """
+
+    location: str
+    only: str = ""
+
+    @classmethod
+    def at(cls, path: str | Path) -> "Folder":
+        """The folder at a path or URL; of a single file, the folder that holds it, with all others left out.
+
+        Raises:
+            ValueError: There is nothing at that path.
+        """
+        location = str(path)
+        if _is_local(location):
+            if Path(location).is_dir():
+                return cls(location)
+            if not Path(location).is_file():
+                raise ValueError(f"a corpus must be a file or a folder, got {path}, which is not there. Check the path")
+            return cls(str(Path(location).parent), only=Path(location).name)
+        files, inner = fsspec.core.url_to_fs(location)
+        if files.isdir(inner):
+            return cls(location.rstrip("/"))
+        if not files.isfile(inner):
+            raise ValueError(f"a corpus must be a file or a folder, got {path}, which is not there. Check the path")
+        parent, _, name = location.rpartition("/")
+        return cls(parent, only=name)
+
+    def __reduce__(self) -> tuple[Callable[..., "Folder"], tuple[str, str]]:
+        return Folder, (self.location, self.only)  # without the listing, which may name millions of files
+
+    def __str__(self) -> str:
+        return self.path(self.only) if self.only else self.location
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the files are on a disk of this machine, so that `path` can be given to any library."""
+        return _is_local(self.location)
+
+    def path(self, name: str) -> str:
+        """Path or URL of a file or folder below this one."""
+        return str(Path(self.location, name)) if self.is_local else f"{self.location}/{name}"
+
+    def open(self, name: str) -> BinaryIO:
+        """Opens a file for reading; it can seek."""
+        if self.is_local:
+            return Path(self.location, name).open("rb")
+        files, inner = fsspec.core.url_to_fs(self.path(name))
+        return cast(BinaryIO, files.open(inner, "rb"))
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a whole, small file."""
+        with self.open(name) as file:
+            return file.read()
+
+    def has_file(self, name: str) -> bool:
+        """Whether there is a file of this name; also one that `only` leaves out."""
+        if self.is_local:
+            return Path(self.location, name).is_file()
+        files, inner = fsspec.core.url_to_fs(self.path(name))
+        return bool(files.isfile(inner))
+
+    def has_folder(self, name: str) -> bool:
+        """Whether there is a folder of this name; also one that `only` leaves out."""
+        if self.is_local:
+            return Path(self.location, name).is_dir()
+        files, inner = fsspec.core.url_to_fs(self.path(name))
+        return bool(files.isdir(inner))
+
+    @functools.cached_property
+    def is_single_file(self) -> bool:
+        """Whether only one file is looked at."""
+        return bool(self.only) and self.has_file(self.only)
+
+    @functools.cached_property
+    def files(self) -> tuple[File, ...]:
+        """The files in the folder and in folders below it, in the order of their names; those that begin with "." or "_" apart."""
+        if self.is_single_file:
+            return (File(self.only, self.size(self.only)),)
+        found = self._walk() if self.is_local else self._find()
+        return tuple(sorted(found, key=lambda file: file.name.split("/")))
+
+    def size(self, name: str) -> int:
+        """Size of a file in bytes."""
+        if self.is_local:
+            return Path(self.location, name).stat().st_size
+        files, inner = fsspec.core.url_to_fs(self.path(name))
+        return int(files.size(inner))
+
+    def digest(self, name: str) -> str:
+        """A digest of a file's content by its size, head and tail: cheap, and another for a file that was replaced.
+
+        Of a remote file, by its size and what its store says of the content (ETag), where it says so.
+        """
+        if not self.is_local:
+            files, inner = fsspec.core.url_to_fs(self.path(name))
+            info = files.info(inner)
+            tag = next((info[key] for key in ("ETag", "etag", "md5Hash", "crc32c") if info.get(key)), None)
+            if tag is not None:
+                return hashlib.sha256(b"%d\n%s" % (info["size"], str(tag).encode())).hexdigest()[:16]
+        size = self.size(name)
+        with self.open(name) as file:
+            head = file.read(_DIGEST_BYTES)
+            file.seek(max(0, size - _DIGEST_BYTES))
+            tail = file.read(_DIGEST_BYTES)
+        return hashlib.sha256(b"%d\n" % size + head + tail).hexdigest()[:16]
+
+    def _walk(self) -> list[File]:
+        found: list[File] = []
+        for directory, folders, names in os.walk(self.path(self.only), followlinks=True):
+            folders[:] = [name for name in folders if name[0] not in "._"]
+            for name in names:
+                path = Path(directory, name)
+                if name[0] not in "._" and path.is_file():
+                    found.append(File(path.relative_to(self.location).as_posix(), path.stat().st_size))
+        return found
+
+    def _find(self) -> list[File]:
+        files, inner = fsspec.core.url_to_fs(self.location)
+        found = files.find(f"{inner.rstrip('/')}/{self.only}", detail=True)
+        named = [(path.removeprefix(inner.rstrip("/") + "/"), int(info["size"])) for path, info in found.items()]
+        return [File(name, size) for name, size in named if not any(part[0] in "._" for part in name.split("/"))]
+
+
+def _is_local(location: str) -> bool:
+    return "://" not in location

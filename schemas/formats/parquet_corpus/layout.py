@@ -1,0 +1,204 @@
+"""What a Parquet file of a corpus holds: its columns, their types, and the features they amount to.
+
+Columns are those of `schemas.episodes.corpus_schema`; others are ignored. Ids, frame indices and cameras are checked always,
+another column only where it is wanted.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlm_rewards.schemas.episodes import IMAGE_PREFIX, METADATA_KEY, CorpusFeatures, corpus_schema, image_column
+from vlm_rewards.schemas.formats.folder import Folder
+from vlm_rewards.schemas.formats.parquet_corpus.writer import STEP_COLUMNS
+
+MISSING_FILE = (FileNotFoundError, PermissionError)
+"""What is no fault of a file's content."""
+BROKEN_FILE = (pa.ArrowException, OSError, UnicodeDecodeError)
+"""What reading a broken file raises."""
+_BUFFER_BYTES = 2**20
+
+FIELD_COLUMNS = {
+    "actions": ("action",),
+    "rewards": tuple(STEP_COLUMNS),
+    "states": ("observation.state",),
+    "instruction": ("instruction",),
+    "achieved_goals": ("achieved_goals",),
+}
+"""The columns of each field that a reader may be asked for."""
+
+
+class UnknownLayoutError(ValueError):
+    """The file is Parquet, but no corpus."""
+
+
+def open_file(folder: Folder, name: str) -> pq.ParquetFile:
+    """Opens a file for streaming."""
+    source = folder.path(name) if folder.is_local else folder.open(name)
+    # Not memory-mapped: a file cut short while it is read would end the process. Not read ahead: a row group may be huge.
+    return pq.ParquetFile(source, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True)
+
+
+def read_features(file: pq.ParquetFile) -> CorpusFeatures:
+    """What a file holds: as its schema's metadata says, or as its columns do if another tool wrote it.
+
+    A column of a type that is not ours counts as absent here; `check_columns` refuses it where it is wanted.
+
+    Raises:
+        UnknownLayoutError: Ids, frame indices or cameras are missing or of another type, or our metadata is broken.
+    """
+    schema = file.schema_arrow
+    check_columns(schema, cameras=None, fields=())
+    try:
+        own = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
+        features = CorpusFeatures(**own["features"]) if own.get("kind") == "corpus" else None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        detail = f"our entry in the schema's metadata must say what the corpus holds, got {error!r}; remove the entry"
+        raise UnknownLayoutError(detail) from error
+    if features is not None and set(corpus_schema(features).names) <= set(schema.names):  # a tool may take columns away
+        return features
+    fields = {field for field in FIELD_COLUMNS if _has(file, field)}
+    try:
+        return CorpusFeatures(
+            cameras=cameras_of(schema),
+            action_size=_width(file, "action") if "actions" in fields else None,
+            state_size=_width(file, "observation.state") if "states" in fields else None,
+            has_rewards="rewards" in fields,
+            has_instruction="instruction" in fields,
+            has_achieved_goals="achieved_goals" in fields,
+        )
+    except pa.ArrowException:
+        raise
+    except ValueError as error:
+        raise UnknownLayoutError(str(error)) from error
+
+
+def cameras_of(schema: pa.Schema) -> tuple[str, ...]:
+    """The cameras, in the order of their columns."""
+    return tuple(name.removeprefix(IMAGE_PREFIX) for name in schema.names if name.startswith(IMAGE_PREFIX))
+
+
+def check_columns(schema: pa.Schema, cameras: Iterable[str] | None, fields: Iterable[str]) -> None:
+    """Refuses a file that lacks what every corpus has, or whose columns are of a type that is none of ours.
+
+    Args:
+        schema: The file's.
+        cameras: Cameras to check; None for all.
+        fields: Fields to check beside ids, frame indices and cameras.
+
+    Raises:
+        UnknownLayoutError: It is no corpus, or a column that is wanted is of another type.
+    """
+    if not {"episode_id", "frame_index"} <= set(schema.names) or not cameras_of(schema):
+        raise UnknownLayoutError(
+            f"a corpus must have the columns episode_id, frame_index and {IMAGE_PREFIX}<camera>, got "
+            f"{', '.join(schema.names)}; rename its columns or give a folder that holds a corpus"
+        )
+    for camera in cameras_of(schema) if cameras is None else cameras:
+        _check_type(schema, image_column(camera), "encoded pictures (bytes)", _is_picture)
+    wanted = ["episode_id", "frame_index", *(column for field in sorted(fields) for column in FIELD_COLUMNS[field])]
+    for name in wanted:
+        if name in schema.names:
+            _check_type(schema, name, *_COLUMN_TYPES[name])
+
+
+def check_widths(file: pq.ParquetFile, features: CorpusFeatures, fields: Iterable[str]) -> None:
+    """Refuses vectors that are wanted and whose width nothing tells.
+
+    Args:
+        file: The file.
+        features: What it holds.
+        fields: Fields that are wanted.
+
+    Raises:
+        UnknownLayoutError: A column of vectors holds no number.
+    """
+    for field, size, name in (
+        ("actions", features.action_size, "action"),
+        ("states", features.state_size, "observation.state"),
+    ):
+        if field in fields and size is None and name in file.schema_arrow.names:
+            _width(file, name)
+
+
+def _check_type(schema: pa.Schema, name: str, rule: str, is_right: Callable[[pa.DataType], bool]) -> None:
+    dtype = schema.field(name).type
+    if not is_right(dtype):
+        raise UnknownLayoutError(f"column {name!r} must hold {rule}, got {dtype}; convert it")
+
+
+def columns_to_read(schema: pa.Schema, fields: Iterable[str]) -> list[str]:
+    """The columns of ids, frame indices and some fields."""
+    names = ["episode_id", "frame_index"]
+    names += [column for field, columns in FIELD_COLUMNS.items() if field in fields for column in columns]
+    return [name for name in names if name in schema.names]
+
+
+def picture_leaf(schema: pa.Schema, camera: str) -> str:
+    """The leaf column that holds a camera's pictures: of a struct only its bytes, not its path."""
+    name = image_column(camera)
+    return f"{name}.bytes" if pa.types.is_struct(schema.field(name).type) else name
+
+
+def is_list(dtype: pa.DataType) -> bool:
+    """Whether a column holds lists of any kind."""
+    return pa.types.is_list(dtype) or pa.types.is_fixed_size_list(dtype) or pa.types.is_large_list(dtype)
+
+
+def _has(file: pq.ParquetFile, field: str) -> bool:
+    if not set(FIELD_COLUMNS[field]) <= set(file.schema_arrow.names):
+        return False
+    try:
+        check_columns(file.schema_arrow, cameras=(), fields=[field])
+        for column in set(FIELD_COLUMNS[field]) & {"action", "observation.state"}:
+            _width(file, column)
+    except UnknownLayoutError:
+        return False
+    return True
+
+
+def _is_text(dtype: pa.DataType) -> bool:
+    plain = dtype.value_type if pa.types.is_dictionary(dtype) else dtype
+    return pa.types.is_string(plain) or pa.types.is_large_string(plain)
+
+
+def _is_picture(dtype: pa.DataType) -> bool:
+    plain = dtype.field("bytes").type if pa.types.is_struct(dtype) and "bytes" in dtype.names else dtype
+    return pa.types.is_binary(plain) or pa.types.is_large_binary(plain)
+
+
+def _is_number(dtype: pa.DataType) -> bool:
+    return pa.types.is_integer(dtype) or pa.types.is_floating(dtype) or pa.types.is_boolean(dtype)
+
+
+def _is_vector(dtype: pa.DataType) -> bool:
+    plain = dtype.value_type if is_list(dtype) else dtype
+    return pa.types.is_integer(plain) or pa.types.is_floating(plain)
+
+
+_COLUMN_TYPES: dict[str, tuple[str, Callable[[pa.DataType], bool]]] = {
+    "episode_id": ("texts or whole numbers", lambda dtype: _is_text(dtype) or pa.types.is_integer(dtype)),
+    "frame_index": ("whole numbers", pa.types.is_integer),
+    **dict.fromkeys(STEP_COLUMNS, ("numbers", _is_number)),
+    **dict.fromkeys(("action", "observation.state"), ("numbers or lists of numbers of one length", _is_vector)),
+    "instruction": ("texts", _is_text),
+    "achieved_goals": ("lists of texts", lambda dtype: is_list(dtype) and _is_text(dtype.value_type)),
+}
+
+
+def _width(file: pq.ParquetFile, name: str) -> int:
+    """The width of a vector column: 0 for whole numbers, of lists that of the first."""
+    dtype = file.schema_arrow.field(name).type
+    if pa.types.is_integer(dtype) or pa.types.is_floating(dtype):
+        return int(pa.types.is_floating(dtype))
+    if pa.types.is_fixed_size_list(dtype):
+        return dtype.list_size
+    for batch in file.iter_batches(batch_size=16, columns=[name], use_threads=False):
+        for value in batch.column(0):
+            if value.is_valid and len(value):
+                return len(value)
+    raise UnknownLayoutError(
+        f"column {name!r} must hold numbers or lists of numbers of one length, got {dtype} without a number; convert it"
+    )
