@@ -12,11 +12,17 @@ Shape letters: G goals, C candidates, P prompts or pictures of one candidate, D 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from vlm_rewards.labelers.encoders.encoder import Encoder
+from vlm_rewards.labelers.encoders.readings import (
+    check_prompts_differ,
+    check_readings,
+    check_texts_differ,
+    check_vectors_differ,
+)
 from vlm_rewards.labelers.scoring.formulas import (
     FORMULAS,
     MIN_BASELINE_DISTANCE,
@@ -75,7 +81,7 @@ def build_targets(settings: LabelerSettings, encoder: Encoder) -> Targets:
     if formula.needs_baseline:
         texts = [goal.baseline or settings.baseline or "" for goal in goals]
         distinct = list(dict.fromkeys(texts))
-        candidates = _embed(settings, encoder, distinct)
+        candidates = _embed(settings, encoder, distinct, others_differ=False)
         columns = np.array([len(goals) + distinct.index(text) for text in texts])
         baselines = baselines_of(candidates, columns)
         nearest = int(baselines.distance.argmin())
@@ -148,15 +154,27 @@ def _temperature(settings: LabelerSettings, encoder: Encoder) -> float:
     return temperature
 
 
-def _embed(settings: LabelerSettings, encoder: Encoder, others: Sequence[str]) -> np.ndarray:
-    """`[C, D]` float64: the goals, then the other texts in the templates."""
+def _embed(
+    settings: LabelerSettings, encoder: Encoder, others: Sequence[str], *, others_differ: bool = True
+) -> np.ndarray:
+    """Embeds the goals, then the other texts in the templates: `[C, D]` float64.
+
+    Args:
+        settings: Goals and templates.
+        encoder: The settings' model.
+        others: Texts beside the goals.
+        others_differ: Whether these must differ from the goals and each other: negatives, unlike baselines.
+    """
+    goals = settings.goals
+    names = [f"goal {goal.id!r} ({goal.text!r})" for goal in goals] + [f"the negative {text!r}" for text in others]
     prompts = {
         index: list(goal.prompts) or fill_templates(settings.templates, goal.text)
-        for index, goal in enumerate(settings.goals)
+        for index, goal in enumerate(goals)
         if not goal.images
     }
-    prompts |= {len(settings.goals) + i: fill_templates(settings.templates, text) for i, text in enumerate(others)}
-    names = [goal.text for goal in settings.goals] + list(others)
+    prompts |= {len(goals) + i: fill_templates(settings.templates, text) for i, text in enumerate(others)}
+    num_compared = len(names) if others_differ else len(goals)
+    _check_prompts(encoder, prompts, names, num_compared)
     candidates = np.empty((len(names), encoder.dim), dtype=np.float32)
     flat = encoder.embed_texts([prompt for several in prompts.values() for prompt in several])
     starts = np.cumsum([0] + [len(several) for several in prompts.values()])
@@ -166,10 +184,29 @@ def _embed(settings: LabelerSettings, encoder: Encoder, others: Sequence[str]) -
         chosen = np.flatnonzero(counts == count)
         embeddings = flat[starts[chosen][:, None] + np.arange(count)]
         candidates[indices[chosen]] = average_prompts(embeddings, [names[index] for index in indices[chosen]])
-    for index, goal in enumerate(settings.goals):
+    for index, goal in enumerate(goals):
         if goal.images:
-            candidates[index] = average_prompts(_embed_pictures(goal, encoder)[None], [goal.text])[0]
+            candidates[index] = average_prompts(_embed_pictures(goal, encoder)[None], [names[index]])[0]
+    check_vectors_differ(names[:num_compared], candidates[:num_compared])
     return candidates.astype(np.float64)
+
+
+def _check_prompts(
+    encoder: Encoder, prompts: Mapping[int, Sequence[str]], names: Sequence[str], num_compared: int
+) -> None:
+    """Refuses prompts that the encoder would not read as they stand, and candidates that it reads as one."""
+    flat = iter(encoder.read_texts([prompt for several in prompts.values() for prompt in several]))
+    read = {index: [next(flat) for _ in several] for index, several in prompts.items()}
+    for index, readings in read.items():
+        several = prompts[index]
+        try:
+            check_readings(several, readings)
+        except ValueError as error:
+            error.add_note(f"in a prompt of {names[index]}")
+            raise
+        check_prompts_differ(names[index], several, readings)
+    compared = [index for index in read if index < num_compared]
+    check_texts_differ([names[index] for index in compared], [read[index] for index in compared])
 
 
 def _embed_pictures(goal: Goal, encoder: Encoder) -> np.ndarray:

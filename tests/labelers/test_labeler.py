@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from transformers import CLIPModel, CLIPProcessor, SiglipModel, SiglipProcessor
 
+from vlm_rewards.labelers.encoders.dual_encoder import DualEncoder
 from vlm_rewards.labelers.labeler import Labeler
 from vlm_rewards.labelers.scoring.negatives import NegativeSettings
 from vlm_rewards.labelers.scoring.windows import WindowSettings
@@ -494,3 +495,65 @@ def test_bad_pictures_are_refused(settings: LabelerSettings, labeler: Labeler, t
     path.unlink()
     with pytest.raises(FileNotFoundError, match="a goal's picture must exist, got"):
         Labeler(changed, labeler.encoder)
+
+
+@pytest.mark.parametrize("text", ["A red ball", "a red ball ", "a red\u00a0ball", "  a  red ball"])
+def test_goals_and_negatives_that_the_model_reads_as_one_are_refused(
+    settings: LabelerSettings, labeler: Labeler, text: str
+) -> None:
+    match = (
+        r"are one text for the model, .*: got goal 'one' \('a red ball'\) and {}. Remove or reword one"
+    )
+    one, other = Goal("one", "a red ball"), Goal("other", "a blue ball")
+    for changes, named in (
+        ({"goals": (one, Goal("two", text))}, r"goal 'two' \(.*\)"),
+        ({"goals": (one, Goal("two", "a key", prompts=(text,)))}, r"goal 'two' \('a key'\)"),
+        ({"goals": (one, Goal("two", text)), "formula": "cosine", "threshold": 0.5}, r"goal 'two' \(.*\)"),
+        ({"goals": (one, other), "negatives": NegativeSettings(explicit=(text,))}, "the negative .*"),
+        ({"goals": (one, dataclasses.replace(other, negatives=(text,)))}, "the negative .*"),
+    ):
+        with pytest.raises(ValueError, match=match.format(named)):
+            Labeler(dataclasses.replace(settings, **changes), labeler.encoder)
+    with pytest.raises(
+        ValueError, match=r"two prompts of goal 'one' \('a red ball'\) are one text for the model: got 'a red b"
+    ):
+        prompted = dataclasses.replace(one, prompts=("a red ball", text))
+        Labeler(dataclasses.replace(settings, goals=(prompted, other)), labeler.encoder)
+    baseline = {"formula": "goal-baseline", "threshold": 0.2}
+    with pytest.raises(ValueError, match="a baseline must differ from its goal, got .* for goal 'one', 'a red ball'"):
+        Labeler(dataclasses.replace(settings, goals=(one, other), baseline=text, **baseline), labeler.encoder)
+
+
+def test_templates_that_become_one_text_are_refused(settings: LabelerSettings, labeler: Labeler) -> None:
+    with pytest.raises(
+        ValueError, match="two prompts of goal 'red' .*: got 'the agent .*' and ' the agent .*'. Remove one"
+    ):
+        Labeler(dataclasses.replace(settings, templates=("{goal}", " {goal}")), labeler.encoder)
+
+
+def test_texts_that_give_one_vector_are_refused(settings: LabelerSettings, tiny_clip: Path) -> None:
+    # Two words that the tokenizer tells apart and the text tower does not.
+    encoder = DualEncoder.load(tiny_clip, batch_size=8, precision="float32")
+    words = encoder.tokenizer.tokenizer.get_vocab()
+    table = encoder.towers.model.text_model.get_input_embeddings().weight
+    with torch.no_grad():
+        table[words["red"]] = table[words["green"]]
+    goals = (Goal("one", "a red ball"), Goal("two", "a green ball"))
+    with pytest.raises(
+        ValueError,
+        match=r"have one vector, .*: got goal 'one' \('a red ball'\) and goal 'two' \('a green ball'\). Remove or",
+    ):
+        Labeler(dataclasses.replace(settings, goals=goals), encoder)
+
+
+def test_a_word_that_the_tokenizer_does_not_know_is_refused_with_its_goal(
+    settings: LabelerSettings, labeler: Labeler
+) -> None:
+    goals = (*GOALS, Goal("cup", "a cup in the dishwasher"))
+    with pytest.raises(
+        ValueError, match="tokenizer does not know 'dishwasher': got 'a cup in the dishwasher'"
+    ) as caught:
+        Labeler(dataclasses.replace(settings, goals=goals), labeler.encoder)
+    assert caught.value.__notes__ == ["in a prompt of goal 'cup' ('a cup in the dishwasher')"]
+    with pytest.raises(ValueError, match="does not know 'zebra'"):
+        Labeler(dataclasses.replace(settings, negatives=NegativeSettings(explicit=("a zebra",))), labeler.encoder)

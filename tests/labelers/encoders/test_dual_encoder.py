@@ -292,21 +292,14 @@ def test_batch_size_must_be_positive(tiny_clip: Path) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_texts_that_the_tokenizer_does_not_know_are_refused(family: str, request: pytest.FixtureRequest) -> None:
     encoder = DualEncoder.load(request.getfixturevalue(family))
-    for text in ("zebra", "Zebra lion", " "):
-        with pytest.raises(ValueError, match=f"must have at least one word .* knows, got '{text}'; reword it"):
+    for text in ("zebra", "a red zebra"):
+        with pytest.raises(
+            ValueError, match=f"tokenizer does not know 'zebra': got '{text}', which it reads without it. Rew"
+        ):
             encoder.embed_texts(["a red ball", text])
-    with pytest.raises(
-        ValueError, match=r"must differ in words .* got 'a red zebra' and 'a red lion', which it reads as"
-    ):
-        encoder.embed_texts(["a red zebra", "a blue zebra", "a red lion"])
-
-
-def test_texts_that_differ_in_case_alone_or_in_a_known_word_are_embedded(tiny_clip: Path) -> None:
-    encoder = DualEncoder.load(tiny_clip)
-    same, again, other = encoder.embed_texts(["a red zebra", "A red  Zebra", "a blue zebra"])
-    assert np.array_equal(same, again)
-    assert not np.array_equal(same, other)
-    assert len(encoder.embed_texts(["a red ball", "A red ball", "a red ball"])) == 3
+    with pytest.raises(ValueError, match="a text has no word for the model's tokenizer: got ' '. Reword it."):
+        encoder.embed_texts([" "])
+    assert len(encoder.embed_texts(["a red ball", "A red  ball", "a red ball"])) == 3
 
 
 def test_words_of_a_model_in_another_language_need_no_english(tiny_clip: Path, tmp_path: Path) -> None:
