@@ -501,9 +501,7 @@ def test_bad_pictures_are_refused(settings: LabelerSettings, labeler: Labeler, t
 def test_goals_and_negatives_that_the_model_reads_as_one_are_refused(
     settings: LabelerSettings, labeler: Labeler, text: str
 ) -> None:
-    match = (
-        r"are one text for the model, .*: got goal 'one' \('a red ball'\) and {}. Remove or reword one"
-    )
+    match = r"are one text for the model, .*: got goal 'one' \('a red ball'\) and {}. Remove or reword one"
     one, other = Goal("one", "a red ball"), Goal("other", "a blue ball")
     for changes, named in (
         ({"goals": (one, Goal("two", text))}, r"goal 'two' \(.*\)"),

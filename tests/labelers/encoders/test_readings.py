@@ -39,7 +39,9 @@ def test_candidates_that_are_one_text_are_refused() -> None:
         match="are one text for the model, whose tokenizer .*: got a and c, and 1 more. Remove or reword one",
     ):
         check_texts_differ(["a", "b", "c", "d"], [[RED], [BLUE], [RED], [BLUE]])
-    with pytest.raises(ValueError, match="got a and b. Remove or"):  # the mean of prompts does not depend on their order
+    with pytest.raises(
+        ValueError, match="got a and b. Remove or"
+    ):  # the mean of prompts does not depend on their order
         check_texts_differ(["a", "b"], [[RED, BLUE], [BLUE, RED]])
 
 
