@@ -14,6 +14,7 @@ from pathlib import Path
 from held_out import LEVELS, POLICIES, record, run
 from report_result import machine, parse_arguments, write_result
 
+from vlm_rewards.labelers.domains.babyai.pretraining import BABYAI_PRETRAINING
 from vlm_rewards.labelers.encoders.checkpoints import REFERENCE_FOLDER, reference_models
 from vlm_rewards.labelers.reference_models.model_card import write_card
 
@@ -60,7 +61,7 @@ def add_to_card(model: str, results: dict[str, dict]) -> None:
         f"{results['56x56']['frames']:,} frames of 56x56 pixels; measured by `benchmarks/ladder.py`. At threshold 0.5, precision",
         f"and recall are {', '.join(parts)}.",
     ]
-    write_card(folder, card)
+    write_card(folder, card, BABYAI_PRETRAINING.describe(card))
 
 
 def main() -> None:

@@ -5,7 +5,8 @@
       │                       ├── facts(look)           which goals hold in a frame
       │                       └── expert()              a demonstrator, which may give up
       ├── goals(bank), kinds(goal)    language goals, and what `--hold-out` may name
-      └── seeds                       which levels are recorded, fine-tuned in, evaluated on
+      ├── seeds                       which levels are recorded, fine-tuned in, evaluated on
+      └── pretraining()               how its reference models are trained
 
 A domain is one folder below `labelers.domains` and one line in `DOMAINS`, or a package of its own that names an object in the
 entry point group `vlm_rewards.domains`. `tests/labelers/domains/test_conformance.py` states what a domain must do.
@@ -21,12 +22,15 @@ import importlib
 import itertools
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from vlm_rewards.schemas.extensions import load_extensions
 from vlm_rewards.schemas.goals import Goal
+
+if TYPE_CHECKING:
+    from vlm_rewards.labelers.domains.pretraining import Pretraining
 
 DOMAINS = {
     "babyai": "vlm_rewards.labelers.domains.babyai.domain:BABYAI",
@@ -210,6 +214,9 @@ class Domain(Protocol):
         Raises:
             ImportError: What the domain needs is not installed.
         """
+
+    def pretraining(self) -> "Pretraining | None":
+        """Returns how its reference models are trained; None if it has none. What that needs is imported here, and not before."""
 
     def kinds(self, goal: Goal) -> frozenset[str]:
         """Returns what `--hold-out` may name this goal by beside its id, such as the object that it is about."""

@@ -1,12 +1,12 @@
-"""The architecture of the reference models: CLIPs of 56x56 frames whose patches are BabyAI's 8x8 cells.
+"""The architecture of the reference models: small CLIPs of square frames.
 
-    frame [56, 56, 3] ──► 49 patches of one cell ──► image tower ──► embedding [E]
+    frame [S, S, 3] ──► side x side patches ──► image tower ──► embedding [E]
     caption ──► words ──► text tower, read at the end token ──► embedding [E]
 
-They are plain `transformers.CLIPModel`s. What is particular is how they start out (`start_local`), and that in training the image
-tower can be given some patches only (`encode_patches`).
+They are plain `transformers.CLIPModel`s. Two things are particular: how they start out (`start_local`), and that in training the
+image tower can be given some of the patches only (`encode_patches`).
 
-Shape letters: B batch, K patches kept, P values a patch (192), D width, E embedding.
+Shape letters: S side of a frame in pixels, B batch, K patches kept, P values per patch, D width, E embedding.
 """
 
 import math
@@ -26,40 +26,22 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from vlm_rewards.labelers.domains.babyai.captions import MAX_TOKENS
-from vlm_rewards.labelers.domains.babyai.goals import VIEW_SIZE
+from vlm_rewards.labelers.reference_models.recipe import PretrainSettings, position_channels
+from vlm_rewards.labelers.reference_models.tokenizer import MAX_TOKENS
 
-PATCH_SIZE = 8
-IMAGE_SIZE = PATCH_SIZE * VIEW_SIZE
-NUM_PATCHES = VIEW_SIZE**2
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.5
 
 
 def build_model(
-    tokenizer: PreTrainedTokenizerFast,
-    *,
-    width: int,
-    layers: int,
-    heads: int,
-    text_width: int,
-    text_layers: int,
-    text_heads: int,
-    embedding: int,
+    tokenizer: PreTrainedTokenizerFast, settings: PretrainSettings, *, image_size: int, patch_size: int
 ) -> CLIPModel:
-    """Makes an untrained CLIP of 56x56 frames, patch 8, whose first layer starts out looking at the neighbours.
+    """Makes an untrained CLIP whose first layer starts out looking at the neighbours.
 
     Args:
-        tokenizer: gives the vocabulary and the ids of the special tokens.
-        width: D, width of the image tower.
-        layers: layers of the image tower.
-        heads: attention heads of the image tower, at least 4 and at least 16 wide.
-        text_width: width of the text tower.
-        text_layers: layers of the text tower.
-        text_heads: attention heads of the text tower.
-        embedding: E, size of the shared embedding.
-
-    Returns:
-        The model.
+        tokenizer: Tokenizer with the vocabulary and the ids of the special tokens.
+        settings: Sizes of the towers.
+        image_size: Height and width of a frame in pixels.
+        patch_size: Height and width of a patch in pixels.
     """
     special = {
         "pad_token_id": tokenizer.pad_token_id,
@@ -68,33 +50,33 @@ def build_model(
     }
     text = CLIPTextConfig(
         vocab_size=len(tokenizer),
-        hidden_size=text_width,
-        intermediate_size=4 * text_width,
-        num_hidden_layers=text_layers,
-        num_attention_heads=text_heads,
+        hidden_size=settings.text_width,
+        intermediate_size=4 * settings.text_width,
+        num_hidden_layers=settings.text_layers,
+        num_attention_heads=settings.text_heads,
         max_position_embeddings=MAX_TOKENS,
         hidden_act="relu",
-        projection_dim=embedding,
+        projection_dim=settings.embedding,
         **special,
     )
     vision = CLIPVisionConfig(
-        hidden_size=width,
-        intermediate_size=4 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        image_size=IMAGE_SIZE,
-        patch_size=PATCH_SIZE,
+        hidden_size=settings.width,
+        intermediate_size=4 * settings.width,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads,
+        image_size=image_size,
+        patch_size=patch_size,
         hidden_act="relu",
-        projection_dim=embedding,
+        projection_dim=settings.embedding,
     )
     config = CLIPConfig(
         text_config=text.to_dict(),
         vision_config=vision.to_dict(),
-        projection_dim=embedding,
+        projection_dim=settings.embedding,
         **special,
     )
     model = CLIPModel._from_config(config, attn_implementation="eager")  # the fused one is slow backwards in bfloat16
-    if layers > 1:
+    if settings.layers > 1:
         start_local(model)
     return model
 
@@ -103,20 +85,22 @@ def build_model(
 def start_local(model: CLIPModel, sharpness: float = 1.25) -> None:
     """Sets positions to orthogonal sinusoids and four heads of the first layer to look at the four neighbours, in place.
 
-    Position p on an axis of 7 gets (cos w p, sin w p) for w = pi/8 * (1, 3, 5, 7), whose inner product over all four w is 4
-    at distance 0 and 0 at distances 1 to 6. A head's query is turned by w * d, d one cell left, right, up or down, so that its
-    largest logit is at that neighbour.
+    Position p on an axis of n patches gets (cos w p, sin w p) for the m = ceil(n / 2) frequencies w = pi / 2m * (1, 3, 5, ...),
+    whose inner product over all w is m at distance 0, and 0 at distances 1 to n - 1. A head's query is turned by w * d, d one
+    patch left, right, up or down, so that its largest logit is at that neighbour.
 
     Args:
-        model: a freshly made model; the last 16 channels of its image tower are given to positions.
-        sharpness: logit between a position and its match on one of the two axes, over 4.
+        model: A freshly made model; the last 4m channels of its image tower are given to positions.
+        sharpness: Logit between a position and its match on one of the two axes, over m.
     """
     embeddings, attention = model.vision_model.embeddings, model.vision_model.encoder.layers[0].self_attn
-    frequencies = torch.tensor([1.0, 3.0, 5.0, 7.0]) * math.pi / 8
-    rows, columns = torch.meshgrid(torch.arange(VIEW_SIZE), torch.arange(VIEW_SIZE), indexing="ij")
-    angles = torch.cat([columns.reshape(-1, 1) * frequencies, rows.reshape(-1, 1) * frequencies], dim=1)  # [49, 8]
-    channels = 2 * angles.shape[1]
-    sinusoids = torch.stack([angles.cos(), angles.sin()], dim=2).reshape(NUM_PATCHES, channels)
+    side = embeddings.image_size // embeddings.patch_size
+    channels = position_channels(side)
+    count = channels // 4
+    frequencies = torch.arange(1.0, 2 * count, 2) * math.pi / (2 * count)
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    angles = torch.cat([columns.reshape(-1, 1) * frequencies, rows.reshape(-1, 1) * frequencies], dim=1)
+    sinusoids = torch.stack([angles.cos(), angles.sin()], dim=2).reshape(side**2, channels)
 
     scale = 0.4  # as large as the patches' own channels
     embeddings.patch_embedding.weight[-channels:] = 0
@@ -141,9 +125,9 @@ def encode_patches(model: CLIPModel, patches: Tensor, index: Tensor) -> tuple[Te
     """Encodes frames of which only some patches are given; with all patches, the same as `get_image_features`.
 
     Args:
-        model: the model.
+        model: The model.
         patches: `[B, K, P]` float normalised pixels, channel-major as in a convolution's kernel.
-        index: `[B, K]` int64, each patch's place in the frame, row-major, 0..48.
+        index: `[B, K]` int64, place of each patch in the frame, row-major.
 
     Returns:
         `[B, E]` image embeddings, not normalised, and `[B, K, D]` the patches' states before the last layer.
@@ -178,19 +162,20 @@ def _layer(layer: Any, queries: Tensor, states: Tensor) -> Tensor:
 
 
 def patchify(tiles: np.ndarray) -> np.ndarray:
-    """Lines up the pixels of tiles as a patch convolution's kernel does, channel-major.
+    """Lines up the pixels of patches as a patch convolution's kernel does, channel-major.
 
     Args:
-        tiles: `[N, rows, columns, 8, 8, 3]` pixels.
+        tiles: `[N, rows, columns, height, width, 3]` pixels.
 
     Returns:
-        `[N, rows * columns, P]`, P = 3 * 8 * 8.
+        `[N, rows * columns, P]`, P = 3 * height * width.
     """
-    return np.moveaxis(tiles, -1, -3).reshape(len(tiles), -1, 3 * PATCH_SIZE**2)
+    height, width = tiles.shape[-3:-1]
+    return np.moveaxis(tiles, -1, -3).reshape(len(tiles), -1, 3 * height * width)
 
 
 def normalise(pixels: Tensor) -> Tensor:
-    """The image processor's rescaling and normalisation: uint8 pixels of any shape to float32, -1..1."""
+    """Rescales and normalises as the image processor does: uint8 pixels of any shape to float32, -1..1."""
     return (pixels.float() / 255 - PIXEL_MEAN) / PIXEL_STD
 
 
@@ -198,16 +183,17 @@ def save_model(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, output: Pat
     """Writes weights, tokenizer and image processor, as `CLIPModel.from_pretrained` and `AutoProcessor` read them.
 
     Args:
-        model: the trained model.
-        tokenizer: its tokenizer.
-        output: folder to write; made if missing.
+        model: The trained model.
+        tokenizer: Its tokenizer.
+        output: Folder to write; made if missing.
     """
     output.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(output)
     (output / "model.safetensors").chmod(0o644)  # it is written for its owner only
     tokenizer.save_pretrained(output)
-    side = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    pixels = model.config.vision_config.image_size
+    side = {"height": pixels, "width": pixels}
     processor = CLIPImageProcessor(
-        size={"shortest_edge": IMAGE_SIZE}, crop_size=side, image_mean=[PIXEL_MEAN] * 3, image_std=[PIXEL_STD] * 3
+        size={"shortest_edge": pixels}, crop_size=side, image_mean=[PIXEL_MEAN] * 3, image_std=[PIXEL_STD] * 3
     )
     processor.save_pretrained(output)

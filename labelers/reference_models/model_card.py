@@ -4,6 +4,7 @@ Shape letters: N frames, G goals, E embedding.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,74 +13,77 @@ import torch
 import torch.nn.functional as F
 from transformers import CLIPModel, PreTrainedTokenizerFast
 
-from vlm_rewards.labelers.domains.babyai.captions import NEUTRAL
-from vlm_rewards.labelers.domains.babyai.goals import goal_bank, ground_truth
-from vlm_rewards.labelers.domains.babyai.scenes import VALIDATION_SEEDS, draw_scenes, load_layouts, render
+from vlm_rewards.labelers.domains.pretraining import CardText, Pretraining
 from vlm_rewards.labelers.quality.rankings import average_precision
 from vlm_rewards.labelers.reference_models.architecture import normalise
+from vlm_rewards.schemas.goals import Goal
 
-FAMILIES = ("find", "lift", "place")
 _BATCH = 256
 
 
-def scene_figures(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, num_scenes: int) -> dict[str, float]:
-    """Mean average precision of each family on scenes drawn in layouts of seeds that were not trained on.
+def validation_figures(
+    model: CLIPModel, tokenizer: PreTrainedTokenizerFast, pretraining: Pretraining, num_frames: int
+) -> dict[str, float]:
+    """Returns the mean average precision of each family on frames that nothing was trained on.
 
     Args:
-        model: the trained model, in evaluation mode.
-        tokenizer: its tokenizer.
-        num_scenes: N, frames drawn.
+        model: The trained model, in evaluation mode.
+        tokenizer: Its tokenizer.
+        pretraining: What draws the frames.
+        num_frames: N.
 
     Returns:
         Family to the mean, over its goals that some frame achieves, of the cosine's average precision, 0..1.
     """
-    scenes = draw_scenes(load_layouts(VALIDATION_SEEDS), np.random.default_rng(VALIDATION_SEEDS.start), num_scenes)
-    goals = goal_bank()
-    tokens = tokenizer([goal.text for goal in goals], padding=True, return_tensors="pt")
+    drawn = pretraining.validation(num_frames, _BATCH)
+    tokens = tokenizer([goal.text for goal in drawn.goals], padding=True, return_tensors="pt")
     with torch.inference_mode():
         texts = F.normalize(model.get_text_features(input_ids=tokens.input_ids).pooler_output, dim=-1)
         images = []
-        for start in range(0, num_scenes, _BATCH):
-            pixels = normalise(torch.from_numpy(render(scenes.tiles[start : start + _BATCH]))).permute(0, 3, 1, 2)
+        for frames in drawn.batches:
+            pixels = normalise(torch.from_numpy(frames)).permute(0, 3, 1, 2)
             images.append(F.normalize(model.get_image_features(pixel_values=pixels).pooler_output, dim=-1))
         scores = (torch.cat(images) @ texts.T).numpy()
-    return mean_average_precision(scores, ground_truth(scenes.view, scenes.carrying))
+    return mean_average_precision(scores, drawn.truth, drawn.goals)
 
 
-def mean_average_precision(scores: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Averages the average precision of BabyAI's goals over each family.
+def mean_average_precision(scores: np.ndarray, truth: np.ndarray, goals: Sequence[Goal]) -> dict[str, float]:
+    """Averages the average precision of goals over each family.
 
     Args:
-        scores: `[N, G]` float32, in the order of `labelers.domains.babyai.goals.goal_bank`.
+        scores: `[N, G]` float32.
         truth: `[N, G]` bool.
+        goals: The G goals.
 
     Returns:
         Family to mean, 0..1, over the goals achieved in some frame; families without any are left out.
     """
     found: dict[str, list[float]] = {}
-    for column, goal in enumerate(goal_bank()):
+    for column, goal in enumerate(goals):
         if truth[:, column].any():
             found.setdefault(goal.family, []).append(average_precision(scores[:, column], truth[:, column]))
-    return {family: round(float(np.mean(found[family])), 4) for family in FAMILIES if family in found}
+    return {family: round(float(np.mean(values)), 4) for family, values in found.items()}
 
 
-def write_card(output: Path, card: dict[str, Any]) -> None:
+def write_card(output: Path, card: dict[str, Any], text: CardText) -> None:
     """Writes card.json, and README.md made from it.
 
     Args:
-        output: the model's folder.
-        card: what `labelers.reference_models.pretraining.pretrain` returns; more entries under "figures" become more rows of the
-        table.
+        output: Folder of the model.
+        card: What `labelers.reference_models.pretraining.pretrain` returns; more entries under "figures" become more rows of
+            the table.
+        text: What the domain says of it.
     """
     (output / "card.json").write_text(json.dumps(card, indent=2) + "\n")
-    (output / "README.md").write_text(card_text(card))
+    (output / "README.md").write_text(card_text(card, text))
 
 
-def card_text(card: dict[str, Any]) -> str:
+def card_text(card: Mapping[str, Any], text: CardText) -> str:
     """Writes the card as a page in the format of the Hugging Face hub.
 
     Args:
-        card: as for `write_card`.
+        card: The card, as for `write_card`.
+        text: What the domain says of it.
 
     Returns:
         Markdown with a metadata header.
@@ -87,7 +91,7 @@ def card_text(card: dict[str, Any]) -> str:
     settings = card["settings"]
     rows = [
         f"| {frames} | "
-        + " | ".join(f"{figures[family]:.3f}" if family in figures else "-" for family in FAMILIES)
+        + " | ".join(f"{figures[family]:.3f}" if family in figures else "-" for family in text.families)
         + " |"
         for frames, figures in card["figures"].items()
     ]
@@ -96,32 +100,20 @@ def card_text(card: dict[str, Any]) -> str:
         "license: apache-2.0",
         "library_name: transformers",
         "pipeline_tag: zero-shot-image-classification",
-        "tags: [clip, babyai, minigrid, reward-model]",
+        f"tags: [{', '.join(['clip', *text.tags, 'reward-model'])}]",
         "---",
         "",
         f"# {card['name']}",
         "",
-        "A small CLIP (`transformers.CLIPModel`) that labels frames of BabyAI as its agent sees them: 56x56 pixels, 7x7 cells of",
-        "8 pixels (`RGBImgPartialObsWrapper(tile_size=8)`), or larger ones such as 224x224, which its image processor resizes.",
-        "It knows three families of goals over six colours and three types, in many wordings:",
-        "",
-        "- Find: *the agent is in front of a red ball*",
-        "- Lift: *the agent carries a red ball*",
-        "- Place: *a red ball is next to a blue box*",
-        "",
-        f"The neutral caption *{NEUTRAL[0]}* lies between true and false captions in every frame: as a goal's only",
-        "negative it makes the softmax the probability that the goal holds (threshold 0.5), whatever other goals hold.",
-        "",
-        "It judges what the frame shows. It knows no doors, rooms or locations, and nothing outside BabyAI; for real images use a",
-        "public CLIP checkpoint, through the same code.",
+        *text.about,
         "",
         "## Figures",
         "",
         "Mean average precision over the goals that some frame achieves, one wording a goal; of the cosine, or of",
         "the formula that the row names, at the temperature of the model.",
         "",
-        "| frames | Find | Lift | Place |",
-        "|---|---|---|---|",
+        f"| frames | {' | '.join(family.capitalize() for family in text.families)} |",
+        f"|{'---|' * (1 + len(text.families))}",
         *rows,
         "",
         *card.get("notes", []),
@@ -130,9 +122,7 @@ def card_text(card: dict[str, Any]) -> str:
         "",
         f"`{card['command']}`",
         "",
-        "Trained contrastively from nothing on scenes drawn on the fly: walls and doors of BabyAI levels (seeds below",
-        f"{card['layout_seeds'][1]:,}), objects and agent placed at random, frames rendered with MiniGrid's own tiles,",
-        "captions written from templates. No recorded episode and no other data was used.",
+        *text.data,
         "",
         f"- image tower {card['parameters']['vision_model']:,} parameters, text tower {card['parameters']['text_model']:,}",
         f"- {card['steps']:,} steps of {settings['batch_size']} frames ({card['frames']:,} in all), seed {card['seed']}, "

@@ -40,8 +40,8 @@ class IqlSettings(CriticSettings):
 
     The papers' values (expectile 0.9, beta 3, discount 0.99, learning rate 3e-4, polyak 0.005) are for rewards in the hundreds or
     -1 a step. With a reward of 1 at success alone a wasted step costs 1 - discount of the value: at those values advantages of 0.01
-    or so leave IQL at behaviour cloning. The defaults here were chosen on BabyAI's single rooms, on other corpora and levels than
-    are reported.
+    or so leave IQL at behaviour cloning. The defaults here were chosen on single rooms of a grid world, on other corpora and levels
+    than are reported.
 
     Args:
         expectile: tau, in which V sees the values of recorded actions: 0.5 their mean, towards 1 their largest.

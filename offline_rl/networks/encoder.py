@@ -8,7 +8,7 @@
 
 The goal meets every cell before the cells' places are read. Each of a few heads asks the goal's question of a cell and opens or
 closes its channels by the answer, as attention does, but each cell for itself (`Gate`). A kept embedding is one cell, in which
-there is nothing to look for: there the goal scales and shifts channels (`Film`; Perez et al. 2018, as in BabyAI's own baseline).
+there is nothing to look for: there the goal scales and shifts channels (`Film`; Perez et al. 2018).
 Both are linear in the goal's text embedding, so a goal between two that were trained on acts like something between the two.
 Several cells are normalised first: trained to tell from a frame whether two objects stand side by side, an encoder that does so had
 an R² of 0.57 after 1,600 updates, and 0.22 without.

@@ -24,8 +24,9 @@ from wordings import (
     what_was_read,
 )
 
-from vlm_rewards.labelers.domains.babyai.captions import build_tokenizer
 from vlm_rewards.labelers.domains.babyai.goals import goal_bank
+from vlm_rewards.labelers.domains.babyai.pretraining import BABYAI_PRETRAINING
+from vlm_rewards.labelers.reference_models.pretraining import tokenizer_of
 from vlm_rewards.labelers.scoring.formulas import FORMULAS
 
 SCORES = np.array([0.9, 0.8, 0.7, 0.6], np.float32)
@@ -125,7 +126,7 @@ def test_sizes_are_compared_in_the_same_resamples() -> None:
 
 
 def test_what_a_model_has_read_is_found_and_not_claimed() -> None:
-    tokenizer = build_tokenizer()
+    tokenizer = tokenizer_of(BABYAI_PRETRAINING)
     assert what_was_read(tokenizer, ["pick up the red ball", "pick up the blue key"]) == {"class": READ, "words": []}
     assert what_was_read(tokenizer, ["pick the red ball up"]) == {"class": NEW_WORDING, "words": []}
     found = what_was_read(tokenizer, ["the robot lifts the red ball"])

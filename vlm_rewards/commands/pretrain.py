@@ -1,15 +1,19 @@
-"""`vlm-rewards pretrain`: trains a small reference model."""
+"""`vlm-rewards pretrain`: trains a small reference model of a domain."""
 
 import argparse
 import sys
 
 from vlm_rewards.commands.options import add_output
 from vlm_rewards.commands.words import Said
+from vlm_rewards.labelers.domains.domain import DOMAINS, domain_named
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """Gives the options of `pretrain` to its parser."""
-    command.add_argument("--size", required=True, choices=("s", "m", "l"), help="size of the model")
+    command.add_argument(
+        "--domain", default=next(iter(DOMAINS)), metavar="NAME", help="domain whose frames the model reads"
+    )
+    command.add_argument("--size", required=True, metavar="NAME", help="size of the model, such as s, m or l")
     add_output(command, "the model, in the format of transformers' CLIPModel")
     command.add_argument("--steps", type=int, metavar="N", help="training steps (default: the size's own, as shipped)")
     command.add_argument("--seed", type=int, default=0, metavar="N", help="seed of weights and data")
@@ -19,9 +23,10 @@ def run(options: argparse.Namespace) -> Said:
     """Runs `pretrain` as its options say."""
     import dataclasses
 
-    from vlm_rewards.labelers.reference_models.pretraining import SIZES, pretrain
+    from vlm_rewards.labelers.reference_models.pretraining import pretrain, recipe_of
 
-    settings = SIZES[options.size]
+    domain = domain_named(options.domain)
+    settings = recipe_of(domain, options.size)
     if options.steps is not None:
         settings = dataclasses.replace(settings, steps=options.steps)
 
@@ -35,6 +40,6 @@ def run(options: argparse.Namespace) -> Said:
             flush=True,
         )
 
-    card = pretrain(settings, options.output, seed=options.seed, progress=show)
+    card = pretrain(domain, settings, options.output, seed=options.seed, progress=show)
     label = ["label", "--model", options.output, "--input", "corpus/", "--goals", "corpus/goals.jsonl"]
     return [f"trained {card['name']} in {card['seconds']:,} s: {options.output}"], [[*label, "--output", "labels/"]]

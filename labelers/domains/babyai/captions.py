@@ -1,4 +1,4 @@
-"""What the reference models are taught to read: captions of BabyAI states in many wordings, and their word-level tokenizer.
+"""What BabyAI's reference models are taught to read: captions of states in many wordings.
 
 A state is something a frame shows: one of the 36 Find and Lift goals, one of the 153 unordered Place pairs, or "nothing" for
 each family, true exactly when no goal of that family holds. Besides, neutral captions say nothing at all: as a goal's only
@@ -8,16 +8,8 @@ negative they give the softmax an absolute meaning.
 from itertools import combinations
 
 import numpy as np
-from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, processors
-from tokenizers.models import WordLevel
-from transformers import PreTrainedTokenizerFast
 
 from vlm_rewards.labelers.domains.babyai.goals import KINDS, NUM_KINDS, place_pairs
-
-MAX_TOKENS = 32
-"""Positions of the text tower, start and end token included."""
-
-PAD, UNKNOWN, START, END = "<|pad|>", "<|unknown|>", "<|startoftext|>", "<|endoftext|>"
 
 NOTHING = {
     "find": ("the agent is in front of nothing", "the agent faces nothing", "nothing is in front of the agent"),
@@ -108,12 +100,13 @@ PLACE_TEMPLATES = (
 )
 
 _DECORATED = ("{}", "{}", "{}", "a picture of a scene where {}", "a photo where {}")
-_MORE_WORDS = (
+MORE_WORDS = (
     "achieved accomplished adjacent and any arms at ball box brings by complete completed dropped drop each empty environment "
     "goal goals grid hands her his holds in inside is it its left lifted lifting lifts near nearby not observation of off on one "
     "open closed locked other picks puts reached reaches right robot room success successfully something stands task "
     "their then there this toggle touching two up view visible wall walls door doors with world you your floor gridworld"
 )
+"""Words that no caption holds, so that the tokenizer can tell them from unknown ones."""
 
 
 def state_names() -> list[str]:
@@ -160,40 +153,3 @@ def state_captions() -> list[list[str]]:
     ]
     nothing = [[form.format(text) for form in _DECORATED for text in texts] for texts in NOTHING.values()]
     return [*find, *lift, *place, *nothing, list(NEUTRAL)]
-
-
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Builds the word-level tokenizer: lower case, punctuation dropped, "gray" read as "grey".
-
-    The end token has the largest id. `CLIPTextModel` pools at the first end token, or, when its config says
-    `eos_token_id=2`, at the largest id: with both set to the last id of the vocabulary the pooled state has read the whole
-    caption either way.
-
-    Returns:
-        A tokenizer with start, end, pad and unknown tokens, padding on the right, 32 tokens at most.
-    """
-    words = sorted({word for captions in state_captions() for text in captions for word in text.split()})
-    words += sorted(set(_MORE_WORDS.split()) - set(words))
-    vocabulary = {token: index for index, token in enumerate([PAD, UNKNOWN, START, *words, END])}
-    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
-    tokenizer.normalizer = normalizers.Sequence(
-        [
-            normalizers.Lowercase(),
-            normalizers.Replace(Regex(r"[^\w\s<>|]"), " "),
-            normalizers.Replace(Regex(r"\bgray\b"), "grey"),
-        ]
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{START} $A {END}", special_tokens=[(START, vocabulary[START]), (END, vocabulary[END])]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token=START,
-        eos_token=END,
-        pad_token=PAD,
-        unk_token=UNKNOWN,
-        model_max_length=MAX_TOKENS,
-        padding_side="right",
-        model_input_names=["input_ids", "attention_mask"],
-    )

@@ -2,12 +2,16 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from vlm_rewards.labelers.domains.babyai.goals import VIEW_SIZE, goal_bank, object_kinds
 from vlm_rewards.labelers.domains.babyai.level_names import LEVEL_NAMES
 from vlm_rewards.labelers.domains.babyai.levels import CAMERA, BabyAILevel
 from vlm_rewards.labelers.domains.domain import FrameSize, SeedRanges, check_cameras, check_frame_size
 from vlm_rewards.schemas.goals import Goal
+
+if TYPE_CHECKING:
+    from vlm_rewards.labelers.domains.pretraining import Pretraining
 
 _TILE_SIZES = (8, 4, *range(12, 65, 4))
 
@@ -42,6 +46,12 @@ class BabyAI:
         check_frame_size(self, frame_size)
         check_cameras(self, cameras)
         return BabyAILevel(env, frame_size[0] // VIEW_SIZE)
+
+    def pretraining(self) -> "Pretraining":
+        """Returns how the reference models of BabyAI are trained."""
+        from vlm_rewards.labelers.domains.babyai.pretraining import BABYAI_PRETRAINING
+
+        return BABYAI_PRETRAINING
 
     def kinds(self, goal: Goal) -> frozenset[str]:
         """Returns the objects that a goal is about, such as "green box"."""

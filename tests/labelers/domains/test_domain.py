@@ -2,6 +2,7 @@ import dataclasses
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -127,6 +128,24 @@ def test_to_look_a_domain_up_imports_neither_torch_nor_a_simulator():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_domain_is_named_in_its_own_folder_and_in_the_list_alone():
+    root = Path(__file__).parents[3]
+    rooms = ("schemas", "labelers", "pipelines", "offline_rl", "vlm_rewards/commands")
+    files = [path for room in rooms for path in sorted((root / room).rglob("*.py"))] + [
+        *(root / "vlm_rewards").glob("*.py")
+    ]
+    named = {
+        f"{path.relative_to(root)}: {line.strip()}"
+        for path in files
+        if not path.is_relative_to(root / "labelers/domains/babyai")
+        for line in path.read_text().splitlines()
+        if "babyai" in line.lower()
+    }
+    assert {line for line in named if not line.startswith("vlm_rewards/commands/demo.py: ")} == {
+        'labelers/domains/domain.py: "babyai": "vlm_rewards.labelers.domains.babyai.domain:BABYAI",'
+    }
 
 
 def test_seeds_of_two_uses_are_disjoint():

@@ -5,7 +5,6 @@ import pytest
 import torch
 from transformers import AutoModel, AutoProcessor, CLIPModel, CLIPTextModel
 
-from vlm_rewards.labelers.domains.babyai.captions import build_tokenizer
 from vlm_rewards.labelers.reference_models.architecture import (
     build_model,
     encode_patches,
@@ -14,18 +13,20 @@ from vlm_rewards.labelers.reference_models.architecture import (
     save_model,
     start_local,
 )
+from vlm_rewards.labelers.reference_models.recipe import PretrainSettings, position_channels
+from vlm_rewards.labelers.reference_models.tokenizer import build_tokenizer
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return build_tokenizer()
+    return build_tokenizer(["a red ball is next to a blue box", "facing a grey key", "the agent"])
 
 
 @pytest.fixture(scope="module")
 def model(tokenizer):
     torch.manual_seed(0)
     sizes = {"width": 64, "layers": 2, "heads": 4, "text_width": 32, "text_layers": 1, "text_heads": 2, "embedding": 16}
-    return build_model(tokenizer, **sizes).eval()
+    return build_model(tokenizer, PretrainSettings(size="x", steps=1, **sizes), image_size=56, patch_size=8).eval()
 
 
 def random_frames(count: int) -> np.ndarray:
@@ -72,6 +73,29 @@ def test_four_heads_start_out_looking_at_the_four_neighbours(model):
     middle = 1 + 3 * 7 + 3  # row 3, column 3, after the class token
     assert attention[:, middle].argmax(dim=-1).tolist() == [middle - 1, middle + 1, middle - 7, middle + 7]
     assert attention[:, middle].max(dim=-1).values.min() > 0.5
+
+
+@pytest.mark.parametrize("side", [3, 4, 7, 8, 10])
+def test_positions_of_any_number_of_patches_are_told_apart(tokenizer, side):
+    width = 4 * position_channels(side)
+    sizes = {
+        "width": width,
+        "layers": 2,
+        "heads": 4,
+        "text_width": 8,
+        "text_layers": 1,
+        "text_heads": 1,
+        "embedding": 8,
+    }
+    settings = PretrainSettings(size="x", steps=1, **sizes)
+    model = build_model(tokenizer, settings, image_size=4 * side, patch_size=4)
+    positions = model.vision_model.embeddings.position_embedding.weight[1:, -position_channels(side) :].detach()
+    products = positions @ positions.T
+    row, column = torch.arange(side**2) // side, torch.arange(side**2) % side
+    same_row, same_column = row[:, None] == row, column[:, None] == column
+    half = products.diagonal().mean() / 2
+    # Inner products: whole at distance 0, half where one axis agrees, 0 where none does.
+    torch.testing.assert_close(products, half * (same_row.float() + same_column.float()), atol=1e-5, rtol=0)
 
 
 def test_patchify_is_channel_major_as_a_convolutions_kernel():

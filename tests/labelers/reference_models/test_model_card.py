@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from vlm_rewards.labelers.domains.babyai.goals import goal_bank
+from vlm_rewards.labelers.domains.babyai.pretraining import BABYAI_PRETRAINING
 from vlm_rewards.labelers.encoders.checkpoints import REFERENCE_FOLDER
 from vlm_rewards.labelers.reference_models.model_card import card_text, mean_average_precision, write_card
 
@@ -33,14 +35,14 @@ def test_average_precision_is_averaged_over_the_goals_of_a_family_that_occur():
     truth[0, 0] = True  # find, first goal: ranked first, average precision 1
     truth[1, 1] = True  # find, second goal: ranked second, 1/2
     truth[[0, 2], 18] = True  # lift: (1/1 + 2/3) / 2
-    assert mean_average_precision(scores, truth) == {"find": 0.75, "lift": pytest.approx(5 / 6, abs=1e-4)}
+    assert mean_average_precision(scores, truth, goal_bank()) == {"find": 0.75, "lift": pytest.approx(5 / 6, abs=1e-4)}
 
 
 def test_the_card_tells_figures_command_and_data(tmp_path):
-    write_card(tmp_path, CARD)
+    write_card(tmp_path, CARD, BABYAI_PRETRAINING.describe(CARD))
     assert json.loads((tmp_path / "card.json").read_text()) == CARD
     text = (tmp_path / "README.md").read_text()
-    assert text == card_text(CARD)
+    assert text == card_text(CARD, BABYAI_PRETRAINING.describe(CARD))
     assert "| drawn scenes | 0.500 | 0.750 | - |" in text
     assert CARD["command"] in text
     assert "seeds below" in text
@@ -50,4 +52,4 @@ def test_the_card_tells_figures_command_and_data(tmp_path):
 def test_every_shipped_model_has_its_card(folder):
     card = json.loads((folder / "card.json").read_text())
     assert card["name"] == folder.name
-    assert (folder / "README.md").read_text() == card_text(card)
+    assert (folder / "README.md").read_text() == card_text(card, BABYAI_PRETRAINING.describe(card))

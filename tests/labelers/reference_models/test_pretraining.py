@@ -7,7 +7,9 @@ import pytest
 import torch
 from transformers import AutoModel, AutoProcessor
 
-from vlm_rewards.labelers.reference_models.pretraining import SIZES, PretrainSettings, pretrain
+from vlm_rewards.labelers.domains.babyai.domain import BABYAI
+from vlm_rewards.labelers.reference_models.pretraining import pretrain, pretraining_of, recipe_of
+from vlm_rewards.labelers.reference_models.recipe import PretrainSettings
 
 pytest.importorskip("minigrid")
 
@@ -32,14 +34,16 @@ TINY = PretrainSettings(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"layers": 0}, "layers must be at least 1, got 0"),
-        ({"heads": 2}, "heads must be at least 4, got 2"),
-        ({"width": 60}, "width must be 16 or more a head, got 60"),
-        ({"text_width": 33}, "text_width must be a multiple of text_heads, got 33"),
-        ({"steps": 0}, "steps must be at least 1, got 0"),
-        ({"patches_kept": 12}, "patches_kept must be between 16 and 49, got 12"),
-        ({"full_share": 1.5}, "full_share must be between 0 and 1, got 1.5"),
-        ({"resized_share": -0.1}, "resized_share must be between 0 and 1, got -0.1"),
+        ({"layers": 0}, "layers must be at least 1: got 0"),
+        ({"heads": 2}, "heads must be at least 4: got 2"),
+        ({"width": 62}, "width must be a multiple of heads: got 62"),
+        ({"text_width": 33}, "text_width must be a multiple of text_heads: got 33"),
+        ({"steps": 0}, "steps must be at least 1: got 0"),
+        ({"full_share": 1.5}, "full_share must be between 0 and 1: got 1.5"),
+        (
+            {"resized_share": -0.1},
+            "resized_share must be between 0 and 1: got -0.1. Change the settings of size 'tiny'",
+        ),
     ],
 )
 def test_settings_out_of_range_are_refused(change, message):
@@ -47,9 +51,30 @@ def test_settings_out_of_range_are_refused(change, message):
         dataclasses.replace(TINY, **change)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"width": 60}, "width must be 16 or more per head for 7x7 patches: got 60"),
+        ({"patches_kept": 12}, "patches_kept must be between 16 and 49: got 12"),
+        ({"patches_kept": 50}, "patches_kept must be between 16 and 49: got 50"),
+    ],
+)
+def test_settings_that_do_not_fit_the_frames_are_refused(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        pretrain(BABYAI, dataclasses.replace(TINY, **change), tmp_path)
+
+
+def test_models_that_a_domain_does_not_have_are_refused(monkeypatch):
+    with pytest.raises(ValueError, match="babyai has no reference model of this size: got 'xl'. Choose one of s, m, l"):
+        recipe_of(BABYAI, "xl")
+    monkeypatch.setattr(type(BABYAI), "pretraining", lambda self: None)
+    with pytest.raises(ValueError, match="the domain babyai trains no reference models. Choose another domain"):
+        pretraining_of(BABYAI)
+
+
 def test_unknown_precision_is_refused(tmp_path):
     with pytest.raises(ValueError, match="precision must be one of auto, .*, got 'float16'"):
-        pretrain(TINY, tmp_path, precision="float16")
+        pretrain(BABYAI, TINY, tmp_path, precision="float16")
 
 
 def test_an_output_that_is_not_an_empty_folder_is_refused_before_training(tmp_path):
@@ -58,17 +83,17 @@ def test_an_output_that_is_not_an_empty_folder_is_refused_before_training(tmp_pa
     steps: list[object] = []
     for name, found in (("model", "one that holds files"), ("model/config.json", "a file")):
         with pytest.raises(ValueError, match=f"the output folder must be empty, got {found}, .*; give another folder"):
-            pretrain(TINY, tmp_path / name, progress=steps.append)
+            pretrain(BABYAI, TINY, tmp_path / name, progress=steps.append)
     assert not steps
 
 
 def test_every_shipped_recipe_is_named_after_its_size():
-    assert all(settings.size == name for name, settings in SIZES.items())
+    assert all(settings.size == name for name, settings in pretraining_of(BABYAI).sizes.items())
 
 
 def test_a_short_run_lowers_the_loss_and_writes_a_model_that_loads(tmp_path):
     reports: list[dict[str, float]] = []
-    card = pretrain(TINY, tmp_path, precision="float32", progress=reports.append)
+    card = pretrain(BABYAI, TINY, tmp_path, precision="float32", progress=reports.append)
     assert [report["step"] for report in reports] == [50, 60]
     assert reports[-1]["loss"] < 0.8 * reports[0]["loss"]
     assert card == json.loads((tmp_path / "card.json").read_text())
@@ -93,7 +118,7 @@ def test_the_same_seed_gives_the_same_weights(tmp_path):
     torch.set_num_threads(1)
     try:
         for name in ("one", "again"):
-            pretrain(settings, tmp_path / name, seed=1, precision="float32")
+            pretrain(BABYAI, settings, tmp_path / name, seed=1, precision="float32")
     finally:
         torch.set_num_threads(threads)
     one, again = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "again"))
@@ -101,5 +126,5 @@ def test_the_same_seed_gives_the_same_weights(tmp_path):
 
 
 def test_a_time_limit_ends_the_run_early(tmp_path):
-    card = pretrain(dataclasses.replace(TINY, steps=10_000), tmp_path, precision="float32", max_minutes=1e-3)
+    card = pretrain(BABYAI, dataclasses.replace(TINY, steps=10_000), tmp_path, precision="float32", max_minutes=1e-3)
     assert 1 <= card["steps"] < 100

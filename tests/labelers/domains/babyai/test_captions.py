@@ -1,16 +1,21 @@
-"""Captions and tokenizer of the reference models."""
+"""Captions of BabyAI's reference models, and the tokenizer that reads them."""
+
+import json
 
 import numpy as np
+import pytest
 
 from vlm_rewards.labelers.domains.babyai.captions import (
     NEUTRAL,
-    build_tokenizer,
     state_captions,
     state_names,
     state_truth,
 )
 from vlm_rewards.labelers.domains.babyai.goals import NEUTRAL as NEGATIVE
 from vlm_rewards.labelers.domains.babyai.goals import goal_bank, ground_truth
+from vlm_rewards.labelers.domains.babyai.pretraining import BABYAI_PRETRAINING
+from vlm_rewards.labelers.encoders.checkpoints import REFERENCE_FOLDER
+from vlm_rewards.labelers.reference_models.pretraining import tokenizer_of
 
 
 def test_states_are_36_goals_153_pairs_and_nothing_of_three_families():
@@ -51,22 +56,25 @@ def test_no_caption_belongs_to_two_states():
         assert all(owners.setdefault(text, state) == state for text in captions)
 
 
-def test_the_vocabulary_covers_every_caption_and_fits_the_text_tower():
-    tokenizer = build_tokenizer()
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tokenizer_of(BABYAI_PRETRAINING)
+
+
+def test_the_vocabulary_covers_every_caption_and_fits_the_text_tower(tokenizer):
     ids = tokenizer([text for captions in state_captions() for text in captions]).input_ids
     assert not any(tokenizer.unk_token_id in row for row in ids)
     assert max(map(len, ids)) <= tokenizer.model_max_length
 
 
-def test_the_end_token_has_the_largest_id_and_ends_every_caption():
-    tokenizer = build_tokenizer()
-    assert tokenizer.eos_token_id == len(tokenizer) - 1 != 2
-    ids = tokenizer(["a red ball", "fetch a xylophone " + "a " * 100], truncation=True).input_ids
-    assert all(row[0] == tokenizer.bos_token_id and row[-1] == tokenizer.eos_token_id for row in ids)
-    assert len(ids[1]) == 32
-    assert tokenizer.unk_token_id in ids[1]
+def test_the_tokenizer_is_that_of_the_shipped_models(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    mine = json.loads((tmp_path / "tokenizer.json").read_text())
+    for size in ("s", "m", "l"):
+        shipped = json.loads((REFERENCE_FOLDER / f"reference-{size}" / "tokenizer.json").read_text())
+        for part in ("model", "normalizer", "pre_tokenizer", "post_processor"):
+            assert mine[part] == shipped[part], part
 
 
-def test_case_punctuation_and_american_spelling_do_not_matter():
-    tokenizer = build_tokenizer()
+def test_american_spelling_does_not_matter(tokenizer):
     assert tokenizer("The agent carries a GRAY ball.").input_ids == tokenizer("the agent carries a grey ball").input_ids

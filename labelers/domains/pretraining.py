@@ -1,0 +1,164 @@
+"""What a domain gives to the training of its reference models. `labelers.reference_models.pretraining` does the rest.
+
+    wordings()      states of frames, each with its captions ──► tokenizer, captions of every step
+    open(settings)  ──► Scenes ── draw(rng, kept) ──► SceneBatch: patches, which states are true, what the patches show
+    validation(n)   ──► frames with the truth of goals, for the figures of the card
+    describe(card)  ──► what the card says of the domain
+
+A *state* is something that a frame shows or does not show, such as "find red ball"; goals and wordings of them name states.
+
+Shape letters: B scenes, C states of a batch, K patches kept, P values per patch, M marks, N frames, G goals.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+from vlm_rewards.labelers.reference_models.recipe import PretrainSettings
+from vlm_rewards.schemas.goals import Goal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Vocabulary(NamedTuple):
+    """What the tokenizer knows besides the words of the captions.
+
+    Attributes:
+        more_words: Words, so that they can be told apart from unknown ones.
+        spellings: Other spellings of words, by what they are read as.
+    """
+
+    more_words: Sequence[str] = ()
+    spellings: Mapping[str, str] = {}
+
+
+class SceneBatch(NamedTuple):
+    """Frames, of which some patches are given, and what is true of them.
+
+    Attributes:
+        patches: [B, K, P] float32, normalised pixels, channel-major as in a convolution's kernel.
+        places: [B, K] int64, place of each patch in the frame, row-major.
+        states: [C] int64, the states that this batch is scored against, among those of `wordings`.
+        truth: [B, C] bool, which of them hold; at least one per frame.
+        classes: [B, K] int64, what a patch shows, from 0; -1 where that is nothing to be learned.
+        marks: [B, K, M] bool, what else holds of a patch.
+    """
+
+    patches: "Tensor"
+    places: "Tensor"
+    states: np.ndarray
+    truth: "Tensor"
+    classes: "Tensor"
+    marks: "Tensor"
+
+
+class Scenes(Protocol):
+    """An endless supply of scenes to train on."""
+
+    def draw(self, rng: np.random.Generator, kept: int) -> SceneBatch:
+        """Draws one batch.
+
+        Args:
+            rng: Source of all randomness.
+            kept: K, patches per frame.
+        """
+
+
+class Validation(NamedTuple):
+    """Frames that nothing was trained on.
+
+    Attributes:
+        goals: G goals.
+        batches: [b, H, W, 3] uint8 frames, N in all.
+        truth: [N, G] bool, which goals hold.
+    """
+
+    goals: Sequence[Goal]
+    batches: Iterator[np.ndarray]
+    truth: np.ndarray
+
+
+class CardText(NamedTuple):
+    """What a model's card says of the domain, in Markdown.
+
+    Attributes:
+        tags: Tags for the Hugging Face hub.
+        about: Lines on what the model reads.
+        data: Lines on what it was trained on.
+        families: Families of goals, in the order of the table of figures.
+    """
+
+    tags: Sequence[str]
+    about: Sequence[str]
+    data: Sequence[str]
+    families: Sequence[str]
+
+
+class Pretraining(Protocol):
+    """How the reference models of a domain are trained.
+
+    Attributes:
+        prefix: Name of its models, before the size: "reference" of "reference-s".
+        sizes: Recipes by the name of their size.
+        image_size: Height and width of the frames in pixels.
+        patch_size: Height and width of a patch in pixels.
+        least_kept: Smallest number of patches of a frame that show everything in it.
+        num_classes: Number of classes that a patch may show; 0 for none.
+        num_marks: M, number of marks of a patch.
+        vocabulary: What the tokenizer knows besides the words of the captions.
+        packages: Packages whose versions the card names.
+        provenance: What else the card records of the data, by name.
+    """
+
+    @property
+    def prefix(self) -> str: ...
+
+    @property
+    def sizes(self) -> Mapping[str, PretrainSettings]: ...
+
+    @property
+    def image_size(self) -> int: ...
+
+    @property
+    def patch_size(self) -> int: ...
+
+    @property
+    def least_kept(self) -> int: ...
+
+    @property
+    def num_classes(self) -> int: ...
+
+    @property
+    def num_marks(self) -> int: ...
+
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+
+    @property
+    def packages(self) -> Sequence[str]: ...
+
+    @property
+    def provenance(self) -> Mapping[str, Any]: ...
+
+    def wordings(self) -> list[list[str]]:
+        """Returns the captions of every state; the last list holds neutral captions, which are true of every frame alike.
+
+        A caption that occurs twice is drawn twice as often. The cosine of a neutral caption is trained to lie between those of
+        true and of false captions.
+        """
+
+    def open(self, settings: PretrainSettings, rng: np.random.Generator) -> Scenes:
+        """Prepares the scenes of one training run."""
+
+    def validation(self, num_frames: int, batch_size: int) -> Validation:
+        """Draws frames for the figures of the card, always the same.
+
+        Args:
+            num_frames: N.
+            batch_size: Largest number of frames drawn at once.
+        """
+
+    def describe(self, card: Mapping[str, Any]) -> CardText:
+        """Says what the card of a model tells about the domain."""
