@@ -28,7 +28,6 @@ import torch
 from claims_budgets import BATCH_SIZE, CORPUS_SEED, POLICY, Budget, Run, goals_in_wording
 from report_result import machine
 
-from vlm_rewards.labelers.rewards.hindsight import HindsightSettings
 from vlm_rewards.labelers.settings import LabelerSettings
 from vlm_rewards.offline_rl.evaluation.evaluation import flatten_summary
 from vlm_rewards.offline_rl.evaluation.rollout import RolloutSettings, rollout
@@ -72,7 +71,7 @@ def record_family(plan: Plan, family: str) -> None:
         episodes_per_shard=50,
     )
     with _quiet(plan.work / family):
-        record(settings, plan.work / family / "corpus", workers=1)
+        record(output=plan.work / family / "corpus", workers=1, **vars(settings))
 
 
 def label_family(plan: Plan, family: str, model: str, runs: Sequence[Run]) -> None:
@@ -83,19 +82,13 @@ def label_family(plan: Plan, family: str, model: str, runs: Sequence[Run]) -> No
         goals = goals_in_wording(family, run.wording)
         with _quiet(folder):
             label(
-                source=corpus,
+                corpus,
+                LabelerSettings(model=model, goals=goals, batch_size=BATCH_SIZE),
                 output=folder / "labels",
-                labeler=LabelerSettings(model=model, goals=goals, batch_size=BATCH_SIZE),
                 embeddings=plan.work / family / model / "embeddings",
                 workers=1,
             )
-            hindsight(
-                source=corpus,
-                labels=folder / "labels",
-                output=folder / "relabelled",
-                settings=HindsightSettings(),
-                workers=1,
-            )
+            hindsight(corpus, folder / "labels", output=folder / "relabelled", workers=1)
 
 
 def do_run(plan: Plan, run: Run, finetuned: bool) -> None:
@@ -107,7 +100,7 @@ def do_run(plan: Plan, run: Run, finetuned: bool) -> None:
             _write(folder / "offline.json", _train(plan, run, level))
         if finetuned and not (folder / "online.json").is_file():
             settings = dataclasses.replace(budget.finetune_of(run.family), seed=run.seed, eval_seed=plan.eval_seed)
-            finetune(folder / "agent", folder / "online", settings)
+            finetune(folder / "agent", output=folder / "online", **vars(settings))
             _write(folder / "online.json", summarize_finetuning(read_metrics(folder / "online")))
         if (folder / "online.json").is_file() or run.algorithm != "iql":  # another figure may yet fine-tune it
             _remove_bulk(folder)
@@ -124,7 +117,7 @@ def _train(plan: Plan, run: Run, level: str) -> dict[str, Any]:
         seed=run.seed,
         hold_out=tuple(goal.id for goal in held_out),
     )
-    train(plan.work / run.labels / "relabelled", folder / "agent", settings)
+    train(plan.work / run.labels / "relabelled", output=folder / "agent", **vars(settings))
     found: dict[str, Any] = {"seconds": max(row["seconds"] for row in read_metrics(folder / "agent"))}
     for kind, name, temperature in (
         (EVALUATION, "rollout", settings.eval_temperature),
@@ -140,7 +133,7 @@ def _train(plan: Plan, run: Run, level: str) -> dict[str, Any]:
                 held_out_goals=kind == HELD_OUT,
                 seed=plan.eval_seed,
             )
-            found[kind] = flatten_summary(rollout(folder / "agent", folder / name, played).summary())
+            found[kind] = flatten_summary(rollout(folder / "agent", output=folder / name, **vars(played)).summary())
     return found
 
 

@@ -24,7 +24,7 @@ def seconds_to_label(corpus: Path, output: Path, settings: LabelerSettings) -> f
     """Time of one labelling run on one worker, its model loaded before."""
     shared_labeler(settings).cache.clear()
     started = time.perf_counter()
-    label(source=corpus, output=output, labeler=settings, workers=1)
+    label(corpus, settings, output=output, workers=1)
     return time.perf_counter() - started
 
 

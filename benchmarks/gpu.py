@@ -111,7 +111,7 @@ def labelling_speeds(model: Path, folder: Path) -> list[dict[str, Any]]:
         output = folder / f"labels-{batch_size}-{workers}-{mode}"
         options = ["--direct_running_mode=multi_processing"] if mode == "processes" else []
         started = time.perf_counter()
-        label(source=corpus, output=output, labeler=settings, workers=workers, beam_options=options)
+        label(corpus, settings, output=output, workers=workers, beam_options=options)
         seconds = time.perf_counter() - started
         stages: Any = run_statistics(output)["seconds"]
         result = {

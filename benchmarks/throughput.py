@@ -44,7 +44,7 @@ def main() -> None:
                 bare.append(num_frames / (time.perf_counter() - started))
                 shared.cache.clear()
                 started = time.perf_counter()
-                label(source=corpus, output=folder / f"labels-{size}-{turn}", labeler=settings, workers=1)
+                label(corpus, settings, output=folder / f"labels-{size}-{turn}", workers=1)
                 whole.append(num_frames / (time.perf_counter() - started))
             share = statistics.median(w / b for w, b in zip(whole, bare, strict=True))
             results[title] = {

@@ -12,6 +12,7 @@ A field's default is written there alone; so are the help and the unit of its op
 import dataclasses
 import difflib
 import inspect
+import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar, get_type_hints, overload
 
@@ -48,6 +49,31 @@ class Option:
 def option(unit: str, help: str, **details: Any) -> Mapping[str, Option]:
     """Makes the metadata of a field that is an option; see `Option` for arguments."""
     return {_KEY: Option(unit=unit, help=help, **details)}
+
+
+def read_assignment(word: str) -> tuple[str, str]:
+    """Reads NAME=TEXT.
+
+    Raises:
+        ValueError: There is no "=".
+    """
+    name, equals, text = word.partition("=")
+    if not equals:
+        raise ValueError(f"expected NAME=VALUE: got {word!r}. Write the two with = between them")
+    return name, text
+
+
+def read_value(word: str) -> tuple[str, Any]:
+    """Reads NAME=VALUE, where the value is a number, a boolean or a text.
+
+    Raises:
+        ValueError: There is no "=".
+    """
+    name, text = read_assignment(word)
+    try:
+        return name, json.loads(text)
+    except ValueError:
+        return name, text
 
 
 class OptionField(NamedTuple):

@@ -10,9 +10,9 @@ import html
 import json
 import shlex
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from vlm_rewards.labelers.domains.domain import suggest_environment
@@ -22,11 +22,12 @@ from vlm_rewards.labelers.settings import settings_from_json
 from vlm_rewards.offline_rl.environments.environments import EnvironmentSettings
 from vlm_rewards.offline_rl.environments.live_frames import fit_to_corpus
 from vlm_rewards.offline_rl.evaluation.evaluation import EpisodeRecord, Evaluation, environments_at_once, evaluate_agent
-from vlm_rewards.offline_rl.evaluation.rollout_settings import RolloutSettings
-from vlm_rewards.offline_rl.runs.folders import describe_settings, progress_bar
+from vlm_rewards.offline_rl.evaluation.rollout_settings import RolloutKeywords, RolloutSettings
+from vlm_rewards.offline_rl.runs.folders import describe_settings, progress_bar, torch_threads
 from vlm_rewards.offline_rl.runs.saved_agents import load_agent
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.folders import claimed
+from vlm_rewards.schemas.options import build_settings, shows_settings
 
 _VIDEO_SIDE = 224
 _CAPTION = 34
@@ -34,13 +35,14 @@ _FRAME_MS = 150
 _LAST_FRAME_MS = 1200
 
 
-def rollout(agent: str | Path, output: str | Path, settings: RolloutSettings) -> Evaluation:
+@shows_settings(RolloutSettings)
+def rollout(agent: str | Path, *, output: str | Path, **settings: Unpack[RolloutKeywords]) -> Evaluation:
     """Plays an agent and writes what it did.
 
     Args:
         agent: Folder that `train` or `finetune` has finished.
         output: Folder to write; absent, empty, or of the same rollout.
-        settings: How.
+        settings: Fields of `RolloutSettings`.
 
     Returns:
         The evaluation.
@@ -49,6 +51,12 @@ def rollout(agent: str | Path, output: str | Path, settings: RolloutSettings) ->
         ValueError: There is no such agent, no environment is known, no goals were held out, the labeler is not what it was, or
             the environments do not fit.
     """
+    (how,) = build_settings(settings, RolloutSettings)
+    with torch_threads(how.threads):
+        return _rollout(agent, output, how)
+
+
+def _rollout(agent: str | Path, output: str | Path, settings: RolloutSettings) -> Evaluation:
     saved = load_agent(agent)
     envs = settings.envs or _envs_without_imports(saved.envs, agent)
     if not envs:
@@ -61,7 +69,6 @@ def rollout(agent: str | Path, output: str | Path, settings: RolloutSettings) ->
             f"held-out goals must be goals that the agent was never trained on, got an agent, {agent}, that none were held out "
             f"from; train it with --hold-out"
         )
-    torch.set_num_threads(settings.threads)
     environments = fit_to_corpus(
         EnvironmentSettings(
             envs=envs,

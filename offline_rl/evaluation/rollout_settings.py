@@ -1,6 +1,8 @@
 """How an agent is played, as plain data."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import TypedDict
 
 from vlm_rewards.schemas.options import option
 
@@ -60,3 +62,17 @@ class RolloutSettings:
             raise ValueError(
                 f"temperature must be above 0 and finite, got {self.temperature}; leave it out for the likeliest action"
             )
+
+
+class RolloutKeywords(TypedDict, total=False):
+    """`RolloutSettings` as keyword arguments."""
+
+    envs: Sequence[str]
+    episodes: int
+    videos: int
+    temperature: float | None
+    held_out_goals: bool
+    seed: int
+    threads: int
+    camera: str | None
+    frames: str | None

@@ -10,13 +10,14 @@ A checkpoint is written to a temporary name, flushed and renamed, so that a run 
 one; records after its step are taken back, since they will be measured again, to the same bits.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
 import sys
 import time
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,17 @@ def _start_wandb(project: str, folder: Path) -> Any:
         write_atomically(path, uuid.uuid4().hex + "\n")
     run_id = path.read_text(encoding="utf-8").strip()
     return wandb.init(project=project, dir=str(folder), name=folder.name, id=run_id, resume="allow")
+
+
+@contextlib.contextmanager
+def torch_threads(number: int) -> Iterator[None]:
+    """Context manager in which torch computes with this many threads; afterwards the process has as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def progress_bar(name: str, total: int, done: int = 0, unit: str = "step") -> tqdm:

@@ -17,34 +17,37 @@ import contextlib
 import dataclasses
 import sys
 from pathlib import Path
-
-import torch
+from typing import Unpack
 
 from vlm_rewards.labelers.labeler import Labeler
 from vlm_rewards.labelers.settings import settings_from_json
 from vlm_rewards.offline_rl.replay.replay import open_replay
-from vlm_rewards.offline_rl.runs.folders import Metrics, describe_settings, latest_checkpoint, progress_bar
+from vlm_rewards.offline_rl.runs.folders import (
+    Metrics,
+    describe_settings,
+    latest_checkpoint,
+    progress_bar,
+    torch_threads,
+)
 from vlm_rewards.offline_rl.runs.saved_agents import SavedAgent, load_agent, save_agent
 from vlm_rewards.offline_rl.training.finetune_run import FinetuneRun
-from vlm_rewards.offline_rl.training.finetune_settings import FinetuneSettings
+from vlm_rewards.offline_rl.training.finetune_settings import FinetuneKeywords, FinetuneSettings
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.folders import claimed
+from vlm_rewards.schemas.options import build_settings, shows_settings
 
 
+@shows_settings(FinetuneSettings)
 def finetune(
-    agent: str | Path,
-    output: str | Path,
-    settings: FinetuneSettings,
-    *,
-    wandb_project: str | None = None,
+    agent: str | Path, *, output: str | Path, wandb_project: str | None = None, **settings: Unpack[FinetuneKeywords]
 ) -> SavedAgent:
-    """Fine-tunes an agent with live rewards; run again after an interruption, it goes on.
+    """Fine-tunes an agent with live rewards; run again after an interruption, it resumes.
 
     Args:
         agent: Folder that `train` has finished, with its replay.
         output: Folder for the agent, its checkpoints and metrics; absent, empty, or of this run.
-        settings: How.
         wandb_project: Project of Weights & Biases to log to as well.
+        settings: Fields of `FinetuneSettings`.
 
     Returns:
         The agent, saved in the output folder too.
@@ -54,6 +57,14 @@ def finetune(
             another run's, a loss is not finite, or no reward was ever positive; in a run too short to tell that is a warning at its
             end.
     """
+    (how,) = build_settings(settings, FinetuneSettings)
+    with torch_threads(how.threads):
+        return _finetune(agent, output, how, wandb_project)
+
+
+def _finetune(
+    agent: str | Path, output: str | Path, settings: FinetuneSettings, wandb_project: str | None
+) -> SavedAgent:
     before = load_agent(agent, settings.device)
     labeler = Labeler.build(settings_from_json(before.labeler))
     replay = open_replay(
@@ -76,7 +87,6 @@ def finetune(
     if not settings.end_at_success:
         described["mask_at_success"] = 0  # which runs of before this was so cannot go on with
     fingerprint = Fingerprint({"agent": before.digest, "labels": dict(before.labels_fingerprint.parts), **described})
-    torch.set_num_threads(settings.threads)
     shown = {**dataclasses.asdict(settings), "agent": str(agent)}
     with claimed(Path(output), kind="fine-tuning", fingerprint=fingerprint, settings=shown, renew=True) as folder:
         checkpoint = latest_checkpoint(folder)

@@ -1,6 +1,8 @@
 """How an agent is fine-tuned: the settings of `offline_rl.training.finetune`."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import TypedDict
 
 from vlm_rewards.offline_rl.evaluation.rollout_settings import CAMERA_HELP, FRAMES_HELP
 from vlm_rewards.schemas.goals import DEFAULT_SHARES, read_goal_shares
@@ -156,3 +158,33 @@ class FinetuneSettings:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise ValueError(f"{name} must be above 0 and finite, got {value}; choose another")
+
+
+class FinetuneKeywords(TypedDict, total=False):
+    """`FinetuneSettings` as keyword arguments."""
+
+    envs: Sequence[str]
+    steps: int
+    num_envs: int
+    seed: int
+    batch_size: int
+    offline_share: float
+    mix: tuple[float, float, float]
+    warmup_steps: int
+    updates_per_step: float
+    hindsight_goals: int
+    temperature: float
+    capacity: int
+    finished_only: bool
+    end_at_success: bool
+    asynchronous: bool
+    camera: str | None
+    frames: str | None
+    eval_episodes: int
+    eval_every: int
+    eval_temperature: float | None
+    eval_seed: int
+    threads: int
+    device: str
+    log_every: int
+    checkpoint_every: int

@@ -12,10 +12,9 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
-import torch
 
 from vlm_rewards.labelers.labeler import Labeler
 from vlm_rewards.labelers.live import check_labeler
@@ -34,31 +33,34 @@ from vlm_rewards.offline_rl.runs.folders import (
     progress_bar,
     read_metrics,
     save_checkpoint,
+    torch_threads,
 )
 from vlm_rewards.offline_rl.runs.saved_agents import SavedAgent, save_agent
 from vlm_rewards.offline_rl.training.held_out_goals import split_goals
-from vlm_rewards.offline_rl.training.train_settings import TrainSettings
+from vlm_rewards.offline_rl.training.train_settings import TrainKeywords, TrainSettings
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.folders import claimed, open_finished
 from vlm_rewards.schemas.goals import goals_from_json
+from vlm_rewards.schemas.options import build_settings, shows_settings
 
 
+@shows_settings(TrainSettings)
 def train(
-    source: str | Path,
-    output: str | Path,
-    settings: TrainSettings,
+    relabelled: str | Path,
     *,
+    output: str | Path,
     embeddings: str | Path | None = None,
     wandb_project: str | None = None,
+    **settings: Unpack[TrainKeywords],
 ) -> SavedAgent:
-    """Trains an agent on relabelled trajectories; run again after an interruption, it goes on.
+    """Trains an agent on relabelled trajectories; run again after an interruption, it resumes.
 
     Args:
-        source: Folder that `vlm-rewards hindsight` has finished.
+        relabelled: Folder that `hindsight` has finished.
         output: Folder for the agent, its replay, checkpoints and metrics; absent, empty, or of this run.
-        settings: How.
-        embeddings: Folder that `vlm-rewards label --embeddings` filled: the agent sees these instead of frames.
+        embeddings: Folder that `label` filled with embeddings: the agent sees these instead of frames.
         wandb_project: Project of Weights & Biases to log to as well.
+        settings: Fields of `TrainSettings`.
 
     Returns:
         The agent, saved in the output folder too.
@@ -67,12 +69,20 @@ def train(
         ValueError: The trajectories do not fit (see `build_replay`), the mix draws no success, a continuous action is not from
             -1 to 1, the output folder is another run's, or a loss is not finite.
     """
+    (how,) = build_settings(settings, TrainSettings)
+    how = dataclasses.replace(how, hold_out=resolve_held_out(relabelled, how.hold_out))
+    with torch_threads(how.threads):
+        return _train(relabelled, Path(output), how, embeddings, wandb_project)
+
+
+def _train(
+    source: str | Path, output: Path, settings: TrainSettings, embeddings: str | Path | None, wandb_project: str | None
+) -> SavedAgent:
     recorded = read_relabelled_settings(source)
     relabelled = open_finished(source, "relabelled")
     labeler = Labeler.build(settings_from_json(recorded["labels_settings"]["labeler"]))
     labels = Fingerprint(recorded["labels_fingerprint"])
     check_labeler(labeler, labels, str(labels.parts["camera"]))
-    settings = dataclasses.replace(settings, hold_out=resolve_held_out(source, settings.hold_out))
     described = describe_settings(
         settings, unimportant=("log_every", "checkpoint_every", "hold_out"), added=("frames", "states", "device")
     )
@@ -86,7 +96,6 @@ def train(
         }
     )
     shown = {**dataclasses.asdict(settings), "source": str(source)}
-    torch.set_num_threads(settings.threads)
     with claimed(Path(output), kind="training", fingerprint=fingerprint, settings=shown, renew=True) as folder:
         replay = _replay(source, folder / "replay", settings, embeddings, labeler)
         if settings.algorithm != "bc":  # which clones whatever was done, rewarded or not

@@ -1,27 +1,11 @@
 """How an agent is trained offline, as plain data."""
 
 import dataclasses
-import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
 
 from vlm_rewards.schemas.goals import DEFAULT_SHARES, read_goal_shares
-from vlm_rewards.schemas.options import option
-
-
-def read_assignment(text: str) -> tuple[str, Any]:
-    """Reads NAME=VALUE, where the value is a number, a boolean or a text.
-
-    Raises:
-        ValueError: There is no "=".
-    """
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"expected NAME=VALUE: got {text!r}. Write, for example, expectile=0.8")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
+from vlm_rewards.schemas.options import option, read_value
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,7 +49,7 @@ class TrainSettings:
             "NAME=VALUE",
             "setting of the algorithm, such as expectile=0.8; repeatable",
             name="set",
-            read=read_assignment,
+            read=read_value,
         ),
     )
     steps: int = dataclasses.field(default=20_000, metadata=option("N", "gradient steps"))
@@ -153,3 +137,26 @@ class TrainSettings:
             raise ValueError(
                 f"eval_temperature must be above 0 and finite, got {self.eval_temperature}; leave it out for the likeliest action"
             )
+
+
+class TrainKeywords(TypedDict, total=False):
+    """`TrainSettings` as keyword arguments."""
+
+    algorithm: str
+    algorithm_settings: Mapping[str, Any]
+    steps: int
+    batch_size: int
+    mix: tuple[float, float, float]
+    seed: int
+    hold_out: Sequence[str]
+    num_actions: int | None
+    states: bool
+    envs: Sequence[str]
+    eval_episodes: int
+    eval_temperature: float | None
+    camera: str | None
+    frames: str
+    threads: int
+    device: str
+    log_every: int
+    checkpoint_every: int

@@ -16,13 +16,15 @@ import pickle
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Unpack
 
 import apache_beam as beam
 import numpy as np
 
 from vlm_rewards.labelers.calibration.counts import NEVER, CalibrationCounts, merge_counts, outcomes_at
 from vlm_rewards.labelers.calibration.risk_bounds import num_episodes_needed
-from vlm_rewards.labelers.calibration.thresholds import CalibrationSettings, ChosenThresholds, choose_thresholds
+from vlm_rewards.labelers.calibration.settings import CalibrationSettings
+from vlm_rewards.labelers.calibration.thresholds import ChosenThresholds, choose_thresholds
 from vlm_rewards.labelers.calibration.worth import (
     balanced_log_loss,
     calibration_quality,
@@ -43,6 +45,7 @@ from vlm_rewards.pipelines.calibrate.evidence import (
     TruthSource,
     merge_evidence,
 )
+from vlm_rewards.pipelines.calibrate.settings import CalibrateKeywords, CalibrateRun
 from vlm_rewards.pipelines.engine.driver import make_pipeline
 from vlm_rewards.pipelines.engine.outputs import OutputFolder
 from vlm_rewards.pipelines.engine.packed import merge_packed, pack_evidence, raise_refusals
@@ -55,38 +58,23 @@ from vlm_rewards.schemas.formats.label_parts.reader import Labels, open_labels
 from vlm_rewards.schemas.formats.marks import Mark, check_marks, read_marks
 from vlm_rewards.schemas.goals import Goal, read_goals
 from vlm_rewards.schemas.manifests import PartStatistics, Unit
+from vlm_rewards.schemas.options import build_settings, shows_settings
 
-MAX_TEMPERATURE_FRAMES = 20_000
 
-
-def calibrate(
-    *,
-    labels: str | Path,
-    output: str | Path,
-    settings: CalibrationSettings,
-    corpus: str | Path | None = None,
-    marks: str | Path | None = None,
-    embeddings: str | Path | None = None,
-    max_temperature_frames: int = MAX_TEMPERATURE_FRAMES,
-    beam_options: Sequence[str] = (),
-    workers: int | None = None,
-) -> Calibration:
-    """Chooses the temperature and a threshold a goal from labels and what is known to be true.
+@shows_settings(CalibrationSettings, CalibrateRun)
+def calibrate(labels: str | Path, *, output: str | Path, **settings: Unpack[CalibrateKeywords]) -> Calibration:
+    """Chooses the temperature and one threshold per goal from labels and what is known to be true.
 
     Thresholds judge each frame by its score alone, whatever hysteresis and minimum duration the labels' rule has.
 
+    The temperature is chosen where embeddings are given: it is the one with the lowest balanced log loss, see
+    `labelers.calibration.worth`, on a subsample of episodes drawn by their ids. For "fpr" these are at most half of the episodes,
+    and the others choose the thresholds: the bound needs scores that do not depend on them.
+
     Args:
-        labels: A finished, dense folder of labels (sparse with `embeddings`).
-        output: The file to write; absent, or an earlier calibration.
-        settings: What thresholds are chosen for.
-        corpus: The corpus that was labelled, with ground truth.
-        marks: A CSV of frames that a person marked, see `schemas.formats.marks`; instead of a corpus.
-        embeddings: Kept embeddings of the labels' frames: to choose the temperature, too. It is the one with the lowest balanced
-            log loss, see `labelers.calibration.worth`, on a subsample of episodes drawn by their ids. For "fpr" these are at
-            most half of the episodes, and the others choose the thresholds: the bound needs scores that do not depend on them.
-        max_temperature_frames: Size of that subsample, in frames, about.
-        beam_options: Options for Beam, as given after a bare `--`.
-        workers: Workers on this machine, see `pipelines.engine.driver.beam_arguments`.
+        labels: Finished, dense folder of labels (sparse with `embeddings`).
+        output: File to write; absent, or an earlier calibration.
+        settings: Fields of `CalibrationSettings`, what thresholds are chosen for, and of `CalibrateRun`, what from.
 
     Returns:
         What the file holds.
@@ -94,11 +82,13 @@ def calibrate(
     Raises:
         ValueError: Labels, truth, embeddings and settings do not go together, a score is not finite, or no goal could ever fire.
     """
+    what, given = build_settings(settings, CalibrationSettings, CalibrateRun)
+    corpus, marks, embeddings = given.corpus, given.marks, given.embeddings
     opened, output = open_labels(labels), Path(output)
     _check_output(output)
     goals = opened.metadata.goals
-    units, truth, listed = _truth(opened, settings, corpus, marks)
-    run = functools.partial(_gather, output=output, beam_options=beam_options, workers=workers)
+    units, truth, listed = _truth(opened, what, corpus, marks)
+    run = functools.partial(_gather, output=output, beam_options=given.beam_options, workers=given.workers)
     rescored = None if embeddings is None else _rescored(opened, Path(embeddings), units)
     if opened.metadata.sparse and rescored is None:
         raise ValueError(
@@ -106,12 +96,12 @@ def calibrate(
             f"--embeddings"
         )
     # A bound holds for scores that were fixed before its episodes were drawn: those that chose the temperature are left out.
-    share = min(0.5 if settings.objective == "fpr" else 1.0, max_temperature_frames / max(_num_rows(opened), 1))
-    temperature, search = _choose_temperature(opened, settings, rescored, truth, units, share, run)
+    share = min(0.5 if what.objective == "fpr" else 1.0, given.max_temperature_frames / max(_num_rows(opened), 1))
+    temperature, search = _choose_temperature(opened, what, rescored, truth, units, share, run)
     scores: LabelScores | EmbeddingScores = LabelScores(labels=opened)
     if rescored is not None and (opened.metadata.sparse or search.get("before", temperature) != temperature):
         scores = dataclasses.replace(rescored, labeler=dataclasses.replace(rescored.labeler, temperature=temperature))
-    held_back = share if settings.objective == "fpr" and "tried" in search else 0.0
+    held_back = share if what.objective == "fpr" and "tried" in search else 0.0
     evidence = run(units, CountUnit(scores=scores, truth=truth, num_goals=len(goals), held_back=held_back))
     if marks is not None:
         check_marks(listed, marks, set(evidence.found_episodes), set(evidence.found_lines))
@@ -120,7 +110,7 @@ def calibrate(
             f"labels to calibrate with must hold at least one frame, got none in {opened.folder}; label again"
         )
     assert evidence.folds is not None
-    calibration = _calibration(opened, settings, evidence, temperature, search, _source(corpus, marks))
+    calibration = _calibration(opened, what, evidence, temperature, search, _source(corpus, marks))
     write_atomically(output, json.dumps(calibration.to_json(), indent=1, allow_nan=False) + "\n")
     return calibration
 

@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from vlm_rewards.pipelines.engine.settings import RunSettings
+from vlm_rewards.pipelines.engine.settings import RunKeywords, RunSettings
 from vlm_rewards.schemas.options import option
 
 
@@ -33,3 +33,18 @@ class CalibrateRun(RunSettings):
     max_temperature_frames: int = dataclasses.field(
         default=20_000, metadata=option("N", "frames, about, that the temperature is chosen on")
     )
+
+
+class CalibrateKeywords(RunKeywords, total=False):
+    """`CalibrationSettings` and `CalibrateRun` as keyword arguments."""
+
+    objective: str
+    precision: float | None
+    level: float | None
+    confidence: float | None
+    quantile: float | None
+    min_examples: int
+    corpus: str | Path | None
+    marks: str | Path | None
+    embeddings: str | Path | None
+    max_temperature_frames: int

@@ -18,13 +18,14 @@ import pickle
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import apache_beam as beam
 
 from vlm_rewards.labelers.quality.comparison import change_table
 from vlm_rewards.pipelines.diff.evidence import Difference, GroupComparison, Location, Side, merge_differences
 from vlm_rewards.pipelines.diff.quality import quality_change
+from vlm_rewards.pipelines.diff.settings import DiffKeywords, DiffRun
 from vlm_rewards.pipelines.engine.driver import make_pipeline
 from vlm_rewards.pipelines.engine.packed import merge_packed, raise_refusals, refusal_of
 from vlm_rewards.pipelines.evaluate.evaluation import find_goals
@@ -34,22 +35,15 @@ from vlm_rewards.schemas.formats.corpus import Corpus, open_corpus
 from vlm_rewards.schemas.formats.label_parts.reader import Labels, open_labels
 from vlm_rewards.schemas.formats.label_parts.rows import EpisodeRows, locate_episodes
 from vlm_rewards.schemas.goals import Goal, read_goals
+from vlm_rewards.schemas.options import build_settings, shows_settings
 
 DIFF_NAME = "diff.json"
 _OUTCOME = ".outcome.json"
 _REFUSAL = ""  # the key of what is wrong; no episode's id is empty
 
 
-def diff(
-    labels_a: str | Path,
-    labels_b: str | Path,
-    output: str | Path,
-    *,
-    corpus: str | Path | None = None,
-    tolerance: float = 0.0,
-    beam_options: Sequence[str] = (),
-    workers: int | None = None,
-) -> dict[str, Any]:
+@shows_settings(DiffRun)
+def diff(labels_a: str | Path, labels_b: str | Path, **settings: Unpack[DiffKeywords]) -> dict[str, Any]:
     """Compares two folders of labels of the same corpus, or of corpora that share episodes; writes diff.json.
 
     Goals are joined by id, frames by episode_id and frame_index. A success is each side's own: its thresholds, hysteresis and
@@ -58,11 +52,7 @@ def diff(
     Args:
         labels_a: A folder that `label` has finished.
         labels_b: Another.
-        output: Folder to write; absent, empty or of an earlier diff.
-        corpus: With ground truth and goals.jsonl: then quality on the frames that both label is compared, too.
-        tolerance: A score has changed where it differs by more than this, in units of the score.
-        beam_options: Options for Beam, as given after a bare `--`.
-        workers: Workers on this machine, see `pipelines.engine.driver.beam_arguments`.
+        settings: Fields of `DiffRun`.
 
     Returns:
         What diff.json holds: `identical`; `fingerprint` (the parts that differ, with both values), `goals`, `thresholds`,
@@ -75,11 +65,12 @@ def diff(
         ValueError: A folder does not hold finished labels; no goal or no frame is in both; the output folder holds something
             else; an episode is in two parts of one folder; or the corpus has no ground truth for what was labelled.
     """
+    (run,) = build_settings(settings, DiffRun)
+    output, corpus, tolerance = Path(run.output), run.corpus, run.tolerance
     if not 0 <= tolerance < math.inf:
         raise ValueError(
             f"the tolerance must be 0 or more and finite, got {tolerance}; it is a difference between two scores"
         )
-    output = Path(output)
     _check_output(output)
     a, b = open_labels(labels_a), open_labels(labels_b)
     goals = _common_goals(a, b)
@@ -97,7 +88,7 @@ def diff(
     )
     try:
         output.mkdir(parents=True, exist_ok=True)
-        found = _measure(comparison, output / _OUTCOME, goals, make_pipeline(beam_options, workers))
+        found = _measure(comparison, output / _OUTCOME, goals, make_pipeline(run.beam_options, run.workers))
         result = {**_description(a, b, goals, tolerance), **found}
         result["identical"] = _is_identical(result)
         if corpus is None:

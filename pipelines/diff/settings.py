@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from vlm_rewards.pipelines.engine.settings import RunSettings
+from vlm_rewards.pipelines.engine.settings import RunKeywords, RunSettings
 from vlm_rewards.schemas.options import option
 
 
@@ -27,3 +27,11 @@ class DiffRun(RunSettings):
     tolerance: float = dataclasses.field(
         default=0.0, metadata=option("X", "a score has changed where it differs by more than X")
     )
+
+
+class DiffKeywords(RunKeywords, total=False):
+    """`DiffRun` as keyword arguments."""
+
+    output: str | Path
+    corpus: str | Path | None
+    tolerance: float

@@ -1,6 +1,8 @@
 """How a run goes about its work on Beam, as plain data; nothing here changes what it writes."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import TypedDict
 
 from vlm_rewards.schemas.options import option
 
@@ -18,3 +20,13 @@ class RunSettings:
         default=None, metadata=option("N", "workers on this machine", unset="one per core")
     )
     beam_options: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "beam_options", tuple(self.beam_options))
+
+
+class RunKeywords(TypedDict, total=False):
+    """`RunSettings` as keyword arguments."""
+
+    workers: int | None
+    beam_options: Sequence[str]

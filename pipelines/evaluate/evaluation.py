@@ -12,6 +12,7 @@ import pickle
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Unpack
 
 import apache_beam as beam
 import numpy as np
@@ -20,6 +21,7 @@ from vlm_rewards.labelers.quality.confusion import GoalRelations
 from vlm_rewards.labelers.quality.figures import WORST_RULE, quality_table, worst_goals
 from vlm_rewards.pipelines.engine.driver import make_pipeline
 from vlm_rewards.pipelines.engine.packed import merge_packed, pack_evidence, raise_refusals
+from vlm_rewards.pipelines.engine.settings import RunKeywords, RunSettings
 from vlm_rewards.pipelines.evaluate.evidence import EXAMPLES_PER_GOAL, Evidence, Example, UnitEvidence, merge_evidence
 from vlm_rewards.pipelines.report.page import write_report
 from vlm_rewards.schemas.files.errors import explain_os_error
@@ -28,6 +30,7 @@ from vlm_rewards.schemas.formats.corpus import Corpus
 from vlm_rewards.schemas.formats.label_parts.reader import Labels, open_labels
 from vlm_rewards.schemas.goals import Goal, read_goals
 from vlm_rewards.schemas.manifests import Failure, PartStatistics, Unit
+from vlm_rewards.schemas.options import build_settings, shows_settings
 
 _EXAMPLES_PER_FAMILY = 8
 _MAX_LISTED = 20
@@ -35,14 +38,8 @@ _GOALS = "goals.jsonl"
 _OUTCOME = ".outcome.json"
 
 
-def evaluate(
-    corpus: str | Path,
-    labels: str | Path,
-    output: str | Path,
-    *,
-    beam_options: Sequence[str] = (),
-    workers: int | None = None,
-) -> dict:
+@shows_settings(RunSettings)
+def evaluate(corpus: str | Path, labels: str | Path, *, output: str | Path, **settings: Unpack[RunKeywords]) -> dict:
     """Measures labels against the ground truth of their corpus.
 
     Writes quality.json, report.html (one file that opens offline), precision_recall.png and precision_recall_goals.png.
@@ -52,8 +49,7 @@ def evaluate(
             folder, or beside it where the folder is called parts; of a single shard, beside it or in the folder above.
         labels: A folder that `label` has finished.
         output: Folder to write; absent, empty or of an earlier evaluation.
-        beam_options: Options for Beam, as given after a bare `--`.
-        workers: Workers on this machine; None for one per core.
+        settings: Fields of `RunSettings`.
 
     Returns:
         What quality.json holds: `overall`, `families`, `goals`, `confusion` and `definitions`, see
@@ -66,6 +62,7 @@ def evaluate(
         ValueError: There are no finished labels; the output folder holds something else; the corpus has no ground truth,
             or none for any labelled goal; or the labels are not of this corpus.
     """
+    (run,) = build_settings(settings, RunSettings)
     corpus, output = Path(corpus), Path(output)
     _check_output(output)
     opened = open_labels(labels)
@@ -86,7 +83,7 @@ def evaluate(
         )
     try:
         output.mkdir(parents=True, exist_ok=True)
-        outcome = _measure(source, opened, units, goals, output / _OUTCOME, beam_options, workers)
+        outcome = _measure(source, opened, units, goals, output / _OUTCOME, run)
         quality = {**_description(corpus, opened, bank, goals), **outcome, "run": run_statistics(opened.folder)}
         write_atomically(output / "quality.json", json.dumps(quality, indent=1, allow_nan=False) + "\n")
         write_report(quality, source, units, opened, output)
@@ -97,16 +94,10 @@ def evaluate(
 
 
 def _measure(
-    corpus: Corpus,
-    labels: Labels,
-    units: Sequence[Unit],
-    goals: Sequence[Goal],
-    outcome_path: Path,
-    beam_options: Sequence[str],
-    workers: int | None,
+    corpus: Corpus, labels: Labels, units: Sequence[Unit], goals: Sequence[Goal], outcome_path: Path, run: RunSettings
 ) -> dict:
     """What all units say: counts, unreadable, figures, examples and film strips."""
-    pipeline = make_pipeline(beam_options, workers)
+    pipeline = make_pipeline(run.beam_options, run.workers)
     _ = (
         pipeline
         | "Units" >> beam.Create([unit.to_json() for unit in units])

@@ -14,7 +14,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from vlm_rewards.labelers.rewards.rewards import rewards_of_scores, successes
 from vlm_rewards.pipelines.engine.driver import RunSummary, run_units
 from vlm_rewards.pipelines.engine.outputs import OutputFolder, PartWriter
 from vlm_rewards.pipelines.hindsight.goal_statistics import goal_statistics
+from vlm_rewards.pipelines.hindsight.settings import HindsightKeywords, HindsightRun
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.folders import read_settings, write_atomically
@@ -37,6 +38,7 @@ from vlm_rewards.schemas.formats.label_parts.reader import EpisodeLabels, Labels
 from vlm_rewards.schemas.formats.relabelled_parts.writer import EXTENSIONS, check_relabelled_format, open_writer
 from vlm_rewards.schemas.goals import GOAL_KINDS, Goal, normalize_instruction
 from vlm_rewards.schemas.manifests import Failure, Unit
+from vlm_rewards.schemas.options import build_settings, shows_settings
 from vlm_rewards.schemas.pictures import encoded_frame
 from vlm_rewards.schemas.relabelled import RelabelledEpisode
 from vlm_rewards.schemas.rules import RewardRule
@@ -240,28 +242,17 @@ class HindsightSummary:
     usage: dict
 
 
+@shows_settings(HindsightSettings, HindsightRun)
 def hindsight(
-    *,
-    source: str | Path,
-    labels: str | Path,
-    output: str | Path,
-    settings: HindsightSettings,
-    format_name: str = "parquet",
-    max_failure_share: float = 0.05,
-    beam_options: Sequence[str] = (),
-    workers: int | None = None,
+    corpus: str | Path, labels: str | Path, *, output: str | Path, **settings: Unpack[HindsightKeywords]
 ) -> HindsightSummary:
     """Relabels a labelled corpus; run again after an interruption, it does what is missing.
 
     Args:
-        source: The corpus, a folder or one shard.
+        corpus: Corpus that was labelled, a folder or one shard.
         labels: Folder of its labels, finished.
         output: Folder for the relabelled trajectories.
-        settings: Which goals to choose.
-        format_name: "parquet" or "webdataset".
-        max_failure_share: Highest share of episodes, and of shards, that may fail; one unlabelled frame fails its episode.
-        beam_options: Options for Beam, as given after a bare `--`.
-        workers: Workers on this machine; by default one a core.
+        settings: Fields of `HindsightSettings`, which goals to choose, and of `HindsightRun`, how to write.
 
     Returns:
         What was done. Beside the parts, the output has goal_statistics.json (how many episodes achieve each goal) and
@@ -270,11 +261,13 @@ def hindsight(
     Raises:
         ValueError: The corpus, the labels, the format or the output folder do not fit; see the message.
     """
+    which, run = build_settings(settings, HindsightSettings, HindsightRun)
+    format_name, beam_options, workers = run.format, run.beam_options, run.workers
     check_relabelled_format(format_name)
     opened = open_labels(labels)
-    corpus, units = opened.open_corpus(source)
+    source, units = opened.open_corpus(corpus)
     num_episodes = opened.check_units(units)
-    recorded = {**dataclasses.asdict(settings), "format": format_name}
+    recorded = {**dataclasses.asdict(which), "format": format_name}
     fingerprint = Fingerprint(
         {"labels": dict(opened.metadata.fingerprint.parts), "labels_digest": opened.digest, "hindsight": recorded}
     )
@@ -283,7 +276,7 @@ def hindsight(
         kind="relabelled",
         fingerprint=fingerprint,
         settings={
-            "source": str(source),
+            "source": str(corpus),
             "labels": str(labels),
             "labels_settings": read_settings(opened.folder)["settings"],
             "labels_fingerprint": dict(opened.metadata.fingerprint.parts),
@@ -296,17 +289,17 @@ def hindsight(
     summary = run_units(
         units,
         RelabelUnit(
-            corpus=corpus,
+            corpus=source,
             labels=opened,
             counts=tuple(statistics["goals"][goal.id]["achieved"] for goal in opened.metadata.goals),
-            settings=settings,
+            settings=which,
             format_name=format_name,
             fingerprint=fingerprint,
         ),
         folder,
         beam_options=beam_options,
         workers=workers,
-        max_failure_share=max_failure_share,
+        max_failure_share=run.max_failure_share,
         title="hindsight",
         counted_name="episodes",
         total=num_episodes,

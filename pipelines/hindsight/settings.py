@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from vlm_rewards.pipelines.engine.settings import RunSettings
+from vlm_rewards.pipelines.engine.settings import RunKeywords, RunSettings
 from vlm_rewards.schemas.options import option
 
 
@@ -21,3 +21,15 @@ class HindsightRun(RunSettings):
     max_failure_share: float = dataclasses.field(
         default=0.01, metadata=option("SHARE", "highest share of episodes, and of shards, that may fail")
     )
+
+
+class HindsightKeywords(RunKeywords, total=False):
+    """`HindsightSettings` and `HindsightRun` as keyword arguments."""
+
+    strategy: str
+    goals_per_episode: int
+    ratio: tuple[float, float, float]
+    balance: float
+    seed: int
+    format: str
+    max_failure_share: float

@@ -12,8 +12,9 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Unpack
 
 from vlm_rewards.labelers.encoders.embedding_cache import EmbeddingCache
 from vlm_rewards.labelers.settings import LabelerSettings
@@ -21,9 +22,10 @@ from vlm_rewards.pipelines.engine.driver import RunSummary, run_units
 from vlm_rewards.pipelines.engine.outputs import OutputFolder, PartWriter
 from vlm_rewards.pipelines.label.encoding import SharedLabeler, encode_unit, shared_labeler
 from vlm_rewards.pipelines.label.reading import Ended, Group, frame_groups, read_ahead
+from vlm_rewards.pipelines.label.settings import LabelKeywords, LabelRun
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.folders import read_manifest, read_settings
-from vlm_rewards.schemas.formats.corpus import MAX_UNIT_BYTES, Corpus, open_corpus
+from vlm_rewards.schemas.formats.corpus import Corpus, open_corpus
 from vlm_rewards.schemas.formats.label_parts.embeddings import read_embedding_rows
 from vlm_rewards.schemas.formats.label_parts.writer import (
     RowGroupWriter,
@@ -35,6 +37,7 @@ from vlm_rewards.schemas.formats.label_parts.writer import (
 )
 from vlm_rewards.schemas.labels import LabelMetadata, embedding_schema, label_schema
 from vlm_rewards.schemas.manifests import Failure, PartStatistics, Unit
+from vlm_rewards.schemas.options import build_settings, shows_settings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,34 +140,17 @@ def read_embeddings(folder: OutputFolder, unit: Unit, part: PartWriter) -> Gener
     yield from read_embedding_rows(folder.part_path(unit))
 
 
+@shows_settings(LabelRun)
 def label(
-    *,
-    source: str | Path | None,
-    output: str | Path,
-    labeler: LabelerSettings,
-    camera: str | None = None,
-    sparse: bool = False,
-    embeddings: str | Path | None = None,
-    max_unit_bytes: int = MAX_UNIT_BYTES,
-    corpus_options: Mapping[str, str] | None = None,
-    max_failure_share: float = 0.01,
-    beam_options: Sequence[str] = (),
-    workers: int | None = None,
+    corpus: str | Path | None, labeler: LabelerSettings, *, output: str | Path, **settings: Unpack[LabelKeywords]
 ) -> RunSummary:
     """Labels every frame of a corpus; run again after an interruption, it does what is missing.
 
     Args:
-        source: The corpus, a folder or one shard; None to label from kept embeddings alone.
-        output: Folder for the labels.
+        corpus: Corpus to label, a folder or one shard; None to label from kept embeddings alone.
         labeler: Encoder, goals, prompts, formula, windows and reward rule.
-        camera: Whose frames; may be None where the corpus has one camera.
-        sparse: Store only the scores over the threshold.
-        embeddings: Folder of kept embeddings: read where it is filled, filled where it is not.
-        max_unit_bytes: Shards larger than this are done in ranges, in bytes.
-        corpus_options: What the corpus's format is to be told, see `schemas.formats.corpus.open_corpus`.
-        max_failure_share: Highest share of frames, and of shards, that may fail.
-        beam_options: Options for Beam, as given after a bare `--`.
-        workers: Workers on this machine; by default one a core.
+        output: Folder for the labels.
+        settings: Fields of `LabelRun`.
 
     Returns:
         What was done, with the manifest of the labels.
@@ -172,17 +158,9 @@ def label(
     Raises:
         ValueError: The corpus, the camera, the output folder or the embeddings do not fit; see the message.
     """
-    plan = plan_label(
-        source=source,
-        output=output,
-        labeler=labeler,
-        camera=camera,
-        sparse=sparse,
-        embeddings=embeddings,
-        max_unit_bytes=max_unit_bytes,
-        corpus_options=corpus_options,
-    )
-    kept = [plan.work.embeddings] if plan.work.embeddings is not None and source is not None else []
+    (run,) = build_settings(settings, LabelRun)
+    plan = plan_label(corpus, labeler, output, run)
+    kept = [plan.work.embeddings] if plan.work.embeddings is not None and corpus is not None else []
     if plan.work.corpus is not None and not all(plan.output.is_done(unit) for unit in plan.units):
         check_episode_ids(plan.work.corpus, plan.units)
     return run_units(
@@ -190,9 +168,9 @@ def label(
         plan.work,
         plan.output,
         also_filled=kept,
-        beam_options=beam_options,
-        workers=workers,
-        max_failure_share=max_failure_share,
+        beam_options=run.beam_options,
+        workers=run.workers,
+        max_failure_share=run.max_failure_share,
         title="label",
         counted_name="frames",
         total=plan.num_frames,
@@ -220,40 +198,32 @@ class LabelPlan:
         return None if None in frames else sum(count for count in frames if count is not None)
 
 
-def plan_label(
-    *,
-    source: str | Path | None,
-    output: str | Path,
-    labeler: LabelerSettings,
-    camera: str | None = None,
-    sparse: bool = False,
-    embeddings: str | Path | None = None,
-    max_unit_bytes: int = MAX_UNIT_BYTES,
-    corpus_options: Mapping[str, str] | None = None,
-) -> LabelPlan:
+def plan_label(corpus: str | Path | None, labeler: LabelerSettings, output: str | Path, run: LabelRun) -> LabelPlan:
     """Plans a labelling run and loads the labeler once, so that bad settings fail here; see `label` for arguments.
 
     Raises:
         ValueError: The corpus, the camera or the embeddings do not fit, or labels of that reward cannot be sparse.
     """
-    if source is None and embeddings is None:
+    camera, sparse, embeddings = run.camera, run.sparse, run.embeddings
+    max_unit_bytes, corpus_options = run.max_unit_bytes, run.corpus_options
+    if corpus is None and embeddings is None:
         raise ValueError("a corpus or kept embeddings must be given, got neither; give --input or --embeddings")
     if sparse and labeler.reward in ("score", "difference"):
         raise ValueError(
             f"labels must be dense for the reward {labeler.reward!r}, which needs every score, got sparse ones; leave out --sparse"
         )
-    corpus = None
-    if source is None:
+    opened = None
+    if corpus is None:
         assert embeddings is not None
         camera = read_manifest(Path(embeddings), "embeddings")["fingerprint"]["camera"]
         settings = read_settings(Path(embeddings))["settings"]
-        max_unit_bytes, corpus_options = settings["max_unit_bytes"], settings.get("corpus_options")
+        max_unit_bytes, corpus_options = settings["max_unit_bytes"], settings.get("corpus_options", {})
         markers = sorted((Path(embeddings) / "markers").glob("*.json"))
         units = [PartStatistics.from_json(path.read_text()).unit for path in markers]
     else:
-        corpus = open_corpus(source, corpus_options)
-        units = corpus.units(max_unit_bytes)
-        camera = choose_camera(corpus, camera)
+        opened = open_corpus(corpus, corpus_options)
+        units = opened.units(max_unit_bytes)
+        camera = choose_camera(opened, camera)
     built = shared_labeler(labeler).labeler
     read_as: dict[str, object] = {"corpus_options": dict(corpus_options)} if corpus_options else {}
     label_fingerprint = Fingerprint({**built.fingerprint.parts, "camera": camera, "sparse": sparse, **read_as})
@@ -289,7 +259,7 @@ def plan_label(
     )
     for claimed in [folder] if kept is None else [folder, kept]:
         claimed.check_ours()
-    work = LabelUnit(labeler=labeler, metadata=metadata, camera=str(camera), corpus=corpus, embeddings=kept)
+    work = LabelUnit(labeler=labeler, metadata=metadata, camera=str(camera), corpus=opened, embeddings=kept)
     return LabelPlan(units=tuple(units), work=work, output=folder)
 
 

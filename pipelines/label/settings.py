@@ -1,10 +1,11 @@
 """What a run of `label` reads and keeps besides corpus and labeler, as plain data."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
-from vlm_rewards.pipelines.engine.settings import RunSettings
-from vlm_rewards.schemas.options import option
+from vlm_rewards.pipelines.engine.settings import RunKeywords, RunSettings
+from vlm_rewards.schemas.options import option, read_assignment
 
 _RUN_GROUP = "the run"
 
@@ -19,6 +20,7 @@ class LabelRun(RunSettings):
         sparse: Store only the scores over the threshold.
         max_unit_mib: Size of the ranges that larger shards are cut into, in MiB.
         max_failure_share: Highest share of frames, and of shards, that may fail.
+        corpus_options: What the format of the corpus is told, see `schemas.formats.corpus.open_corpus`.
     """
 
     embeddings: str | Path | None = dataclasses.field(
@@ -40,7 +42,25 @@ class LabelRun(RunSettings):
         metadata=option("SHARE", "highest share of frames, and of shards, that may be unreadable", group=_RUN_GROUP),
     )
 
+    corpus_options: Mapping[str, str] = dataclasses.field(
+        default_factory=dict,
+        metadata=option(
+            "NAME=VALUE", "option of the corpus's format; repeatable", name="corpus-option", read=read_assignment
+        ),
+    )
+
     @property
     def max_unit_bytes(self) -> int:
         """Size of a unit in bytes."""
         return int(self.max_unit_mib * 2**20)
+
+
+class LabelKeywords(RunKeywords, total=False):
+    """`LabelRun` as keyword arguments."""
+
+    embeddings: str | Path | None
+    camera: str | None
+    sparse: bool
+    max_unit_mib: float
+    max_failure_share: float
+    corpus_options: Mapping[str, str]

@@ -13,18 +13,20 @@ fine-tuned or evaluated.
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 
 from vlm_rewards.labelers.domains.domain import Domain, Expert, ExpertGaveUpError, Level, domain_of_environments
 from vlm_rewards.pipelines.engine.driver import RunSummary, run_units
 from vlm_rewards.pipelines.engine.outputs import OutputFolder, PartWriter
-from vlm_rewards.pipelines.record.settings import RecordSettings, parse_policy
+from vlm_rewards.pipelines.record.settings import RecordKeywords, RecordRun, RecordSettings, parse_policy
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.formats.corpus import writable_format, write_episodes
 from vlm_rewards.schemas.goals import write_goals
 from vlm_rewards.schemas.manifests import Failure, Unit
+from vlm_rewards.schemas.options import build_settings, shows_settings
 from vlm_rewards.schemas.pictures import encode_png
 
 
@@ -81,16 +83,13 @@ class RecordUnit:
             part.fail(failure)
 
 
-def record(
-    settings: RecordSettings, output: str | Path, *, beam_options: Sequence[str] = (), workers: int | None = 1
-) -> RunSummary:
+@shows_settings(RecordSettings, RecordRun)
+def record(*, output: str | Path, **settings: Unpack[RecordKeywords]) -> RunSummary:
     """Records a corpus and writes goals.jsonl, the goals that its ground truth covers, beside it.
 
     Args:
-        settings: What to record.
         output: Folder for the corpus.
-        beam_options: Options for Beam, as given after a bare `--`.
-        workers: Number of processes; the steps of a level are plain Python, so threads would not help.
+        settings: Fields of `RecordSettings`, what to record, and of `RecordRun`, how.
 
     Returns:
         What was done, with the manifest of the corpus.
@@ -99,30 +98,31 @@ def record(
         ValueError: The output folder holds something else.
         ImportError: What the domain needs is not installed.
     """
-    for env in settings.envs:
-        _make(settings, env).close()  # refuses before the folder is claimed
-    units = plan_record(settings)
+    what, run = build_settings(settings, RecordSettings, RecordRun)
+    for env in what.envs:
+        _make(what, env).close()  # refuses before the folder is claimed
+    units = plan_record(what)
     folder = OutputFolder(
         output,
         kind="corpus",
-        fingerprint=Fingerprint(dataclasses.asdict(settings)),
-        settings=dataclasses.asdict(settings),
-        extension=writable_format(settings.format).extension or settings.format,
+        fingerprint=Fingerprint(dataclasses.asdict(what)),
+        settings=dataclasses.asdict(what),
+        extension=writable_format(what.format).extension or what.format,
     )
     with folder.claim(units):
-        write_goals(_domain(settings).goals(str(settings.bank)), folder.path / "goals.jsonl")
+        write_goals(_domain(what).goals(str(what.bank)), folder.path / "goals.jsonl")
     return run_units(
         units,
-        RecordUnit(settings),
+        RecordUnit(what),
         folder,
-        beam_options=beam_options,
-        workers=workers,
+        beam_options=run.beam_options,
+        workers=run.workers,
         in_processes=True,
         max_failure_share=0.5,
         title="record",
         counted="episodes",
         counted_name="episodes",
-        total=settings.episodes,
+        total=what.episodes,
     )
 
 

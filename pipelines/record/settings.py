@@ -1,6 +1,7 @@
 """What to record, as plain data."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from vlm_rewards.labelers.domains.domain import (
     FrameSize,
@@ -9,7 +10,7 @@ from vlm_rewards.labelers.domains.domain import (
     domain_of_environments,
     parse_frame_size,
 )
-from vlm_rewards.pipelines.engine.settings import RunSettings
+from vlm_rewards.pipelines.engine.settings import RunKeywords, RunSettings
 from vlm_rewards.schemas.options import option
 
 POLICIES = ("bot", "noisy-bot", "random")
@@ -142,3 +143,19 @@ def parse_policy(policy: str) -> dict[str, float]:
         weights[name] = weight
     total = sum(weights.values())
     return {name: weight / total for name, weight in weights.items()}
+
+
+class RecordKeywords(RunKeywords, total=False):
+    """`RecordSettings` and `RecordRun` as keyword arguments."""
+
+    envs: Sequence[str]
+    policy: str
+    noise: float
+    episodes: int
+    seed: int
+    frame_size: FrameSize | None
+    cameras: Sequence[str]
+    bank: str | None
+    format: str
+    episodes_per_shard: int
+    max_steps: int | None

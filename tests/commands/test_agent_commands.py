@@ -131,7 +131,7 @@ def test_evaluations_without_ground_truth_say_so(tmp_path: Path) -> None:
             ["--algorithm", "dqn"],
             "algorithm must be one of bc, filtered-bc, iql, cql, cal-ql, rlpd, sac-cal-ql, got 'dqn'",
         ),
-        (["--set", "expectile"], "--set: expected NAME=VALUE: got 'expectile'. Write, for example, expectile=0.8. See"),
+        (["--set", "expectile"], "--set: expected NAME=VALUE: got 'expectile'. Write the two with = between them. See"),
         (["--set", "magic=1"], "settings of iql must be among encoder, tile_size,"),
         (["--set", "expectile=high"], "settings of iql must be of their defaults' types, got expectile 'high'"),
         (["--set", "expectile=2"], "expectile must be"),

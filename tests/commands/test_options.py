@@ -1,6 +1,8 @@
 """Every option of every command: given in a shell and given in Python, it makes the same settings, and differs from its default."""
 
 import dataclasses
+import importlib
+import inspect
 import shlex
 from pathlib import Path
 from typing import Any
@@ -13,15 +15,15 @@ from vlm_rewards.commands.parser import UsageError, build_parser, parse
 from vlm_rewards.labelers.calibration.settings import CalibrationSettings
 from vlm_rewards.labelers.rewards.hindsight import HindsightSettings
 from vlm_rewards.labelers.settings import LabelerSettings
-from vlm_rewards.offline_rl.evaluation.rollout_settings import RolloutSettings
-from vlm_rewards.offline_rl.training.finetune_settings import FinetuneSettings
-from vlm_rewards.offline_rl.training.train_settings import TrainSettings
-from vlm_rewards.pipelines.calibrate.settings import CalibrateRun
-from vlm_rewards.pipelines.diff.settings import DiffRun
-from vlm_rewards.pipelines.engine.settings import RunSettings
-from vlm_rewards.pipelines.hindsight.settings import HindsightRun
-from vlm_rewards.pipelines.label.settings import LabelRun
-from vlm_rewards.pipelines.record.settings import RecordRun, RecordSettings
+from vlm_rewards.offline_rl.evaluation.rollout_settings import RolloutKeywords, RolloutSettings
+from vlm_rewards.offline_rl.training.finetune_settings import FinetuneKeywords, FinetuneSettings
+from vlm_rewards.offline_rl.training.train_settings import TrainKeywords, TrainSettings
+from vlm_rewards.pipelines.calibrate.settings import CalibrateKeywords, CalibrateRun
+from vlm_rewards.pipelines.diff.settings import DiffKeywords, DiffRun
+from vlm_rewards.pipelines.engine.settings import RunKeywords, RunSettings
+from vlm_rewards.pipelines.hindsight.settings import HindsightKeywords, HindsightRun
+from vlm_rewards.pipelines.label.settings import LabelKeywords, LabelRun
+from vlm_rewards.pipelines.record.settings import RecordKeywords, RecordRun, RecordSettings
 from vlm_rewards.schemas.goals import Goal
 from vlm_rewards.schemas.options import option_fields
 
@@ -81,6 +83,7 @@ COMMANDS: dict[str, tuple[str, list[tuple[type, str, dict[str, Any]]]]] = {
             (LabelRun, "--sparse", {"sparse": True}),
             (LabelRun, "--max-unit-mib 0.5", {"max_unit_mib": 0.5}),
             (LabelRun, "--max-failure-share 0.5", {"max_failure_share": 0.5}),
+            (LabelRun, "--corpus-option a=1 --corpus-option b=x=y", {"corpus_options": {"a": "1", "b": "x=y"}}),
             (LabelRun, "--workers 2", {"workers": 2}),
         ],
     ),
@@ -299,3 +302,28 @@ def test_help_tells_the_defaults_of_the_settings() -> None:
     text = " ".join(label.format_help().split())
     for words in ("(default: softmax)", "(default: {goal})", "(default: one per core)", "(default: the model's own)"):
         assert words in text
+
+
+@pytest.mark.parametrize(
+    ("function", "kinds", "keywords"),
+    [
+        ("pipelines.record.recording:record", (RecordSettings, RecordRun), RecordKeywords),
+        ("pipelines.label.labelling:label", (LabelRun,), LabelKeywords),
+        ("pipelines.hindsight.relabelling:hindsight", (HindsightSettings, HindsightRun), HindsightKeywords),
+        ("pipelines.calibrate.calibration:calibrate", (CalibrationSettings, CalibrateRun), CalibrateKeywords),
+        ("pipelines.evaluate.evaluation:evaluate", (RunSettings,), RunKeywords),
+        ("pipelines.diff.comparison:diff", (DiffRun,), DiffKeywords),
+        ("offline_rl.training.train:train", (TrainSettings,), TrainKeywords),
+        ("offline_rl.training.finetune:finetune", (FinetuneSettings,), FinetuneKeywords),
+        ("offline_rl.evaluation.rollout:rollout", (RolloutSettings,), RolloutKeywords),
+    ],
+)
+def test_a_function_takes_every_setting_by_name(function: str, kinds: tuple[type, ...], keywords: type) -> None:
+    module, _, name = function.partition(":")
+    shown = inspect.signature(getattr(importlib.import_module(f"vlm_rewards.{module}"), name)).parameters
+    fields = {field.name: field for kind in kinds for field in dataclasses.fields(kind)}
+    assert keywords.__annotations__.keys() == fields.keys()  # what a type checker reads
+    assert shown.keys() >= fields.keys()
+    for name, field in fields.items():
+        if field.default is not dataclasses.MISSING:
+            assert shown[name].default == field.default  # what help() shows

@@ -48,7 +48,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     episodes[-1].truth[:, 40:60] = False
     corpus = write_corpus(folder / "corpus", episodes, goals=goals)
     labels = write_labels(folder / "labels", corpus, episodes, goals=goals)
-    evaluate(corpus, labels, folder / "out", beam_options=("--runner=FnApiRunner", "--direct_num_workers=1"))
+    evaluate(corpus, labels, output=folder / "out", beam_options=("--runner=FnApiRunner", "--direct_num_workers=1"))
     return folder / "out" / "report.html"
 
 

@@ -22,17 +22,9 @@ def run(options: argparse.Namespace) -> Said:
     from vlm_rewards.pipelines.calibrate.calibration import calibrate
     from vlm_rewards.pipelines.calibrate.summary import describe, next_label
 
-    run = CalibrateRun(**given_settings(options, CalibrateRun))
-    calibration = calibrate(
-        labels=options.labels,
-        output=options.output,
-        settings=CalibrationSettings(**given_settings(options, CalibrationSettings)),
-        corpus=run.corpus,
-        marks=run.marks,
-        embeddings=run.embeddings,
-        max_temperature_frames=run.max_temperature_frames,
-        beam_options=options.beam_options,
-        workers=run.workers,
-    )
-    following: list[object] = [*next_label(options.labels, options.output, run.corpus, run.embeddings)]
+    given = given_settings(options, CalibrateRun, CalibrationSettings)
+    calibration = calibrate(options.labels, output=options.output, beam_options=options.beam_options, **given)
+    following: list[object] = [
+        *next_label(options.labels, options.output, given.get("corpus"), given.get("embeddings"))
+    ]
     return [*describe(calibration), f"  wrote {options.output}"], [following]

@@ -21,14 +21,6 @@ def run(options: argparse.Namespace) -> Said:
     from vlm_rewards.pipelines.diff.comparison import DIFF_NAME, diff
     from vlm_rewards.pipelines.diff.summary import summary_lines
 
-    run = DiffRun(**given_settings(options, DiffRun))
-    result = diff(
-        options.a,
-        options.b,
-        run.output,
-        corpus=run.corpus,
-        tolerance=run.tolerance,
-        beam_options=options.beam_options,
-        workers=run.workers,
-    )
-    return [*summary_lines(result), f"  all of it: {Path(run.output) / DIFF_NAME}"], []
+    given = given_settings(options, DiffRun)
+    result = diff(options.a, options.b, beam_options=options.beam_options, **given)
+    return [*summary_lines(result), f"  all of it: {Path(DiffRun(**given).output) / DIFF_NAME}"], []

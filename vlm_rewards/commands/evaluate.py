@@ -21,13 +21,8 @@ def run(options: argparse.Namespace) -> Said:
     """Runs `evaluate` as its options say."""
     from vlm_rewards.pipelines.evaluate.evaluation import evaluate
 
-    quality = evaluate(
-        options.input,
-        options.labels,
-        options.output,
-        beam_options=options.beam_options,
-        workers=RunSettings(**given_settings(options, RunSettings)).workers,
-    )
+    given = given_settings(options, RunSettings)
+    quality = evaluate(options.input, options.labels, output=options.output, beam_options=options.beam_options, **given)
     lines = [*_figures(quality), f"  report: {options.output / 'report.html'} (open it in a browser)"]
     of_labels = ["--input", options.input, "--labels", options.labels, "--output"]
     return lines, [["hindsight", *of_labels, "relabelled/"]]

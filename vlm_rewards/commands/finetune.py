@@ -21,13 +21,17 @@ def run(options: argparse.Namespace) -> Said:
     """Runs `finetune` as its options say."""
     from vlm_rewards.offline_rl.training.finetune import finetune
 
-    settings = FinetuneSettings(**given_settings(options, FinetuneSettings))
-    finetune(options.agent, options.output, settings, wandb_project=options.wandb_project)
+    agent = finetune(
+        options.agent,
+        output=options.output,
+        wandb_project=options.wandb_project,
+        **given_settings(options, FinetuneSettings),
+    )
     lines = [
-        f"fine-tuned for {settings.steps:,} environment steps: {options.output}",
+        f"fine-tuned for {agent.steps:,} environment steps: {options.output}",
         *describe_evaluations(options.output),
     ]
     # Environments that need modules are named again: an agent's folder does not choose what is imported.
-    imports = any(":" in env for env in settings.envs)
-    named: list[object] = [word for env in settings.envs if imports for word in ("--env", env)]
+    imports = any(":" in env for env in agent.envs)
+    named: list[object] = [word for env in agent.envs if imports for word in ("--env", env)]
     return lines, [["rollout", "--agent", options.output, *named, "--output", "rollout/"]]

@@ -23,16 +23,9 @@ def run(options: argparse.Namespace) -> Said:
     from vlm_rewards.pipelines.hindsight.relabelling import hindsight
     from vlm_rewards.schemas.formats.corpus import open_corpus
 
-    run = HindsightRun(**given_settings(options, HindsightRun))
+    given = given_settings(options, HindsightSettings, HindsightRun)
     summary = hindsight(
-        source=options.input,
-        labels=options.labels,
-        output=options.output,
-        settings=HindsightSettings(**given_settings(options, HindsightSettings)),
-        format_name=run.format,
-        max_failure_share=run.max_failure_share,
-        beam_options=options.beam_options,
-        workers=run.workers,
+        options.input, options.labels, output=options.output, beam_options=options.beam_options, **given
     )
     manifest = summary.run.manifest
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in summary.usage["kinds"].items())

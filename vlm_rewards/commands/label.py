@@ -68,18 +68,10 @@ def run(options: argparse.Namespace) -> Said:
     labeler = LabelerSettings(goals=goals, **given)
     if calibration is not None:
         calibration.check_labeler(shared_labeler(labeler).labeler.fingerprint)
-    run = LabelRun(**given_settings(options, LabelRun))
-    common = {
-        "source": options.input,
-        "output": options.output,
-        "labeler": labeler,
-        "camera": run.camera,
-        "sparse": run.sparse,
-        "embeddings": run.embeddings,
-        "max_unit_bytes": run.max_unit_bytes,
-    }
+    of_run = {**given_settings(options, LabelRun), "beam_options": tuple(options.beam_options)}
     if options.dry_run:
-        plan = plan_label(**common)
+        run = LabelRun(**of_run)
+        plan = plan_label(options.input, labeler, options.output, run)
         guess = estimate(plan, run.workers or available_cores())
         frames = "an unknown number of" if guess.frames is None else f"{guess.frames:,}"
         seconds = "unknown" if guess.seconds is None else f"about {guess.seconds:,.0f} s"
@@ -88,12 +80,7 @@ def run(options: argparse.Namespace) -> Said:
             f"{guess.done_units} units are done before",
             f"  measured: {guess.frames_per_s:,.0f} frames/s and worker; time: {seconds}; nothing was written",
         ], []
-    summary = label(
-        **common,
-        max_failure_share=run.max_failure_share,
-        beam_options=options.beam_options,
-        workers=run.workers,
-    )
+    summary = label(options.input, labeler, output=options.output, **of_run)
     manifest = summary.manifest
     lines = [
         f"labelled {manifest['rows']:,} frames for {len(goals)} goals, in {options.output / 'parts'}{skipped(summary)}"

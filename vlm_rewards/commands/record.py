@@ -18,13 +18,8 @@ def run(options: argparse.Namespace) -> Said:
     """Runs `record` as its options say."""
     from vlm_rewards.pipelines.record.recording import record
 
-    run = RecordRun(**given_settings(options, RecordRun))
-    summary = record(
-        RecordSettings(**given_settings(options, RecordSettings)),
-        options.output,
-        beam_options=options.beam_options,
-        workers=run.workers,
-    )
+    given = given_settings(options, RecordSettings, RecordRun)
+    summary = record(output=options.output, beam_options=options.beam_options, **given)
     manifest = summary.manifest
     goals = options.output / "goals.jsonl"
     lines = [

@@ -21,8 +21,7 @@ def run(options: argparse.Namespace) -> Said:
     """Runs `rollout` as its options say."""
     from vlm_rewards.offline_rl.evaluation.rollout import rollout
 
-    settings = RolloutSettings(**given_settings(options, RolloutSettings))
-    evaluation = rollout(options.agent, options.output, settings)
+    evaluation = rollout(options.agent, output=options.output, **given_settings(options, RolloutSettings))
     success, rewarded = evaluation.success, evaluation.vlm_success
     truth = share(*success[:3]) if success.num else "unknown, the environment does not say"
     return [

@@ -25,11 +25,16 @@ def run(options: argparse.Namespace) -> Said:
     from vlm_rewards.labelers.domains.domain import DOMAINS, domain_named
     from vlm_rewards.offline_rl.training.train import train
 
-    settings = TrainSettings(**given_settings(options, TrainSettings))
-    train(options.input, options.output, settings, embeddings=options.embeddings, wandb_project=options.wandb_project)
+    agent = train(
+        options.input,
+        output=options.output,
+        embeddings=options.embeddings,
+        wandb_project=options.wandb_project,
+        **given_settings(options, TrainSettings),
+    )
     lines = [
-        f"trained {settings.algorithm} for {settings.steps:,} steps: {options.output}",
+        f"trained {agent.algorithm} for {agent.steps:,} steps: {options.output}",
         *describe_evaluations(options.output),
     ]
-    env = settings.envs[0] if settings.envs else domain_named(next(iter(DOMAINS))).environments()[0]
+    env = agent.envs[0] if agent.envs else domain_named(next(iter(DOMAINS))).environments()[0]
     return lines, [["finetune", "--agent", options.output, "--env", env, "--output", "agent-online/"]]

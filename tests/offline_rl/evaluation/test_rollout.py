@@ -13,7 +13,7 @@ LEVEL = "BabyAI-GoToObj-v0"
 
 
 def test_a_rollout_leaves_figures_records_videos_and_a_page(trained: Path, tmp_path: Path) -> None:
-    evaluation = rollout(trained, tmp_path / "rollout", RolloutSettings(envs=(LEVEL,), episodes=5, videos=2))
+    evaluation = rollout(trained, output=tmp_path / "rollout", envs=(LEVEL,), episodes=5, videos=2)
     record = json.loads((tmp_path / "rollout" / "rollout.json").read_text())
     assert len(record["episodes"]) == record["summary"]["episodes"] == 5
     assert record["summary"]["success"]["mean"] == sum(episode["success"] for episode in record["episodes"]) / 5
@@ -32,12 +32,15 @@ def test_a_rollout_leaves_figures_records_videos_and_a_page(trained: Path, tmp_p
 
 def test_the_same_levels_are_played_again(trained: Path, tmp_path: Path) -> None:
     settings = RolloutSettings(envs=(LEVEL,), episodes=3, videos=0)
-    assert rollout(trained, tmp_path / "a", settings).episodes == rollout(trained, tmp_path / "b", settings).episodes
+    assert (
+        rollout(trained, output=tmp_path / "a", **vars(settings)).episodes
+        == rollout(trained, output=tmp_path / "b", **vars(settings)).episodes
+    )
 
 
 def test_an_agent_without_an_environment_must_be_told_one(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="an environment must be named: got none, .*Give --env. Name one such as Bab"):
-        rollout(trained, tmp_path / "rollout", RolloutSettings())
+        rollout(trained, output=tmp_path / "rollout")
 
 
 def test_an_agent_folder_does_not_choose_what_is_imported(
@@ -56,12 +59,12 @@ def test_an_agent_folder_does_not_choose_what_is_imported(
         rf"If you trust the module 'from_elsewhere', add: --env {LEVEL} --env from_elsewhere:Room-v0$"
     )
     with pytest.raises(ValueError, match=message):
-        rollout(agent, tmp_path / "rollout", RolloutSettings(episodes=2))
+        rollout(agent, output=tmp_path / "rollout", episodes=2)
     assert not (tmp_path / "from_elsewhere.ran").exists()
     assert not (tmp_path / "rollout").exists()
     # Named by the caller, it is imported; it registers no such environment.
     with pytest.raises(ValueError, match="or registered with gymnasium: got 'from_elsewhere:Room-v0'"):
-        rollout(agent, tmp_path / "rollout", RolloutSettings(episodes=2, envs=tuple(envs)))
+        rollout(agent, output=tmp_path / "rollout", episodes=2, envs=tuple(envs))
     assert (tmp_path / "from_elsewhere.ran").exists()
 
 
@@ -69,13 +72,13 @@ def test_held_out_goals_must_have_been_held_out(trained: Path, tmp_path: Path) -
     with pytest.raises(
         ValueError, match="held-out goals must be goals that the agent was never trained on, got an agent"
     ):
-        rollout(trained, tmp_path / "rollout", RolloutSettings(envs=(LEVEL,), held_out_goals=True))
+        rollout(trained, output=tmp_path / "rollout", envs=(LEVEL,), held_out_goals=True)
 
 
 def test_progress_is_told_an_episode_at_a_time(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rollout(trained, tmp_path / "rollout", RolloutSettings(envs=(LEVEL,), episodes=3, videos=0))
+    rollout(trained, output=tmp_path / "rollout", envs=(LEVEL,), episodes=3, videos=0)
     assert "rollout: 100%" in capsys.readouterr().err
     assert "levels that nothing was trained on." in (tmp_path / "rollout" / "index.html").read_text()
 
@@ -85,9 +88,9 @@ def test_held_out_goals_alone_are_asked_for(relabelled: Path, tmp_path: Path) ->
     small = TrainSettings(
         steps=1, batch_size=16, num_actions=7, hold_out=held_out, algorithm_settings={"width": 8, "channels": 8}
     )
-    train(relabelled, tmp_path / "agent", small)
+    train(relabelled, output=tmp_path / "agent", **vars(small))
     settings = RolloutSettings(envs=(LEVEL,), episodes=3, videos=0, held_out_goals=True)
-    evaluation = rollout(tmp_path / "agent", tmp_path / "rollout", settings)
+    evaluation = rollout(tmp_path / "agent", output=tmp_path / "rollout", **vars(settings))
     assert {record.goal_id for record in evaluation.episodes} <= set(held_out)
     assert "asked for goals that were held out of its training" in (tmp_path / "rollout" / "index.html").read_text()
 
@@ -107,7 +110,7 @@ def test_a_model_or_camera_other_than_the_labels_judges_nothing(
     record["labels_fingerprint"][part] = other
     (agent / "agent.json").write_text(json.dumps(record))
     with pytest.raises(ValueError, match=message):
-        rollout(agent, tmp_path / "rollout", RolloutSettings(envs=(LEVEL,), episodes=3))
+        rollout(agent, output=tmp_path / "rollout", envs=(LEVEL,), episodes=3)
 
 
 @pytest.mark.parametrize(
@@ -130,17 +133,17 @@ def test_an_agent_says_which_frames_it_is_shown(trained: Path, tmp_path: Path, c
     (agent / "agent.json").write_text(json.dumps({**record, **change}))
     env = "CartPole-v1" if "frames" in change else LEVEL
     with pytest.raises(ValueError, match=message):
-        rollout(agent, tmp_path / "rollout", RolloutSettings(envs=(env,), episodes=3))
+        rollout(agent, output=tmp_path / "rollout", envs=(env,), episodes=3)
 
 
 def test_frames_and_camera_can_be_given(trained: Path, tmp_path: Path) -> None:
     settings = RolloutSettings(envs=("CartPole-v1",), episodes=3)
     with pytest.raises(ValueError, match=r"must be an RGB frame, .*; choose the frame with --frames"):
-        rollout(trained, tmp_path / "rollout", settings)
+        rollout(trained, output=tmp_path / "rollout", **vars(settings))
     with pytest.raises(ValueError, match=r"must have the observation_shape .* \(56, 56, 3\), got"):
-        rollout(trained, tmp_path / "rollout", dataclasses.replace(settings, frames="render"))
+        rollout(trained, output=tmp_path / "rollout", **vars(dataclasses.replace(settings, frames="render")))
     with pytest.raises(ValueError, match="must show the camera that the agent was trained on, 'egocentric', got 'top'"):
-        rollout(trained, tmp_path / "rollout", dataclasses.replace(settings, camera="top"))
+        rollout(trained, output=tmp_path / "rollout", **vars(dataclasses.replace(settings, camera="top")))
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def test_fine_tuning_learns_the_same_whatever_the_environment_says_of_itself(tra
         capacity=1000,
         eval_episodes=0,
     )
-    plain = finetune(trained, tmp_path / "plain", settings)
+    plain = finetune(trained, output=tmp_path / "plain", **vars(settings))
     act = DomainEnvironment.act
 
     def poisoned(self, action):
@@ -171,7 +171,7 @@ def test_fine_tuning_learns_the_same_whatever_the_environment_says_of_itself(tra
         return frame, 1e9, terminated, truncated, {name: not verdict for name, verdict in infos.items()}
 
     monkeypatch.setattr(DomainEnvironment, "act", poisoned)
-    spiked = finetune(trained, tmp_path / "spiked", settings)
+    spiked = finetune(trained, output=tmp_path / "spiked", **vars(settings))
     assert spiked.agent.num_updates > load_agent(trained).agent.num_updates
     assert spiked.steps == plain.steps
     for part in plain.agent.parts:
@@ -392,7 +392,7 @@ def test_a_frame_labelled_by_the_pipeline_and_live_gets_the_same_bits(folder, tm
     ]
     (tmp_path / "corpus").mkdir()
     write_episodes(tmp_path / "corpus/shard-0.parquet", CorpusFeatures.of(episodes[0]), episodes, "parquet")
-    label(source=tmp_path / "corpus", output=tmp_path / "labels", labeler=labeler.settings, workers=1)
+    label(tmp_path / "corpus", labeler.settings, output=tmp_path / "labels", workers=1)
     opened = open_labels(tmp_path / "labels")
     (unit,) = opened.open_corpus(tmp_path / "corpus")[1]
     for i, labels in enumerate(read_labels(opened.part(unit))):

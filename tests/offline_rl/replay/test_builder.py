@@ -11,7 +11,6 @@ from relabelled_folders import GOALS, LABELS, one_camera, write_embeddings, writ
 from tiny_models import save_tiny_clip
 
 from vlm_rewards.labelers.labeler import Labeler
-from vlm_rewards.labelers.rewards.hindsight import HindsightSettings
 from vlm_rewards.labelers.scoring.prompts import DEFAULT_TEMPLATES, fill_templates
 from vlm_rewards.labelers.settings import LabelerSettings
 from vlm_rewards.offline_rl.replay.builder import build_replay, embed_goals
@@ -207,23 +206,10 @@ def test_from_a_corpus_to_a_replay(tmp_path: Path) -> None:
     settings = LabelerSettings(
         model=str(save_tiny_clip(tmp_path / "clip")), goals=goals, temperature=0.01, threshold=0.3, precision="float32"
     )
-    label(
-        source=tmp_path / "corpus",
-        output=tmp_path / "labels",
-        labeler=settings,
-        embeddings=tmp_path / "kept",
-        workers=1,
-    )
+    label(tmp_path / "corpus", settings, output=tmp_path / "labels", embeddings=tmp_path / "kept", workers=1)
     labeler = Labeler.build(settings)
     for container in ("parquet", "webdataset"):
-        hindsight(
-            source=tmp_path / "corpus",
-            labels=tmp_path / "labels",
-            output=tmp_path / container,
-            settings=HindsightSettings(),
-            format_name=container,
-            workers=1,
-        )
+        hindsight(tmp_path / "corpus", tmp_path / "labels", output=tmp_path / container, format=container, workers=1)
         frames = build_replay(tmp_path / container, tmp_path / f"{container}-frames", goals=labeler.encoder)
         vectors = build_replay(
             tmp_path / container, tmp_path / f"{container}-kept", goals=labeler.encoder, embeddings=tmp_path / "kept"

@@ -16,9 +16,8 @@ import torch
 
 from vlm_rewards.labelers.domains.babyai.goals import goal_bank
 from vlm_rewards.labelers.labeler import Labeler
-from vlm_rewards.labelers.rewards.hindsight import HindsightSettings
 from vlm_rewards.labelers.settings import LabelerSettings, settings_from_json
-from vlm_rewards.offline_rl.evaluation.rollout import RolloutSettings, rollout
+from vlm_rewards.offline_rl.evaluation.rollout import rollout
 from vlm_rewards.offline_rl.runs.folders import Metrics, latest_checkpoint, read_metrics, save_checkpoint
 from vlm_rewards.offline_rl.runs.saved_agents import load_agent
 from vlm_rewards.offline_rl.training.finetune import FinetuneSettings, finetune
@@ -45,10 +44,10 @@ SMALL = FinetuneSettings(
 )
 RUN = """
 import sys
-from vlm_rewards.offline_rl.training.finetune import FinetuneSettings, finetune
-finetune(sys.argv[1], sys.argv[2], FinetuneSettings(envs=("BabyAI-GoToObj-v0",), steps=160, num_envs=4, batch_size=16,
+from vlm_rewards.offline_rl.training.finetune import finetune
+finetune(sys.argv[1], output=sys.argv[2], envs=["BabyAI-GoToObj-v0"], steps=160, num_envs=4, batch_size=16,
          warmup_steps=16, updates_per_step=0.5, hindsight_goals=2, capacity=1000, eval_episodes=0, log_every=40,
-         checkpoint_every=40))
+         checkpoint_every=40)
 """
 
 
@@ -66,7 +65,7 @@ def assert_same_weights(one: Path, other: Path) -> None:
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_bits(trained: Path, tmp_path: Path) -> None:
-    finetune(trained, tmp_path / "unbroken", SMALL)
+    finetune(trained, output=tmp_path / "unbroken", **vars(SMALL))
     process = subprocess.Popen([sys.executable, "-c", RUN, str(trained), str(tmp_path / "killed")])
     checkpoint = tmp_path / "killed" / "checkpoints" / "step-000000080.pt"
     deadline = time.monotonic() + 120
@@ -77,7 +76,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(trained: Path, tmp_path: 
     killed_in_time = not (tmp_path / "killed" / "agent.json").exists()
     found = latest_checkpoint(tmp_path / "killed")
     before = read_metrics(tmp_path / "killed")
-    finetune(trained, tmp_path / "killed", SMALL)
+    finetune(trained, output=tmp_path / "killed", **vars(SMALL))
     assert killed_in_time
     assert found is not None
     assert 80 <= found[0] < 160
@@ -105,15 +104,15 @@ def test_a_run_that_ends_before_its_first_checkpoint_begins_again(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(FinetuneRun, "save", fail)
-        finetune(trained, tmp_path / "online", settings)
+        finetune(trained, output=tmp_path / "online", **vars(settings))
     assert [record["step"] for record in read_metrics(tmp_path / "online")][:2] == [0, 20]
-    finetune(trained, tmp_path / "online", settings)
+    finetune(trained, output=tmp_path / "online", **vars(settings))
     evaluations = [record["step"] for record in read_metrics(tmp_path / "online") if record["kind"] == "evaluation"]
     assert evaluations == [0, 20, 80, 160]
 
 
 def test_fine_tuning_changes_the_agent_and_counts_its_updates(trained: Path, tmp_path: Path) -> None:
-    saved = finetune(trained, tmp_path / "online", SMALL)
+    saved = finetune(trained, output=tmp_path / "online", **vars(SMALL))
     before = load_agent(trained)
     # 160 steps of 4 environments, the first 16 without updates: 144 x 0.5 updates.
     assert saved.agent.num_updates - before.agent.num_updates == 72
@@ -124,7 +123,7 @@ def test_fine_tuning_changes_the_agent_and_counts_its_updates(trained: Path, tmp
 
 def test_evaluations_at_the_end_of_offline_the_first_step_on_the_way_and_the_end(trained: Path, tmp_path: Path) -> None:
     settings = dataclasses.replace(SMALL, eval_episodes=4, eval_every=80)
-    finetune(trained, tmp_path / "online", settings)
+    finetune(trained, output=tmp_path / "online", **vars(settings))
     evaluations = [record for record in read_metrics(tmp_path / "online") if record["kind"] == "evaluation"]
     assert [(record["step"], record["when"]) for record in evaluations] == [
         (0, "end of offline training"),
@@ -134,7 +133,7 @@ def test_evaluations_at_the_end_of_offline_the_first_step_on_the_way_and_the_end
     ]
     assert all(record["episodes"] == 4 for record in evaluations)
     # What is told of scoring is of the live steps alone: as many frames as without evaluations, 4 a reset and 4 a step.
-    finetune(trained, tmp_path / "unevaluated", SMALL)
+    finetune(trained, output=tmp_path / "unevaluated", **vars(SMALL))
     scoring = [
         [record for record in read_metrics(tmp_path / name) if record["kind"] == "scoring"][-1]
         for name in ("online", "unevaluated")
@@ -146,7 +145,7 @@ def test_evaluations_at_the_end_of_offline_the_first_step_on_the_way_and_the_end
 
 def test_a_live_step_can_be_learned_from_when_its_episode_has_ended_alone(trained: Path, tmp_path: Path) -> None:
     settings = dataclasses.replace(SMALL, steps=320, warmup_steps=0, hindsight_goals=0, finished_only=True)
-    saved = finetune(trained, tmp_path / "online", settings)
+    saved = finetune(trained, output=tmp_path / "online", **vars(settings))
     # 320 steps at 0.5: fewer updates than 160, as nothing could be sampled before the first episode had ended, by the time limit
     # of 64 steps or before.
     assert 0 < saved.agent.num_updates - load_agent(trained).agent.num_updates < 160
@@ -162,7 +161,7 @@ def test_a_short_run_without_a_positive_reward_says_so_at_its_end(
     labels = Labeler.build(settings_from_json(saved["labeler"])).fingerprint.parts
     saved["labels_fingerprint"] |= {"rule": labels["rule"]}
     (agent / "agent.json").write_text(json.dumps(saved))
-    finetune(agent, tmp_path / "online", dataclasses.replace(SMALL, steps=32))
+    finetune(agent, output=tmp_path / "online", **vars(dataclasses.replace(SMALL, steps=32)))
     told = capsys.readouterr().err
     assert "finetune: warning: a live reward must be positive now and then, got none in 32 steps and" in told
     assert "calibrate the thresholds and label again" in told
@@ -170,10 +169,10 @@ def test_a_short_run_without_a_positive_reward_says_so_at_its_end(
 
 def test_what_a_kill_left_of_a_buffer_is_removed(trained: Path, tmp_path: Path) -> None:
     settings = dataclasses.replace(SMALL, steps=8, warmup_steps=0)
-    finetune(trained, tmp_path / "online", settings)
+    finetune(trained, output=tmp_path / "online", **vars(settings))
     unfinished = tmp_path / "online" / ".buffer-000000008.npz.tmp-0123"
     unfinished.write_bytes(b"half")
-    finetune(trained, tmp_path / "online", settings)
+    finetune(trained, output=tmp_path / "online", **vars(settings))
     assert not unfinished.exists()
     assert (tmp_path / "online" / "buffer-000000008.npz").exists()
 
@@ -181,8 +180,8 @@ def test_what_a_kill_left_of_a_buffer_is_removed(trained: Path, tmp_path: Path) 
 def test_asynchronous_scoring_where_success_does_not_end_the_episode(trained: Path, tmp_path: Path) -> None:
     # 64 steps is the level's time limit: all four end at the last one, where the agent is saved too.
     settings = dataclasses.replace(SMALL, steps=256, checkpoint_every=256, end_at_success=False, asynchronous=True)
-    finetune(trained, tmp_path / "online", settings)
-    finetune(trained, tmp_path / "again", settings)
+    finetune(trained, output=tmp_path / "online", **vars(settings))
+    finetune(trained, output=tmp_path / "again", **vars(settings))
     assert_same_weights(tmp_path / "online", tmp_path / "again")
     with np.load(tmp_path / "online" / "buffer-000000256.npz") as buffer:
         achieved = buffer["slots_reward"][:256] == 1
@@ -196,7 +195,7 @@ def test_an_asynchronous_run_goes_on_to_the_same_bits(
     settings = dataclasses.replace(
         SMALL, steps=128, checkpoint_every=64, end_at_success=False, asynchronous=True, warmup_steps=96
     )
-    finetune(trained, tmp_path / "unbroken", settings)
+    finetune(trained, output=tmp_path / "unbroken", **vars(settings))
     advance = FinetuneRun.advance
 
     def interrupt(run: FinetuneRun, metrics: Metrics) -> None:
@@ -206,19 +205,19 @@ def test_an_asynchronous_run_goes_on_to_the_same_bits(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(FinetuneRun, "advance", interrupt)
-        finetune(trained, tmp_path / "interrupted", settings)
-    finetune(trained, tmp_path / "interrupted", settings)
+        finetune(trained, output=tmp_path / "interrupted", **vars(settings))
+    finetune(trained, output=tmp_path / "interrupted", **vars(settings))
     assert_same_weights(tmp_path / "interrupted", tmp_path / "unbroken")
 
 
 def test_a_checkpoint_of_another_version_is_refused(trained: Path, tmp_path: Path) -> None:
     settings = dataclasses.replace(SMALL, steps=8, warmup_steps=0)
-    finetune(trained, tmp_path / "online", settings)
+    finetune(trained, output=tmp_path / "online", **vars(settings))
     step, state = latest_checkpoint(tmp_path / "online")
     del state["version"]  # as 0.2.0 wrote it
     save_checkpoint(tmp_path / "online", step, state)
     with pytest.raises(ValueError, match=r"step 8 in .*online must be of version 2, got 1. Resume with the version"):
-        finetune(trained, tmp_path / "online", settings)
+        finetune(trained, output=tmp_path / "online", **vars(settings))
 
 
 @pytest.fixture(scope="module")
@@ -228,32 +227,30 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = RecordSettings(
         envs=(LEVEL,), policy="bot:0.5,random:0.5", episodes=8, seed=5, max_steps=8, frame_size=(112, 112)
     )
-    record(settings, folder / "corpus", workers=1)
+    record(output=folder / "corpus", workers=1, **vars(settings))
     goals = tuple(goal for goal in goal_bank() if goal.family == "find")
     label(
-        source=folder / "corpus",
+        folder / "corpus",
+        LabelerSettings(model="reference-s", goals=goals),
         output=folder / "labels",
-        labeler=LabelerSettings(model="reference-s", goals=goals),
         embeddings=folder / "embeddings",
         workers=1,
     )
     output = folder / "relabelled"
-    hindsight(
-        source=folder / "corpus", labels=folder / "labels", output=output, settings=HindsightSettings(), workers=1
-    )
+    hindsight(folder / "corpus", folder / "labels", output=output, workers=1)
     small = TrainSettings(
         steps=2, batch_size=16, num_actions=7, algorithm_settings={"width": 32}, envs=(LEVEL,), eval_episodes=2
     )
-    train(output, folder / "agent", small, embeddings=folder / "embeddings")
+    train(output, output=folder / "agent", embeddings=folder / "embeddings", **vars(small))
     return folder / "agent"
 
 
 def test_an_agent_of_embeddings_is_shown_the_frames_that_were_labelled(embedded: Path, tmp_path: Path) -> None:
     assert load_agent(embedded).frame_shape == (112, 112, 3)
     settings = dataclasses.replace(SMALL, steps=8, warmup_steps=0)
-    online = finetune(embedded, tmp_path / "online", settings)
+    online = finetune(embedded, output=tmp_path / "online", **vars(settings))
     assert online.frame_shape == load_agent(tmp_path / "online").frame_shape == (112, 112, 3)
-    played = rollout(tmp_path / "online", tmp_path / "played", RolloutSettings(episodes=2, videos=2))
+    played = rollout(tmp_path / "online", output=tmp_path / "played", episodes=2, videos=2)
     assert {frames.shape[1:] for frames in played.frames} == {(112, 112, 3)}
 
 
@@ -271,21 +268,21 @@ def test_embeddings_of_frames_that_cannot_be_shown_are_refused(
     saved = json.loads((agent / "agent.json").read_text())
     (agent / "agent.json").write_text(json.dumps({**saved, "frame_shape": frame_shape}))
     with pytest.raises(ValueError, match=message):
-        finetune(agent, tmp_path / "online", SMALL)
+        finetune(agent, output=tmp_path / "online", **vars(SMALL))
     with pytest.raises(ValueError, match=message):
-        rollout(agent, tmp_path / "played", RolloutSettings(envs=(LEVEL,), episodes=2))
+        rollout(agent, output=tmp_path / "played", envs=(LEVEL,), episodes=2)
 
 
 def test_frames_and_camera_can_be_given(trained: Path, tmp_path: Path) -> None:
     cartpole = dataclasses.replace(SMALL, envs=("CartPole-v1",))
     with pytest.raises(ValueError, match=r"must be an RGB frame, .*; choose the frame with --frames"):
-        finetune(trained, tmp_path / "online", cartpole)
+        finetune(trained, output=tmp_path / "online", **vars(cartpole))
     with pytest.raises(
         ValueError, match=r"must have the observation_shape that the agent was trained on, \(56, 56, 3\)"
     ):
-        finetune(trained, tmp_path / "online", dataclasses.replace(cartpole, frames="render"))
+        finetune(trained, output=tmp_path / "online", **vars(dataclasses.replace(cartpole, frames="render")))
     with pytest.raises(ValueError, match="must show the camera that the agent was trained on, 'egocentric', got 'top'"):
-        finetune(trained, tmp_path / "online", dataclasses.replace(cartpole, camera="top"))
+        finetune(trained, output=tmp_path / "online", **vars(dataclasses.replace(cartpole, camera="top")))
 
 
 class GrayEnv(gymnasium.Env):
@@ -314,7 +311,7 @@ gymnasium.register("Gray-v0", GrayEnv)
 
 def test_where_no_one_knows_the_truth_no_success_is_told(trained: Path, tmp_path: Path) -> None:
     settings = dataclasses.replace(SMALL, envs=("Gray-v0",), camera="egocentric")
-    finetune(trained, tmp_path / "online", settings)
+    finetune(trained, output=tmp_path / "online", **vars(settings))
     records = [record for record in read_metrics(tmp_path / "online") if record["kind"] == "episodes"]
     assert records[-1]["episodes"] == 16
     assert {record["success"] for record in records} == {None}
@@ -327,34 +324,30 @@ def test_an_agent_whose_labels_are_of_another_camera_is_refused(trained: Path, t
     saved["labels_fingerprint"]["camera"] = "wrist"
     (agent / "agent.json").write_text(json.dumps(saved))
     with pytest.raises(ValueError, match=r'got other camera \(camera is "wrist" there and "egocentric" here\)'):
-        finetune(agent, tmp_path / "online", SMALL)
+        finetune(agent, output=tmp_path / "online", **vars(SMALL))
     assert not (tmp_path / "online" / "settings.json").exists()
 
 
 def test_another_run_does_not_write_into_the_folder(trained: Path, tmp_path: Path) -> None:
     settings = dataclasses.replace(SMALL, steps=8, warmup_steps=0)
-    finetune(trained, tmp_path / "online", settings)
+    finetune(trained, output=tmp_path / "online", **vars(settings))
     with pytest.raises(ValueError, match="got other steps"):
-        finetune(trained, tmp_path / "online", dataclasses.replace(settings, steps=16))
+        finetune(trained, output=tmp_path / "online", **vars(dataclasses.replace(settings, steps=16)))
 
 
 def test_another_replay_than_the_agents_is_refused(trained: Path, relabelled: Path, tmp_path: Path) -> None:
     agent = shutil.copytree(trained, tmp_path / "agent")
     hindsight(
-        source=relabelled.parent / "corpus",
-        labels=relabelled.parent / "labels",
-        output=tmp_path / "relabelled",
-        settings=HindsightSettings(seed=1),
-        workers=1,
+        relabelled.parent / "corpus", relabelled.parent / "labels", output=tmp_path / "relabelled", seed=1, workers=1
     )
     small = TrainSettings(steps=1, batch_size=16, num_actions=7, algorithm_settings={"width": 32, "channels": 8})
-    train(tmp_path / "relabelled", tmp_path / "other", small)
+    train(tmp_path / "relabelled", output=tmp_path / "other", **vars(small))
     shutil.rmtree(agent / "replay")
     shutil.copytree(tmp_path / "other" / "replay", agent / "replay")
     with pytest.raises(
         ValueError, match=r"the replay .*agent/replay must have the same .*; put the replay that .* into"
     ) as error:
-        finetune(agent, tmp_path / "online", SMALL)
+        finetune(agent, output=tmp_path / "online", **vars(SMALL))
     found, wanted = (load_agent(folder).replay_fingerprint for folder in (tmp_path / "other", agent))
     assert found is not None
     assert wanted is not None
@@ -365,7 +358,7 @@ def test_another_replay_than_the_agents_is_refused(trained: Path, relabelled: Pa
 
 def test_a_mix_of_what_the_corpus_has_not_is_refused_before_the_first_step(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="mix must have a share of a kind that the replay has"):
-        finetune(trained, tmp_path / "online", dataclasses.replace(SMALL, mix=(0.0, 0.0, 0.0)))
+        finetune(trained, output=tmp_path / "online", **vars(dataclasses.replace(SMALL, mix=(0.0, 0.0, 0.0))))
     assert not (tmp_path / "online").exists()
 
 

@@ -41,7 +41,7 @@ def agents(relabelled: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     for name, hold_out in (("held out", tuple(FIND[::2])), ("none", ())):
         folders[name] = tmp_path_factory.mktemp("agents") / "agent"
         settings = TrainSettings(steps=1, batch_size=16, num_actions=7, algorithm_settings=small, hold_out=hold_out)
-        train(relabelled, folders[name], settings)
+        train(relabelled, output=folders[name], **vars(settings))
         record = json.loads((folders[name] / "agent.json").read_text())
         record["labeler"]["threshold"] = [EASY] * len(FIND)
         labels = Labeler.build(settings_from_json(record["labeler"])).fingerprint.parts
@@ -66,7 +66,7 @@ def goals_learned_from(folder: Path, steps: int) -> tuple[set[str], set[str]]:
 def test_no_held_out_goal_is_asked_for_or_stored_by_hindsight(agents: dict[str, Path], tmp_path: Path) -> None:
     held_out = set(load_agent(agents["held out"]).held_out_goals)
     assert held_out == set(FIND[::2])
-    finetune(agents["held out"], tmp_path / "online", SETTINGS)
+    finetune(agents["held out"], output=tmp_path / "online", **vars(SETTINGS))
     asked, stored = goals_learned_from(tmp_path / "online", SETTINGS.steps)
     assert not asked & held_out
     assert not stored & held_out
@@ -78,7 +78,7 @@ def test_no_held_out_goal_is_asked_for_or_stored_by_hindsight(agents: dict[str, 
 
 
 def test_the_same_run_would_ask_for_and_store_them(agents: dict[str, Path], tmp_path: Path) -> None:
-    finetune(agents["none"], tmp_path / "online", dataclasses.replace(SETTINGS, eval_episodes=0))
+    finetune(agents["none"], output=tmp_path / "online", **vars(dataclasses.replace(SETTINGS, eval_episodes=0)))
     asked, stored = goals_learned_from(tmp_path / "online", SETTINGS.steps)
     assert asked & set(FIND[::2])  # so that the test above can fail
     assert stored & set(FIND[::2])

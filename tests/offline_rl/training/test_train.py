@@ -13,7 +13,7 @@ import pytest
 import torch
 from relabelled_folders import write_relabelled
 
-from vlm_rewards.offline_rl.evaluation.rollout import RolloutSettings, rollout
+from vlm_rewards.offline_rl.evaluation.rollout import rollout
 from vlm_rewards.offline_rl.runs.folders import latest_checkpoint, read_metrics
 from vlm_rewards.offline_rl.runs.saved_agents import load_agent
 from vlm_rewards.offline_rl.training.finetune import FinetuneSettings, finetune
@@ -30,9 +30,9 @@ SMALL = TrainSettings(
 )
 RUN = """
 import sys
-from vlm_rewards.offline_rl.training.train import TrainSettings, train
-train(sys.argv[1], sys.argv[2], TrainSettings(steps=30, batch_size=16, num_actions=7,
-      algorithm_settings={"width": 32, "channels": 8}, checkpoint_every=5, log_every=10))
+from vlm_rewards.offline_rl.training.train import train
+train(sys.argv[1], output=sys.argv[2], steps=30, batch_size=16, num_actions=7,
+      algorithm_settings={"width": 32, "channels": 8}, checkpoint_every=5, log_every=10)
 """
 
 
@@ -58,7 +58,7 @@ def assert_same(one: object, other: object) -> None:
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_bits(relabelled: Path, tmp_path: Path) -> None:
-    train(relabelled, tmp_path / "unbroken", SMALL)
+    train(relabelled, output=tmp_path / "unbroken", **vars(SMALL))
     process = subprocess.Popen([sys.executable, "-c", RUN, str(relabelled), str(tmp_path / "killed")])
     checkpoint = tmp_path / "killed" / "checkpoints" / "step-000000005.pt"
     deadline = time.monotonic() + 120
@@ -69,7 +69,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(relabelled: Path, tmp_pat
     killed_in_time = not (tmp_path / "killed" / "agent.json").exists()
     found = latest_checkpoint(tmp_path / "killed")
     before = read_metrics(tmp_path / "killed")
-    train(relabelled, tmp_path / "killed", SMALL)
+    train(relabelled, output=tmp_path / "killed", **vars(SMALL))
     assert killed_in_time
     assert found is not None
     assert 5 <= found[0] < 30
@@ -85,22 +85,22 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(relabelled: Path, tmp_pat
 
 
 def test_a_finished_run_is_done_at_once(relabelled: Path, tmp_path: Path) -> None:
-    train(relabelled, tmp_path / "agent", SMALL)
+    train(relabelled, output=tmp_path / "agent", **vars(SMALL))
     before = weights(tmp_path / "agent")
-    train(relabelled, tmp_path / "agent", SMALL)
+    train(relabelled, output=tmp_path / "agent", **vars(SMALL))
     assert_same(weights(tmp_path / "agent"), before)
 
 
 def test_another_run_does_not_write_into_the_folder(relabelled: Path, tmp_path: Path) -> None:
-    train(relabelled, tmp_path / "agent", dataclasses.replace(SMALL, steps=1))
+    train(relabelled, output=tmp_path / "agent", **vars(dataclasses.replace(SMALL, steps=1)))
     with pytest.raises(
         ValueError, match="got other seed .*give another folder, or the settings that it was begun with"
     ):
-        train(relabelled, tmp_path / "agent", dataclasses.replace(SMALL, steps=1, seed=1))
+        train(relabelled, output=tmp_path / "agent", **vars(dataclasses.replace(SMALL, steps=1, seed=1)))
 
 
 def test_a_saved_agent_acts_as_it_did(relabelled: Path, tmp_path: Path) -> None:
-    saved = train(relabelled, tmp_path / "agent", dataclasses.replace(SMALL, steps=3))
+    saved = train(relabelled, output=tmp_path / "agent", **vars(dataclasses.replace(SMALL, steps=3)))
     again = load_agent(tmp_path / "agent")
     frames = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (5, 56, 56, 3), dtype=np.uint8))
     goals = torch.from_numpy(saved.goals.embeddings[:5])
@@ -115,7 +115,7 @@ def test_the_trained_agent_is_evaluated_on_goals_it_knows_and_on_others(relabell
     held_out = resolve_held_out(relabelled, ["green box", "yellow ball", "purple key"])
     assert held_out == ("find-green-box", "find-purple-key", "find-yellow-ball")
     settings = dataclasses.replace(SMALL, steps=2, hold_out=held_out, envs=("BabyAI-GoToObj-v0",), eval_episodes=4)
-    saved = train(relabelled, tmp_path / "agent", settings)
+    saved = train(relabelled, output=tmp_path / "agent", **vars(settings))
     assert saved.held_out_goals == held_out
     evaluations = {
         record["kind"]: record for record in read_metrics(tmp_path / "agent") if "evaluation" in record["kind"]
@@ -129,12 +129,12 @@ def test_the_trained_agent_is_evaluated_on_goals_it_knows_and_on_others(relabell
 def test_an_evaluation_that_was_recorded_is_not_recorded_again(relabelled: Path, tmp_path: Path) -> None:
     held_out = resolve_held_out(relabelled, ["green box"])
     settings = dataclasses.replace(SMALL, steps=2, hold_out=held_out, envs=("BabyAI-GoToObj-v0",), eval_episodes=2)
-    train(relabelled, tmp_path / "agent", settings)
+    train(relabelled, output=tmp_path / "agent", **vars(settings))
     path = tmp_path / "agent" / "metrics.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     assert [json.loads(line)["kind"] for line in lines[-2:]] == ["evaluation", "evaluation of held-out goals"]
     path.write_text("".join(lines[:-1]))  # killed between the two
-    train(relabelled, tmp_path / "agent", settings)
+    train(relabelled, output=tmp_path / "agent", **vars(settings))
     records = read_metrics(tmp_path / "agent")
     assert [record["kind"] for record in records] == [json.loads(line)["kind"] for line in lines]
     assert records[:-1] == [json.loads(line) for line in lines[:-1]]
@@ -142,7 +142,7 @@ def test_an_evaluation_that_was_recorded_is_not_recorded_again(relabelled: Path,
 
 def test_a_mix_without_a_success_is_refused_before_training(relabelled: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="mix must draw successes and rewards above 0, got .*: negative goals have 0"):
-        train(relabelled, tmp_path / "agent", dataclasses.replace(SMALL, mix=(0.0, 0.0, 1.0)))
+        train(relabelled, output=tmp_path / "agent", **vars(dataclasses.replace(SMALL, mix=(0.0, 0.0, 1.0))))
     assert read_metrics(tmp_path / "agent") == []
 
 
@@ -158,13 +158,13 @@ def test_continuous_actions_out_of_range_are_refused_before_training(relabelled:
     (source / "settings.json").write_text(recorded)
     settings = dataclasses.replace(SMALL, num_actions=None)
     with pytest.raises(ValueError, match="continuous actions must be from -1 to 1, got -1.5 to 0; scale the actions"):
-        train(source, tmp_path / "agent", settings)
+        train(source, output=tmp_path / "agent", **vars(settings))
 
 
 def test_an_environment_of_other_actions_is_refused_before_training(relabelled: Path, tmp_path: Path) -> None:
     settings = dataclasses.replace(SMALL, num_actions=9, envs=("BabyAI-GoToObj-v0",))
     with pytest.raises(ValueError, match="the environment BabyAI-GoToObj-v0 must have the num_actions .* 9, got 7"):
-        train(relabelled, tmp_path / "agent", settings)
+        train(relabelled, output=tmp_path / "agent", **vars(settings))
     assert read_metrics(tmp_path / "agent") == []
 
 
@@ -182,7 +182,7 @@ def test_a_level_that_asks_for_none_of_the_goals_is_refused_before_training(
     with pytest.raises(
         ValueError, match=f"{level} must have missions that ask for one of the .* got none in 1000 levels"
     ):
-        train(relabelled, tmp_path / "agent", settings)
+        train(relabelled, output=tmp_path / "agent", **vars(settings))
     assert read_metrics(tmp_path / "agent") == []
 
 
@@ -192,7 +192,7 @@ def test_goals_are_not_embedded_by_another_model_than_the_labels(relabelled: Pat
     record["settings"]["labels_fingerprint"]["weights"] = "of another model"
     (source / "settings.json").write_text(json.dumps(record))
     with pytest.raises(ValueError, match="must have the same fingerprint as this run, got other weights"):
-        train(source, tmp_path / "agent", SMALL)
+        train(source, output=tmp_path / "agent", **vars(SMALL))
 
 
 def test_an_agent_that_is_not_finished_is_none(tmp_path: Path) -> None:
@@ -234,16 +234,16 @@ def test_an_agent_of_states_is_for_offline_use_alone(relabelled: Path, tmp_path:
     small, envs = dataclasses.replace(SMALL, steps=1), ("BabyAI-GoToObj-v0",)
     message = "must take no state, got one of 2 numbers: states are for offline training alone; train .* --no-states"
     with pytest.raises(ValueError, match=message):
-        train(source, tmp_path / "agent", dataclasses.replace(small, envs=envs))
-    assert train(source, tmp_path / "stateful", small).agent.spaces.state_size == 2
+        train(source, output=tmp_path / "agent", **vars(dataclasses.replace(small, envs=envs)))
+    assert train(source, output=tmp_path / "stateful", **vars(small)).agent.spaces.state_size == 2
     online = FinetuneSettings(envs=envs, steps=8, num_envs=2, warmup_steps=0, batch_size=16, eval_episodes=0)
     with pytest.raises(ValueError, match=message):
-        finetune(tmp_path / "stateful", tmp_path / "online", online)
+        finetune(tmp_path / "stateful", output=tmp_path / "online", **vars(online))
     with pytest.raises(ValueError, match=message):
-        rollout(tmp_path / "stateful", tmp_path / "played", RolloutSettings(envs=envs, episodes=2))
+        rollout(tmp_path / "stateful", output=tmp_path / "played", envs=envs, episodes=2)
     blind = dataclasses.replace(small, states=False, envs=envs, eval_episodes=2)
-    assert train(source, tmp_path / "stateless", blind).agent.spaces.state_size is None
-    assert finetune(tmp_path / "stateless", tmp_path / "online", online).steps == 8
+    assert train(source, output=tmp_path / "stateless", **vars(blind)).agent.spaces.state_size is None
+    assert finetune(tmp_path / "stateless", output=tmp_path / "online", **vars(online)).steps == 8
 
 
 @pytest.mark.parametrize(
@@ -256,12 +256,12 @@ def test_an_agent_of_states_is_for_offline_use_alone(relabelled: Path, tmp_path:
 def test_the_number_of_actions_is_told_before_training(
     relabelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], num_actions: int | None, told: str
 ) -> None:
-    train(relabelled, tmp_path / "agent", dataclasses.replace(SMALL, steps=1, num_actions=num_actions))
+    train(relabelled, output=tmp_path / "agent", **vars(dataclasses.replace(SMALL, steps=1, num_actions=num_actions)))
     assert told in capsys.readouterr().err
 
 
 def test_settings_say_what_was_trained_on(relabelled: Path, tmp_path: Path) -> None:
-    train(relabelled, tmp_path / "agent", dataclasses.replace(SMALL, steps=1))
+    train(relabelled, output=tmp_path / "agent", **vars(dataclasses.replace(SMALL, steps=1)))
     record = json.loads((tmp_path / "agent" / "settings.json").read_text())
     assert record["settings"]["source"] == str(relabelled)
     assert record["fingerprint"]["relabelled"]["labels"]["formula"] == "softmax"

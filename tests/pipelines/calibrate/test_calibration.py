@@ -31,7 +31,7 @@ def marks(path: Path, *lines: str) -> Path:
 
 
 def run(labels: Path, output: Path, settings: CalibrationSettings = F1, **given: object) -> dict:
-    calibration = calibrate(labels=labels, output=output, settings=settings, beam_options=ONE_WORKER, **given)  # type: ignore[arg-type]
+    calibration = calibrate(labels, output=output, **vars(settings), beam_options=ONE_WORKER, **given)  # type: ignore[arg-type]
     assert read_calibration(output).to_json() == calibration.to_json() == json.loads(output.read_text())
     return json.loads(output.read_text())
 

@@ -7,7 +7,6 @@ from labelled_corpus import GOALS, Labelled, draw_episodes, write_corpus, write_
 from tiny_models import save_tiny_clip
 
 from vlm_rewards.labelers.calibration.counts import rank_counts
-from vlm_rewards.labelers.calibration.thresholds import CalibrationSettings
 from vlm_rewards.labelers.labeler import Labeler
 from vlm_rewards.labelers.settings import LabelerSettings
 from vlm_rewards.pipelines.calibrate.calibration import calibrate, labeler_of
@@ -105,12 +104,11 @@ def test_a_temperature_needs_a_formula_that_has_one_and_frames_to_choose_it(tmp_
     write_goals(goals, corpus / "goals.jsonl")
     settings = LabelerSettings(model=str(save_tiny_clip(tmp_path / "clip")), goals=goals)
     kept = tmp_path / "embeddings"
-    label(source=corpus, output=tmp_path / "labels", labeler=settings, embeddings=kept, workers=1)
+    label(corpus, settings, output=tmp_path / "labels", embeddings=kept, workers=1)
     given = {
         "labels": tmp_path / "labels",
         "corpus": corpus,
         "output": tmp_path / "c.json",
-        "settings": CalibrationSettings(),
     }
     with pytest.raises(
         ValueError, match=r"frames to choose a temperature with must be at least one, got none in the subsample"

@@ -49,7 +49,7 @@ def _folders(
 
 
 def _diff(folder: Path, labels: tuple[Path, Path], **settings) -> dict:
-    return diff(*labels, folder / "diff", **{"beam_options": ONE_WORKER, **settings})
+    return diff(*labels, output=folder / "diff", **{"beam_options": ONE_WORKER, **settings})
 
 
 def test_labels_against_themselves_are_identical(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_quality_is_that_of_evaluate_on_either_side(tmp_path: Path) -> None:
     truth = np.concatenate([episode.truth for episode in before])
     assert quality["frames"] == len(truth)
     for name, own in zip("ab", labels, strict=True):
-        alone = evaluate(tmp_path / f"corpus-{name}", own, tmp_path / f"report-{name}", beam_options=ONE_WORKER)
+        alone = evaluate(tmp_path / f"corpus-{name}", own, output=tmp_path / f"report-{name}", beam_options=ONE_WORKER)
         for row, expected in zip(quality["goals"], alone["goals"], strict=True):
             assert row["positives"] == expected["positives"]
             assert row[name]["average_precision"] == expected["average_precision"]
@@ -229,7 +229,7 @@ def test_nothing_to_add_is_nothing() -> None:
 @pytest.mark.parametrize("tolerance", [-0.1, float("nan"), float("inf")])
 def test_a_tolerance_that_is_none_is_refused(tmp_path: Path, tolerance: float) -> None:
     with pytest.raises(ValueError, match="the tolerance must be 0 or more and finite, got"):
-        diff(tmp_path, tmp_path, tmp_path / "diff", tolerance=tolerance)
+        diff(tmp_path, tmp_path, output=tmp_path / "diff", tolerance=tolerance)
 
 
 def test_unfinished_and_other_folders_are_refused(tmp_path: Path) -> None:
@@ -247,14 +247,14 @@ def test_unfinished_and_other_folders_are_refused(tmp_path: Path) -> None:
 def test_a_foreign_output_is_refused(tmp_path: Path) -> None:
     labels = _folders(tmp_path, draw_episodes(2), draw_episodes(2))
     with pytest.raises(ValueError, match="must be empty or hold an earlier diff, got .* with 'manifest.json'"):
-        diff(*labels, labels[0])
+        diff(*labels, output=labels[0])
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="the output must be a folder, got the file"):
-        diff(*labels, tmp_path / "file")
+        diff(*labels, output=tmp_path / "file")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "diff.json").write_text("[]")
     with pytest.raises(ValueError, match="must be empty or hold an earlier diff, got .* with 'diff.json'"):
-        diff(*labels, tmp_path / "other")
+        diff(*labels, output=tmp_path / "other")
     first = _diff(tmp_path, labels)
     assert _diff(tmp_path, labels) == first  # one of ours is written anew
 

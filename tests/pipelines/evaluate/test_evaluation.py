@@ -28,7 +28,7 @@ ONE_WORKER = ("--runner=FnApiRunner", "--direct_num_workers=1")
 def _run(folder: Path, episodes: list[Labelled], *, sparse: bool = False, **corpus_settings) -> dict:
     corpus = write_corpus(folder / "corpus", episodes, **corpus_settings)
     labels = write_labels(folder / "labels", corpus, episodes, sparse=sparse)
-    return evaluate(corpus, labels, folder / "report", beam_options=ONE_WORKER)
+    return evaluate(corpus, labels, output=folder / "report", beam_options=ONE_WORKER)
 
 
 def _without_places(quality: dict) -> dict:
@@ -66,7 +66,7 @@ def test_quality_does_not_depend_on_shards_or_format(tmp_path: Path) -> None:
     tar = _run(tmp_path / "tar", episodes, num_shards=3, format_name="webdataset")
     assert _without_places(one) == _without_places(seven) == _without_places(tar)
     labels = write_labels(tmp_path / "ranges", tmp_path / "tar" / "corpus", episodes, max_unit_bytes=20_000)
-    ranges = evaluate(tmp_path / "tar" / "corpus", labels, tmp_path / "report", beam_options=ONE_WORKER)
+    ranges = evaluate(tmp_path / "tar" / "corpus", labels, output=tmp_path / "report", beam_options=ONE_WORKER)
     assert ranges["run"]["units"] > 3
     assert _without_places(ranges) == _without_places(one)
 
@@ -130,7 +130,7 @@ def test_the_instruction_chooses_the_goal_whose_order_in_time_is_measured(tmp_pa
     instructions = ["  A box is SEEN. "] * 10 + ["do as you like"] * 2
     corpus = write_corpus(tmp_path / "corpus", episodes, instructions=instructions)
     labels = write_labels(tmp_path / "labels", corpus, episodes)
-    quality = evaluate(corpus, labels, tmp_path / "report", beam_options=ONE_WORKER)
+    quality = evaluate(corpus, labels, output=tmp_path / "report", beam_options=ONE_WORKER)
     row = quality["goals"][1]["value_order"]
     # Episode 11 has no goal of its own, so what it achieves counts; episode 10 achieves nothing. All scores only rise.
     assert (row["successes"]["episodes"], row["failures"]["episodes"]) == (6, 5)
@@ -144,7 +144,7 @@ def test_thresholds_of_goals_are_those_of_the_rule(tmp_path: Path) -> None:
     rule = RewardRule(thresholds=(0.25, 0.5, 0.75, 0.9), min_frames=2, hysteresis=0.1)
     goals = [Goal("fly", "the agent flies"), *GOALS[1:]]  # the ground truth does not cover the first
     labels = write_labels(tmp_path / "labels", corpus, episodes, goals=goals, rule=rule)
-    quality = evaluate(corpus, labels, tmp_path / "report", beam_options=ONE_WORKER)
+    quality = evaluate(corpus, labels, output=tmp_path / "report", beam_options=ONE_WORKER)
     assert [row["threshold"] for row in quality["goals"]] == [0.5, 0.75, 0.9]
     expected = sum(int(successes(episode.scores, rule)[:, 1:].sum()) for episode in episodes)
     at_threshold = quality["overall"]["pooled"]["at_threshold"]
@@ -199,7 +199,7 @@ def test_frames_without_a_label_are_counted(tmp_path: Path) -> None:
     episodes[2] = dataclasses.replace(episodes[2], frames=range(1, len(episodes[2].truth)))
     corpus = write_corpus(tmp_path / "corpus", episodes)
     labels = write_labels(tmp_path / "labels", corpus, [e for e in episodes if e.episode_id != "episode-004"])
-    quality = evaluate(corpus, labels, tmp_path / "report", beam_options=ONE_WORKER)
+    quality = evaluate(corpus, labels, output=tmp_path / "report", beam_options=ONE_WORKER)
     missing = 1 + len(episodes[4].truth)
     assert quality["counts"] == {"episodes": 5, "frames": num_frames - missing, "unlabelled_frames": missing}
 
@@ -209,7 +209,7 @@ def test_goals_without_ground_truth_are_listed_and_left_out(tmp_path: Path) -> N
     corpus = write_corpus(tmp_path / "corpus", episodes)
     goals = (Goal("fly", "the agent flies", "move"), GOALS[2], GOALS[0], GOALS[1])
     labels = write_labels(tmp_path / "labels", corpus, episodes, goals=goals)
-    quality = evaluate(corpus, labels, tmp_path / "report", beam_options=ONE_WORKER)
+    quality = evaluate(corpus, labels, output=tmp_path / "report", beam_options=ONE_WORKER)
     assert quality["goals_without_ground_truth"] == ["fly"]
     assert quality["goals_without_labels"] == ["hold-box"]
     assert [goal["id"] for goal in quality["goals"]] == ["hold-ball", "see-ball", "see-box"]
@@ -222,7 +222,7 @@ def test_goals_without_ground_truth_are_listed_and_left_out(tmp_path: Path) -> N
 def test_a_second_evaluation_replaces_the_first(tmp_path: Path) -> None:
     episodes = draw_episodes(4)
     first = _run(tmp_path, episodes)
-    again = evaluate(tmp_path / "corpus", tmp_path / "labels", tmp_path / "report", beam_options=ONE_WORKER)
+    again = evaluate(tmp_path / "corpus", tmp_path / "labels", output=tmp_path / "report", beam_options=ONE_WORKER)
     assert first == again
 
 
@@ -262,7 +262,7 @@ def test_a_corpus_without_ground_truth_is_refused(tmp_path: Path) -> None:
     labels = write_labels(tmp_path / "labels", corpus, episodes)
     (corpus / "goals.jsonl").unlink()  # without ground truth there are no goals of it: this is the lesser trouble
     with pytest.raises(ValueError, match=r"must have ground truth .*, got .*/corpus without; record one with"):
-        evaluate(corpus, labels, tmp_path / "report")
+        evaluate(corpus, labels, output=tmp_path / "report")
     assert not (tmp_path / "report").exists()
 
 
@@ -276,7 +276,7 @@ def test_shards_without_ground_truth_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"must have ground truth .*'episode-002'.* without; record one .*and 1 more units"
     ):
-        evaluate(corpus, labels, tmp_path / "report", beam_options=ONE_WORKER)
+        evaluate(corpus, labels, output=tmp_path / "report", beam_options=ONE_WORKER)
     assert list((tmp_path / "report").iterdir()) == []
 
 
@@ -291,7 +291,7 @@ def test_goals_are_found_beside_the_shards_or_their_parts(tmp_path: Path, shards
     write_corpus(root / "parts", episodes, num_shards=1)
     (root / "parts" / "goals.jsonl").replace(root / goals / "goals.jsonl")
     labels = write_labels(tmp_path / "labels", root / shards, episodes)
-    quality = evaluate(root / shards, labels, tmp_path / "report", beam_options=ONE_WORKER)
+    quality = evaluate(root / shards, labels, output=tmp_path / "report", beam_options=ONE_WORKER)
     assert [goal["id"] for goal in quality["goals"]] == [goal.id for goal in GOALS]
 
 
@@ -301,7 +301,7 @@ def test_goals_of_the_folder_above_are_not_those_of_a_corpus(tmp_path: Path) -> 
     labels = write_labels(tmp_path / "labels", corpus, episodes)
     (corpus / "goals.jsonl").replace(tmp_path / "goals.jsonl")
     with pytest.raises(FileNotFoundError, match=r"a goals file must exist, got .*/corpus/goals\.jsonl"):
-        evaluate(corpus, labels, tmp_path / "report")
+        evaluate(corpus, labels, output=tmp_path / "report")
 
 
 def test_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
@@ -309,7 +309,7 @@ def test_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "report" / "precision_recall.png").unlink()
     (tmp_path / "report" / "precision_recall.png").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left on device") as caught:
-        evaluate(tmp_path / "corpus", tmp_path / "labels", tmp_path / "report", beam_options=ONE_WORKER)
+        evaluate(tmp_path / "corpus", tmp_path / "labels", output=tmp_path / "report", beam_options=ONE_WORKER)
     (note,) = caught.value.__notes__
     assert note.startswith(
         f"cannot use {tmp_path / 'report'}: the disk is full. Free some space and run the same command again"
@@ -332,7 +332,7 @@ def test_a_disk_that_is_full_early_or_late_says_what_to_do(
 
     monkeypatch.setattr(folders, "sync_file", fill)
     with pytest.raises((OSError, RuntimeError)) as caught:  # a runner makes a RuntimeError of what a worker raised
-        evaluate(corpus, labels, tmp_path / "report", beam_options=ONE_WORKER)
+        evaluate(corpus, labels, output=tmp_path / "report", beam_options=ONE_WORKER)
     told = "; ".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
     remedy = "the disk is full. Free some space and run the same command again"
     assert told.count(f"cannot use {tmp_path / 'report' / name}: {remedy}") == 1
@@ -345,7 +345,7 @@ def test_a_corpus_without_goals_is_refused(tmp_path: Path) -> None:
     labels = write_labels(tmp_path / "labels", corpus, episodes)
     (corpus / "goals.jsonl").unlink()
     with pytest.raises(FileNotFoundError, match=r"a goals file must exist, got .*goals\.jsonl"):
-        evaluate(corpus, labels, tmp_path / "report")
+        evaluate(corpus, labels, output=tmp_path / "report")
 
 
 def test_labels_of_other_goals_are_refused(tmp_path: Path) -> None:
@@ -353,7 +353,7 @@ def test_labels_of_other_goals_are_refused(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "corpus", episodes)
     labels = write_labels(tmp_path / "labels", corpus, episodes, goals=[Goal("fly", "the agent flies")])
     with pytest.raises(ValueError, match="at least one goal that the ground truth covers, got none of 1 goals"):
-        evaluate(corpus, labels, tmp_path / "report")
+        evaluate(corpus, labels, output=tmp_path / "report")
 
 
 @pytest.mark.parametrize("unknown", ["episode", "frame"])
@@ -372,7 +372,7 @@ def test_labels_of_unknown_frames_are_refused(tmp_path: Path, unknown: str) -> N
         UnitEvidence(open_corpus(other), open_labels(labels), GOALS)(other_unit)
     assert unit.name == other_unit.name
     with pytest.raises(ValueError, match="must be of the shard they are used with"):
-        evaluate(other, labels, tmp_path / "report")
+        evaluate(other, labels, output=tmp_path / "report")
 
 
 def test_labels_of_a_larger_corpus_are_refused(tmp_path: Path) -> None:
@@ -381,7 +381,7 @@ def test_labels_of_a_larger_corpus_are_refused(tmp_path: Path) -> None:
     labels = write_labels(tmp_path / "labels", corpus, episodes)
     (corpus / "shard-01.parquet").unlink()
     with pytest.raises(ValueError, match=r"must be of this corpus only, got 1 parts .* the first being 'shard-01'"):
-        evaluate(corpus, labels, tmp_path / "report")
+        evaluate(corpus, labels, output=tmp_path / "report")
 
 
 def test_labels_without_a_single_frame_are_refused(tmp_path: Path) -> None:
@@ -392,7 +392,7 @@ def test_labels_without_a_single_frame_are_refused(tmp_path: Path) -> None:
         pq.write_table(pq.read_table(part).slice(0, 0), part)
     fit_records(labels)
     with pytest.raises(ValueError, match="must hold at least one frame of the corpus, got none"):
-        evaluate(corpus, labels, tmp_path / "report", beam_options=ONE_WORKER)
+        evaluate(corpus, labels, output=tmp_path / "report", beam_options=ONE_WORKER)
 
 
 @pytest.mark.parametrize("content", [None, "no JSON", "[]", '{"kind": "labels"}'])
@@ -403,11 +403,11 @@ def test_an_output_that_holds_something_else_is_refused(tmp_path: Path, content:
     if content is not None:
         (output / "quality.json").write_text(content)
     with pytest.raises(ValueError, match=r"must be empty or hold an earlier evaluation, got .* with 'notes\.txt'"):
-        evaluate(tmp_path / "corpus", tmp_path / "labels", output)
+        evaluate(tmp_path / "corpus", tmp_path / "labels", output=output)
     assert (output / "notes.txt").read_text() == "mine"
 
 
 def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "report").write_text("mine")
     with pytest.raises(ValueError, match="the output must be a folder, got the file"):
-        evaluate(tmp_path / "corpus", tmp_path / "labels", tmp_path / "report")
+        evaluate(tmp_path / "corpus", tmp_path / "labels", output=tmp_path / "report")

@@ -52,11 +52,11 @@ def inputs(folder: Path, format_name: str = "parquet", *, sparse: bool = False, 
         format_name,
     )
     labelled = [[(name, held) for name, held, _ in shard] for shard in SHARDS]
-    return {"source": corpus, "labels": write_labels(folder / "labels", corpus, labelled, sparse=sparse, **given)}
+    return {"corpus": corpus, "labels": write_labels(folder / "labels", corpus, labelled, sparse=sparse, **given)}
 
 
 def run(folder: Path, given: dict[str, Path], name: str = "relabelled", **options: object) -> HindsightSummary:
-    arguments = {"settings": SETTINGS, "workers": 1, **options}
+    arguments = {**vars(SETTINGS), "workers": 1, **options}
     return hindsight(**given, output=folder / name, **arguments)
 
 
@@ -66,7 +66,7 @@ def relabelled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path
     made = {}
     for container in ("parquet", "webdataset"):
         folder = tmp_path_factory.mktemp(container)
-        made[container] = folder, run(folder, inputs(folder, container), format_name=container)
+        made[container] = folder, run(folder, inputs(folder, container), format=container)
     return made
 
 
@@ -146,11 +146,11 @@ def test_a_corpus_is_relabelled_as_by_hand(
 def test_the_same_labels_give_the_same_bytes(tmp_path: Path) -> None:
     given = inputs(tmp_path)
     for container in ("parquet", "webdataset"):
-        run(tmp_path, given, f"{container}-1", format_name=container)
-        again = run(tmp_path, given, f"{container}-2", format_name=container, workers=2)
+        run(tmp_path, given, f"{container}-1", format=container)
+        again = run(tmp_path, given, f"{container}-2", format=container, workers=2)
         assert again.run.num_skipped == 0
         assert files(tmp_path / f"{container}-1") == files(tmp_path / f"{container}-2")
-    third = run(tmp_path, given, "webdataset-2", format_name="webdataset")
+    third = run(tmp_path, given, "webdataset-2", format="webdataset")
     assert third.run.num_skipped == 2
     assert third.usage == again.usage
     assert files(tmp_path / "webdataset-1") == files(tmp_path / "webdataset-2")
@@ -181,7 +181,7 @@ def test_goals_do_not_depend_on_shards_or_containers_or_sparse_labels(tmp_path: 
         tmp_path / "one", [[episode(name, len(h), instruction=text) for name, h, text in flat]], "webdataset"
     )
     labels = write_labels(tmp_path / "one-labels", corpus, [[(name, h) for name, h, _ in flat]], sparse=True)
-    run(tmp_path, {"source": corpus, "labels": labels}, "one-relabelled")
+    run(tmp_path, {"corpus": corpus, "labels": labels}, "one-relabelled")
     assert goals(tmp_path / "one-relabelled") == expected
     assert list(goals(tmp_path / "one-relabelled")) == ["d", "c", "b", "a"]
 
@@ -191,7 +191,7 @@ def test_without_a_final_frame_the_last_action_is_left_out(tmp_path: Path, conta
     # Three frames, three actions: the frame after the third is unknown, so the episode has two steps.
     corpus = write_corpus(tmp_path / "corpus", [[episode("a", 3, final_frame=False)]], container)
     labels = write_labels(tmp_path / "labels", corpus, [[("a", holds("..X", "...", "...", "..."))]])
-    run(tmp_path, {"source": corpus, "labels": labels}, format_name=container)
+    run(tmp_path, {"corpus": corpus, "labels": labels}, format=container)
     (read,) = read_relabelled(tmp_path / "relabelled")
     assert read.actions is not None
     assert read.actions.tolist() == [0, 10]
@@ -223,7 +223,7 @@ def test_an_episode_of_other_features_is_left_out_and_recorded(tmp_path: Path) -
     write_episodes(corpus / "z.tar", CorpusFeatures.of(plain), [plain], "webdataset")
     held = holds("..X", "...", "...", "...")
     labels = write_labels(tmp_path / "labels", corpus, [[("a", held)], [("b", held)]])
-    summary = run(tmp_path, {"source": corpus, "labels": labels}, max_failure_share=0.5)
+    summary = run(tmp_path, {"corpus": corpus, "labels": labels}, max_failure_share=0.5)
     assert summary.run.manifest["failures"] == {"other features": 1}
     assert (
         "must have the state_size 2 of its corpus, got None" in (tmp_path / "relabelled/failures/z.jsonl").read_text()
@@ -242,7 +242,7 @@ def test_an_episode_without_a_goal_is_left_out_and_counted(tmp_path: Path) -> No
         ("d", holds("..X", "...", "...", "...")),
     ]
     labels = write_labels(tmp_path / "labels", corpus, [held])
-    summary = run(tmp_path, {"source": corpus, "labels": labels})
+    summary = run(tmp_path, {"corpus": corpus, "labels": labels})
     assert [item.episode_id for item in read_relabelled(tmp_path / "relabelled")] == ["d"]
     assert summary.usage["episodes"]["episodes_without_a_goal"] == 3
     assert summary.usage["episodes"]["original_holds_from_the_start"] == 1
@@ -259,7 +259,7 @@ def test_an_episode_of_one_frame_has_the_action_size_of_its_corpus(tmp_path: Pat
     write_episodes(path, CorpusFeatures.of(long), [short, long], container)
     held = [("a", holds("X", ".", ".", ".")), ("b", holds("..X", "...", "...", "..."))]
     labels = write_labels(tmp_path / "labels", tmp_path / "corpus", [held])
-    summary = run(tmp_path, {"source": tmp_path / "corpus", "labels": labels}, format_name=container)
+    summary = run(tmp_path, {"corpus": tmp_path / "corpus", "labels": labels}, format=container)
     assert summary.run.manifest["failures"] == {}
     assert summary.usage["episodes"]["episodes_without_a_goal"] == 1  # a: no step, no goal to reach
     (read,) = read_relabelled(tmp_path / "relabelled")
@@ -269,13 +269,13 @@ def test_an_episode_of_one_frame_has_the_action_size_of_its_corpus(tmp_path: Pat
 
 def test_a_shard_cut_short_keeps_the_episodes_before_the_cut(tmp_path: Path) -> None:
     given = inputs(tmp_path, "webdataset")
-    shard = given["source"] / "shard-001.tar"
+    shard = given["corpus"] / "shard-001.tar"
     shard.write_bytes(shard.read_bytes()[:-4000])
     # Labelled after it was cut: episode d is lost to both.
     labels = write_labels(
-        tmp_path / "cut", given["source"], [[(n, h) for n, h, _ in SHARDS[0]], [("c", SHARDS[1][0][1])]]
+        tmp_path / "cut", given["corpus"], [[(n, h) for n, h, _ in SHARDS[0]], [("c", SHARDS[1][0][1])]]
     )
-    summary = run(tmp_path, {"source": given["source"], "labels": labels}, max_failure_share=0.5)
+    summary = run(tmp_path, {"corpus": given["corpus"], "labels": labels}, max_failure_share=0.5)
     assert [item.episode_id for item in read_relabelled(tmp_path / "relabelled")] == ["a", "b", "c"]
     assert summary.run.manifest["failures"] == {"unreadable shard": 1}
 
@@ -327,7 +327,7 @@ def test_the_outputs_settings_and_metadata_say_what_made_it(
     assert own["fingerprint"]["hindsight"]["strategy"] == "future"
     assert "looks at frame o_(t+1)" in own["time"]
     with pytest.raises(ValueError, match="must have the same fingerprint as this run, got other hindsight"):
-        run(folder, {"source": folder / "corpus", "labels": folder / "labels"}, settings=HindsightSettings(seed=1))
+        run(folder, {"corpus": folder / "corpus", "labels": folder / "labels"}, **vars(HindsightSettings(seed=1)))
 
 
 def test_row_groups_are_bounded_by_the_bytes_of_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,7 +336,7 @@ def test_row_groups_are_bounded_by_the_bytes_of_pictures(tmp_path: Path, monkeyp
     labels = write_labels(
         tmp_path / "labels", corpus, [[(f"e{i}", holds("..X.", "....", "....", "....")) for i in range(7)]]
     )
-    run(tmp_path, {"source": corpus, "labels": labels})
+    run(tmp_path, {"corpus": corpus, "labels": labels})
     metadata = pq.read_metadata(tmp_path / "relabelled" / "parts" / "shard-000.parquet")
     assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [3, 3, 1]
     assert [item.episode_id for item in read_relabelled(tmp_path / "relabelled")] == [f"e{i}" for i in range(7)]
@@ -388,12 +388,12 @@ def test_labels_join_episodes_in_their_order() -> None:
 def test_bad_input_is_refused(tmp_path: Path) -> None:
     given = inputs(tmp_path)
     with pytest.raises(ValueError, match="format must be one of parquet, webdataset, got 'csv'"):
-        run(tmp_path, given, format_name="csv")
+        run(tmp_path, given, format="csv")
     with pytest.raises(ValueError, match="format must be one of parquet, webdataset, got 'csv'"):
         open_writer("csv", tmp_path / "x", CorpusFeatures(cameras=("main",)), Fingerprint({"a": 1}))
     other = write_corpus(tmp_path / "other", [[episode("a", 2)], [episode("b", 3)]])
     with pytest.raises(ValueError, match="labels must be of the shard they are used with"):
-        run(tmp_path, {**given, "source": other})
+        run(tmp_path, {**given, "corpus": other})
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "shard-000.parquet").write_bytes(b"nothing of ours")

@@ -88,7 +88,7 @@ def part_bytes(folder: Path) -> dict[str, bytes]:
 
 def test_scores_are_those_of_the_labeler_at_the_right_frame(tmp_path: Path, clip: Path) -> None:
     recorded = episodes(4)
-    label(source=write_corpus(tmp_path / "c", recorded, 2), output=tmp_path / "l", labeler=settings(clip))
+    label(write_corpus(tmp_path / "c", recorded, 2), settings(clip), output=tmp_path / "l")
     found = score_bytes(tmp_path / "l")
     labeler = Labeler.build(settings(clip))
     for episode in recorded:
@@ -100,7 +100,7 @@ def test_scores_are_those_of_the_labeler_at_the_right_frame(tmp_path: Path, clip
 
 def test_scores_are_bit_identical_for_any_shards_container_workers_and_order(tmp_path: Path, clip: Path) -> None:
     recorded = episodes()
-    label(source=write_corpus(tmp_path / "c1", recorded, 1), output=tmp_path / "l1", labeler=settings(clip), workers=1)
+    label(write_corpus(tmp_path / "c1", recorded, 1), settings(clip), output=tmp_path / "l1", workers=1)
     expected = score_bytes(tmp_path / "l1")
     assert len(expected) == sum(episode.num_frames for episode in recorded)
     for name, order, num_shards, container, workers in (
@@ -110,39 +110,39 @@ def test_scores_are_bit_identical_for_any_shards_container_workers_and_order(tmp
         ("another order", recorded[::-1], 5, "webdataset", 2),
     ):
         corpus = write_corpus(tmp_path / f"c {name}", order, num_shards, container)
-        label(source=corpus, output=tmp_path / f"l {name}", labeler=settings(clip), workers=workers)
+        label(corpus, settings(clip), output=tmp_path / f"l {name}", workers=workers)
         assert score_bytes(tmp_path / f"l {name}") == expected, name
 
 
 def test_two_processes_give_the_same_files_as_one(tmp_path: Path, clip: Path) -> None:
     corpus = write_corpus(tmp_path / "c", episodes(), 4)
-    label(source=corpus, output=tmp_path / "one", labeler=settings(clip), beam_options=ONE_WORKER)
+    label(corpus, settings(clip), output=tmp_path / "one", beam_options=ONE_WORKER)
     processes = ("--runner=FnApiRunner", "--direct_running_mode=multi_processing", "--direct_num_workers=2")
-    label(source=corpus, output=tmp_path / "two", labeler=settings(clip), beam_options=processes)
+    label(corpus, settings(clip), output=tmp_path / "two", beam_options=processes)
     assert part_bytes(tmp_path / "one") == part_bytes(tmp_path / "two")
 
 
 def test_a_second_run_does_nothing_and_says_so(tmp_path: Path, clip: Path) -> None:
     corpus = write_corpus(tmp_path / "c", episodes(), 3)
-    first = label(source=corpus, output=tmp_path / "l", labeler=settings(clip))
+    first = label(corpus, settings(clip), output=tmp_path / "l")
     assert (first.num_units, first.num_skipped) == (3, 0)
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "l" / "parts").iterdir()}
-    second = label(source=corpus, output=tmp_path / "l", labeler=settings(clip))
+    second = label(corpus, settings(clip), output=tmp_path / "l")
     assert (second.num_units, second.num_skipped) == (3, 3)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "l" / "parts").iterdir()} == times
 
 
 def test_only_what_is_missing_or_was_replaced_is_labelled_again(tmp_path: Path, clip: Path) -> None:
     corpus = write_corpus(tmp_path / "c", episodes(), 3)
-    label(source=corpus, output=tmp_path / "l", labeler=settings(clip))
+    label(corpus, settings(clip), output=tmp_path / "l")
     before = part_bytes(tmp_path / "l")
     (tmp_path / "l" / "markers" / "shard-001.json").unlink()
     moved = (tmp_path / "c").rename(tmp_path / "moved")
-    assert label(source=moved, output=tmp_path / "l", labeler=settings(clip)).num_skipped == 2
+    assert label(moved, settings(clip), output=tmp_path / "l").num_skipped == 2
     assert part_bytes(tmp_path / "l") == before
     other = [plain_episode(50, 4)]
     write_episodes(moved / "shard-002.parquet", CorpusFeatures.of(other[0]), other, "parquet")
-    assert label(source=moved, output=tmp_path / "l", labeler=settings(clip)).num_skipped == 2
+    assert label(moved, settings(clip), output=tmp_path / "l").num_skipped == 2
     assert ("episode-0050", 4) in score_bytes(tmp_path / "l")
 
 
@@ -205,15 +205,13 @@ def test_an_interrupt_keeps_what_is_finished_and_ends_at_once(tmp_path: Path, cl
 def test_new_goals_from_kept_embeddings_read_no_frame_and_give_the_same_bytes(tmp_path: Path, clip: Path) -> None:
     corpus = write_corpus(tmp_path / "c", episodes(), 3)
     kept = tmp_path / "embeddings"
-    first = label(source=corpus, output=tmp_path / "l", labeler=settings(clip), embeddings=kept)
-    label(source=corpus, output=tmp_path / "from frames", labeler=settings(clip, OTHER_GOALS))
-    label(source=corpus, output=tmp_path / "kept", labeler=settings(clip, OTHER_GOALS), embeddings=kept)
+    first = label(corpus, settings(clip), output=tmp_path / "l", embeddings=kept)
+    label(corpus, settings(clip, OTHER_GOALS), output=tmp_path / "from frames")
+    label(corpus, settings(clip, OTHER_GOALS), output=tmp_path / "kept", embeddings=kept)
     shutil.rmtree(corpus)
-    label(source=None, output=tmp_path / "alone", labeler=settings(clip, OTHER_GOALS), embeddings=kept)
+    label(None, settings(clip, OTHER_GOALS), output=tmp_path / "alone", embeddings=kept)
     assert part_bytes(tmp_path / "from frames") == part_bytes(tmp_path / "kept") == part_bytes(tmp_path / "alone")
-    assert (
-        first.manifest == label(source=None, output=tmp_path / "same", labeler=settings(clip), embeddings=kept).manifest
-    )
+    assert first.manifest == label(None, settings(clip), output=tmp_path / "same", embeddings=kept).manifest
     for name in ("kept", "alone"):
         for path in (tmp_path / name / "markers").glob("*.json"):
             marker = json.loads(path.read_text())
@@ -223,9 +221,9 @@ def test_new_goals_from_kept_embeddings_read_no_frame_and_give_the_same_bytes(tm
 
 def test_embeddings_can_be_added_to_finished_labels(tmp_path: Path, clip: Path) -> None:
     corpus = write_corpus(tmp_path / "c", episodes(4), 2)
-    label(source=corpus, output=tmp_path / "l", labeler=settings(clip))
+    label(corpus, settings(clip), output=tmp_path / "l")
     before = part_bytes(tmp_path / "l")
-    label(source=corpus, output=tmp_path / "l", labeler=settings(clip), embeddings=tmp_path / "e")
+    label(corpus, settings(clip), output=tmp_path / "l", embeddings=tmp_path / "e")
     assert part_bytes(tmp_path / "l") == before
     assert len(list((tmp_path / "e" / "parts").iterdir())) == 2
 
@@ -233,7 +231,7 @@ def test_embeddings_can_be_added_to_finished_labels(tmp_path: Path, clip: Path) 
 def test_an_identical_frame_is_encoded_once(tmp_path: Path, clip: Path) -> None:
     same = [encode_png(frame(7))] * 100 + [encode_png(frame(8))]
     recorded = [Episode(episode_id="still", images={"front": same}, actions=np.zeros(100, np.int64))]
-    label(source=write_corpus(tmp_path / "c", recorded, 1), output=tmp_path / "l", labeler=settings(clip))
+    label(write_corpus(tmp_path / "c", recorded, 1), settings(clip), output=tmp_path / "l")
     marker = json.loads((tmp_path / "l" / "markers" / "shard-000.json").read_text())
     assert marker["counts"]["encoded_frames"] == 2
     assert marker["counts"]["cached_frames"] == 99
@@ -242,8 +240,8 @@ def test_an_identical_frame_is_encoded_once(tmp_path: Path, clip: Path) -> None:
 
 def test_sparse_labels_hold_the_scores_over_the_threshold(tmp_path: Path, clip: Path) -> None:
     corpus = write_corpus(tmp_path / "c", episodes(4), 2)
-    label(source=corpus, output=tmp_path / "dense", labeler=settings(clip, threshold=0.25))
-    label(source=corpus, output=tmp_path / "sparse", labeler=settings(clip, threshold=0.25), sparse=True)
+    label(corpus, settings(clip, threshold=0.25), output=tmp_path / "dense")
+    label(corpus, settings(clip, threshold=0.25), output=tmp_path / "sparse", sparse=True)
     stored = 0
     for part in (tmp_path / "sparse" / "parts").iterdir():
         sparse, dense = pq.read_table(part), pq.read_table(tmp_path / "dense" / "parts" / part.name)
@@ -271,9 +269,9 @@ def test_bad_frames_and_shards_are_listed_and_the_rest_goes_on(tmp_path: Path, c
     with pytest.raises(
         ValueError, match=r"1 of 4 shards; the first is: shard-001.parquet, episode episode-0001, frame 2: undecodable"
     ):
-        label(source=corpus, output=tmp_path / "l", labeler=settings(clip))
+        label(corpus, settings(clip), output=tmp_path / "l")
     assert not (tmp_path / "l" / "manifest.json").exists()
-    summary = label(source=corpus, output=tmp_path / "l", labeler=settings(clip), max_failure_share=0.5)
+    summary = label(corpus, settings(clip), output=tmp_path / "l", max_failure_share=0.5)
     assert summary.num_skipped == 3  # the unreadable shard was tried again
     assert summary.manifest["failures"]["undecodable image"] == 1
     found = score_bytes(tmp_path / "l")
@@ -281,7 +279,7 @@ def test_bad_frames_and_shards_are_listed_and_the_rest_goes_on(tmp_path: Path, c
     assert len(found) == sum(episode.num_frames for episode in recorded[:3]) - 1
     mended = [episodes(4)[3]]
     write_episodes(corpus / "shard-003.parquet", CorpusFeatures.of(mended[0]), mended, "parquet")
-    summary = label(source=corpus, output=tmp_path / "l", labeler=settings(clip), max_failure_share=0.5)
+    summary = label(corpus, settings(clip), output=tmp_path / "l", max_failure_share=0.5)
     assert summary.manifest["failures"] == {"undecodable image": 1}
     assert ("episode-0003", 0) in score_bytes(tmp_path / "l")
 
@@ -298,23 +296,23 @@ def test_a_dry_run_measures_and_writes_nothing(tmp_path: Path, clip: Path) -> No
 
 def test_another_labeler_is_refused_in_the_same_folder(tmp_path: Path, clip: Path) -> None:
     corpus = write_corpus(tmp_path / "c", episodes(4), 2)
-    label(source=corpus, output=tmp_path / "l", labeler=settings(clip), embeddings=tmp_path / "e")
+    label(corpus, settings(clip), output=tmp_path / "l", embeddings=tmp_path / "e")
     with pytest.raises(ValueError, match="other rule"):
-        label(source=corpus, output=tmp_path / "l", labeler=settings(clip, threshold=0.9))
+        label(corpus, settings(clip, threshold=0.9), output=tmp_path / "l")
     with pytest.raises(ValueError, match="other goals, negatives"):
-        label(source=corpus, output=tmp_path / "l", labeler=settings(clip, OTHER_GOALS))
+        label(corpus, settings(clip, OTHER_GOALS), output=tmp_path / "l")
     other = save_tiny_clip(tmp_path / "other clip", seed=1)
     with pytest.raises(ValueError, match=r"the output folder .*e must have the same fingerprint .* other weights"):
-        label(source=corpus, output=tmp_path / "l2", labeler=settings(other), embeddings=tmp_path / "e")
+        label(corpus, settings(other), output=tmp_path / "l2", embeddings=tmp_path / "e")
 
 
 def test_a_camera_must_be_chosen_where_there_are_several(tmp_path: Path, clip: Path) -> None:
     corpus = write_corpus(tmp_path / "c", [robot_episode(0), robot_episode(1)], 1)
     with pytest.raises(ValueError, match="must be chosen where there are several, got front, wrist; give --camera"):
-        label(source=corpus, output=tmp_path / "l", labeler=settings(clip))
+        label(corpus, settings(clip), output=tmp_path / "l")
     with pytest.raises(ValueError, match=r"one of the corpus's \(front, wrist\), got 'top'"):
-        label(source=corpus, output=tmp_path / "l", labeler=settings(clip), camera="top")
-    label(source=corpus, output=tmp_path / "l", labeler=settings(clip), camera="wrist")
+        label(corpus, settings(clip), output=tmp_path / "l", camera="top")
+    label(corpus, settings(clip), output=tmp_path / "l", camera="wrist")
     labeler = Labeler.build(settings(clip))
     frames = [decode_image(data) for data in robot_episode(1).images["wrist"]]
     assert score_bytes(tmp_path / "l")["robot-0001", 2] == labeler(frames)[2].tobytes()
@@ -333,12 +331,12 @@ def test_kept_embeddings_stand_for_a_corpus_that_is_gone_also_where_a_shard_had_
 ) -> None:
     corpus, kept = write_corpus(tmp_path / "c", episodes(4), 4), tmp_path / "e"
     (corpus / "shard-003.parquet").write_bytes(b"PAR1 but no more")
-    label(source=corpus, output=tmp_path / "l1", labeler=settings(clip), embeddings=kept, max_failure_share=0.5)
+    label(corpus, settings(clip), output=tmp_path / "l1", embeddings=kept, max_failure_share=0.5)
     shutil.rmtree(corpus)
     before = part_bytes(kept)
     with pytest.raises(ValueError, match="1 of 4 shards"):
-        label(source=None, output=tmp_path / "l2", labeler=settings(clip), embeddings=kept)
-    label(source=None, output=tmp_path / "l2", labeler=settings(clip), embeddings=kept, max_failure_share=0.5)
+        label(None, settings(clip), output=tmp_path / "l2", embeddings=kept)
+    label(None, settings(clip), output=tmp_path / "l2", embeddings=kept, max_failure_share=0.5)
     assert part_bytes(tmp_path / "l2") == part_bytes(tmp_path / "l1")
     assert part_bytes(kept) == before
     plan = plan_label(source=None, output=tmp_path / "l3", labeler=settings(clip), embeddings=kept)
@@ -367,7 +365,7 @@ def test_beam_options_that_beam_would_ignore_or_exit_on_are_refused() -> None:
 def test_an_episode_id_in_two_shards_is_refused(tmp_path: Path, clip: Path) -> None:
     corpus = write_corpus(tmp_path / "c", [plain_episode(0), plain_episode(1), plain_episode(0)], 3)
     with pytest.raises(ValueError, match=r"'episode-0000' in shard-000 and in shard-002 .*remove or rename one"):
-        label(source=corpus, output=tmp_path / "l", labeler=settings(clip))
+        label(corpus, settings(clip), output=tmp_path / "l")
     check_episode_ids(open_corpus(corpus), open_corpus(corpus).units()[:2])
 
 
@@ -428,13 +426,9 @@ def test_an_error_of_the_reader_is_raised_where_its_items_are_used(tmp_path: Pat
 
 def test_sampled_negatives_are_part_of_the_fingerprint(tmp_path: Path, clip: Path) -> None:
     corpus = write_corpus(tmp_path / "c", episodes(2), 1)
-    label(source=corpus, output=tmp_path / "l", labeler=settings(clip, negatives=NegativeSettings(kind="sampled", k=2)))
+    label(corpus, settings(clip, negatives=NegativeSettings(kind="sampled", k=2)), output=tmp_path / "l")
     with pytest.raises(ValueError, match="other negatives"):
-        label(
-            source=corpus,
-            output=tmp_path / "l",
-            labeler=settings(clip, negatives=NegativeSettings(kind="sampled", k=2, seed=1)),
-        )
+        label(corpus, settings(clip, negatives=NegativeSettings(kind="sampled", k=2, seed=1)), output=tmp_path / "l")
 
 
 DASK_SCRIPT = """
@@ -449,7 +443,7 @@ if __name__ == "__main__":
 
 def test_a_dask_cluster_gives_the_same_files(tmp_path: Path, clip: Path) -> None:
     corpus = write_corpus(tmp_path / "c", episodes(), 4)
-    label(source=corpus, output=tmp_path / "local", labeler=settings(clip), embeddings=tmp_path / "e1", workers=1)
+    label(corpus, settings(clip), output=tmp_path / "local", embeddings=tmp_path / "e1", workers=1)
     (tmp_path / "cluster.py").write_text(DASK_SCRIPT)
     with subprocess.Popen(
         [sys.executable, tmp_path / "cluster.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -457,13 +451,7 @@ def test_a_dask_cluster_gives_the_same_files(tmp_path: Path, clip: Path) -> None
         assert cluster.stdout is not None
         address = cluster.stdout.readline().strip()
         options = ["--runner=apache_beam.runners.dask.dask_runner.DaskRunner", f"--dask_client_address={address}"]
-        label(
-            source=corpus,
-            output=tmp_path / "dask",
-            labeler=settings(clip),
-            embeddings=tmp_path / "e2",
-            beam_options=options,
-        )
+        label(corpus, settings(clip), output=tmp_path / "dask", embeddings=tmp_path / "e2", beam_options=options)
         cluster.communicate("stop\n", timeout=30)
     assert part_bytes(tmp_path / "dask") == part_bytes(tmp_path / "local")
     assert part_bytes(tmp_path / "e1") == part_bytes(tmp_path / "e2")
@@ -471,7 +459,7 @@ def test_a_dask_cluster_gives_the_same_files(tmp_path: Path, clip: Path) -> None
 
 def test_the_portable_job_service_gives_the_same_files(tmp_path: Path, clip: Path) -> None:
     corpus = write_corpus(tmp_path / "c", episodes(4), 2)
-    label(source=corpus, output=tmp_path / "local", labeler=settings(clip), workers=1)
+    label(corpus, settings(clip), output=tmp_path / "local", workers=1)
     service = [sys.executable, "-m", "apache_beam.runners.portability.local_job_service_main", "--port", "0"]
     ready, log = tmp_path / "port", tmp_path / "service.log"
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
@@ -485,7 +473,7 @@ def test_the_portable_job_service_gives_the_same_files(tmp_path: Path, clip: Pat
             time.sleep(0.05)
         port = ready.read_text().strip()
         options = ["--runner=PortableRunner", f"--job_endpoint=localhost:{port}", "--environment_type=LOOPBACK"]
-        label(source=corpus, output=tmp_path / "portable", labeler=settings(clip), beam_options=options)
+        label(corpus, settings(clip), output=tmp_path / "portable", beam_options=options)
         server.terminate()
     assert part_bytes(tmp_path / "portable") == part_bytes(tmp_path / "local")
 
@@ -498,8 +486,8 @@ def test_units_of_ranges_give_the_same_scores(tmp_path: Path, clip: Path) -> Non
             shard = next(corpus.iterdir())
             pq.write_table(pq.read_table(shard), shard, row_group_size=5 * 31)
         whole, ranges = tmp_path / f"{container} whole", tmp_path / f"{container} ranges"
-        label(source=corpus, output=whole, labeler=settings(clip))
-        summary = label(source=corpus, output=ranges, labeler=settings(clip), max_unit_bytes=max_unit_bytes)
+        label(corpus, settings(clip), output=whole)
+        summary = label(corpus, settings(clip), output=ranges, max_unit_mib=max_unit_bytes / 2**20)
         assert summary.num_units > 1
         assert score_bytes(ranges) == score_bytes(whole)
         opened = open_corpus(corpus)
@@ -516,19 +504,19 @@ def test_windows_give_the_same_bytes_whatever_the_shards_ranges_and_embeddings(
     whole = write_corpus(tmp_path / "whole", recorded, 1)
     shard = next(whole.iterdir())
     pq.write_table(pq.read_table(shard), shard, row_group_size=50)  # row groups that begin in the middle of an episode
-    label(source=whole, output=tmp_path / "l", labeler=windowed, embeddings=tmp_path / "kept", workers=1)
+    label(whole, windowed, output=tmp_path / "l", embeddings=tmp_path / "kept", workers=1)
     expected = score_bytes(tmp_path / "l")
-    label(source=write_corpus(tmp_path / "shards", recorded, 5), output=tmp_path / "l5", labeler=windowed, workers=2)
+    label(write_corpus(tmp_path / "shards", recorded, 5), windowed, output=tmp_path / "l5", workers=2)
     assert score_bytes(tmp_path / "l5") == expected
     tar = write_corpus(tmp_path / "tar", recorded, 1, "webdataset")
-    summary = label(source=tar, output=tmp_path / "ranges", labeler=windowed, max_unit_bytes=300_000)
+    summary = label(tar, windowed, output=tmp_path / "ranges", max_unit_mib=300_000 / 2**20)
     assert summary.num_units > 1
     assert score_bytes(tmp_path / "ranges") == expected
-    label(source=None, output=tmp_path / "alone", labeler=windowed, embeddings=tmp_path / "kept")
+    label(None, windowed, output=tmp_path / "alone", embeddings=tmp_path / "kept")
     assert part_bytes(tmp_path / "alone") == part_bytes(tmp_path / "l")
     # The kept embeddings are of frames alone: they give labels without a window the bytes that frames give them.
-    label(source=None, output=tmp_path / "plain", labeler=settings(clip), embeddings=tmp_path / "kept")
-    label(source=whole, output=tmp_path / "plain frames", labeler=settings(clip))
+    label(None, settings(clip), output=tmp_path / "plain", embeddings=tmp_path / "kept")
+    label(whole, settings(clip), output=tmp_path / "plain frames")
     assert part_bytes(tmp_path / "plain") == part_bytes(tmp_path / "plain frames")
     # Live: one frame of every episode at a time.
     labeler = Labeler.build(windowed)
@@ -546,7 +534,7 @@ def test_a_frame_that_failed_is_in_no_window(tmp_path: Path, clip: Path) -> None
     bad = [*whole.images["front"][:2], encode_png(frame(3))[:40], *whole.images["front"][3:]]
     corpus = write_corpus(tmp_path / "c", [plain_episode(0, num_steps=5, images={"front": bad})], 1)
     windowed = settings(clip, window=WindowSettings(frames=2))
-    label(source=corpus, output=tmp_path / "l", labeler=windowed, max_failure_share=0.5)
+    label(corpus, windowed, output=tmp_path / "l", max_failure_share=0.5)
     found = score_bytes(tmp_path / "l")
     assert sorted(index for _, index in found) == [0, 1, 3, 4, 5]
     scores = Labeler.build(settings(clip))([decode_image(data) for data in whole.images["front"]]).astype(np.float64)
@@ -566,6 +554,6 @@ def test_goals_given_by_pictures_are_found_in_the_corpus(tmp_path: Path, clip: P
     (tmp_path / "goal.png").write_bytes(recorded[1].images["front"][2])
     (tmp_path / "goals.jsonl").write_text('{"id": "seen", "text": "as in the picture", "images": ["goal.png"]}\n')
     labeler = settings(clip, read_goals(tmp_path / "goals.jsonl"), formula="cosine", threshold=0.99999)
-    label(source=write_corpus(tmp_path / "c", recorded, 1), output=tmp_path / "l", labeler=labeler)
+    label(write_corpus(tmp_path / "c", recorded, 1), labeler, output=tmp_path / "l")
     found = {key: np.frombuffer(row, np.float32)[0] for key, row in score_bytes(tmp_path / "l").items()}
     assert [key for key, score in found.items() if score > 0.99999] == [("episode-0001", 2)]

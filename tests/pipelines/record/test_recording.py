@@ -120,7 +120,7 @@ def test_episodes_do_not_depend_on_the_units(tmp_path):
 
 def test_a_recorded_corpus_opens_and_has_its_goals_beside_it(tmp_path):
     settings = _settings(episodes=3, episodes_per_shard=2, max_steps=4)
-    summary = record(settings, tmp_path / "corpus")
+    summary = record(output=tmp_path / "corpus", **vars(settings))
     opened = open_corpus(tmp_path / "corpus")
     read = [episode for unit in opened.units() for episode in opened.episodes(unit)]
     assert summary.manifest["rows"] == sum(episode.num_frames for episode in read)
@@ -259,5 +259,5 @@ def test_without_minigrid_the_remedy_is_named_and_no_folder_is_claimed(tmp_path,
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImportError, match=r"pip install 'vlm-rewards\[babyai\]'"):
-        record(_settings(), tmp_path / "corpus")
+        record(output=tmp_path / "corpus", **vars(_settings()))
     assert not (tmp_path / "corpus").exists()

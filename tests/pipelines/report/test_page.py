@@ -24,7 +24,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     episodes[0] = dataclasses.replace(episodes[0], frames=range(1, len(episodes[0].truth)))
     corpus = write_corpus(folder / "corpus", episodes)
     labels = write_labels(folder / "labels", corpus, episodes)
-    evaluate(corpus, labels, folder / "out", beam_options=("--runner=FnApiRunner", "--direct_num_workers=1"))
+    evaluate(corpus, labels, output=folder / "out", beam_options=("--runner=FnApiRunner", "--direct_num_workers=1"))
     return folder / "out"
 
 
@@ -101,7 +101,7 @@ def test_report_without_positives_or_scores_says_so(tmp_path: Path) -> None:
         episode.truth[:] = False
     corpus = write_corpus(tmp_path / "corpus", episodes)
     labels = write_labels(tmp_path / "labels", corpus, episodes, sparse=True)
-    evaluate(corpus, labels, tmp_path / "out", beam_options=("--runner=FnApiRunner", "--direct_num_workers=1"))
+    evaluate(corpus, labels, output=tmp_path / "out", beam_options=("--runner=FnApiRunner", "--direct_num_workers=1"))
     page = (tmp_path / "out" / "report.html").read_text()
     assert "undefined: no positives" in page
     assert "4 goals never hold in this corpus" in page
