@@ -93,9 +93,7 @@ def test_a_finished_run_is_done_at_once(relabelled: Path, tmp_path: Path) -> Non
 
 def test_another_run_does_not_write_into_the_folder(relabelled: Path, tmp_path: Path) -> None:
     train(relabelled, output=tmp_path / "agent", **vars(dataclasses.replace(SMALL, steps=1)))
-    with pytest.raises(
-        ValueError, match="got other seed .*give another folder, or the settings that made this one"
-    ):
+    with pytest.raises(ValueError, match="got other seed .*give another folder, or the settings that made this one"):
         train(relabelled, output=tmp_path / "agent", **vars(dataclasses.replace(SMALL, steps=1, seed=1)))
 
 

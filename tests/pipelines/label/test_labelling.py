@@ -24,6 +24,7 @@ from vlm_rewards.pipelines.engine.driver import beam_arguments, beam_options_of,
 from vlm_rewards.pipelines.engine.outputs import OutputFolder, PartWriter
 from vlm_rewards.pipelines.label.labelling import check_episode_ids, estimate, label, plan_label
 from vlm_rewards.pipelines.label.reading import read_ahead
+from vlm_rewards.pipelines.label.settings import LabelRun
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.formats.corpus import open_corpus, write_episodes
@@ -286,7 +287,7 @@ def test_bad_frames_and_shards_are_listed_and_the_rest_goes_on(tmp_path: Path, c
 
 def test_a_dry_run_measures_and_writes_nothing(tmp_path: Path, clip: Path) -> None:
     corpus = write_corpus(tmp_path / "c", episodes(), 3)
-    plan = plan_label(source=corpus, output=tmp_path / "l", labeler=settings(clip))
+    plan = plan_label(corpus, settings(clip), tmp_path / "l", LabelRun())
     guess = estimate(plan, workers=2)
     assert (guess.units, guess.done_units, guess.frames) == (3, 0, sum(episode.num_frames for episode in episodes()))
     assert guess.frames_per_s > 0
@@ -339,16 +340,16 @@ def test_kept_embeddings_stand_for_a_corpus_that_is_gone_also_where_a_shard_had_
     label(None, settings(clip), output=tmp_path / "l2", embeddings=kept, max_failure_share=0.5)
     assert part_bytes(tmp_path / "l2") == part_bytes(tmp_path / "l1")
     assert part_bytes(kept) == before
-    plan = plan_label(source=None, output=tmp_path / "l3", labeler=settings(clip), embeddings=kept)
+    plan = plan_label(None, settings(clip), tmp_path / "l3", LabelRun(embeddings=kept))
     assert estimate(plan, workers=1).frames_per_s > 0
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused_by_the_plan(tmp_path: Path, clip: Path) -> None:
     corpus = write_corpus(tmp_path / "c", episodes(2), 1)
     with pytest.raises(ValueError, match="must be empty or hold an earlier run"):
-        plan_label(source=corpus, output=corpus, labeler=settings(clip))
+        plan_label(corpus, settings(clip), corpus, LabelRun())
     with pytest.raises(ValueError, match="must be empty or hold an earlier run"):
-        plan_label(source=corpus, output=tmp_path / "l", labeler=settings(clip), embeddings=corpus)
+        plan_label(corpus, settings(clip), tmp_path / "l", LabelRun(embeddings=corpus))
 
 
 def test_beam_options_that_beam_would_ignore_or_exit_on_are_refused() -> None:
@@ -371,7 +372,7 @@ def test_an_episode_id_in_two_shards_is_refused(tmp_path: Path, clip: Path) -> N
 
 def test_neither_corpus_nor_embeddings_is_refused(tmp_path: Path, clip: Path) -> None:
     with pytest.raises(ValueError, match="give --input or --embeddings"):
-        plan_label(source=None, output=tmp_path, labeler=settings(clip))
+        plan_label(None, settings(clip), tmp_path, LabelRun())
 
 
 def test_the_default_runner_is_named_and_options_pass() -> None:
