@@ -547,7 +547,7 @@ def test_a_frame_that_failed_is_in_no_window(tmp_path: Path, clip: Path) -> None
 def test_sparse_labels_cannot_give_dense_rewards(tmp_path: Path, clip: Path) -> None:
     for reward in ("score", "difference"):
         with pytest.raises(ValueError, match=f"labels must be dense for the reward '{reward}', .* leave out --sparse"):
-            plan_label(source=tmp_path, output=tmp_path / "l", labeler=settings(clip, reward=reward), sparse=True)
+            plan_label(tmp_path, settings(clip, reward=reward), tmp_path / "l", LabelRun(sparse=True))
 
 
 def test_goals_given_by_pictures_are_found_in_the_corpus(tmp_path: Path, clip: Path) -> None:
