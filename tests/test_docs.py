@@ -75,6 +75,12 @@ def test_every_block_is_run_or_marked_as_only_shown(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_drawn_pictures_fit_a_page(page: Path) -> None:
+    for block in blocks(page):
+        assert block.language != "text" or max(map(len, block.text.splitlines())) <= 96, block.text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_links_lead_to_files(page: Path) -> None:
     for target in links(page):
         parts = urlsplit(target)
