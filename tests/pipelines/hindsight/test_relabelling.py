@@ -402,7 +402,7 @@ def test_bad_input_is_refused(tmp_path: Path) -> None:
         match=r"a corpus must have a readable shard, got 1 that are not, the first being .*shard-000.parquet "
         r"\(a Parquet file must be whole, got .*; copy or record it again",
     ):
-        run(tmp_path, {**given, "source": broken})
+        run(tmp_path, {**given, "corpus": broken})
 
 
 def test_labels_that_cannot_be_read_stop_the_run_with_our_message(tmp_path: Path) -> None:
