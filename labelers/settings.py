@@ -9,9 +9,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from vlm_rewards.labelers.encoders.encoder import DEFAULT_BATCH_SIZE, PRECISIONS
+from vlm_rewards.labelers.reference_models.defaults import default_model
 from vlm_rewards.labelers.scoring.formulas import FORMULAS, MIN_TEMPERATURE
 from vlm_rewards.labelers.scoring.negatives import REWARD_GROUP, NegativeSettings
-from vlm_rewards.labelers.scoring.prompts import DEFAULT_TEMPLATES, check_templates
+from vlm_rewards.labelers.scoring.prompts import DEFAULT_TEMPLATES, check_templates, fill_templates
 from vlm_rewards.labelers.scoring.windows import WindowSettings
 from vlm_rewards.schemas.goals import Goal, check_goals, goals_from_json, goals_to_json
 from vlm_rewards.schemas.options import option
@@ -27,7 +28,8 @@ class LabelerSettings:
     """Everything that makes a labeler. Plain data: it can be pickled, compared and saved.
 
     Args:
-        model: A reference model's name, a local folder, or a Hugging Face hub id.
+        model: A reference model's name, a local folder, or a Hugging Face hub id; "" for the default model of the domain whose
+            words all texts use, which then stands here.
         goals: The G goals, in the order of the scores.
         templates: Prompts with `{goal}` in them, of goals without prompts or images of their own; several are averaged.
         negatives: Where negatives come from; of no effect on "cosine".
@@ -49,11 +51,13 @@ class LabelerSettings:
     """
 
     model: str = dataclasses.field(
+        default="",
         metadata=option(
             "MODEL",
             "a shipped reference model (reference-s, reference-m, reference-l), the folder of a Hugging Face dual encoder, or its "
             "hub name",
-        )
+            unset="the default model of a domain, where it knows every word of the goals",
+        ),
     )
     goals: tuple[Goal, ...]
     templates: tuple[str, ...] = dataclasses.field(
@@ -151,6 +155,8 @@ class LabelerSettings:
                 f"temperature must be at least {MIN_TEMPERATURE} and finite, got {self.temperature}; CLIP's own is about 0.01"
             )
         self._check_baseline()
+        if not self.model:
+            object.__setattr__(self, "model", default_model(self._texts()))
         for name in ("threshold", "fire_rates"):
             if isinstance(getattr(self, name), list | tuple | np.ndarray):
                 object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
@@ -163,6 +169,16 @@ class LabelerSettings:
             raise ValueError(
                 f"batch_size must be at least 1, got {self.batch_size}; {DEFAULT_BATCH_SIZE} is a good start"
             )
+
+    def _texts(self) -> list[str]:
+        """All texts that the model reads."""
+        texts = [prompt for goal in self.goals if not goal.images for prompt in goal.prompts or self._filled(goal.text)]
+        others = [*self.negatives.explicit, *(text for goal in self.goals for text in goal.negatives)]
+        others += [text for text in (self.baseline, *(goal.baseline for goal in self.goals)) if text is not None]
+        return texts + [prompt for text in others for prompt in self._filled(text)]
+
+    def _filled(self, text: str) -> list[str]:
+        return fill_templates(self.templates, text)
 
     def _check_baseline(self) -> None:
         if not FORMULAS[self.formula].needs_baseline:

@@ -33,7 +33,7 @@ class Option:
         name: Name of the option; None for the field's own. A switch of another name turns a field that is on off.
         choices: Values that are allowed; () where the settings judge.
         read: Reads the value from a word; None where the field's type says how.
-        unset: What holds where the default is None; None to leave that unsaid.
+        unset: What holds where the default is None or ""; None to leave that unsaid.
         group: Heading that the option stands under in the help; None for the general one.
     """
 

@@ -21,8 +21,7 @@ from vlm_rewards.labelers.encoders.adapters import apply_adapter, read_adapter
 from vlm_rewards.labelers.encoders.checkpoint_folders import adapter_key, check_model_folder, is_adapter
 from vlm_rewards.labelers.encoders.hub import fetch_snapshot, parse_hub_name, snapshot_in_cache_folder
 from vlm_rewards.labelers.encoders.tokenization import check_tokenizer
-
-REFERENCE_FOLDER = Path(__file__).parent.parent / "reference_models" / "weights"
+from vlm_rewards.labelers.reference_models import REFERENCE_FOLDER
 
 
 class Located(NamedTuple):

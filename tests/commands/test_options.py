@@ -287,7 +287,7 @@ def test_every_command_with_settings_is_tried() -> None:
         ),
         ("record --env e --output o --noise much", "--noise: expected a number: got 'much'. See vlm-rewards record"),
         ("hindsight --input c --labels l --output o --ratio 1:2", "--ratio: expected three shares: got '1:2'. Write"),
-        ("label --goals g --output o", "the following arguments are required: --model. See vlm-rewards label --help"),
+        ("label --goals g", "the following arguments are required: --output. See vlm-rewards label --help"),
         ("label --goals g --output o --model m --reward ten", "--reward: expected one of success, score, diff"),
     ],
 )

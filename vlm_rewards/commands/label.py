@@ -78,6 +78,7 @@ def run(options: argparse.Namespace) -> Said:
         return [
             f"would label {guess.units} units with {frames} frames ({guess.num_bytes / 1e6:,.1f} MB) for {len(goals)} goals; "
             f"{guess.done_units} units are done before",
+            f"  model: {labeler.model}{'' if 'model' in given else ', since none was named'}",
             f"  measured: {guess.frames_per_s:,.0f} frames/s and worker; time: {seconds}; nothing was written",
         ], []
     summary = label(options.input, labeler, output=options.output, **of_run)
@@ -85,6 +86,10 @@ def run(options: argparse.Namespace) -> Said:
     lines = [
         f"labelled {manifest['rows']:,} frames for {len(goals)} goals, in {options.output / 'parts'}{skipped(summary)}"
     ]
+    if "model" not in given:
+        lines.append(
+            f"  model: {labeler.model}, since none was named: it knows every word of these goals, and of no other world"
+        )
     if manifest["failures"]:
         failed = manifest["failed_frames"]
         lost = f"{failed} frames at least" if failed else "an unknown number of frames"

@@ -75,7 +75,7 @@ def _destination(kind: type, field: OptionField) -> str:
 
 
 def _default_words(field: OptionField) -> str:
-    words = field.option.unset if field.default is None else _in_words(field.default)
+    words = field.option.unset if field.default in (None, "") else _in_words(field.default)
     return "" if words is None else f" (default: {words})"
 
 
