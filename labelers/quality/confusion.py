@@ -5,28 +5,35 @@
     blue ball        .    .    .    .    .    X    .        9        another colour: a goal that differs in this attribute alone
     green box        .    .    .    .    .    .    X        10       another goal of the family
 
-All counts are integers over pairs (frame, goal), so that parts add up in any order; matrices of goals by goals are sparse, for
-thousands of goals: 12 bytes for every pair that occurs.
+All counts are integers over pairs (frame, goal), so that parts add up in any order. Which goal is taken for which is counted in a
+sparse matrix of goals by goals, 12 bytes per pair of goals that occurs together. Thousands of goals have millions of such pairs:
+beyond `MAX_PAIRS` the matrix gives way to a bounded sample of frames (`labelers.quality.frame_samples`), so memory grows with the
+number of goals, not with its square.
 
 A goal's group stands for the goal: goals of one group hold in the same states, so one of them is no confusion of another.
 
-Shapes: K pairs, G goals, C causes.
+Shapes: K pairs, G goals, C causes, F frames, V values of an attribute.
 """
 
 import dataclasses
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
 
+from vlm_rewards.labelers.quality.frame_samples import MAX_SAMPLE_BYTES, FrameSample, sample_frames
 from vlm_rewards.labelers.rewards.hindsight import goal_groups
 from vlm_rewards.schemas.goals import Goal
 
 NEAR_FRAMES = 3
 """A false positive at most this many frames from a frame in which its goal holds is near in time."""
 
+MAX_PAIRS = 1 << 20
+"""Pairs of goals that a matrix may hold, 12 MiB; 1,024 goals never have more."""
+
 _MAX_DRAWN = 24
+_BLOCK_GOALS = 256
 _NUM_CONFUSED = 5
 _NEAR, _NONE = "near in time", "none of these"
 
@@ -63,7 +70,8 @@ class GoalRelations:
         family: [G] index of each goal's family.
         groups: [G] index of the first goal of each goal's group.
         attributes: By kind, the names of the attributes: "other colour" is a name of the kind "colour".
-        causes: [C] names of what may have caused a false positive, from the first that is asked for to the last.
+        values: By kind, the values of its attributes, sorted.
+        causes: [C] names of what may have caused a false positive, in the order in which they are checked.
     """
 
     def __init__(self, goals: Sequence[Goal]) -> None:
@@ -75,6 +83,10 @@ class GoalRelations:
         names = list(dict.fromkeys(name for goal in goals for name in goal.attributes))
         kinds = list(dict.fromkeys(attribute_kind(name) for name in names))
         self.attributes = {kind: [name for name in names if attribute_kind(name) == kind] for kind in kinds}
+        self.values = {
+            kind: sorted({goal.attributes[name] for goal in goals for name in own if name in goal.attributes})
+            for kind, own in self.attributes.items()
+        }
         self._tests = [*self._attribute_tests(), *self._family_tests(), *self._shared_tests()]
         self.causes = list(dict.fromkeys([_NEAR, *(test.cause for test in self._tests), _NONE]))
 
@@ -157,30 +169,49 @@ class GoalRelations:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class FalsePositiveCounts:
-    """False positives by goal; parts add up.
+    """False positives per goal; parts add up.
 
     Args:
-        causes: [G, C] int64, by the cause of each.
+        causes: [G, C] int64, false positives per cause.
         goals: [G, G] int64, sparse: false positives of the row's goal in whose frame the column's group holds, in the column of
-            the group's first goal.
+            the group's first goal. None where more than `max_pairs` pairs occur.
+        sample: Frames to count pairs in where there is no matrix; None for goals so few that there always is one.
         families: [families, families] int64, sparse: false positives of the row's family in whose frame some goal of the
             column's holds.
+        attributes: [V, V] int64 per kind of attribute with at most 24 values: false positives of goals of the row's value in
+            whose frame a goal holds that has the column's value and differs in nothing else.
+        max_pairs: Pairs of goals that the matrix may hold.
     """
 
     causes: np.ndarray
-    goals: sparse.csr_array
+    goals: sparse.csr_array | None
+    sample: FrameSample | None
     families: sparse.csr_array
+    attributes: Mapping[str, np.ndarray]
+    max_pairs: int
 
     def __add__(self, other: "FalsePositiveCounts") -> "FalsePositiveCounts":
+        goals = None if self.goals is None or other.goals is None else self.goals + other.goals
         return FalsePositiveCounts(
             causes=self.causes + other.causes,
-            goals=self.goals + other.goals,
+            # Counts only grow, so the sum of all parts has a matrix if and only if it is small enough, in whatever order they add.
+            goals=None if goals is None or goals.nnz > self.max_pairs else goals,
+            sample=None if self.sample is None or other.sample is None else self.sample + other.sample,
             families=self.families + other.families,
+            attributes={kind: table + other.attributes[kind] for kind, table in self.attributes.items()},
+            max_pairs=self.max_pairs,
         )
 
 
 def count_false_positives(
-    false: Pairs, true: Pairs, causes: np.ndarray, relations: GoalRelations
+    false: Pairs,
+    true: Pairs,
+    causes: np.ndarray,
+    relations: GoalRelations,
+    keys: np.ndarray | None = None,
+    *,
+    max_pairs: int = MAX_PAIRS,
+    max_sample_bytes: int = MAX_SAMPLE_BYTES,
 ) -> FalsePositiveCounts:
     """Counts false positives by their causes, and by the goals that hold in their frames.
 
@@ -188,7 +219,10 @@ def count_false_positives(
         false: Frames and goals of the false positives.
         true: All frames and goals that hold, also where there is no label.
         causes: [K], from `GoalRelations.causes_of`.
-        relations: Of the G goals.
+        relations: Relations of the G goals.
+        keys: uint64 per frame number, from `frame_samples.frame_keys`; by default the frame numbers.
+        max_pairs: Pairs of goals that a matrix may hold.
+        max_sample_bytes: Size of the sample that takes its place.
     """
     num_goals, num_causes = len(relations.goals), len(relations.causes)
     num_frames = int(max(false.frames.max(initial=0), true.frames.max(initial=0))) + 1
@@ -197,28 +231,73 @@ def count_false_positives(
     families = _membership(relations.family)
     family_holds = holding @ families
     family_holds.data[:] = 1
-    goals = (fires.T @ holding).tocoo()
-    other = relations.groups[goals.row] != goals.col  # a frame where only the group's other goal holds is no confusion
+    sample = None
+    if num_goals**2 > max_pairs:
+        identities = np.arange(num_frames, dtype=np.uint64) if keys is None else keys
+        sample = sample_frames(fires, holding, identities, max_sample_bytes)
     return FalsePositiveCounts(
         causes=np.bincount(false.goals * num_causes + causes, minlength=num_goals * num_causes).reshape(-1, num_causes),
-        goals=_counted(goals.row[other], goals.col[other], goals.data[other], num_goals, num_goals),
+        goals=_pair_matrix(fires, holding, relations, max_pairs),
+        sample=sample,
         families=((fires @ families).T @ family_holds).tocsr(),
+        attributes=_attribute_tables(false, fires, holding, relations),
+        max_pairs=max_pairs,
     )
 
 
-def confused_goals(counts: FalsePositiveCounts, relations: GoalRelations, goal: int) -> list[dict[str, object]]:
-    """The groups that hold most often where the goal fires falsely, at most five, each by the id of its first goal.
+def _pair_matrix(
+    fires: sparse.csr_array, holding: sparse.csr_array, relations: GoalRelations, max_pairs: int
+) -> sparse.csr_array | None:
+    """The matrix `FalsePositiveCounts.goals`, a block of its rows at a time; None as soon as it is too large."""
+    num_goals = len(relations.goals)
+    by_goal = fires.T.tocsr()
+    rows: list[np.ndarray] = []
+    columns: list[np.ndarray] = []
+    counts: list[np.ndarray] = []
+    num_pairs = 0
+    for start in range(0, num_goals, _BLOCK_GOALS):
+        block = (by_goal[start : start + _BLOCK_GOALS] @ holding).tocoo()
+        # A frame where only another goal of the group holds is no confusion.
+        other = relations.groups[block.row + start] != block.col
+        num_pairs += int(other.sum())
+        if num_pairs > max_pairs:
+            return None
+        rows.append(block.row[other] + start)
+        columns.append(block.col[other])
+        counts.append(block.data[other])
+    return _counted(*(np.concatenate(parts) for parts in (rows, columns, counts)), num_goals, num_goals)
 
-    Returns:
-        `goal`, `frames` and `share`, of the goal's false positives; most frequent first, then in the order of the goals.
+
+def confused_goals(counts: FalsePositiveCounts, relations: GoalRelations) -> Iterator[list[dict[str, object]]]:
+    """Lists the groups that hold most often where a goal fires falsely, at most five, each by the id of its first goal.
+
+    Yields:
+        Per goal, in their order: `goal`, `frames` and `share`, of the goal's false positives; most frequent first, then in the
+        order of the goals. Counted in the sample of frames where there is no matrix.
     """
-    first, stop = counts.goals.indptr[goal : goal + 2]
-    columns, frames = counts.goals.indices[first:stop], counts.goals.data[first:stop]
-    total = int(counts.causes[goal].sum())
-    return [
-        {"goal": relations.goals[columns[entry]].id, "frames": int(frames[entry]), "share": int(frames[entry]) / total}
-        for entry in np.lexsort([columns, -frames])[:_NUM_CONFUSED]
-    ]
+    num_goals = len(relations.goals)
+    if counts.goals is not None:
+        totals, rows_of = counts.causes.sum(axis=1), counts.goals.__getitem__
+    else:
+        assert counts.sample is not None, "a matrix is left out only where there is a sample"
+        totals, rows_of = counts.sample.fired, counts.sample.pairs
+    for start in range(0, num_goals, _BLOCK_GOALS):
+        block = rows_of(slice(start, min(start + _BLOCK_GOALS, num_goals)))
+        for row, goal in enumerate(range(start, start + block.shape[0])):
+            own = slice(*block.indptr[row : row + 2])
+            columns, frames = block.indices[own].astype(np.int64), block.data[own]
+            others = (
+                columns != relations.groups[goal]
+            )  # a frame where only the group's other goal holds is no confusion
+            ranks = (columns - frames * num_goals)[others]  # lower is more frequent, then earlier
+            if len(ranks) > _NUM_CONFUSED:
+                ranks = np.partition(ranks, _NUM_CONFUSED - 1)[:_NUM_CONFUSED]
+            found = [(rank % num_goals, -(rank // num_goals)) for rank in np.sort(ranks).tolist()]
+            total = int(totals[goal])
+            yield [
+                {"goal": relations.goals[column].id, "frames": number, "share": number / total}
+                for column, number in found
+            ]
 
 
 def cause_figures(causes: np.ndarray, relations: GoalRelations) -> dict[str, object]:
@@ -240,17 +319,14 @@ def confusion_tables(counts: FalsePositiveCounts, relations: GoalRelations) -> d
         "false_positives": totals.tolist(),
         "holds": counts.families.toarray().tolist(),
     }
-    pairs = (counts.goals @ relations.members).tocoo()
-    attributes: dict[str, object] = {}
-    for kind, names in relations.attributes.items():
-        values = sorted(
-            {goal.attributes[name] for goal in relations.goals for name in names if name in goal.attributes}
-        )
-        attributes[kind] = _too_large(len(values), "values") or {
-            "values": values,
-            "holds": np.sum([_attribute_confusion(pairs, relations, name, values) for name in names], axis=0).tolist(),
-        }
-    return {"families": families, "attributes": attributes}
+    attributes: dict[str, object] = {
+        kind: _too_large(len(values), "values") or {"values": values, "holds": counts.attributes[kind].tolist()}
+        for kind, values in relations.values.items()
+    }
+    tables: dict[str, object] = {"families": families, "attributes": attributes}
+    if counts.goals is None and counts.sample is not None and not counts.sample.is_complete:
+        tables["sampled_frames"] = {"frames": len(counts.sample.keys), "of": counts.sample.num_frames}
+    return tables
 
 
 def attribute_kind(name: str) -> str:
@@ -258,18 +334,62 @@ def attribute_kind(name: str) -> str:
     return name.removeprefix("other ")
 
 
-def _attribute_confusion(
-    pairs: sparse.coo_array, relations: GoalRelations, name: str, values: Sequence[str]
-) -> np.ndarray:
-    bucket = relations.buckets_of_attribute(name)
-    places = {value: place for place, value in enumerate(values)}
-    value = np.array([places[goal.attributes[name]] if name in goal.attributes else -1 for goal in relations.goals])
-    differ = (
-        (bucket[pairs.row] == bucket[pairs.col]) & (bucket[pairs.row] >= 0) & (value[pairs.row] != value[pairs.col])
-    )
-    table = np.zeros((len(values), len(values)), dtype=np.int64)
-    np.add.at(table, (value[pairs.row[differ]], value[pairs.col[differ]]), pairs.data[differ])
-    return table
+def _attribute_tables(
+    false: Pairs, fires: sparse.csr_array, holding: sparse.csr_array, relations: GoalRelations
+) -> dict[str, np.ndarray]:
+    """The tables `FalsePositiveCounts.attributes`.
+
+    Goals of one bucket differ in one attribute at most. So of each frame and bucket, the values of the goals that fire are counted
+    against the values of the goals that hold: the cost grows with the goals, not with their pairs.
+
+        frame 7, "... ball is seen"   fires: red 1          a red ball is taken for a blue one, once
+                                      holds: blue 1
+    """
+    held = (holding @ relations.members).tocoo()
+    true = Pairs(held.row.astype(np.int64), held.col.astype(np.int64))
+    own = (
+        _values_at(holding, false.frames, relations.groups[false.goals]) > 0
+    )  # the goal's own group holds: no confusion
+    tables: dict[str, np.ndarray] = {}
+    for kind, names in relations.attributes.items():
+        values = relations.values[kind]
+        if len(values) > _MAX_DRAWN:
+            continue
+        places = {value: place for place, value in enumerate(values)}
+        table = np.zeros((len(values), len(values)), dtype=np.int64)
+        for name in names:
+            bucket = relations.buckets_of_attribute(name)
+            value = np.array(
+                [places[goal.attributes[name]] if name in goal.attributes else -1 for goal in relations.goals]
+            )
+            table += _cross_counts(false, true, bucket, value, len(values))
+            if own.any():
+                number = _numbered(zip(relations.groups.tolist(), bucket.tolist(), strict=True))
+                own_group = Pairs(number, np.arange(len(number)))
+                firing = Pairs(number[false.goals[own]], false.goals[own])
+                table -= _cross_counts(firing, own_group, bucket, value, len(values))
+        np.fill_diagonal(table, 0)
+        tables[kind] = table
+    return tables
+
+
+def _cross_counts(rows: Pairs, columns: Pairs, bucket: np.ndarray, value: np.ndarray, num_values: int) -> np.ndarray:
+    """[V, V] int64: how often a pair of `rows` and one of `columns` have one frame and one bucket, by their values."""
+    num_buckets = int(bucket.max(initial=0)) + 1
+    keys, places = [], []
+    for pairs in (rows, columns):
+        goals = pairs.goals
+        known = bucket[goals] >= 0
+        keys.append(pairs.frames[known] * num_buckets + bucket[goals[known]])
+        places.append(value[goals[known]])
+    shared = np.intersect1d(*keys)
+    sides = []
+    for key, place in zip(keys, places, strict=True):
+        entry = np.searchsorted(shared, key)
+        found = entry < len(shared)
+        found[found] = shared[entry[found]] == key[found]
+        sides.append(_ones(entry[found], place[found], len(shared), num_values))
+    return (sides[0].T @ sides[1]).toarray()
 
 
 def _too_large(number: int, what: str) -> str | None:

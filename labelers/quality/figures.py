@@ -41,6 +41,7 @@ from vlm_rewards.labelers.quality.confusion import (
     confusion_tables,
     count_false_positives,
 )
+from vlm_rewards.labelers.quality.frame_samples import frame_keys
 from vlm_rewards.labelers.quality.rankings import (
     RankedCounts,
     ScoreHistogram,
@@ -96,6 +97,7 @@ class LabelledEpisode(NamedTuple):
         scores: [N, G] float32, -inf where sparse labels hold none.
         successes: [N, G] bool, where the labels say that the goal is achieved.
         own_goal: Index of the goal that the instruction asks for; None without one.
+        episode_id: Identity of the episode, for samples of frames.
     """
 
     truth: np.ndarray
@@ -103,6 +105,7 @@ class LabelledEpisode(NamedTuple):
     scores: np.ndarray
     successes: np.ndarray
     own_goal: int | None = None
+    episode_id: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -164,30 +167,37 @@ def count_quality(episodes: Sequence[LabelledEpisode], relations: GoalRelations)
         np.concatenate([goals for _, goals in held]),
     )
     causes = relations.causes_of(false, true)
+    keys = np.zeros(starts[-1] + len(episodes[-1].truth), dtype=np.uint64)
+    for start, episode in zip(starts, episodes, strict=True):
+        keys[start : start + len(episode.truth)] = frame_keys(episode.episode_id, np.arange(len(episode.truth)))
     counts = QualityCounts(
         frames=score_histogram(scores, truth, successes),
         episodes=score_histogram(best, true_returns > 0, label_returns > 0),
         returns=return_table(label_returns, true_returns),
         value_order=_count_value_order(episodes, relations),
-        false_positives=count_false_positives(false, true, causes, relations),
+        false_positives=count_false_positives(false, true, causes, relations, keys),
     )
     return counts, causes
 
 
 def _count_value_order(episodes: Sequence[LabelledEpisode], relations: GoalRelations) -> np.ndarray:
-    counts = np.zeros((len(relations.goals), 2, len(VALUE_ORDER_COUNTS)), dtype=np.int64)
+    num_goals = len(relations.goals)
+    counts = np.zeros((num_goals, 2, len(VALUE_ORDER_COUNTS)), dtype=np.int64)
     for episode in episodes:
         holds = episode.truth[episode.frames]
+        is_achieved = holds.any(axis=0)
         if episode.own_goal is None:
-            goals = np.flatnonzero(holds.any(axis=0))
+            goals = np.flatnonzero(is_achieved)
             # Of a group the first goal speaks for all, whether or not all are in the ground truth.
             goals = goals[np.unique(relations.groups[goals], return_index=True)[1]]
         else:
             goals = np.array([episode.own_goal])
+        # A group holds from the first frame in which one of its goals does.
+        first = np.full(num_goals, len(holds))
+        np.minimum.at(first, relations.groups, np.where(is_achieved, holds.argmax(axis=0), len(holds)))
         for goal in goals.tolist():
-            group = holds[:, relations.groups == relations.groups[goal]].any(axis=1)
-            stop = int(group.argmax()) + 1 if group.any() else len(group)
-            counts[goal, int(group.any())] += value_order_counts(episode.scores[:stop, goal])
+            group_first = int(first[relations.groups[goal]])
+            counts[goal, int(group_first < len(holds))] += value_order_counts(episode.scores[: group_first + 1, goal])
     return counts
 
 
@@ -292,8 +302,13 @@ def episode_figures(counts: QualityCounts, goals: Sequence[int]) -> dict[str, ob
         "achieved": ranked.num_positives,
         "average_precision": average_precision_of_counts(ranked) if is_defined else UNDEFINED,
         "average_precision_bounds": average_precision_bounds(ranked) if is_defined else UNDEFINED,
-        "kendall_tau": return_tau(counts.returns[list(goals)]),
+        "kendall_tau": return_tau(_rows(counts.returns, goals)),
     }
+
+
+def _rows(table: sparse.csr_array, rows: Sequence[int]) -> sparse.csr_array:
+    """The rows of a matrix; one row by a slice, which takes a fraction of the time."""
+    return table[rows[0] : rows[0] + 1] if len(rows) == 1 else table[list(rows)]
 
 
 def quality_table(
@@ -317,7 +332,8 @@ def quality_table(
     assert len(goals) == counts.frames.num_goals == len(thresholds), (len(goals), counts.frames.num_goals)
     causes = counts.false_positives.causes
     rows: list[dict] = []
-    for index, (goal, threshold) in enumerate(zip(goals, thresholds, strict=True)):
+    confused = confused_goals(counts.false_positives, relations)
+    for index, (goal, threshold, others) in enumerate(zip(goals, thresholds, confused, strict=True)):
         ranked, over = ranked_counts(counts.frames, [index]), counts.frames.over_threshold[index]
         rows.append(
             {
@@ -329,7 +345,7 @@ def quality_table(
                 "episodes": episode_figures(counts, [index]),
                 "value_order": value_order_figures(counts.value_order[index]),
                 "false_positives": cause_figures(causes[index], relations),
-                "confused_with": confused_goals(counts.false_positives, relations, index),
+                "confused_with": others,
             }
         )
 

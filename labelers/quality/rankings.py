@@ -190,11 +190,16 @@ def ranked_counts(histogram: ScoreHistogram, goals: Sequence[int]) -> RankedCoun
     """The counts of one goal, or of several pooled, from the highest bin to the lowest."""
     starts = np.searchsorted(histogram.keys, np.asarray(goals) * _STRIDE)
     stops = np.searchsorted(histogram.keys, (np.asarray(goals) + 1) * _STRIDE)
-    entries = np.concatenate([np.arange(start, stop) for start, stop in zip(starts, stops, strict=True)])
-    bins, inverse = np.unique(histogram.keys[entries] % _STRIDE - _OFFSET, return_inverse=True)
-    positives = np.bincount(inverse, histogram.positives[entries], len(bins)).astype(np.int64)[::-1]
-    negatives = np.bincount(inverse, histogram.negatives[entries], len(bins)).astype(np.int64)[::-1]
-    bins = bins[::-1]
+    if len(goals) == 1:
+        own = slice(starts[0], stops[0])
+        bins = histogram.keys[own] % _STRIDE - _OFFSET
+        positives, negatives = histogram.positives[own], histogram.negatives[own]
+    else:
+        entries = np.concatenate([np.arange(start, stop) for start, stop in zip(starts, stops, strict=True)])
+        bins, inverse = np.unique(histogram.keys[entries] % _STRIDE - _OFFSET, return_inverse=True)
+        positives = np.bincount(inverse, histogram.positives[entries], len(bins)).astype(np.int64)
+        negatives = np.bincount(inverse, histogram.negatives[entries], len(bins)).astype(np.int64)
+    bins, positives, negatives = bins[::-1], positives[::-1], negatives[::-1]
     missing = (0, 0)
     if len(bins) and bins[-1] == _MISSING:
         missing = (int(positives[-1]), int(negatives[-1]))

@@ -17,7 +17,6 @@ from typing import Unpack
 import apache_beam as beam
 import numpy as np
 
-from vlm_rewards.labelers.quality.confusion import GoalRelations
 from vlm_rewards.labelers.quality.figures import WORST_RULE, quality_table, worst_goals
 from vlm_rewards.pipelines.engine.driver import make_pipeline
 from vlm_rewards.pipelines.engine.packed import merge_packed, pack_evidence, raise_refusals
@@ -25,7 +24,7 @@ from vlm_rewards.pipelines.engine.settings import RunKeywords, RunSettings
 from vlm_rewards.pipelines.evaluate.evidence import EXAMPLES_PER_GOAL, Evidence, Example, UnitEvidence, merge_evidence
 from vlm_rewards.pipelines.report.page import write_report
 from vlm_rewards.schemas.files.errors import explain_os_error
-from vlm_rewards.schemas.folders import write_atomically
+from vlm_rewards.schemas.folders import replacing, write_atomically
 from vlm_rewards.schemas.formats.corpus import Corpus
 from vlm_rewards.schemas.formats.label_parts.reader import Labels, open_labels
 from vlm_rewards.schemas.goals import Goal, read_goals
@@ -85,7 +84,7 @@ def evaluate(corpus: str | Path, labels: str | Path, *, output: str | Path, **se
         output.mkdir(parents=True, exist_ok=True)
         outcome = _measure(source, opened, units, goals, output / _OUTCOME, run)
         quality = {**_description(corpus, opened, bank, goals), **outcome, "run": run_statistics(opened.folder)}
-        write_atomically(output / "quality.json", json.dumps(quality, indent=1, allow_nan=False) + "\n")
+        _write_json(output / "quality.json", quality)
         write_report(quality, source, units, opened, output)
     except OSError as error:
         explain_os_error(error, output)
@@ -93,18 +92,26 @@ def evaluate(corpus: str | Path, labels: str | Path, *, output: str | Path, **se
     return quality
 
 
+def _write_json(path: Path, record: dict) -> None:
+    """Writes a record piece by piece: the text of thousands of goals is never in memory as a whole."""
+    with replacing(path) as temporary, temporary.open("x", encoding="utf-8") as file:
+        file.writelines(json.JSONEncoder(indent=1, allow_nan=False).iterencode(record))
+        file.write("\n")
+
+
 def _measure(
     corpus: Corpus, labels: Labels, units: Sequence[Unit], goals: Sequence[Goal], outcome_path: Path, run: RunSettings
 ) -> dict:
     """What all units say: counts, unreadable, figures, examples and film strips."""
     pipeline = make_pipeline(run.beam_options, run.workers)
+    work = UnitEvidence(corpus, labels, goals)
     _ = (
         pipeline
         | "Units" >> beam.Create([unit.to_json() for unit in units])
         | "Spread" >> beam.Reshuffle()
-        | "Join" >> beam.Map(pack_evidence, UnitEvidence(corpus, labels, goals), Evidence)
+        | "Join" >> beam.Map(pack_evidence, work, Evidence)
         | "Merge" >> beam.CombineGlobally(merge_packed, merge_evidence).without_defaults()
-        | "Write" >> beam.Map(_write_outcome, str(outcome_path), labels, goals)
+        | "Write" >> beam.Map(_write_outcome, str(outcome_path), work)
     )
     pipeline.run().wait_until_finish()
     outcome = json.loads(outcome_path.read_text(encoding="utf-8"))
@@ -158,19 +165,13 @@ def check_parts(labels: Labels, units: Sequence[Unit]) -> None:
         )
 
 
-def _write_outcome(packed: bytes, path: str, labels: Labels, goals: Sequence[Goal]) -> None:
+def _write_outcome(packed: bytes, path: str, work: UnitEvidence) -> None:
     evidence: Evidence = pickle.loads(packed)
     outcome: dict[str, object] = {"refusals": list(evidence.refusals), "counts": evidence.counts}
     if evidence.quality is not None and not evidence.refusals:
-        relations = GoalRelations(goals)
-        thresholds = dict(
-            zip((goal.id for goal in labels.metadata.goals), labels.metadata.rule.thresholds, strict=True)
-        )
+        relations, goals = work.relations, work.relations.goals
         table = quality_table(
-            evidence.quality,
-            relations,
-            thresholds=[thresholds[goal.id] for goal in goals],
-            formula=labels.metadata.formula,
+            evidence.quality, relations, thresholds=work.rule.thresholds, formula=work.labels.metadata.formula
         )
         outcome |= {
             "unreadable": evidence.failures,

@@ -9,7 +9,8 @@ Merging does not depend on order or grouping.
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from vlm_rewards.labelers.quality.figures import LabelledEpisode, QualityCounts,
 from vlm_rewards.labelers.rewards.hindsight import original_goals
 from vlm_rewards.labelers.rewards.rewards import successes
 from vlm_rewards.schemas.formats.corpus import Corpus
-from vlm_rewards.schemas.formats.label_parts.reader import Labels, read_labels
+from vlm_rewards.schemas.formats.label_parts.reader import Labels, open_labels, read_labels
 from vlm_rewards.schemas.goals import Goal, normalize_instruction
 from vlm_rewards.schemas.manifests import Failure, Unit
 
@@ -82,7 +83,9 @@ class _Joined(NamedTuple):
 
 
 class UnitEvidence:
-    """Joins a unit's labels with its ground truth; picklable, since workers get a copy.
+    """Joins a unit's labels with its ground truth.
+
+    Pickled as the path of the labels: Beam compresses what it sends to workers, and thousands of goals would take it seconds.
 
     Args:
         corpus: The corpus.
@@ -91,14 +94,17 @@ class UnitEvidence:
     """
 
     def __init__(self, corpus: Corpus, labels: Labels, goals: Sequence[Goal]) -> None:
+        self.labels = labels
+        self.relations = GoalRelations(goals)
         self._corpus = corpus
-        self._labels = labels
-        self._relations = GoalRelations(goals)
         self._column = {goal.id: column for column, goal in enumerate(goals)}
         self._original = original_goals(goals)
         labelled = {goal.id: index for index, goal in enumerate(labels.metadata.goals)}
         self._selected = np.array([labelled[goal.id] for goal in goals])
-        self._rule = labels.metadata.rule.select(self._selected.tolist())
+        self.rule = labels.metadata.rule.select(self._selected.tolist())
+
+    def __reduce__(self) -> tuple[Callable, tuple]:
+        return _open_evidence, (self._corpus, self.labels.folder, self._selected)
 
     def __call__(self, unit: Unit) -> Evidence:
         """The unit's evidence; memory is bounded by its ground truth and a block of episodes.
@@ -113,13 +119,13 @@ class UnitEvidence:
             )
         ]
         block: list[_Joined] = []
-        for episode in read_labels(self._labels.part(unit)):
+        for episode in read_labels(self.labels.part(unit)):
             known = truths.get(episode.episode_id)
             if known is None or episode.frame_indices[-1] >= known.num_frames:
                 frame = episode.frame_indices[0 if known is None else -1]
                 raise ValueError(
                     f"labels must be of frames that the corpus holds, got frame {frame} of episode {episode.episode_id!r} in "
-                    f"{self._labels.part(unit)}, which is not in {self._corpus.place(unit)}; give the corpus that was labelled, or "
+                    f"{self.labels.part(unit)}, which is not in {self._corpus.place(unit)}; give the corpus that was labelled, or "
                     f"label it again"
                 )
             truth = np.zeros((known.num_frames, len(self._selected)), dtype=bool)
@@ -129,8 +135,9 @@ class UnitEvidence:
                 truth=truth,
                 frames=episode.frame_indices,
                 scores=scores,
-                successes=successes(scores, self._rule),
+                successes=successes(scores, self.rule),
                 own_goal=known.own_goal,
+                episode_id=episode.episode_id,
             )
             block.append(_Joined(episode.episode_id, joined))
             if sum(entry.episode.scores.size for entry in block) >= _BLOCK_SCORES:
@@ -143,7 +150,7 @@ class UnitEvidence:
     def _read_truths(self, unit: Unit) -> tuple[dict[str, _EpisodeTruth], Counter[str]]:
         truths: dict[str, _EpisodeTruth] = {}
         failures: Counter[str] = Counter()
-        camera = self._labels.metadata.fingerprint.parts.get("camera")
+        camera = self.labels.metadata.fingerprint.parts.get("camera")
         cameras = None if camera is None else [str(camera)]
         for episode in self._corpus.episodes(unit, cameras, frames=False, fields=("achieved_goals", "instruction")):
             if isinstance(episode, Failure):
@@ -167,17 +174,17 @@ class UnitEvidence:
 
     def _block_evidence(self, block: Sequence[_Joined], unit_name: str) -> Evidence:
         episodes = [joined.episode for joined in block]
-        counts, causes = count_quality(episodes, self._relations)
+        counts, causes = count_quality(episodes, self.relations)
         num_frames = sum(len(episode.frames) for episode in episodes)
         strips: dict[str, list[StripCandidate]] = {}
         for episode_id, episode in block:
             holds = episode.truth[episode.frames]
             changing = np.bincount(
-                self._relations.family[holds.any(axis=0) & ~holds.all(axis=0)], minlength=len(self._relations.families)
+                self.relations.family[holds.any(axis=0) & ~holds.all(axis=0)], minlength=len(self.relations.families)
             )
             for number in np.flatnonzero(changing).tolist():
                 candidate = StripCandidate(int(changing[number]), episode_id, unit_name)
-                strips.setdefault(self._relations.families[number], []).append(candidate)
+                strips.setdefault(self.relations.families[number], []).append(candidate)
         return Evidence(
             quality=counts,
             counts={"frames": num_frames, "episodes": len(block), "unlabelled_frames": -num_frames},
@@ -205,10 +212,15 @@ class UnitEvidence:
                     episode_id=block[episode_of[row]].episode_id,
                     frame_index=int(frame_indices[row]),
                     unit=unit_name,
-                    cause=self._relations.causes[causes[pair]] if kind == "false_positives" else None,
+                    cause=self.relations.causes[causes[pair]] if kind == "false_positives" else None,
                 )
                 examples.setdefault((kind, column), []).append(example)
         return examples
+
+
+def _open_evidence(corpus: Corpus, folder: Path, columns: np.ndarray) -> UnitEvidence:
+    labels = open_labels(folder)
+    return UnitEvidence(corpus, labels, [labels.metadata.goals[column] for column in columns.tolist()])
 
 
 def _extreme_pairs(

@@ -1,3 +1,4 @@
+import itertools
 import tracemalloc
 
 import numpy as np
@@ -101,7 +102,7 @@ def test_goals_of_a_group_count_as_the_goal() -> None:
     relations = GoalRelations(goals)
     counts = confusion.count_false_positives(false, true, relations.causes_of(false, true), relations)
     # In frame 0 the group holds, which is no confusion; a by c holds in frames 0 and 10.
-    assert confusion.confused_goals(counts, relations, 0) == [{"goal": "a-by-c", "frames": 2, "share": 2 / 3}]
+    assert next(confusion.confused_goals(counts, relations)) == [{"goal": "a-by-c", "frames": 2, "share": 2 / 3}]
 
 
 def test_goals_without_attributes_have_no_attribute_causes() -> None:
@@ -170,12 +171,12 @@ def test_confusion_by_hand() -> None:
     true = _pairs((0, BLUE_BALL), (0, HOLD_RED_BALL), (1, BLUE_BALL), (2, RED_BOX), (20, GREEN_BOX))
     false = _pairs((0, RED_BALL), (1, RED_BALL), (2, RED_BALL), (20, RED_BOX), (2, HOLD_RED_BALL), (9, RED_BALL))
     counts = confusion.count_false_positives(false, true, relations.causes_of(false, true), relations)
-    assert confusion.confused_goals(counts, relations, RED_BALL) == [
+    assert list(confusion.confused_goals(counts, relations))[RED_BALL] == [
         {"goal": "see-blue-ball", "frames": 2, "share": 2 / 4},
         {"goal": "see-red-box", "frames": 1, "share": 1 / 4},  # equal counts go by the order of the goals
         {"goal": "hold-red-ball", "frames": 1, "share": 1 / 4},
     ]
-    assert confusion.confused_goals(counts, relations, GREEN_BOX) == []
+    assert list(confusion.confused_goals(counts, relations))[GREEN_BOX] == []
     tables = confusion.confusion_tables(counts, relations)
     assert tables["families"] == {
         "names": ["see", "hold"],
@@ -211,6 +212,106 @@ def test_counts_add_up_whatever_the_parts() -> None:
     np.testing.assert_array_equal(merged.causes, whole.causes)
     np.testing.assert_array_equal(merged.goals.toarray(), whole.goals.toarray())
     np.testing.assert_array_equal(merged.families.toarray(), whole.families.toarray())
+
+
+def _slow_attribute_table(goals: tuple[Goal, ...], false: Pairs, true: Pairs, kind: str) -> list[list[int]]:
+    """The definition, pair by pair."""
+    values = sorted({value for goal in goals for name, value in goal.attributes.items() if name.endswith(kind)})
+    table = np.zeros((len(values), len(values)), int)
+    held: dict[int, set[str]] = {}
+    for frame, goal in zip(true.frames.tolist(), true.goals.tolist(), strict=True):
+        held.setdefault(frame, set()).add(goals[goal].group or goals[goal].id)
+    for frame, index in zip(false.frames.tolist(), false.goals.tolist(), strict=True):
+        goal = goals[index]
+        for other in goals:
+            if (other.group or other.id) not in held.get(frame, set()) - {goal.group or goal.id}:
+                continue
+            if other.family == goal.family and other.attributes.keys() == goal.attributes.keys():
+                (*differing,) = (name for name in goal.attributes if other.attributes[name] != goal.attributes[name])
+                if len(differing) == 1 and confusion.attribute_kind(differing[0]) == kind:
+                    table[
+                        values.index(goal.attributes[differing[0]]), values.index(other.attributes[differing[0]])
+                    ] += 1
+    return table.tolist()
+
+
+def test_attribute_tables_equal_their_definition_also_with_groups() -> None:
+    colours, things = ("red", "blue", "grey"), ("ball", "box")
+    goals = tuple(
+        Goal(
+            f"g{number}",
+            f"text {number}",
+            "put",
+            # "a ball beside a red box" and the like are in groups of two that differ in one colour, or in both things.
+            group=f"pair {number // 2}" if number % 3 else None,
+            attributes={"colour": one, "object": thing, "other colour": other, "other object": "box"},
+        )
+        for number, (one, thing, other) in enumerate(itertools.product(colours, things, colours))
+    )
+    rng = np.random.default_rng(3)
+    true = Pairs(rng.integers(0, 100, 150), rng.integers(0, len(goals), 150))
+    false = Pairs(rng.integers(0, 100, 300), rng.integers(0, len(goals), 300))
+    relations = GoalRelations(goals)
+    counts = confusion.count_false_positives(false, true, relations.causes_of(false, true), relations)
+    for kind in ("colour", "object"):
+        table = _slow_attribute_table(goals, false, true, kind)
+        assert counts.attributes[kind].tolist() == table
+        assert np.array(table).sum() > 0
+
+
+def _drawn_counts(parts: int, **limits: int) -> tuple[confusion.FalsePositiveCounts, GoalRelations]:
+    """Counts of 200 frames, in each of which some goals hold and others fire falsely, counted in parts and merged."""
+    relations = GoalRelations(GOALS)
+    rng = np.random.default_rng(4)
+    holds = rng.random((200, 5)) < 0.4
+    fires = (rng.random((200, 5)) < 0.6) & ~holds
+    fires[:, 4] |= ~fires.any(axis=1)
+    holds[:, 4] &= ~fires[:, 4]
+    false, true = Pairs(*np.nonzero(fires)), Pairs(*np.nonzero(holds))
+    causes = relations.causes_of(false, true)
+    part_of = rng.integers(0, parts, 200)
+    counted = []
+    for part in range(parts):
+        fires, holds = part_of[false.frames] == part, part_of[true.frames] == part
+        some, held = Pairs(false.frames[fires], false.goals[fires]), Pairs(true.frames[holds], true.goals[holds])
+        keys = np.arange(200, dtype=np.uint64)
+        counted.append(confusion.count_false_positives(some, held, causes[fires], relations, keys, **limits))
+    total = counted[0]
+    for part in counted[1:]:
+        total = part + total
+    return total, relations
+
+
+def test_a_sample_of_all_frames_gives_the_goals_of_the_matrix() -> None:
+    by_matrix, relations = _drawn_counts(1)
+    by_sample, _ = _drawn_counts(1, max_pairs=3)
+    assert by_matrix.goals is not None
+    assert by_matrix.sample is None  # 25 pairs of 5 goals are never too many
+    assert by_sample.goals is None
+    assert list(confusion.confused_goals(by_sample, relations)) == list(confusion.confused_goals(by_matrix, relations))
+    assert confusion.confusion_tables(by_sample, relations) == confusion.confusion_tables(by_matrix, relations)
+
+
+def test_parts_keep_the_matrix_if_and_only_if_the_whole_does() -> None:
+    num_pairs = _drawn_counts(1)[0].goals.nnz  # type: ignore[union-attr]
+    for max_pairs in (num_pairs - 1, num_pairs):
+        whole, relations = _drawn_counts(1, max_pairs=max_pairs)
+        parts, _ = _drawn_counts(7, max_pairs=max_pairs)
+        assert (whole.goals is None) == (parts.goals is None) == (max_pairs < num_pairs)
+        assert list(confusion.confused_goals(parts, relations)) == list(confusion.confused_goals(whole, relations))
+
+
+def test_pairs_of_a_part_of_the_frames_say_of_how_many() -> None:
+    whole, relations = _drawn_counts(1, max_pairs=3, max_sample_bytes=100)  # 2 bytes per frame of 5 goals
+    parts, _ = _drawn_counts(7, max_pairs=3, max_sample_bytes=100)
+    tables = confusion.confusion_tables(whole, relations)
+    assert tables["sampled_frames"] == {"frames": 50, "of": 200}
+    assert tables == confusion.confusion_tables(parts, relations)
+    rows = list(confusion.confused_goals(whole, relations))
+    assert rows == list(confusion.confused_goals(parts, relations))
+    # Frames are those of the sample, and shares are of its false positives.
+    assert all(0 < entry["frames"] <= 50 and 0 < entry["share"] <= 1 for row in rows for entry in row)
+    assert "sampled_frames" not in confusion.confusion_tables(*_drawn_counts(1))
 
 
 def test_tables_too_large_to_draw_say_so() -> None:

@@ -1,6 +1,7 @@
 import dataclasses
 import errno
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -241,6 +242,21 @@ def test_memory_of_evidence_does_not_depend_on_the_order_of_merging(tmp_path: Pa
         for found in (one, other)
     ]
     assert tables[0] == tables[1]
+
+
+def test_workers_get_the_path_of_the_labels_not_their_goals(tmp_path: Path) -> None:
+    episodes = draw_episodes(3)
+    corpus = write_corpus(tmp_path / "corpus", episodes)
+    labels = open_labels(write_labels(tmp_path / "labels", corpus, episodes))
+    work = UnitEvidence(open_corpus(corpus), labels, GOALS[2:])
+    packed = pickle.dumps(work)
+    assert GOALS[2].text.encode() not in packed
+    unit = open_corpus(corpus).units()[0]
+    here, there = work(unit), pickle.loads(packed)(unit)
+    assert (there.counts, there.examples, there.strips) == (here.counts, here.examples, here.strips)
+    assert here.quality is not None
+    assert there.quality is not None
+    np.testing.assert_array_equal(there.quality.frames.keys, here.quality.frames.keys)
 
 
 def test_run_statistics_add_up_the_markers(tmp_path: Path) -> None:
