@@ -265,7 +265,7 @@ def _pair_matrix(
         rows.append(block.row[other] + start)
         columns.append(block.col[other])
         counts.append(block.data[other])
-    return _counted(*(np.concatenate(parts) for parts in (rows, columns, counts)), num_goals, num_goals)
+    return _counted(np.concatenate(rows), np.concatenate(columns), np.concatenate(counts), num_goals, num_goals)
 
 
 def confused_goals(counts: FalsePositiveCounts, relations: GoalRelations) -> Iterator[list[dict[str, object]]]:

@@ -293,7 +293,7 @@ def test_a_sample_of_all_frames_gives_the_goals_of_the_matrix() -> None:
 
 
 def test_parts_keep_the_matrix_if_and_only_if_the_whole_does() -> None:
-    num_pairs = _drawn_counts(1)[0].goals.nnz  # type: ignore[union-attr]
+    num_pairs = _drawn_counts(1)[0].goals.nnz
     for max_pairs in (num_pairs - 1, num_pairs):
         whole, relations = _drawn_counts(1, max_pairs=max_pairs)
         parts, _ = _drawn_counts(7, max_pairs=max_pairs)
