@@ -61,7 +61,7 @@ def measure(
     """
     labeler = Labeler.build(LabelerSettings(model=model, goals=tuple(goal_bank()), batch_size=batch_size))
     environments = make_environments(EnvironmentSettings(envs=LEVELS, num_envs=NUM_ENVS), labeler.goals)
-    live = LiveRewards(environments, labeler, settings)
+    live = LiveRewards(environments, labeler, **vars(settings))
     agent = build_agent("iql", None, live.spaces, seed=0)
     rng = np.random.default_rng(0)
     distinct: set[bytes] = set()

@@ -18,7 +18,9 @@ import copy
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 
@@ -28,10 +30,11 @@ from vlm_rewards.labelers.rewards.rewards import rewards_of_scores
 from vlm_rewards.labelers.scoring.formulas import score_frames
 from vlm_rewards.labelers.scoring.negatives import SCORE_BLOCK
 from vlm_rewards.labelers.scoring.windows import EpisodeScorer
-from vlm_rewards.labelers.settings import LabelerSettings
+from vlm_rewards.labelers.settings import LabelerKeywords, LabelerSettings
 from vlm_rewards.labelers.targets import build_targets
 from vlm_rewards.schemas.fingerprints import Fingerprint
-from vlm_rewards.schemas.goals import Goal, goals_to_json
+from vlm_rewards.schemas.goals import Goal, as_goals, goals_to_json
+from vlm_rewards.schemas.options import build_settings, shows_settings
 
 _UNIT_TOLERANCE = 1e-3
 _CHECK_ROWS = 1024  # embeddings whose lengths are checked at once, which bounds the memory of that
@@ -42,6 +45,35 @@ def load_encoder(settings: LabelerSettings) -> Encoder:
     return known.load_encoder(
         settings.model, precision=settings.precision, batch_size=settings.batch_size, device=settings.device
     )
+
+
+@shows_settings(LabelerSettings)
+def load_labeler(model: str | Path, goals: Iterable[Goal | str], **settings: Unpack[LabelerKeywords]) -> "Labeler":
+    """Loads a model and embeds the goals.
+
+    Args:
+        model: A reference model's name, a local folder, or a Hugging Face hub id.
+        goals: Goals, or texts of goals: "a red ball" becomes the goal `a-red-ball`.
+        settings: Other fields of `LabelerSettings`.
+
+    Returns:
+        The labeler: `labeler(frames)` is `[N, G]` float32, and `labeler.settings` is what `label` takes.
+
+    Raises:
+        ValueError: The model, the goals or the settings do not go together; see the message.
+
+    Example:
+        >>> import numpy as np, vlm_rewards as vr
+        >>> goals = vr.read_goals("corpus/goals.jsonl")
+        >>> labeler = vr.load_labeler("reference-s", goals, threshold=0.6)
+        >>> labeler
+        Labeler('reference-s': 342 goals, softmax, threshold 0.6)
+        >>> frames = np.zeros((5, 56, 56, 3), np.uint8)
+        >>> labeler(frames).shape
+        (5, 342)
+    """
+    (made,) = build_settings({**settings, "model": str(model), "goals": as_goals(goals)}, LabelerSettings)
+    return Labeler.build(made)
 
 
 class Labeler:
@@ -65,6 +97,13 @@ class Labeler:
     Raises:
         ValueError: The encoder is not the one that the settings name, or what `labelers.targets.build_targets` refuses.
         FileNotFoundError: A goal's picture does not exist.
+
+    Example:
+        >>> import numpy as np, vlm_rewards as vr
+        >>> labeler = vr.load_labeler("reference-s", ["a red ball", "a green box"], negatives={"explicit": ["a wall"]})
+        >>> scores = labeler(np.zeros((5, 56, 56, 3), np.uint8))
+        >>> labeler.rewards(scores).shape
+        (4, 2)
     """
 
     def __init__(self, settings: LabelerSettings, encoder: Encoder) -> None:
@@ -109,6 +148,11 @@ class Labeler:
             }
         )
         self.embedding_fingerprint = self.fingerprint.subset(tuple(of_images))
+
+    def __repr__(self) -> str:
+        threshold = self.rule.common_threshold
+        thresholds = "thresholds per goal" if threshold is None else f"threshold {threshold:g}"
+        return f"Labeler({self.settings.model!r}: {len(self.goals)} goals, {self.settings.formula}, {thresholds})"
 
     @classmethod
     def build(cls, settings: LabelerSettings) -> "Labeler":

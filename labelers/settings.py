@@ -4,7 +4,8 @@ Nothing here loads a model: `labelers.labeler.Labeler.build` does.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from vlm_rewards.labelers.scoring.negatives import REWARD_GROUP, NegativeSetting
 from vlm_rewards.labelers.scoring.prompts import DEFAULT_TEMPLATES, check_templates, fill_templates
 from vlm_rewards.labelers.scoring.windows import WindowSettings
 from vlm_rewards.schemas.goals import Goal, check_goals, goals_from_json, goals_to_json
-from vlm_rewards.schemas.options import option
+from vlm_rewards.schemas.options import brief_repr, option
 from vlm_rewards.schemas.rules import NEVER, REWARDS, RewardRule
 
 _THRESHOLD_TOLERANCE = 1e-3  # calibration may put a threshold just below the lowest score
@@ -48,6 +49,11 @@ class LabelerSettings:
 
     Raises:
         ValueError: A setting is not what it must be.
+
+    Example:
+        >>> import vlm_rewards as vr
+        >>> vr.LabelerSettings(model="reference-s", goals=[vr.Goal("find-ball", "a red ball")], threshold=0.6)
+        LabelerSettings(model='reference-s', goals=(Goal(id='find-ball', text='a red ball'),), threshold=0.6)
     """
 
     model: str = dataclasses.field(
@@ -140,6 +146,8 @@ class LabelerSettings:
         metadata=option("N", "frames per forward pass; part of the fingerprint", group=_MODEL_GROUP),
     )
     device: str = dataclasses.field(default="cpu", metadata=option("DEVICE", "cpu, cuda or cuda:N", group=_MODEL_GROUP))
+
+    __repr__ = brief_repr
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", str(self.model))
@@ -248,3 +256,24 @@ class LabelerSettings:
 def settings_from_json(record: Mapping) -> LabelerSettings:
     """The inverse of `LabelerSettings.to_json`: the labeler of an earlier run, from the settings kept beside its output."""
     return LabelerSettings(**{**record, "goals": goals_from_json(record["goals"])})
+
+
+class LabelerKeywords(TypedDict, total=False):
+    """`LabelerSettings` as keyword arguments, without model and goals."""
+
+    templates: Sequence[str]
+    negatives: NegativeSettings | Mapping[str, Any]
+    formula: str
+    temperature: float | None
+    baseline: str | None
+    alpha: float | None
+    threshold: float | Sequence[float] | None
+    hysteresis: float
+    min_frames: int
+    reward: str
+    discount: float
+    fire_rates: Sequence[float] | None
+    window: WindowSettings | Mapping[str, Any]
+    precision: str
+    batch_size: int
+    device: str

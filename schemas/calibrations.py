@@ -79,6 +79,11 @@ class Calibration:
                 f"temperature of a calibration must be greater than 0 and finite, got {self.temperature}; calibrate again"
             )
 
+    def __repr__(self) -> str:
+        low, high = min(self.thresholds), max(self.thresholds)
+        temperature = "" if self.temperature is None else f", temperature {self.temperature:.4g}"
+        return f"Calibration({len(self.goals)} goals, thresholds {low:.3g} to {high:.3g}{temperature})"
+
     def to_json(self) -> dict[str, object]:
         """The calibration as one JSON object."""
         record: dict[str, object] = {

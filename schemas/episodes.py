@@ -81,6 +81,14 @@ class Episode:
 
     Raises:
         ValueError: The parts disagree in length, or actions, rewards or states are not finite.
+
+    Example:
+        >>> import numpy as np, vlm_rewards as vr
+        >>> frames = np.zeros((3, 64, 64, 3), np.uint8)
+        >>> vr.Episode(
+        ...     episode_id="mine-0", images={"front": frames}, actions=np.array([0, 1]), instruction="lift the cup"
+        ... )
+        Episode('mine-0': 3 frames of front, 2 steps, instruction 'lift the cup')
     """
 
     episode_id: str
@@ -127,6 +135,14 @@ class Episode:
             if value is not None and not np.isfinite(value).all():
                 index = np.argwhere(~np.isfinite(value))[0]
                 self._refuse(f"must have finite {name}, got {value[tuple(index)]} at index {index.tolist()}")
+
+    def __repr__(self) -> str:
+        shown = [f"{self.num_frames} frames of {', '.join(self.images)}", f"{self.num_steps} steps"]
+        if self.instruction is not None:
+            shown.append(f"instruction {self.instruction!r}")
+        if self.achieved_goals is not None:
+            shown.append("ground truth")
+        return f"Episode({self.episode_id!r}: {', '.join(shown)})"
 
     def _refuse(self, rule: str) -> None:
         raise ValueError(f"episode {self.episode_id!r} {rule}; mend the recording or leave the episode out")

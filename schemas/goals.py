@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from vlm_rewards.schemas.options import brief_repr
+
 GOAL_KINDS = ("original", "hindsight", "negative")
 """Why an episode is trained on under a goal: it was asked for, it was achieved, or it was not."""
 
@@ -76,6 +78,11 @@ class Goal:
 
     Raises:
         ValueError: The id is not a key, the text or family is empty, or a field is not of its kind.
+
+    Example:
+        >>> import vlm_rewards as vr
+        >>> vr.Goal("find-red-ball", "the agent faces a red ball", family="find")
+        Goal(id='find-red-ball', text='the agent faces a red ball', family='find')
     """
 
     id: str
@@ -124,6 +131,8 @@ class Goal:
         if self.text in self.negatives:
             raise ValueError(f"negatives of goal {self.id!r} must not hold its own text, got {self.text!r}; remove it")
 
+    __repr__ = brief_repr
+
     def to_json(self) -> dict[str, object]:
         """The goal as one JSON object, without the fields that are at their default."""
         record: dict[str, object] = {"id": self.id, "text": self.text, "family": self.family}
@@ -144,6 +153,19 @@ class Goal:
 def normalize_instruction(text: str) -> str:
     """Lower case, single spaces, no final full stop: the form in which instructions are compared."""
     return " ".join(text.lower().split()).rstrip(".")
+
+
+def as_goals(goals: Iterable[Goal | str]) -> tuple[Goal, ...]:
+    """Makes goals of texts: the id of "a red ball" is "a-red-ball"; goals stay as they are.
+
+    Raises:
+        ValueError: A text has no letter or digit, or two goals have the same id or text.
+    """
+    return check_goals(goal if isinstance(goal, Goal) else Goal(_id_of(goal), goal) for goal in goals)
+
+
+def _id_of(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def check_goals(goals: Iterable[Goal]) -> tuple[Goal, ...]:
@@ -218,6 +240,12 @@ def read_goals(path: str | Path) -> tuple[Goal, ...]:
         FileNotFoundError: There is no such file, or a picture that it names does not exist.
         ValueError: The file is not UTF-8, a line is not JSON or not a goal, or two goals share an id or a text; the message or
             the note names the file and, where it is one line's, the line.
+
+    Example:
+        >>> import vlm_rewards as vr
+        >>> goals = vr.read_goals("corpus/goals.jsonl")
+        >>> len(goals), goals[0].id
+        (342, 'find-red-key')
     """
     path = Path(path)
     if not path.is_file():

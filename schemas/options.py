@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar, get_type_hints, overload
 
 _KEY = "option"
+_SHOWN_ITEMS = 3
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -74,6 +75,21 @@ def read_value(word: str) -> tuple[str, Any]:
         return name, json.loads(text)
     except ValueError:
         return name, text
+
+
+def brief_repr(settings: Any) -> str:
+    """Shows a dataclass by the fields that are not at their defaults; a long sequence by its length.
+
+    Assign it to `__repr__` in the body of a dataclass.
+    """
+    shown = []
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if value == _default(field):
+            continue
+        is_long = isinstance(value, tuple | list | Mapping) and len(value) > _SHOWN_ITEMS
+        shown.append(f"{field.name}={f'<{len(value)} {field.name}>' if is_long else repr(value)}")
+    return f"{type(settings).__name__}({', '.join(shown)})"
 
 
 class OptionField(NamedTuple):

@@ -107,6 +107,12 @@ class RelabelledEpisode:
                     f"must have segments 0 <= start < stop <= {self.num_steps}, got start {start}, stop {stop}"
                 )
 
+    def __repr__(self) -> str:
+        goals = ", ".join(f"{kind} {goal}" for kind, goal in zip(self.goal_kinds, self.goal_ids, strict=True))
+        return (
+            f"RelabelledEpisode({self.episode_id!r}: {self.num_frames} frames, {self.num_steps} steps, goals: {goals})"
+        )
+
     def _refuse(self, rule: str) -> None:
         raise ValueError(f"relabelled episode {self.episode_id!r} {rule}; relabel the corpus again")
 

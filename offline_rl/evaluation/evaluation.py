@@ -137,6 +137,16 @@ class Evaluation:
         """Share of episodes that the model rewarded."""
         return interval_of([record.vlm_success for record in self.episodes])
 
+    def __repr__(self) -> str:
+        success, rewarded = self.success, self.vlm_success
+        truth = (
+            f"success {success.mean:.2f} ({success.low:.2f} to {success.high:.2f})" if success.num else "no truth known"
+        )
+        return (
+            f"Evaluation({len(self.episodes):,} episodes: {truth}, "
+            f"rewarded {rewarded.mean:.2f} ({rewarded.low:.2f} to {rewarded.high:.2f}))"
+        )
+
     @property
     def vlm_return(self) -> float:
         """Mean return by the model."""

@@ -50,6 +50,11 @@ def rollout(agent: str | Path, *, output: str | Path, **settings: Unpack[Rollout
     Raises:
         ValueError: There is no such agent, no environment is known, no goals were held out, the labeler is not what it was, or
             the environments do not fit.
+
+    Example:
+        >>> import vlm_rewards as vr
+        >>> vr.rollout("agent/", output="rollout/", envs=["BabyAI-GoToLocal-v0"], episodes=4, videos=1)
+        Evaluation(4 episodes: success ... (... to ...), rewarded ... (... to ...))
     """
     (how,) = build_settings(settings, RolloutSettings)
     with torch_threads(how.threads):

@@ -1,6 +1,7 @@
 """Settings of live rewards."""
 
 import dataclasses
+from typing import TypedDict
 
 from vlm_rewards.labelers.live import CACHE_BYTES
 
@@ -54,3 +55,17 @@ class LiveRewardSettings:
             )
         if self.max_pending < 1:
             raise ValueError(f"max_pending must be at least 1, got {self.max_pending}. 64 is a good start.")
+
+
+class LiveRewardKeywords(TypedDict, total=False):
+    """`LiveRewardSettings` as keyword arguments."""
+
+    frames: str
+    observation: str
+    end_at_success: bool
+    hide_truth: bool
+    ignore_initial_success: bool
+    asynchronous: bool
+    max_pending: int
+    camera: str | None
+    cache_bytes: int

@@ -6,7 +6,7 @@
 
 It wraps any gymnasium vector environment that shows frames, as observations or by `render`:
 
-    envs = LiveRewards(gymnasium.make_vec("CartPole-v1", 4, render_mode="rgb_array"), labeler, LiveRewardSettings(frames="render"))
+    envs = LiveRewards(gymnasium.make_vec("CartPole-v1", 4, render_mode="rgb_array"), labeler, frames="render")
 
 The reward of a step looks at the frame after the action, whatever the autoreset mode of the environments:
 
@@ -35,7 +35,7 @@ Shape letters: N environments, H and W sides of a frame, D size of an embedding,
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
@@ -54,10 +54,11 @@ from vlm_rewards.offline_rl.environments.environments import spaces_of
 from vlm_rewards.offline_rl.interfaces import Spaces
 from vlm_rewards.offline_rl.online.episode_goals import EpisodeGoals
 from vlm_rewards.offline_rl.online.frame_source import FrameSource, autoreset_mode_of
-from vlm_rewards.offline_rl.online.live_reward_settings import LiveRewardSettings
+from vlm_rewards.offline_rl.online.live_reward_settings import LiveRewardKeywords, LiveRewardSettings
 from vlm_rewards.offline_rl.online.step_judge import FramesToJudge, StepJudge, Verdict
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.goals import Goal
+from vlm_rewards.schemas.options import build_settings, shows_settings
 
 
 class LiveStep(NamedTuple):
@@ -94,36 +95,49 @@ class LiveRewards(VectorWrapper):
     Args:
         env: Vector environment that shows frames. It may name the goal of each episode, as `goal_id` in the infos of its resets.
         labeler: Labeler of the rewards.
-        settings: Settings; None for the defaults.
         goals: Ids of the goals that an episode may ask for; None for all goals of the labeler. Where the environment names no goal,
             one of them is drawn.
         labels: Fingerprint of the labels that the agent was trained on, with camera and sparseness. The labeler must have it. None
             for an agent that was trained on no labels.
         spaces: Spaces of the agent, which the environments must have; None to leave that unchecked.
+        fields: Fields of `LiveRewardSettings`.
 
     Attributes:
         labeler: As given.
-        settings: As given.
+        settings: Settings, made of the fields.
         environment_rewards: [N], rewards of the environments themselves in the last step.
         environment_infos: Infos of the environments themselves, of the last step or reset.
 
     Raises:
         ValueError: The environments show no frames as the settings say, their autoreset mode is not known or does not fit, a goal
             is unknown, or labels or spaces differ.
+
+    Example:
+        >>> import gymnasium, vlm_rewards as vr
+        >>> labeler = vr.load_labeler("reference-s", ["a red ball", "a green box"], negatives={"explicit": ["a wall"]})
+        >>> envs = gymnasium.make_vec("CartPole-v1", 2, render_mode="rgb_array")
+        >>> envs = vr.LiveRewards(envs, labeler, frames="render")
+        >>> observations, infos = envs.reset(seed=0)
+        >>> infos["goal"].shape
+        (2,)
+        >>> observations, rewards, terminations, truncations, infos = envs.step(envs.action_space.sample())
+        >>> rewards.shape, infos["score"].shape
+        ((2,), (2,))
     """
 
+    @shows_settings(LiveRewardSettings)
     def __init__(
         self,
         env: VectorEnv,
         labeler: Labeler,
-        settings: LiveRewardSettings | None = None,
         *,
         goals: Sequence[str] | None = None,
         labels: Fingerprint | None = None,
         spaces: Spaces | None = None,
+        **fields: Unpack[LiveRewardKeywords],
     ) -> None:
         super().__init__(env)
-        settings = LiveRewardSettings() if settings is None else settings
+        (settings,) = build_settings(fields, LiveRewardSettings)
         self.labeler = labeler
         self.settings = settings
         if labels is not None:

@@ -104,6 +104,14 @@ class SavedAgent:
     frames: str = "observation"
     digest: str = ""
 
+    def __repr__(self) -> str:
+        held_out = f", {len(self.held_out_goals)} held out" if self.held_out_goals else ""
+        envs = f", environments {', '.join(self.envs)}" if self.envs else ""
+        return (
+            f"SavedAgent({self.algorithm}, {self.steps:,} steps, {len(self.goals.ids)} goals{held_out}, sees "
+            f"{self.agent.spaces.observation}{envs})"
+        )
+
     @property
     def discount(self) -> float:
         """Of the returns it was trained on."""
@@ -157,6 +165,14 @@ def load_agent(folder: str | Path, device: str = "cpu") -> SavedAgent:
 
     Raises:
         ValueError: The folder holds no finished agent, one of another version, or something that cannot be one.
+
+    Example:
+        >>> import vlm_rewards as vr
+        >>> agent = vr.load_agent("agent/")
+        >>> agent
+        SavedAgent(iql, 10 steps, 342 goals, sees frames)
+        >>> agent.goals.ids[:2]
+        ('find-red-key', 'find-red-ball')
     """
     folder = Path(folder)
     path = folder / _RECORD

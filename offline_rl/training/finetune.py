@@ -56,6 +56,13 @@ def finetune(
         ValueError: The agent does not fit the environments, its labeler or its replay is not what it was, the output folder is
             another run's, a loss is not finite, or no reward was ever positive; in a run too short to tell that is a warning at its
             end.
+
+    Example:
+        >>> import vlm_rewards as vr
+        >>> vr.finetune(
+        ...     "agent/", output="online/", envs=["BabyAI-GoToLocal-v0"], steps=64, warmup_steps=32, eval_episodes=0
+        ... )
+        SavedAgent(iql, 64 steps, 342 goals, sees frames, environments BabyAI-GoToLocal-v0)
     """
     (how,) = build_settings(settings, FinetuneSettings)
     with torch_threads(how.threads):

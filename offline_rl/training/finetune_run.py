@@ -16,7 +16,6 @@ from vlm_rewards.offline_rl.environments.live_frames import fit_to_corpus
 from vlm_rewards.offline_rl.evaluation.evaluation import environments_at_once, evaluate_on_held_out, verdict_of
 from vlm_rewards.offline_rl.online.buffer import OnlineBuffer
 from vlm_rewards.offline_rl.online.live_hindsight import LiveHindsight
-from vlm_rewards.offline_rl.online.live_reward_settings import LiveRewardSettings
 from vlm_rewards.offline_rl.online.live_rewards import LiveRewards
 from vlm_rewards.offline_rl.replay.mixed_batches import mixed_sample
 from vlm_rewards.offline_rl.replay.replay import ReplayData
@@ -69,13 +68,11 @@ class FinetuneRun:
         self._live = LiveRewards(
             make_environments(self._environments, trained),
             labeler,
-            LiveRewardSettings(
-                observation=before.agent.spaces.observation,
-                end_at_success=settings.end_at_success,
-                hide_truth=True,
-                asynchronous=settings.asynchronous,
-                camera=str(self._environments.camera),
-            ),
+            observation=before.agent.spaces.observation,
+            end_at_success=settings.end_at_success,
+            hide_truth=True,
+            asynchronous=settings.asynchronous,
+            camera=str(self._environments.camera),
             goals=[goal.id for goal in trained],
             labels=before.labels_fingerprint,
             spaces=before.agent.spaces,

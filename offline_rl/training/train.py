@@ -68,6 +68,11 @@ def train(
     Raises:
         ValueError: The trajectories do not fit (see `build_replay`), the mix draws no success, a continuous action is not from
             -1 to 1, the output folder is another run's, or a loss is not finite.
+
+    Example:
+        >>> import vlm_rewards as vr
+        >>> vr.train("relabelled/", output="agent-2/", steps=20, batch_size=16, num_actions=7)
+        SavedAgent(iql, 20 steps, 342 goals, sees frames)
     """
     (how,) = build_settings(settings, TrainSettings)
     how = dataclasses.replace(how, hold_out=resolve_held_out(relabelled, how.hold_out))

@@ -81,6 +81,11 @@ def calibrate(labels: str | Path, *, output: str | Path, **settings: Unpack[Cali
 
     Raises:
         ValueError: Labels, truth, embeddings and settings do not go together, a score is not finite, or no goal could ever fire.
+
+    Example:
+        >>> import vlm_rewards as vr
+        >>> vr.calibrate("labels/", corpus="corpus/", output="calibration.json")
+        Calibration(342 goals, thresholds ... to ..., temperature ...)
     """
     what, given = build_settings(settings, CalibrationSettings, CalibrateRun)
     corpus, marks, embeddings = given.corpus, given.marks, given.embeddings

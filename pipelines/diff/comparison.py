@@ -26,6 +26,7 @@ from vlm_rewards.labelers.quality.comparison import change_table
 from vlm_rewards.pipelines.diff.evidence import Difference, GroupComparison, Location, Side, merge_differences
 from vlm_rewards.pipelines.diff.quality import quality_change
 from vlm_rewards.pipelines.diff.settings import DiffKeywords, DiffRun
+from vlm_rewards.pipelines.diff.summary import LabelDiff
 from vlm_rewards.pipelines.engine.driver import make_pipeline
 from vlm_rewards.pipelines.engine.packed import merge_packed, raise_refusals, refusal_of
 from vlm_rewards.pipelines.evaluate.evaluation import find_goals
@@ -43,7 +44,7 @@ _REFUSAL = ""  # the key of what is wrong; no episode's id is empty
 
 
 @shows_settings(DiffRun)
-def diff(labels_a: str | Path, labels_b: str | Path, **settings: Unpack[DiffKeywords]) -> dict[str, Any]:
+def diff(labels_a: str | Path, labels_b: str | Path, **settings: Unpack[DiffKeywords]) -> LabelDiff:
     """Compares two folders of labels of the same corpus, or of corpora that share episodes; writes diff.json.
 
     Goals are joined by id, frames by episode_id and frame_index. A success is each side's own: its thresholds, hysteresis and
@@ -64,6 +65,15 @@ def diff(labels_a: str | Path, labels_b: str | Path, **settings: Unpack[DiffKeyw
         OSError: A file cannot be written; the note says what to do where the disk is full.
         ValueError: A folder does not hold finished labels; no goal or no frame is in both; the output folder holds something
             else; an episode is in two parts of one folder; or the corpus has no ground truth for what was labelled.
+
+    Example:
+        >>> import vlm_rewards as vr
+        >>> labeler = vr.load_labeler("reference-s", vr.read_goals("corpus/goals.jsonl"), temperature=0.1)
+        >>> summary = vr.label("corpus/", labeler.settings, output="warm/")
+        >>> vr.diff("labels/", "warm/", output="diff/")
+        compared ... frames of 12 episodes for 342 goals: A labels, B warm
+          fingerprint, temperature: ... in A, 0.1 in B
+        ...
     """
     (run,) = build_settings(settings, DiffRun)
     output, corpus, tolerance = Path(run.output), run.corpus, run.tolerance
@@ -89,7 +99,7 @@ def diff(labels_a: str | Path, labels_b: str | Path, **settings: Unpack[DiffKeyw
     try:
         output.mkdir(parents=True, exist_ok=True)
         found = _measure(comparison, output / _OUTCOME, goals, make_pipeline(run.beam_options, run.workers))
-        result = {**_description(a, b, goals, tolerance), **found}
+        result = LabelDiff({**_description(a, b, goals, tolerance), **found})
         result["identical"] = _is_identical(result)
         if corpus is None:
             result["quality"] = None

@@ -18,6 +18,13 @@ _TITLES = {
 }
 
 
+class LabelDiff(dict):
+    """What diff.json holds, by the same names; shown as its summary."""
+
+    def __repr__(self) -> str:
+        return "\n".join(summary_lines(self))
+
+
 def summary_lines(result: Mapping[str, Any]) -> list[str]:
     """The lines of the summary.
 

@@ -47,6 +47,14 @@ class RunSummary:
     num_units: int
     num_skipped: int
 
+    def __repr__(self) -> str:
+        rows, episodes = self.manifest["rows"], self.manifest["episodes"]
+        failures = sum(self.manifest["failures"].values())
+        return (
+            f"RunSummary({self.manifest['kind']}: {rows:,} rows of {episodes:,} episodes in {self.num_units} units, "
+            f"{self.num_skipped} of them done before, {failures} failures)"
+        )
+
 
 class _RunUnit(beam.DoFn):
     def __init__(self, work: UnitWork, output: OutputFolder) -> None:

@@ -22,6 +22,7 @@ from vlm_rewards.pipelines.engine.driver import make_pipeline
 from vlm_rewards.pipelines.engine.packed import merge_packed, pack_evidence, raise_refusals
 from vlm_rewards.pipelines.engine.settings import RunKeywords, RunSettings
 from vlm_rewards.pipelines.evaluate.evidence import EXAMPLES_PER_GOAL, Evidence, Example, UnitEvidence, merge_evidence
+from vlm_rewards.pipelines.evaluate.summary import Quality
 from vlm_rewards.pipelines.report.page import write_report
 from vlm_rewards.schemas.files.errors import explain_os_error
 from vlm_rewards.schemas.folders import replacing, write_atomically
@@ -38,7 +39,7 @@ _OUTCOME = ".outcome.json"
 
 
 @shows_settings(RunSettings)
-def evaluate(corpus: str | Path, labels: str | Path, *, output: str | Path, **settings: Unpack[RunKeywords]) -> dict:
+def evaluate(corpus: str | Path, labels: str | Path, *, output: str | Path, **settings: Unpack[RunKeywords]) -> Quality:
     """Measures labels against the ground truth of their corpus.
 
     Writes quality.json, report.html (one file that opens offline), precision_recall.png and precision_recall_goals.png.
@@ -60,6 +61,15 @@ def evaluate(corpus: str | Path, labels: str | Path, *, output: str | Path, **se
         OSError: A file cannot be written; the note says what to do where the disk is full.
         ValueError: There are no finished labels; the output folder holds something else; the corpus has no ground truth,
             or none for any labelled goal; or the labels are not of this corpus.
+
+    Example:
+        >>> import vlm_rewards as vr
+        >>> quality = vr.evaluate("corpus/", "labels/", output="report/")
+        >>> quality
+        evaluated ... frames of 12 episodes
+          average precision, ...
+        >>> 0 < quality["overall"]["mean_average_precision"] <= 1
+        True
     """
     (run,) = build_settings(settings, RunSettings)
     corpus, output = Path(corpus), Path(output)
@@ -83,7 +93,9 @@ def evaluate(corpus: str | Path, labels: str | Path, *, output: str | Path, **se
     try:
         output.mkdir(parents=True, exist_ok=True)
         outcome = _measure(source, opened, units, goals, output / _OUTCOME, run)
-        quality = {**_description(corpus, opened, bank, goals), **outcome, "run": run_statistics(opened.folder)}
+        quality = Quality(
+            {**_description(corpus, opened, bank, goals), **outcome, "run": run_statistics(opened.folder)}
+        )
         _write_json(output / "quality.json", quality)
         write_report(quality, source, units, opened, output)
     except OSError as error:

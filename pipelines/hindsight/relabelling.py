@@ -241,6 +241,10 @@ class HindsightSummary:
     run: RunSummary
     usage: dict
 
+    def __repr__(self) -> str:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.usage["kinds"].items())
+        return f"HindsightSummary({self.run.manifest['episodes']:,} episodes with {kinds} goals)"
+
 
 @shows_settings(HindsightSettings, HindsightRun)
 def hindsight(
@@ -260,6 +264,11 @@ def hindsight(
 
     Raises:
         ValueError: The corpus, the labels, the format or the output folder do not fit; see the message.
+
+    Example:
+        >>> import vlm_rewards as vr
+        >>> vr.hindsight("corpus/", "labels/", output="relabelled-2/", strategy="first")
+        HindsightSummary(12 episodes with ... original, ... hindsight, ... negative goals)
     """
     which, run = build_settings(settings, HindsightSettings, HindsightRun)
     format_name, beam_options, workers = run.format, run.beam_options, run.workers

@@ -157,6 +157,12 @@ def label(
 
     Raises:
         ValueError: The corpus, the camera, the output folder or the embeddings do not fit; see the message.
+
+    Example:
+        >>> import vlm_rewards as vr
+        >>> labeler = vr.load_labeler("reference-s", vr.read_goals("corpus/goals.jsonl"))
+        >>> vr.label("corpus/", labeler.settings, output="labels-2/")
+        RunSummary(labels: ... rows of 12 episodes in 1 units, 0 of them done before, 0 failures)
     """
     (run,) = build_settings(settings, LabelRun)
     plan = plan_label(corpus, labeler, output, run)

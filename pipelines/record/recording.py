@@ -97,6 +97,11 @@ def record(*, output: str | Path, **settings: Unpack[RecordKeywords]) -> RunSumm
     Raises:
         ValueError: The output folder holds something else.
         ImportError: What the domain needs is not installed.
+
+    Example:
+        >>> import vlm_rewards as vr
+        >>> vr.record(output="recorded/", envs=["BabyAI-GoToLocal-v0"], episodes=4)
+        RunSummary(corpus: ... rows of 4 episodes in 1 units, 0 of them done before, 0 failures)
     """
     what, run = build_settings(settings, RecordSettings, RecordRun)
     for env in what.envs:

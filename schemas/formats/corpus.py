@@ -62,12 +62,26 @@ class Corpus:
         format_name: Its format.
         options: What its format was told.
         reader: The format's view of it.
+
+    Example:
+        >>> import vlm_rewards as vr
+        >>> corpus = vr.open_corpus("corpus/")
+        >>> next(iter(corpus))
+        Episode('BabyAI-GoToLocal-v0-seed0-000000': ... frames of egocentric, ... steps, instruction 'go to ...', ground truth)
     """
 
     folder: Folder
     format_name: str
     options: Mapping[str, str]
     reader: CorpusReader
+
+    def __repr__(self) -> str:
+        return f"Corpus({str(self.folder)!r}: {self.format_name}, cameras {', '.join(self.features.cameras)})"
+
+    def __iter__(self) -> Iterator[Episode | Failure]:
+        """Streams all episodes, and a Failure for each that cannot be read; see `episodes`."""
+        for unit in self.units():
+            yield from self.episodes(unit)
 
     @property
     def features(self) -> CorpusFeatures:
@@ -144,6 +158,14 @@ def open_corpus(path: str | Path, options: Mapping[str, str] | None = None) -> C
 
     Raises:
         ValueError: There is no corpus, no format or several that know it, an unfinished one, or an option is unknown.
+
+    Example:
+        >>> import vlm_rewards as vr
+        >>> corpus = vr.open_corpus("corpus/")
+        >>> corpus
+        Corpus('corpus/parts': parquet, cameras egocentric)
+        >>> corpus.features.has_achieved_goals
+        True
     """
     folder = _opened_folder(path)
     chosen = _format_of(folder)

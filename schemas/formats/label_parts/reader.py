@@ -8,7 +8,7 @@ The parts of labels go with the units of the corpus by name: the labels of unit 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +16,12 @@ import pyarrow as pa
 from vlm_rewards.schemas.folders import open_finished, read_settings
 from vlm_rewards.schemas.formats.corpus import Corpus, open_corpus
 from vlm_rewards.schemas.formats.part_files import open_part
+from vlm_rewards.schemas.goals import Goal
 from vlm_rewards.schemas.labels import LabelMetadata, read_label_metadata
 from vlm_rewards.schemas.manifests import PartStatistics, Unit
+
+if TYPE_CHECKING:
+    import pandas
 
 _BATCH_BYTES = 16 << 20
 
@@ -28,6 +32,9 @@ class EpisodeLabels(NamedTuple):
     episode_id: str
     frame_indices: np.ndarray
     scores: np.ndarray
+
+    def __repr__(self) -> str:
+        return f"EpisodeLabels({self.episode_id!r}: {self.scores.shape[0]} frames, {self.scores.shape[1]} goals)"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +47,15 @@ class Labels:
         digest: Of the names and contents of all parts.
         max_unit_bytes: Size of the ranges in which large shards were labelled.
         corpus_options: What the corpus's format was told.
+
+    Example:
+        >>> import vlm_rewards as vr
+        >>> labels = vr.open_labels("labels/")
+        >>> episode = next(labels.episodes())
+        >>> episode.scores.shape == (len(episode.frame_indices), len(labels.goals))
+        True
+        >>> bool((labels.to_pandas()["find-red-ball"] > 0.5).any())
+        True
     """
 
     folder: Path
@@ -47,6 +63,41 @@ class Labels:
     digest: str
     max_unit_bytes: int
     corpus_options: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        kind = "sparse, " if self.metadata.sparse else ""
+        return f"Labels({str(self.folder)!r}: {len(self.goals)} goals, {kind}{self.metadata.formula})"
+
+    @property
+    def goals(self) -> tuple[Goal, ...]:
+        """The G goals, in the order of the scores."""
+        return self.metadata.goals
+
+    def episodes(self) -> Iterator[EpisodeLabels]:
+        """Yields the labels of all episodes, one at a time, in the order of the parts' names and of each part."""
+        for part in open_finished(self.folder, "labels").parts:
+            yield from read_labels(part)
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Returns all scores as a table with one row per labelled frame.
+
+        Returns:
+            Columns: the ids of the goals, float32; -inf where sparse labels hold no score. Index: episode_id and frame_index.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError("a table of labels needs pandas. Install it with: pip install pandas") from error
+        found = list(self.episodes())
+        rows = [(labels.episode_id, index) for labels in found for index in labels.frame_indices.tolist()]
+        scores = (
+            np.concatenate([labels.scores for labels in found]) if found else np.zeros((0, len(self.goals)), np.float32)
+        )
+        index = pandas.MultiIndex.from_tuples(rows, names=["episode_id", "frame_index"])
+        return pandas.DataFrame(scores, index=index, columns=[goal.id for goal in self.goals])
 
     def open_corpus(self, source: str | Path) -> tuple[Corpus, list[Unit]]:
         """Opens the corpus as it was labelled.
@@ -103,6 +154,14 @@ def open_labels(folder: str | Path) -> Labels:
 
     Raises:
         ValueError: The folder is not there, does not hold labels, or is not finished.
+
+    Example:
+        >>> import vlm_rewards as vr
+        >>> labels = vr.open_labels("labels/")
+        >>> labels
+        Labels('labels': 342 goals, softmax)
+        >>> labels.goals[0]
+        Goal(id='find-red-key', ...)
     """
     folder = Path(folder)
     finished = open_finished(folder, "labels")

@@ -35,6 +35,13 @@ def read_relabelled(path: str | Path, *, camera: str | None = None) -> Iterator[
         FileNotFoundError: There is no such file or folder.
         ValueError: The folder is unfinished or has no parts, a file has changed since it was written, is of another kind or cut
             short, an episode is not consistent or lacks the camera; the note names the file.
+
+    Example:
+        >>> import vlm_rewards as vr
+        >>> for episode in vr.read_relabelled("relabelled/"):
+        ...     assert episode.rewards.shape == (episode.num_goals, episode.num_steps)
+        >>> episode
+        RelabelledEpisode(...: ... frames, ... steps, goals: ...)
     """
     for part in _parts(Path(path)):
         try:

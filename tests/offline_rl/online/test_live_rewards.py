@@ -58,7 +58,7 @@ def test_the_rule_judges_the_frame_after_the_action_for_the_environments_own_goa
     labeler, of = judged
     yes, no = of[BALL]
     script = np.stack([yes[0], no[0], yes[1], no[1]])  # what o_0 shows gives no reward
-    live = LiveRewards(vector(ScriptedEnv(script, ["ball"]), ScriptedEnv(script, ["box"])), labeler, GO_ON)
+    live = LiveRewards(vector(ScriptedEnv(script, ["ball"]), ScriptedEnv(script, ["box"])), labeler, **vars(GO_ON))
     scores = labeler(script)
     _, infos = live.reset()
     assert live.goal_indices.tolist() == [BALL, BOX]
@@ -87,7 +87,7 @@ def test_a_success_ends_the_episode_and_the_others_go_on(judged):
     labeler, of = judged
     yes, no = of[BALL]
     fast, slow = np.stack([no[0], yes[0], no[1]]), np.stack([no[0], no[1], no[2], yes[0]])
-    live = LiveRewards(vector(ScriptedEnv(fast, end="never"), ScriptedEnv(slow)), labeler, ENDING)
+    live = LiveRewards(vector(ScriptedEnv(fast, end="never"), ScriptedEnv(slow)), labeler, **vars(ENDING))
     live.reset()
     _, rewards, terminations, truncations, _ = live.step(_actions(live))
     assert (rewards.tolist(), terminations.tolist(), truncations.tolist()) == ([1, 0], [True, False], [False, False])
@@ -138,11 +138,11 @@ def test_the_learner_is_told_nothing_of_the_environments_rewards_ends_and_infos(
         ScriptedEnv(env.script, end="terminated", reward=reward, info=poison)
         for env, reward in zip(plain, (np.nan, 1e9), strict=True)
     ]
-    told = [_outputs(LiveRewards(vector(*envs, mode=mode), labeler, GO_ON), 11) for envs in (plain, spiked)]
+    told = [_outputs(LiveRewards(vector(*envs, mode=mode), labeler, **vars(GO_ON)), 11) for envs in (plain, spiked)]
     assert len(told[0]) == len(told[1])
     for left, right in zip(*told, strict=True):
         np.testing.assert_array_equal(left, right)
-    live = LiveRewards(vector(*spiked, mode=mode), labeler, GO_ON)
+    live = LiveRewards(vector(*spiked, mode=mode), labeler, **vars(GO_ON))
     live.reset()
     for _ in range(3):
         infos = live.step(_actions(live))[-1]
@@ -190,7 +190,7 @@ def test_fine_tuning_learns_the_same_whatever_the_environment_says_of_itself(tra
 def test_an_environment_that_ends_is_a_truncation_whatever_it_calls_it(judged):
     labeler, of = judged
     _, no = of[BALL]
-    live = LiveRewards(vector(ScriptedEnv(no[:3], end="terminated", reward=1.0)), labeler, ENDING)
+    live = LiveRewards(vector(ScriptedEnv(no[:3], end="terminated", reward=1.0)), labeler, **vars(ENDING))
     live.reset()
     assert not any(live.step(_actions(live))[2:4])
     _, rewards, terminations, truncations, _ = live.step(_actions(live))
@@ -200,7 +200,9 @@ def test_an_environment_that_ends_is_a_truncation_whatever_it_calls_it(judged):
 def test_autoreset_at_the_next_step_makes_no_transition(judged):
     labeler, _ = judged
     script = POOL[:3]
-    live = LiveRewards(vector(ScriptedEnv(script, ["ball", "box"]), mode=AutoresetMode.NEXT_STEP), labeler, GO_ON)
+    live = LiveRewards(
+        vector(ScriptedEnv(script, ["ball", "box"]), mode=AutoresetMode.NEXT_STEP), labeler, **vars(GO_ON)
+    )
     live.reset()
     seen, valid, rewards, goals, shown = [], [], [], [], []
     for _ in range(5):
@@ -226,7 +228,7 @@ def test_autoreset_in_the_same_step_judges_the_last_frame_and_not_the_first_of_t
     labeler, _ = judged
     script = POOL[:3]
     env = vector(ScriptedEnv(script, ["ball", "box"]), mode=AutoresetMode.SAME_STEP)
-    live = LiveRewards(env, labeler, GO_ON)
+    live = LiveRewards(env, labeler, **vars(GO_ON))
     live.reset()
     live.step(_actions(live))
     observations, rewards, _, truncations, infos = live.step(_actions(live))
@@ -252,7 +254,7 @@ def test_autoreset_in_the_same_step_judges_the_last_frame_and_not_the_first_of_t
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
 def test_a_success_can_end_no_episode_of_an_environment_that_resets_itself(judged, mode):
     with pytest.raises(ValueError, match=f"autoreset_mode must be DISABLED where a success ends .* got {mode.name}"):
-        LiveRewards(vector(ScriptedEnv(POOL), mode=mode), judged[0], ENDING)
+        LiveRewards(vector(ScriptedEnv(POOL), mode=mode), judged[0], **vars(ENDING))
 
 
 @pytest.mark.parametrize("mode", AutoresetMode)
@@ -263,7 +265,7 @@ def test_scores_that_come_later_are_the_same(judged, mode):
         return vector(ScriptedEnv(POOL[:5], ["ball", "box"]), ScriptedEnv(POOL[3:11]), mode=mode)
 
     settings = dataclasses.replace(GO_ON, asynchronous=True, max_pending=3)
-    at_once, later = LiveRewards(envs(), labeler, GO_ON), LiveRewards(envs(), labeler, settings)
+    at_once, later = LiveRewards(envs(), labeler, **vars(GO_ON)), LiveRewards(envs(), labeler, **vars(settings))
     at_once.reset()
     later.reset()
     expected, collected = [], []
@@ -288,7 +290,7 @@ def test_scores_that_come_later_are_the_same(judged, mode):
 
 
 def test_scores_on_their_way_are_not_saved(judged):
-    live = LiveRewards(vector(ScriptedEnv(POOL)), judged[0], dataclasses.replace(GO_ON, asynchronous=True))
+    live = LiveRewards(vector(ScriptedEnv(POOL)), judged[0], **vars(dataclasses.replace(GO_ON, asynchronous=True)))
     live.reset()
     live.step(_actions(live))
     with pytest.raises(ValueError, match=r"must be collected before saving, got 1 pending. Call collect\(wait=True\)"):
@@ -297,7 +299,7 @@ def test_scores_on_their_way_are_not_saved(judged):
 
 
 def test_what_goes_wrong_in_the_thread_is_raised(judged):
-    live = LiveRewards(vector(ScriptedEnv(POOL)), judged[0], dataclasses.replace(GO_ON, asynchronous=True))
+    live = LiveRewards(vector(ScriptedEnv(POOL)), judged[0], **vars(dataclasses.replace(GO_ON, asynchronous=True)))
     live.reset()
     live.collect(wait=True)
     live.embedder.labeler = None  # type: ignore[assignment]
@@ -313,7 +315,7 @@ def test_an_agent_can_see_embeddings_in_place_of_frames(judged):
     embeddings = labeler.embed(np.stack([labeler.resize(frame) for frame in script]))
     settings = dataclasses.replace(GO_ON, observation="embeddings")
     for mode in AutoresetMode:
-        live = LiveRewards(vector(ScriptedEnv(script), mode=mode), labeler, settings)
+        live = LiveRewards(vector(ScriptedEnv(script), mode=mode), labeler, **vars(settings))
         assert live.spaces.observation_shape == live.single_observation_space.shape == (labeler.dim,)
         np.testing.assert_array_equal(live.reset()[0], embeddings[:1])
         for t in (1, 2, 3):
@@ -334,7 +336,7 @@ def test_embeddings_of_environments_that_are_not_reset_stay(judged):
     labeler, _ = judged
     embeddings = labeler.embed(np.stack([labeler.resize(frame) for frame in POOL[:4]]))
     settings = dataclasses.replace(GO_ON, observation="embeddings")
-    live = LiveRewards(vector(ScriptedEnv(POOL[:2]), ScriptedEnv(POOL[:4])), labeler, settings)
+    live = LiveRewards(vector(ScriptedEnv(POOL[:2]), ScriptedEnv(POOL[:4])), labeler, **vars(settings))
     live.reset()
     live.step(_actions(live))
     observations, infos = live.reset(options={"reset_mask": np.array([True, False])})
@@ -372,7 +374,7 @@ def test_a_frame_labelled_by_the_pipeline_and_live_gets_the_same_bits(folder, tm
         )
     )
     environments = EnvironmentSettings(envs=("BabyAI-GoToLocal-v0",), num_envs=3, max_steps=7)
-    live = LiveRewards(make_environments(environments, goals), labeler, GO_ON)
+    live = LiveRewards(make_environments(environments, goals), labeler, **vars(GO_ON))
     rng = np.random.default_rng(0)
     observations, _ = live.reset()
     met, scores, rewards = [observations], [], []
@@ -403,9 +405,11 @@ def test_a_frame_labelled_by_the_pipeline_and_live_gets_the_same_bits(folder, tm
     settings = read_settings(tmp_path / "labels")["settings"]
     again = Labeler.build(settings_from_json(settings["labeler"]))
     shown = dataclasses.replace(GO_ON, camera="egocentric")
-    LiveRewards(live.env, again, shown, labels=opened.metadata.fingerprint, spaces=live.spaces)
+    LiveRewards(live.env, again, **vars(shown), labels=opened.metadata.fingerprint, spaces=live.spaces)
     with pytest.raises(ValueError, match="got other camera"):
-        LiveRewards(live.env, again, dataclasses.replace(GO_ON, camera="top"), labels=opened.metadata.fingerprint)
+        LiveRewards(
+            live.env, again, **vars(dataclasses.replace(GO_ON, camera="top")), labels=opened.metadata.fingerprint
+        )
 
 
 @pytest.mark.parametrize("changes", [{}, {"window": WindowSettings(frames=3)}], ids=["frames", "windows"])
@@ -435,13 +439,13 @@ def test_a_run_goes_on_from_its_state_to_the_bit(folder, changes):
                 told.append(live.reset(options={"reset_mask": over})[0])
         return told
 
-    live = LiveRewards(make_environments(environments, goals), labeler, ENDING)
+    live = LiveRewards(make_environments(environments, goals), labeler, **vars(ENDING))
     live.reset()
     rng = np.random.default_rng(0)
     play(live, 10, rng)
     state, draws = live.state_dict(), rng.bit_generator.state
     unbroken = play(live, 10, rng)
-    other = LiveRewards(make_environments(environments, goals), labeler, ENDING)
+    other = LiveRewards(make_environments(environments, goals), labeler, **vars(ENDING))
     observations = other.load_state_dict(state)
     assert observations.shape == (2, 56, 56, 3)
     rng.bit_generator.state = draws
@@ -464,7 +468,7 @@ def test_first_frames_that_are_judged_late_do_not_reach_a_state_that_was_loaded(
     )
     environments = EnvironmentSettings(envs=("BabyAI-GoToLocal-v0",), num_envs=2)
     settings = dataclasses.replace(GO_ON, asynchronous=True)
-    live, other = (LiveRewards(make_environments(environments, goals), labeler, settings) for _ in range(2))
+    live, other = (LiveRewards(make_environments(environments, goals), labeler, **vars(settings)) for _ in range(2))
     live.reset()
     for _ in range(5):
         live.step(np.full(2, 2))
@@ -490,7 +494,7 @@ def test_a_goal_that_holds_from_the_start_can_be_left_out(judged):
     script = np.stack([yes[0], yes[1], no[0], yes[2]])
     for ignore, expected in ((False, [1, 0, 1]), (True, [0, 0, 1])):
         settings = dataclasses.replace(GO_ON, ignore_initial_success=ignore)
-        live = LiveRewards(vector(ScriptedEnv(script)), labeler, settings)
+        live = LiveRewards(vector(ScriptedEnv(script)), labeler, **vars(settings))
         live.reset()
         assert [live.step(_actions(live))[1].item() for _ in range(3)] == expected
 

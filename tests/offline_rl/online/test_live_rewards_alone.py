@@ -109,7 +109,7 @@ def test_only_goals_that_are_allowed_are_asked_for(labeler: Labeler) -> None:
 
 
 def test_rendered_frames_are_judged_and_the_observation_is_the_environments_own(labeler: Labeler) -> None:
-    envs = LiveRewards(gymnasium.make_vec("CartPole-v1", 2, render_mode="rgb_array"), labeler, RENDERED)
+    envs = LiveRewards(gymnasium.make_vec("CartPole-v1", 2, render_mode="rgb_array"), labeler, **vars(RENDERED))
     observations, infos = envs.reset(seed=1)
     envs.action_space.seed(1)
     assert observations.shape == (2, 4)
@@ -130,7 +130,9 @@ def test_rendered_frames_are_judged_and_the_observation_is_the_environments_own(
 def test_environments_in_processes_of_their_own(labeler: Labeler) -> None:
     apart, here = (
         LiveRewards(
-            gymnasium.make_vec("CartPole-v1", 2, render_mode="rgb_array", vectorization_mode=mode), labeler, RENDERED
+            gymnasium.make_vec("CartPole-v1", 2, render_mode="rgb_array", vectorization_mode=mode),
+            labeler,
+            **vars(RENDERED),
         )
         for mode in ("async", "sync")
     )
@@ -167,7 +169,7 @@ def test_what_is_missing_is_said_before_anything_is_made(labeler: Labeler) -> No
     with pytest.raises(ValueError, match=r"the frames 'observation' must be RGB, .* Set frames to 'render'"):
         LiveRewards(gymnasium.make_vec("CartPole-v1", 1), labeler)
     with pytest.raises(ValueError, match="render_mode must be 'rgb_array' where frames are rendered, got None"):
-        LiveRewards(gymnasium.make_vec("CartPole-v1", 1), labeler, RENDERED)
+        LiveRewards(gymnasium.make_vec("CartPole-v1", 1), labeler, **vars(RENDERED))
     with pytest.raises(ValueError, match="goals must be ids of the 2 goals of the labeler, at least one, got 'cup'"):
         LiveRewards(vector(PlainEnv(POOL)), labeler, goals=["cup"])
 
