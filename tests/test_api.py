@@ -82,7 +82,7 @@ def _process() -> dict[str, object]:
         "precision": torch.get_float32_matmul_precision(),
         "gradients": torch.is_grad_enabled(),
         "random": torch.random.get_rng_state().sum().item(),
-        "numpy": int(np.random.get_state()[1].sum()),
+        "numpy": int(np.random.get_state()[1].sum()),  # noqa: NPY002
         "environment": dict(os.environ),
         "signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
         "warnings": list(warnings.filters),

@@ -50,7 +50,7 @@ from vlm_rewards.pipelines.engine.driver import make_pipeline
 from vlm_rewards.pipelines.engine.outputs import OutputFolder
 from vlm_rewards.pipelines.engine.packed import merge_packed, pack_evidence, raise_refusals
 from vlm_rewards.pipelines.evaluate.evaluation import check_parts, find_goals
-from vlm_rewards.pipelines.label.encoding import shared_labeler
+from vlm_rewards.pipelines.label.encoding import one_run, shared_labeler
 from vlm_rewards.schemas.calibrations import Calibration, compared_parts, read_calibration
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.folders import read_manifest, read_settings, write_atomically
@@ -88,8 +88,13 @@ def calibrate(labels: str | Path, *, output: str | Path, **settings: Unpack[Cali
         Calibration(342 goals, thresholds ... to ..., temperature ...)
     """
     what, given = build_settings(settings, CalibrationSettings, CalibrateRun)
+    with one_run():
+        return _calibrate(labels, Path(output), what, given)
+
+
+def _calibrate(labels: str | Path, output: Path, what: CalibrationSettings, given: CalibrateRun) -> Calibration:
     corpus, marks, embeddings = given.corpus, given.marks, given.embeddings
-    opened, output = open_labels(labels), Path(output)
+    opened = open_labels(labels)
     _check_output(output)
     goals = opened.metadata.goals
     units, truth, listed = _truth(opened, what, corpus, marks)

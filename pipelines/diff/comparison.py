@@ -73,7 +73,6 @@ def diff(labels_a: str | Path, labels_b: str | Path, **settings: Unpack[DiffKeyw
         >>> vr.diff("labels/", "warm/", output="diff/")
         compared ... frames of 12 episodes for 342 goals: A labels, B warm
           fingerprint, temperature: ... in A, 0.1 in B
-        ...
     """
     (run,) = build_settings(settings, DiffRun)
     output, corpus, tolerance = Path(run.output), run.corpus, run.tolerance

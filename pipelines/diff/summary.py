@@ -19,10 +19,10 @@ _TITLES = {
 
 
 class LabelDiff(dict):
-    """What diff.json holds, by the same names; shown as its summary."""
+    """What diff.json holds, by the same names; shown as the first lines of its summary, without the tables."""
 
     def __repr__(self) -> str:
-        return "\n".join(summary_lines(self))
+        return "\n".join(_first_lines(self))
 
 
 def summary_lines(result: Mapping[str, Any]) -> list[str]:
@@ -31,6 +31,15 @@ def summary_lines(result: Mapping[str, Any]) -> list[str]:
     Args:
         result: What `pipelines.diff.comparison.diff` returns.
     """
+    lines = _first_lines(result)
+    if not result["identical"]:
+        lines += _change_lines(result)
+    if result["quality"] is not None:
+        lines += _quality_lines(result)
+    return lines
+
+
+def _first_lines(result: Mapping[str, Any]) -> list[str]:
     counts, goals = result["counts"], result["goals"]
     lines = [
         f"compared {counts['frames']:,} frames of {counts['episodes']:,} episodes for {goals['common']:,} goals: "
@@ -43,10 +52,6 @@ def summary_lines(result: Mapping[str, Any]) -> list[str]:
         if frames := counts[f"frames_only_in_{side}"]:
             episodes = counts[f"episodes_only_in_{side}"]
             lines.append(f"  only in {side.upper()}: {frames:,} frames, {episodes:,} whole episodes among them")
-    if not result["identical"]:
-        lines += _change_lines(result)
-    if result["quality"] is not None:
-        lines += _quality_lines(result)
     return lines
 
 

@@ -50,10 +50,28 @@ class SharedLabeler:
     cache: EmbeddingCache
 
 
+@contextlib.contextmanager
+def one_run() -> Iterator[None]:
+    """Context manager of a run that labels in this process: its labelers are built once and end with it.
+
+    Afterwards torch and NumPy's BLAS have as many threads as before, and labelers that were built in the run are let go.
+    """
+    threads = torch.get_num_threads()
+    with _labelers_lock:
+        before = set(_labelers)
+    try:
+        with threadpool_limits(limits=1, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        with _labelers_lock:
+            for settings in set(_labelers) - before:
+                del _labelers[settings]
+
+
 def shared_labeler(settings: LabelerSettings) -> SharedLabeler:
-    """This process's labeler for these settings, built once; the model runs on one thread in each worker."""
+    """Returns this process's labeler for these settings, built once; the model then runs on one thread. See `one_run`."""
     torch.set_num_threads(1)
-    threadpool_limits(limits=1, user_api="blas")
     with _labelers_lock:
         if settings not in _labelers:
             labeler = Labeler.build(settings)

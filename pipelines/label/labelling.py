@@ -20,7 +20,7 @@ from vlm_rewards.labelers.encoders.embedding_cache import EmbeddingCache
 from vlm_rewards.labelers.settings import LabelerSettings
 from vlm_rewards.pipelines.engine.driver import RunSummary, run_units
 from vlm_rewards.pipelines.engine.outputs import OutputFolder, PartWriter
-from vlm_rewards.pipelines.label.encoding import SharedLabeler, encode_unit, shared_labeler
+from vlm_rewards.pipelines.label.encoding import SharedLabeler, encode_unit, one_run, shared_labeler
 from vlm_rewards.pipelines.label.reading import Ended, Group, frame_groups, read_ahead
 from vlm_rewards.pipelines.label.settings import LabelKeywords, LabelRun
 from vlm_rewards.schemas.fingerprints import Fingerprint
@@ -165,6 +165,11 @@ def label(
         RunSummary(labels: ... rows of 12 episodes in 1 units, 0 of them done before, 0 failures)
     """
     (run,) = build_settings(settings, LabelRun)
+    with one_run():
+        return _label(corpus, labeler, output, run)
+
+
+def _label(corpus: str | Path | None, labeler: LabelerSettings, output: str | Path, run: LabelRun) -> RunSummary:
     plan = plan_label(corpus, labeler, output, run)
     kept = [plan.work.embeddings] if plan.work.embeddings is not None and corpus is not None else []
     if plan.work.corpus is not None and not all(plan.output.is_done(unit) for unit in plan.units):

@@ -67,7 +67,7 @@ class Corpus:
         >>> import vlm_rewards as vr
         >>> corpus = vr.open_corpus("corpus/")
         >>> next(iter(corpus))
-        Episode('BabyAI-GoToLocal-v0-seed0-000000': ... frames of egocentric, ... steps, instruction 'go to ...', ground truth)
+        Episode('BabyAI-GoToLocal-v0-seed3-000000': ... frames of egocentric, ... steps, instruction 'go to ...', ground truth)
     """
 
     folder: Folder

@@ -75,7 +75,7 @@ def test_what_cannot_be_compared_ends_with_one_line(
     status, out, err = run(["diff", labels / "cold", corpus, "--output", tmp_path / "diff"], capsys)
     assert (status, out) == (2, "")
     assert err == (
-        f"vlm-rewards diff: error: the folder must hold labels, got {corpus} with corpus; give another folder\n"
+        f"vlm-rewards diff: error: the folder must hold labels, got {corpus} with corpus. Give another folder\n"
     )
     status, _, err = run(["diff", labels / "cold", labels / "warm", "--output", labels / "cold"], capsys)
     assert status == 2
@@ -88,7 +88,7 @@ def test_help_explains_every_argument(capsys: pytest.CaptureFixture[str]) -> Non
     assert stopped.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     for said in (
-        "a folder of finished labels",
+        "folder of finished labels",
         "sharded as it may be",
         "--input PATH",
         "--tolerance X",
