@@ -158,7 +158,8 @@ def test_an_episode_cut_by_max_steps_is_truncated():
 
 def test_recorded_levels_are_none_that_a_model_was_trained_or_measured_on():
     known = max(seeds.stop for seeds in (TRAIN_SEEDS, VALIDATION_SEEDS, EVALUATION_SEEDS))
-    seeds = [env_seed(_settings(seed=seed), index) for seed in range(20) for index in range(200)]
+    settings = [_settings(seed=seed) for seed in range(20)]
+    seeds = [env_seed(of, index) for of in settings for index in range(200)]
     assert min(seeds) >= BABYAI.seeds.recorded.start >= known
     assert max(seeds) < BABYAI.seeds.recorded.stop
     assert len(set(seeds)) == len(seeds)
