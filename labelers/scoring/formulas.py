@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from vlm_rewards.labelers.scoring.blas_threads import one_blas_thread
 from vlm_rewards.labelers.scoring.negatives import SCORE_BLOCK, NegativeMask
 
 MIN_TEMPERATURE = 1e-3
@@ -102,10 +103,11 @@ def score_frames(
     matrix = candidates.astype(np.float64, copy=False).T
     scores = np.empty((len(images), context.num_goals), dtype=np.float32) if out is None else out
     block = np.zeros((SCORE_BLOCK, images.shape[1]))
-    for start in range(0, len(images), SCORE_BLOCK):
-        part = images[start : start + SCORE_BLOCK]
-        block[: len(part)] = part
-        scores[start : start + len(part)] = function((block @ matrix)[: len(part)], context)
+    with one_blas_thread():
+        for start in range(0, len(images), SCORE_BLOCK):
+            part = images[start : start + SCORE_BLOCK]
+            block[: len(part)] = part
+            scores[start : start + len(part)] = function((block @ matrix)[: len(part)], context)
     return scores
 
 

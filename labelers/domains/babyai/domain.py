@@ -1,6 +1,7 @@
 """BabyAI as a domain: 96 grid levels of MiniGrid, seen through the agent's eyes, with 342 goals."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
     from vlm_rewards.labelers.domains.pretraining import Pretraining
 
 _TILE_SIZES = (8, 4, *range(12, 65, 4))
+
+
+@functools.cache
+def _goals() -> tuple[Goal, ...]:
+    """The 342 goals, made once: every environment asks for them."""
+    return tuple(goal_bank())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +38,7 @@ class BabyAI:
     def goals(self, bank: str) -> tuple[Goal, ...]:
         """Returns the 342 goals; see `goals.goal_bank`."""
         assert bank in self.banks, bank
-        return tuple(goal_bank())
+        return _goals()
 
     def environments(self) -> tuple[str, ...]:
         """Returns the names of the levels."""

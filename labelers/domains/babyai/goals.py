@@ -12,6 +12,8 @@ draws in the agent's own cell, does not stand on the grid.
 Numpy only: neither MiniGrid nor torch is needed to read labels.
 """
 
+import functools
+
 import numpy as np
 
 from vlm_rewards.schemas.goals import Goal
@@ -93,13 +95,16 @@ def goal_bank() -> list[Goal]:
     return find + lift + place
 
 
+@functools.cache
 def place_pairs() -> np.ndarray:
     """Lists the ordered pairs of distinct kinds, in the order of the Place goals.
 
     Returns:
-        `[306, 2]` int64 kind indices, first kind major.
+        `[306, 2]` int64 kind indices, first kind major; read-only.
     """
-    return np.array([(a, b) for a in range(NUM_KINDS) for b in range(NUM_KINDS) if a != b])
+    pairs = np.array([(a, b) for a in range(NUM_KINDS) for b in range(NUM_KINDS) if a != b])
+    pairs.setflags(write=False)
+    return pairs
 
 
 def ground_truth(view: np.ndarray, carrying: np.ndarray | None = None) -> np.ndarray:
