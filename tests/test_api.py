@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import vlm_rewards as vr
+from vlm_rewards.cli import main
 
 EXAMPLES = doctest.DocTestFinder(recurse=False)
 
@@ -117,3 +118,40 @@ def test_no_function_changes_a_setting_of_the_process(work: Path) -> None:
             assert len(repr(returned)) < 1500
     finally:
         torch.set_num_threads(threads)
+
+
+def test_python_and_the_shell_make_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    level = "BabyAI-GoToObj-v0"
+    shell, python = tmp_path / "shell", tmp_path / "python"
+    for folder in (shell, python):
+        folder.mkdir()
+    monkeypatch.chdir(shell)
+    for words in (
+        f"record --env {level} --policy random --episodes 5 --seed 4 --episodes-per-shard 2 --max-steps 6 --output corpus",
+        "label --input corpus --goals corpus/goals.jsonl --model reference-s --template {goal}. --negatives all "
+        "--threshold 0.25 --window 2 --batch-size 16 --embeddings kept --output labels",
+        "hindsight --input corpus --labels labels --strategy final --goals-per-episode 3 --ratio 1:1:1 --output relabelled",
+    ):
+        assert main(words.split()) == 0
+    monkeypatch.chdir(python)
+    vr.record(output="corpus", envs=[level], policy="random", episodes=5, seed=4, episodes_per_shard=2, max_steps=6)
+    labeler = vr.load_labeler(
+        "reference-s",
+        vr.read_goals("corpus/goals.jsonl"),
+        templates=("{goal}.",),
+        negatives={"kind": "all"},
+        threshold=0.25,
+        window={"frames": 2},
+        batch_size=16,
+    )
+    vr.label("corpus", labeler.settings, output="labels", embeddings="kept")
+    vr.hindsight("corpus", "labels", output="relabelled", strategy="final", goals_per_episode=3, ratio=(1, 1, 1))
+    files = [
+        path.relative_to(shell) for path in sorted(shell.rglob("*")) if path.is_file() and "markers" not in path.parts
+    ]
+    assert [
+        path.relative_to(python) for path in sorted(python.rglob("*")) if path.is_file() and "markers" not in path.parts
+    ] == files
+    assert len([path for path in files if path.parent.name == "parts"]) == 12
+    for path in files:
+        assert (shell / path).read_bytes() == (python / path).read_bytes(), path

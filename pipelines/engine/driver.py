@@ -51,7 +51,7 @@ class RunSummary:
         rows, episodes = self.manifest["rows"], self.manifest["episodes"]
         failures = sum(self.manifest["failures"].values())
         return (
-            f"RunSummary({self.manifest['kind']}: {rows:,} rows of {episodes:,} episodes in {self.num_units} units, "
+            f"{type(self).__name__}({self.manifest['kind']}: {rows:,} rows of {episodes:,} episodes in {self.num_units} units, "
             f"{self.num_skipped} of them done before, {failures} failures)"
         )
 

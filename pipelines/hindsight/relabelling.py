@@ -236,10 +236,12 @@ class HindsightSummary:
     Args:
         run: Units and manifest.
         usage: What `goal_usage` says.
+        has_ground_truth: Whether the corpus says which goals hold in its frames.
     """
 
     run: RunSummary
     usage: dict
+    has_ground_truth: bool
 
     def __repr__(self) -> str:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.usage["kinds"].items())
@@ -315,7 +317,7 @@ def hindsight(
     )
     usage = goal_usage(folder, units)
     write_atomically(folder.path / USAGE_NAME, json.dumps(usage, indent=1, sort_keys=True) + "\n")
-    return HindsightSummary(run=summary, usage=usage)
+    return HindsightSummary(run=summary, usage=usage, has_ground_truth=source.features.has_achieved_goals)
 
 
 def goal_usage(folder: OutputFolder, units: Sequence[Unit]) -> dict:

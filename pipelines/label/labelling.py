@@ -140,10 +140,21 @@ def read_embeddings(folder: OutputFolder, unit: Unit, part: PartWriter) -> Gener
     yield from read_embedding_rows(folder.part_path(unit))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class LabelSummary(RunSummary):
+    """What a run of `label` did.
+
+    Args:
+        has_ground_truth: Whether the corpus says which goals hold in its frames; False where only embeddings were read.
+    """
+
+    has_ground_truth: bool
+
+
 @shows_settings(LabelRun)
 def label(
     corpus: str | Path | None, labeler: LabelerSettings, *, output: str | Path, **settings: Unpack[LabelKeywords]
-) -> RunSummary:
+) -> LabelSummary:
     """Labels every frame of a corpus; run again after an interruption, it does what is missing.
 
     Args:
@@ -162,19 +173,19 @@ def label(
         >>> import vlm_rewards as vr
         >>> labeler = vr.load_labeler("reference-s", vr.read_goals("corpus/goals.jsonl"))
         >>> vr.label("corpus/", labeler.settings, output="labels-2/")
-        RunSummary(labels: ... rows of 12 episodes in 1 units, 0 of them done before, 0 failures)
+        LabelSummary(labels: ... rows of 12 episodes in 1 units, 0 of them done before, 0 failures)
     """
     (run,) = build_settings(settings, LabelRun)
     with one_run():
         return _label(corpus, labeler, output, run)
 
 
-def _label(corpus: str | Path | None, labeler: LabelerSettings, output: str | Path, run: LabelRun) -> RunSummary:
+def _label(corpus: str | Path | None, labeler: LabelerSettings, output: str | Path, run: LabelRun) -> LabelSummary:
     plan = plan_label(corpus, labeler, output, run)
     kept = [plan.work.embeddings] if plan.work.embeddings is not None and corpus is not None else []
     if plan.work.corpus is not None and not all(plan.output.is_done(unit) for unit in plan.units):
         check_episode_ids(plan.work.corpus, plan.units)
-    return run_units(
+    summary = run_units(
         plan.units,
         plan.work,
         plan.output,
@@ -186,6 +197,8 @@ def _label(corpus: str | Path | None, labeler: LabelerSettings, output: str | Pa
         counted_name="frames",
         total=plan.num_frames,
     )
+    has_truth = plan.work.corpus is not None and plan.work.corpus.features.has_achieved_goals
+    return LabelSummary(**vars(summary), has_ground_truth=has_truth)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

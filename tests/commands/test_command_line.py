@@ -10,6 +10,7 @@ import pytest
 from tiny_models import save_tiny_clip
 
 from vlm_rewards.cli import build_parser, main
+from vlm_rewards.schemas.formats.folder import Folder
 from vlm_rewards.schemas.goals import read_goals
 
 COMMAND = Path(sys.executable).with_name("vlm-rewards")
@@ -101,6 +102,37 @@ def test_the_steps_end_with_what_they_made_and_the_next_command(
     assert f"evaluated {frames:,} frames of 6 episodes" in out
     assert f"report: {tmp_path / 'report' / 'report.html'}" in out
     assert (tmp_path / "report" / "report.html").stat().st_size > 10_000
+
+
+def test_a_corpus_is_looked_at_once_by_every_command(
+    tmp_path: Path, clip: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digested: list[str] = []
+    opened: list[str] = []
+    digest, walk = Folder.digest, Folder._walk
+
+    def count_digest(folder: Folder, name: str) -> str:
+        digested.append(name)
+        return digest(folder, name)
+
+    def count_walk(folder: Folder) -> list:
+        opened.append(folder.location)
+        return walk(folder)
+
+    monkeypatch.setattr(Folder, "digest", count_digest)
+    monkeypatch.setattr(Folder, "_walk", count_walk)
+    labels = tmp_path / "labels"
+    for words in (
+        ["label", "--input", corpus, "--goals", corpus / "goals.jsonl", "--model", clip, "--output", labels],
+        ["hindsight", "--input", corpus, "--labels", labels, "--output", tmp_path / "relabelled"],
+    ):
+        digested.clear()
+        opened.clear()
+        status, out, err = run(words, capsys)
+        assert status == 0, err
+        assert f"next: vlm-rewards evaluate --input {corpus} --labels {labels}" in out
+        assert len(digested) == 3  # shards
+        assert len(opened) == 1
 
 
 def test_recording_again_does_nothing_and_another_seed_is_refused(

@@ -21,7 +21,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Said:
     """Runs `hindsight` as its options say."""
     from vlm_rewards.pipelines.hindsight.relabelling import hindsight
-    from vlm_rewards.schemas.formats.corpus import open_corpus
 
     given = given_settings(options, HindsightSettings, HindsightRun)
     summary = hindsight(
@@ -37,11 +36,9 @@ def run(options: argparse.Namespace) -> Said:
     ]
     if manifest["failures"]:
         lines.append(f"  left out: {reasons(manifest)}: see {options.output / 'failures'}")
-    lines.append(
-        f"  read it: vlm_rewards.schemas.formats.relabelled_parts.reader.read_relabelled({str(options.output)!r})"
-    )
+    lines.append(f"  read it: vlm_rewards.read_relabelled({str(options.output)!r})")
     following: list[list[object]] = [["train", "--input", options.output, "--output", "agent/"]]
-    if open_corpus(options.input).features.has_achieved_goals:
+    if summary.has_ground_truth:
         of_labels = ["--input", options.input, "--labels", options.labels, "--output"]
         following.insert(0, ["evaluate", *of_labels, "report/"])
     return lines, following

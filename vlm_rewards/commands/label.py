@@ -55,7 +55,6 @@ def run(options: argparse.Namespace) -> Said:
     from vlm_rewards.pipelines.label.encoding import shared_labeler
     from vlm_rewards.pipelines.label.labelling import estimate, label, plan_label
     from vlm_rewards.schemas.calibrations import read_calibration
-    from vlm_rewards.schemas.formats.corpus import open_corpus
     from vlm_rewards.schemas.goals import read_goals, select_goals
 
     goals = read_goals(options.goals)
@@ -97,7 +96,7 @@ def run(options: argparse.Namespace) -> Said:
     source = "CORPUS" if options.input is None else options.input
     of_labels = ["--input", source, "--labels", options.output, "--output"]
     following: list[list[object]] = [["hindsight", *of_labels, "relabelled/"]]
-    if options.input is not None and open_corpus(options.input).features.has_achieved_goals:
+    if summary.has_ground_truth:
         following.insert(0, ["evaluate", *of_labels, "report/"])
     return lines, following
 
