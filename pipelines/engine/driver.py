@@ -11,19 +11,20 @@ import dataclasses
 import difflib
 import io
 import os
-import shlex
-import sys
-from collections.abc import Iterable, Sequence
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from vlm_rewards.pipelines.engine.outputs import OutputFolder, PartWriter
 from vlm_rewards.pipelines.engine.progress import Progress
+from vlm_rewards.pipelines.engine.worker_processes import WorkerEndedError, WorkerProcessRunner
 from vlm_rewards.schemas.manifests import Unit
+
+_MAX_ENDED_WORKERS = 2  # that one unit may cost
 
 
 class UnitWork(Protocol):
@@ -146,7 +147,7 @@ def beam_options_of(
 def make_pipeline(
     beam_options: Sequence[str], workers: int | None = None, *, in_processes: bool = False
 ) -> beam.Pipeline:
-    """Makes the pipeline of a command. Worker processes on this machine are those of `pipelines.engine.worker`.
+    """Makes the pipeline of a command. Worker processes on this machine are watched, see `pipelines.engine.worker_processes`.
 
     Args:
         beam_options: Options for Beam, as given after a bare `--`.
@@ -161,9 +162,7 @@ def make_pipeline(
     if options.view_as(StandardOptions).runner != "FnApiRunner" or direct.direct_running_mode != "multi_processing":
         return beam.Pipeline(options=options)
     direct.direct_running_mode = None  # with which the runner would choose Beam's own worker
-    command = f"{shlex.quote(sys.executable)} -P -m vlm_rewards.pipelines.engine.worker"
-    environment = SubprocessSDKEnvironment.from_command_string(command)
-    return beam.Pipeline(runner=FnApiRunner(default_environment=environment), options=options)
+    return beam.Pipeline(runner=WorkerProcessRunner(), options=options)
 
 
 def available_cores() -> int:
@@ -213,6 +212,7 @@ def run_units(
     """
     if not 0 <= max_failure_share <= 1:
         raise ValueError(f"max_failure_share must be from 0 to 1, got {max_failure_share}; it is a share of frames")
+    beam_options_of(beam_options, workers, in_processes=in_processes)  # refused before anything is claimed
     folders = [output, *also_filled]
     with contextlib.ExitStack() as stack:
         for folder in folders:
@@ -226,15 +226,57 @@ def run_units(
             for unit in missing:  # a marker that no longer holds must not count as progress
                 output.marker_path(unit).unlink(missing_ok=True)
             with Progress(title, lambda: output.count_so_far(done, counted), total, counted_name):
-                pipeline = make_pipeline(beam_options, workers, in_processes=in_processes)
-                _ = (
-                    pipeline
-                    | "Units" >> beam.Create([unit.to_json() for unit in missing])
-                    | "Do" >> RunUnits(work, output)
-                )
-                pipeline.run().wait_until_finish()
+                _do(missing, work, folders, lambda: make_pipeline(beam_options, workers, in_processes=in_processes))
             output.raise_recorded_error()
         for folder in also_filled:
             folder.finish(units, max_failure_share=1.0)  # what failed is judged once, below
         manifest = output.finish(units, max_failure_share=max_failure_share, extra=manifest_extra)
     return RunSummary(manifest=manifest, num_units=len(units), num_skipped=len(units) - len(missing))
+
+
+def _do(
+    units: Sequence[Unit], work: UnitWork, folders: Sequence[OutputFolder], make: Callable[[], beam.Pipeline]
+) -> None:
+    """Does units; those of a worker process that ended are done again, once."""
+    output = folders[0]
+    left = list(units)
+    blamed: Counter[str] = Counter()  # by unit, worker processes that ended while they did it
+    idle = 0  # worker processes that ended while they did none
+    last = ""
+    while left:
+        pipeline = make()
+        _ = pipeline | "Units" >> beam.Create([unit.to_json() for unit in left]) | "Do" >> RunUnits(work, output)
+        try:
+            pipeline.run().wait_until_finish()
+            break
+        except WorkerEndedError as error:
+            if output.has_recorded_error():
+                return
+            last = str(error)
+            pids = {worker.pid for worker in error.workers}
+            interrupted = [unit for unit in left if output.pid_at_work(unit) in pids]
+            blamed.update(unit.name for unit in interrupted)
+            idle += not interrupted
+            if idle and (idle > 1 or any(worker.status >= 0 for worker in error.workers)):
+                raise RuntimeError(
+                    f"worker processes must stay until the run ends, got: {last}. Look at what they printed, then run the same "
+                    f"command again"
+                ) from error
+        for folder in folders:
+            folder.remove_unfinished()
+        left = [
+            unit
+            for unit in left
+            if blamed[unit.name] < _MAX_ENDED_WORKERS and not all(folder.read_marker(unit) for folder in folders)
+        ]
+        if left:
+            again = ", ".join(unit.name for unit in interrupted if unit in left)
+            warnings.warn(f"{last}; {f'unit {again} is done again' if again else 'the run resumes'}", stacklevel=4)
+    given_up = [unit for unit in units if blamed[unit.name] >= _MAX_ENDED_WORKERS]
+    if given_up:
+        unit = given_up[0]
+        raise RuntimeError(
+            f"a unit must be done without an end of its worker process, got {_MAX_ENDED_WORKERS} ends in unit {unit.name!r}"
+            f"{f' of {unit.shard}' if unit.shard else ''}: {last}. Take fewer workers or smaller units where memory is short, or "
+            f"leave the file out; everything else is done and kept"
+        )

@@ -8,6 +8,7 @@ size the marker says. Whatever a killed run left half written has a temporary na
 
 import contextlib
 import json
+import os
 import shutil
 import time
 from collections import Counter, defaultdict
@@ -21,6 +22,7 @@ from vlm_rewards.schemas.folders import (
     check_claim,
     claimed,
     publish,
+    remove_leftovers,
     sync_file,
     temporary_path,
     write_atomically,
@@ -70,7 +72,11 @@ class PartWriter:
         now = time.monotonic()
         if now - self._last_beat >= _HEARTBEAT_S:
             self._last_beat = now
-            self._heartbeat.write_text(str(self.rows))
+            self.beat()
+
+    def beat(self) -> None:
+        """Shows that this process is at work on the unit, and how many rows it has written."""
+        self._heartbeat.write_text(f"{self.rows} {os.getpid()}")
 
     @contextlib.contextmanager
     def timing(self, stage: str) -> Iterator[None]:
@@ -183,6 +189,7 @@ class OutputFolder:
         heartbeat = self.path / "progress" / unit.name
         part = PartWriter(temporary, heartbeat)
         try:
+            part.beat()
             yield part
             with part.timing("publish"):
                 sha256, num_bytes = sync_file(temporary)
@@ -216,6 +223,18 @@ class OutputFolder:
         finally:
             with contextlib.suppress(OSError):
                 heartbeat.unlink(missing_ok=True)
+
+    def pid_at_work(self, unit: Unit) -> int | None:
+        """Returns the process that is at work on the unit, or was when it ended; None where none is."""
+        path = self.path / "progress" / unit.name
+        words = path.read_text().split() if path.is_file() else []
+        return int(words[1]) if len(words) == 2 else None
+
+    def remove_unfinished(self) -> None:
+        """Removes what processes that have ended left of units; none may be at work."""
+        remove_leftovers(self.path)
+        for path in (self.path / "progress").iterdir():
+            path.unlink()
 
     def record_error(self, unit: Unit, error: Exception) -> None:
         """Writes down what stopped a unit, for `raise_recorded_error` in the driver's process.
@@ -258,8 +277,10 @@ class OutputFolder:
         if field == "rows":
             for path in (self.path / "progress").glob("*"):
                 if path.name not in done and path.suffix != ".error":
-                    with contextlib.suppress(FileNotFoundError, ValueError):  # just finished, or just being written
-                        count += int(path.read_text())
+                    with contextlib.suppress(
+                        FileNotFoundError, ValueError, IndexError
+                    ):  # just finished, or just being written
+                        count += int(path.read_text().split()[0])
         return count
 
     def finish(self, units: Sequence[Unit], *, max_failure_share: float = 0.0, extra: dict | None = None) -> dict:

@@ -1,20 +1,33 @@
-"""A worker process on this machine: Beam's own, which tells its whole life on the screen, with errors alone there.
+"""Entry point of a worker process on this machine. Silences Beam's startup logging; only errors reach stderr.
 
-python -m vlm_rewards.pipelines.engine.worker, as `pipelines.engine.driver` starts it
+python -m vlm_rewards.pipelines.engine.worker, as `pipelines.engine.worker_processes` starts it
 """
 
 import logging
+import os
+import signal
 import sys
+import threading
+import warnings
 
 
 def main() -> None:
-    """Works until the runner ends."""
+    """Works until the driver ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal: the driver decides
+    threading.Thread(target=_end_with_the_driver, name="end-with-driver", daemon=True).start()
+    warnings.filterwarnings("ignore", message="the file system cannot flush folders")  # the driver has said so
     screen = logging.StreamHandler()
     screen.setLevel(logging.ERROR)
     logging.getLogger().addHandler(screen)  # before Beam is imported, which otherwise makes one that shows everything
     from apache_beam.runners.worker import sdk_worker_main
 
     sdk_worker_main.main(sys.argv)
+
+
+def _end_with_the_driver() -> None:
+    while os.read(0, 1):  # standard input ends when the driver does, even when it is killed
+        pass
+    os._exit(1)
 
 
 if __name__ == "__main__":
