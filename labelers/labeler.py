@@ -19,6 +19,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Unpack
 
@@ -85,7 +86,7 @@ class Labeler:
             device.
 
     Attributes:
-        settings: As given.
+        settings: As given, with the precision in force, and the commit of a model of the hub.
         encoder: As given.
         goals: The G goals, in the order of the scores.
         dim: D.
@@ -107,8 +108,9 @@ class Labeler:
     """
 
     def __init__(self, settings: LabelerSettings, encoder: Encoder) -> None:
+        model = settings.model if settings.model == encoder.pinned_name else encoder.name
         checked = (
-            ("model", encoder.name, settings.model),
+            ("model", model, settings.model),
             ("batch_size", encoder.batch_size, settings.batch_size),
             ("device", encoder.device, settings.device),
         )
@@ -123,7 +125,8 @@ class Labeler:
                 f"{encoder.precision}; load it with them"
             )
         targets = build_targets(settings, encoder)
-        self.settings = settings
+        # What was left open is settled here, so that whoever gets these settings builds the same labeler.
+        self.settings = dataclasses.replace(settings, model=encoder.pinned_name, precision=encoder.precision)
         self.encoder = encoder
         self.goals = settings.goals
         self.dim = encoder.dim
@@ -175,6 +178,11 @@ class Labeler:
         other._context = dataclasses.replace(self._context, temperature=temperature)
         other.fingerprint = Fingerprint({**self.fingerprint.parts, "temperature": temperature})
         return other
+
+    def versions(self) -> dict[str, str]:
+        """Returns the versions of the software that computes its scores, by name."""
+        ours = {"numpy": np.__version__, "vlm-rewards": version("vlm-rewards")}
+        return {**self.encoder.versions(), **ours}
 
     @property
     def goal_embeddings(self) -> np.ndarray:

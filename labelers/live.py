@@ -33,7 +33,10 @@ def check_labeler(labeler: Labeler, labels: Fingerprint, camera: str | None) -> 
     Raises:
         ValueError: A part of the fingerprint differs; the message names it.
     """
-    here = Fingerprint({**labeler.fingerprint.parts, "camera": camera, "sparse": labels.parts.get("sparse")})
+    stored = {
+        name: labels.parts[name] for name in ("sparse", "corpus_options") if name in labels.parts
+    }  # not of scores
+    here = Fingerprint({**labeler.fingerprint.parts, "camera": camera, **stored})
     labels.check_equal(
         here,
         "the labels that the agent was trained on",

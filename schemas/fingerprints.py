@@ -3,7 +3,10 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+
+_SHOWN = 3
+"""Differing values that a message shows of one part."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,16 +34,32 @@ class Fingerprint:
         return hashlib.sha256(json.dumps(self.parts, sort_keys=True).encode()).hexdigest()[:32]
 
     def subset(self, names: tuple[str, ...]) -> "Fingerprint":
-        """The fingerprint of these parts alone."""
+        """Returns the fingerprint of these parts alone."""
         return Fingerprint({name: self.parts[name] for name in names})
 
     def differing_parts(self, other: "Fingerprint") -> list[str]:
-        """Names of the parts that are not equal, or that only one of the two has."""
+        """Returns the names of the parts that are not equal, or that only one of the two has."""
         names = sorted(self.parts.keys() | other.parts.keys())
         return [name for name in names if self.parts.get(name) != other.parts.get(name)]
 
+    def describe_differences(self, other: "Fingerprint", here: str = "here", there: str = "there") -> str:
+        """Returns the values that differ, in words.
+
+        Args:
+            other: The fingerprint to compare with.
+            here: What to call the other's values.
+            there: What to call the values of this one.
+        """
+        found = []
+        for name in self.differing_parts(other):
+            leaves = list(_differing_leaves(name, self.parts.get(name), other.parts.get(name)))
+            found += [f"{path} is {_short(one)} {there} and {_short(two)} {here}" for path, one, two in leaves[:_SHOWN]]
+            if len(leaves) > _SHOWN:
+                found.append(f"{len(leaves) - _SHOWN} more values of {name}")
+        return "; ".join(found)
+
     def check_equal(self, other: "Fingerprint", what: str, remedy: str) -> None:
-        """Refuses another fingerprint, naming the parts that differ.
+        """Refuses another fingerprint, naming the parts and values that differ.
 
         Args:
             other: The fingerprint that must equal this one.
@@ -52,13 +71,24 @@ class Fingerprint:
         """
         differing = self.differing_parts(other)
         if differing:
-            pairs = "; ".join(
-                f"{name} is {_short(self.parts.get(name))} there and {_short(other.parts.get(name))} here"
-                for name in differing
-            )
             raise ValueError(
-                f"{what} must have the same fingerprint as this run, got other {', '.join(differing)} ({pairs}); {remedy}"
+                f"{what} must have the same fingerprint as this run, got other {', '.join(differing)} "
+                f"({self.describe_differences(other)}); {remedy}"
             )
+
+
+def _differing_leaves(path: str, one: object, two: object) -> Iterator[tuple[str, object, object]]:
+    """Yields the smallest differing values of two JSON values, each with its path."""
+    if one == two:
+        return
+    if isinstance(one, dict) and isinstance(two, dict):
+        for key in sorted(one.keys() | two.keys()):
+            yield from _differing_leaves(f"{path}.{key}", one.get(key), two.get(key))
+    elif isinstance(one, list) and isinstance(two, list) and len(one) == len(two):
+        for index, (left, right) in enumerate(zip(one, two, strict=True)):
+            yield from _differing_leaves(f"{path}[{index}]", left, right)
+    else:
+        yield path, one, two
 
 
 def _short(value: object) -> str:

@@ -122,6 +122,7 @@ class PartStatistics:
         num_bytes: Size of the part.
         seconds: Time spent by stage, in seconds.
         counts: Other numbers worth keeping, such as frames encoded and frames found in the cache.
+        made_by: What made the part, such as the versions of libraries and the processor; empty where that does not matter.
     """
 
     unit: Unit
@@ -134,6 +135,7 @@ class PartStatistics:
     num_bytes: int
     seconds: Mapping[str, float]
     counts: Mapping[str, int]
+    made_by: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> str:
         """The marker's text."""

@@ -76,7 +76,7 @@ class DualEncoder:
         cls,
         name: str | Path,
         *,
-        precision: str = "auto",
+        precision: str = "float32",
         batch_size: int = DEFAULT_BATCH_SIZE,
         device: str = "cpu",
     ) -> "DualEncoder":

@@ -31,6 +31,7 @@ from vlm_rewards.labelers.calibration.worth import (
     refined_grid,
     temperature_grid,
 )
+from vlm_rewards.labelers.provenance import Provenance
 from vlm_rewards.labelers.quality.agreement import UNDEFINED
 from vlm_rewards.labelers.settings import LabelerSettings, settings_from_json
 from vlm_rewards.pipelines.calibrate.evidence import (
@@ -223,17 +224,14 @@ def _rescored(labels: Labels, folder: Path, units: Sequence[Unit]) -> EmbeddingS
             f"{missing[0]!r}; {remedy}"
         )
     settings = labeler_of(labels.folder)
+    labeler = shared_labeler(settings).labeler
+    read_as = {name: parts[name] for name in ("camera", "sparse", "corpus_options") if name in parts}
     Fingerprint(dict(parts)).check_equal(
-        Fingerprint(
-            {
-                **shared_labeler(settings).labeler.fingerprint.parts,
-                **{name: parts[name] for name in ("camera", "sparse")},
-            }
-        ),
+        Fingerprint({**labeler.fingerprint.parts, **read_as}),
         f"the labels {labels.folder}",
         "label again: the model or this program has changed since",
     )
-    return EmbeddingScores(folder=kept, labeler=settings)
+    return EmbeddingScores(folder=kept, labeler=labeler.settings, provenance=Provenance.of(labeler))
 
 
 def _choose_temperature(

@@ -16,6 +16,8 @@ import numpy as np
 
 from vlm_rewards.labelers.calibration.counts import CalibrationCounts, EpisodeScores, calibration_counts, merge_counts
 from vlm_rewards.labelers.calibration.worth import NUM_FOLDS, fold_of, hash_share, log_losses
+from vlm_rewards.labelers.labeler import Labeler
+from vlm_rewards.labelers.provenance import Provenance
 from vlm_rewards.labelers.settings import LabelerSettings
 from vlm_rewards.pipelines.engine.outputs import OutputFolder, PartWriter
 from vlm_rewards.pipelines.label.encoding import shared_labeler
@@ -80,10 +82,12 @@ class EmbeddingScores:
     Args:
         folder: The embeddings.
         labeler: What to score with.
+        provenance: What the driver's labeler is made of; a worker whose own differs refuses the unit.
     """
 
     folder: OutputFolder
     labeler: LabelerSettings
+    provenance: Provenance
 
     def embeddings(self, unit: Unit) -> Iterator[Rows]:
         """The unit's embeddings, an episode at a time; memory is bounded by one episode and one batch of rows."""
@@ -101,9 +105,19 @@ class EmbeddingScores:
         if held:
             yield _joined(held)
 
+    def at_own_temperature(self) -> Labeler:
+        """Returns this process's labeler, at the model's own temperature.
+
+        Raises:
+            ValueError: It is not the driver's.
+        """
+        labeler = shared_labeler(dataclasses.replace(self.labeler, temperature=None)).labeler
+        self.provenance.check(labeler)
+        return labeler
+
     def __call__(self, unit: Unit) -> Iterator[EpisodeLabels]:
         """The unit's scores by episode, as `vlm-rewards label` would write them."""
-        labeler = shared_labeler(dataclasses.replace(self.labeler, temperature=None)).labeler
+        labeler = self.at_own_temperature()
         if self.labeler.temperature is not None:
             labeler = labeler.at_temperature(self.labeler.temperature)
         for rows in self.embeddings(unit):
@@ -124,6 +138,16 @@ class LabelScores:
     """Reads a unit's labels."""
 
     labels: Labels
+
+    def at_own_temperature(self) -> Labeler:
+        """Returns this process's labeler, at the model's own temperature.
+
+        Raises:
+            ValueError: It is not the driver's.
+        """
+        labeler = shared_labeler(dataclasses.replace(self.labeler, temperature=None)).labeler
+        self.provenance.check(labeler)
+        return labeler
 
     def __call__(self, unit: Unit) -> Iterator[EpisodeLabels]:
         """The unit's scores by episode."""
@@ -325,7 +349,7 @@ class LossUnit:
 
     def __call__(self, unit: Unit) -> Evidence:
         """The unit's evidence."""
-        base = shared_labeler(dataclasses.replace(self.scores.labeler, temperature=None)).labeler
+        base = self.scores.at_own_temperature()
         labelers = [base.at_temperature(temperature) for temperature in self.temperatures]
         truth = self.truth.of_unit(unit)
         losses = np.zeros((len(labelers), len(base.goals), 2), dtype=np.int64)

@@ -43,6 +43,7 @@ class PartWriter:
         failures: What could not be read.
         seconds: Time by stage.
         counts: Other numbers for the marker.
+        made_by: What made the part, for the marker, such as versions of libraries.
     """
 
     def __init__(self, path: Path, heartbeat: Path) -> None:
@@ -53,6 +54,7 @@ class PartWriter:
         self.failures: list[Failure] = []
         self.seconds: dict[str, float] = defaultdict(float)
         self.counts: Counter[str] = Counter()
+        self.made_by: dict[str, str] = {}
         self._heartbeat = heartbeat
         self._last_beat = time.monotonic()
 
@@ -213,6 +215,7 @@ class OutputFolder:
                 num_bytes=num_bytes,
                 seconds={stage: round(seconds, 6) for stage, seconds in sorted(part.seconds.items())},
                 counts=dict(sorted(part.counts.items())),
+                made_by=dict(sorted(part.made_by.items())),
             )
             write_atomically(self.marker_path(unit), marker.to_json())
         except BaseException as error:

@@ -75,7 +75,8 @@ def shared_labeler(settings: LabelerSettings) -> SharedLabeler:
     with _labelers_lock:
         if settings not in _labelers:
             labeler = Labeler.build(settings)
-            _labelers[settings] = SharedLabeler(labeler, EmbeddingCache(labeler.dim))
+            shared = SharedLabeler(labeler, EmbeddingCache(labeler.dim))
+            _labelers[settings] = _labelers.setdefault(labeler.settings, shared)  # with nothing left open
         return _labelers[settings]
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Unpack
 
 from vlm_rewards.labelers.encoders.embedding_cache import EmbeddingCache
+from vlm_rewards.labelers.provenance import Provenance
 from vlm_rewards.labelers.settings import LabelerSettings
 from vlm_rewards.pipelines.engine.driver import RunSummary, run_units
 from vlm_rewards.pipelines.engine.outputs import OutputFolder, PartWriter
@@ -45,7 +46,8 @@ class LabelUnit:
     """Labels one unit; see the module's picture.
 
     Args:
-        labeler: Settings of the labeler; every worker process builds it once.
+        labeler: Settings of the labeler, with nothing left open; every worker process builds it once.
+        provenance: What the driver's labeler is made of; a worker whose own differs refuses the unit.
         metadata: What the labels say of themselves.
         camera: Whose frames are labelled.
         corpus: The corpus; None where the embeddings are all there is, units that failed included.
@@ -53,6 +55,7 @@ class LabelUnit:
     """
 
     labeler: LabelerSettings
+    provenance: Provenance
     metadata: LabelMetadata
     camera: str
     corpus: Corpus | None
@@ -65,6 +68,8 @@ class LabelUnit:
     def __call__(self, unit: Unit, part: PartWriter) -> None:
         """Writes the unit's labels and, if asked for, its embeddings."""
         shared = shared_labeler(self.labeler)
+        self.provenance.check(shared.labeler)
+        part.made_by = self.provenance.record()
         broken: set[str] = set()
         if self.embeddings is None:
             self._label(shared, self._encode(shared, unit, part, broken), part)
@@ -72,6 +77,7 @@ class LabelUnit:
             self._label(shared, read_embeddings(self.embeddings, unit, part), part)
         else:
             with self.embeddings.writing(unit) as kept:
+                kept.made_by = part.made_by
                 rows = self._encode(shared, unit, kept, broken)
                 kept_schema = embedding_schema(shared.labeler.dim, self.embeddings.fingerprint)
                 row_bytes = 4 * shared.labeler.dim + 16
@@ -249,6 +255,7 @@ def plan_label(corpus: str | Path | None, labeler: LabelerSettings, output: str 
         units = opened.units(max_unit_bytes)
         camera = choose_camera(opened, camera)
     built = shared_labeler(labeler).labeler
+    labeler = built.settings
     read_as: dict[str, object] = {"corpus_options": dict(corpus_options)} if corpus_options else {}
     label_fingerprint = Fingerprint({**built.fingerprint.parts, "camera": camera, "sparse": sparse, **read_as})
     kept = None
@@ -283,7 +290,14 @@ def plan_label(corpus: str | Path | None, labeler: LabelerSettings, output: str 
     )
     for claimed in [folder] if kept is None else [folder, kept]:
         claimed.check_ours()
-    work = LabelUnit(labeler=labeler, metadata=metadata, camera=str(camera), corpus=opened, embeddings=kept)
+    work = LabelUnit(
+        labeler=labeler,
+        provenance=Provenance.of(built),
+        metadata=metadata,
+        camera=str(camera),
+        corpus=opened,
+        embeddings=kept,
+    )
     return LabelPlan(units=tuple(units), work=work, output=folder)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from apache_beam.ml.inference.base import ModelHandler
 
 from vlm_rewards.labelers.labeler import Labeler
+from vlm_rewards.labelers.provenance import Provenance
 from vlm_rewards.labelers.settings import LabelerSettings
 from vlm_rewards.pipelines.label.encoding import shared_labeler
 
@@ -21,7 +22,7 @@ class LabelerHandler(ModelHandler[np.ndarray, np.ndarray, Labeler]):
     Wrap it in Beam's `KeyedModelHandler` for elements with a key. A worker process has one copy of the model.
 
     Args:
-        settings: What to label with.
+        settings: What to label with. The model is loaded at once, so that workers can tell whether theirs is the same.
 
     Raises:
         ValueError: A window is of more than one frame: a Beam pipeline has no order.
@@ -34,11 +35,19 @@ class LabelerHandler(ModelHandler[np.ndarray, np.ndarray, Labeler]):
                 f"label with vlm-rewards label, or set the window to 1"
             )
         super().__init__(min_batch_size=1, max_batch_size=settings.batch_size)
-        self._settings = settings
+        labeler = shared_labeler(settings).labeler
+        self._settings = labeler.settings
+        self._provenance = Provenance.of(labeler)
 
     def load_model(self) -> Labeler:
-        """The process's labeler for the settings."""
-        return shared_labeler(self._settings).labeler
+        """Returns the process's labeler for the settings.
+
+        Raises:
+            ValueError: It is not the labeler that the pipeline was built with.
+        """
+        labeler = shared_labeler(self._settings).labeler
+        self._provenance.check(labeler)
+        return labeler
 
     def run_inference(
         self, batch: Sequence[np.ndarray], model: Labeler, inference_args: dict[str, Any] | None = None

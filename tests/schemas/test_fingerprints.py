@@ -37,6 +37,22 @@ def test_another_fingerprint_is_refused_with_the_parts_that_differ():
         Fingerprint({"weights": "a" * 100}).check_equal(Fingerprint({"weights": "b"}), "labels/", "delete it")
 
 
+def test_the_value_that_differs_is_shown_however_deep_it_lies():
+    one = {"processor": "CLIP" * 30, "size": {"height": 224}, "scale": [0.5, 0.25]}
+    ours = Fingerprint({"preprocessing": one, "templates": ["a"]})
+    other = {**one, "size": {"height": 256}, "scale": [0.5, 0.75]}
+    theirs = Fingerprint({"preprocessing": other, "templates": ["a", "b"]})
+    assert ours.describe_differences(theirs) == (
+        "preprocessing.scale[1] is 0.25 there and 0.75 here; preprocessing.size.height is 224 there and 256 here; "
+        'templates is ["a"] there and ["a", "b"] here'
+    )
+    many = Fingerprint({"thresholds": [0, 0, 0, 0, 0]}), Fingerprint({"thresholds": [1, 1, 1, 1, 1]})
+    assert many[0].describe_differences(many[1], "in the worker", "in the driver") == (
+        "thresholds[0] is 0 in the driver and 1 in the worker; thresholds[1] is 0 in the driver and 1 in the worker; "
+        "thresholds[2] is 0 in the driver and 1 in the worker; 2 more values of thresholds"
+    )
+
+
 def test_a_fingerprint_of_nothing_is_refused():
     with pytest.raises(ValueError, match="a fingerprint must have at least one part, got none"):
         Fingerprint({})

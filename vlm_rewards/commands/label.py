@@ -93,6 +93,10 @@ def run(options: argparse.Namespace) -> Said:
         failed = manifest["failed_frames"]
         lost = f"{failed} frames at least" if failed else "an unknown number of frames"
         lines.append(f"  left out: {reasons(manifest)} ({lost}): see {options.output / 'failures'}")
+    if manifest["fingerprint"].get("precision") == "bfloat16":
+        lines.append(
+            "  computed in bfloat16: scores differ from float32 by some hundredths; --precision float32 is exact everywhere"
+        )
     source = "CORPUS" if options.input is None else options.input
     of_labels = ["--input", source, "--labels", options.output, "--output"]
     following: list[list[object]] = [["hindsight", *of_labels, "relabelled/"]]

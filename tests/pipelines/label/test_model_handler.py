@@ -16,10 +16,13 @@ from vlm_rewards.pipelines.label.model_handler import LabelerHandler
 from vlm_rewards.schemas.goals import Goal
 
 
+def settings_of(folder: Path) -> LabelerSettings:
+    goals = (Goal("a", "a red ball"), Goal("b", "a key"))
+    return LabelerSettings(model=str(save_tiny_clip(folder / "clip")), goals=goals, batch_size=8)
+
+
 def test_run_inference_gives_the_bits_of_the_labeler(tmp_path: Path) -> None:
-    settings = LabelerSettings(
-        model=str(save_tiny_clip(tmp_path / "clip")), goals=(Goal("a", "a red ball"), Goal("b", "a key")), batch_size=8
-    )
+    settings = settings_of(tmp_path)
     rng = np.random.default_rng(0)
     frames = {index: rng.integers(0, 256, (20 + index, 30, 3), np.uint8) for index in range(11)}
     expected = Labeler.build(settings)(list(frames.values()))
@@ -37,7 +40,7 @@ def test_run_inference_gives_the_bits_of_the_labeler(tmp_path: Path) -> None:
 
 
 def test_the_size_of_a_batch_is_that_of_its_frames(tmp_path: Path) -> None:
-    handler = LabelerHandler(LabelerSettings(model=str(tmp_path), goals=(Goal("a", "a red ball"),)))
+    handler = LabelerHandler(settings_of(tmp_path))
     assert handler.get_num_bytes([np.zeros((4, 5, 3), np.uint8), np.zeros((2, 2, 3), np.uint8)]) == 60 + 12
     assert handler.get_metrics_namespace() == "vlm_rewards"
 
