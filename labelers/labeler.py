@@ -194,7 +194,14 @@ class Labeler:
         return self.encoder.resize(frame)
 
     def embed(self, pixels: np.ndarray) -> np.ndarray:
-        """`[N, S, S, 3]` uint8 to `[N, D]` float32 of unit length; each row depends on its picture alone."""
+        """Embeds resized frames.
+
+        Args:
+            pixels: `[N, S, S, 3]` uint8, or `[N, V, S, S, 3]` for an encoder that looks at windows of V frames.
+
+        Returns:
+            `[N, D]` float32 of unit length; each row depends on its own frame or window alone.
+        """
         return self.encoder.embed_images(pixels)
 
     def score(self, embeddings: np.ndarray) -> np.ndarray:
@@ -251,6 +258,11 @@ class Labeler:
         Raises:
             ValueError: A window is of more than one frame; see `score`.
         """
+        if self.encoder.window > 1:
+            raise ValueError(
+                f"{self.settings.model} looks at {self.encoder.window} frames of an episode at once: got frames alone. Label a "
+                f"corpus with it, or give windows of pixels to Labeler.embed."
+            )
         pixels = [self.resize(frame) for frame in frames]
         size = (*self.encoder.image_size, 3)
         return self.score(self.embed(np.stack(pixels) if pixels else np.zeros((0, *size), dtype=np.uint8)))

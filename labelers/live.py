@@ -64,6 +64,11 @@ class FrameEmbedder:
     def __init__(self, labeler: Labeler, cache_bytes: int = CACHE_BYTES) -> None:
         if cache_bytes < 0:
             raise ValueError(f"cache_bytes must be at least 0, got {cache_bytes}; 0 switches the cache off")
+        if labeler.encoder.window > 1:
+            raise ValueError(
+                f"live rewards need an encoder of single frames: got {labeler.settings.model}, which looks at "
+                f"{labeler.encoder.window} at once. Label recorded episodes with it."
+            )
         self.labeler = labeler
         self.counts = {"frames": 0, "encoded": 0, "cached": 0, "passes": 0}
         self.seconds = 0.0

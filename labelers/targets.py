@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from vlm_rewards.labelers.encoders.encoder import Encoder
+from vlm_rewards.labelers.encoders.frame_windows import FrameWindows
 from vlm_rewards.labelers.encoders.readings import (
     check_prompts_differ,
     check_readings,
@@ -176,7 +177,8 @@ def _embed(
     num_compared = len(names) if others_differ else len(goals)
     _check_prompts(encoder, prompts, names, num_compared)
     candidates = np.empty((len(names), encoder.dim), dtype=np.float32)
-    flat = encoder.embed_texts([prompt for several in prompts.values() for prompt in several])
+    texts = [prompt for several in prompts.values() for prompt in several]
+    flat = encoder.embed_texts(texts) if texts else candidates[:0]
     starts = np.cumsum([0] + [len(several) for several in prompts.values()])
     counts = np.diff(starts)
     indices = np.array(list(prompts), dtype=int)
@@ -195,7 +197,8 @@ def _check_prompts(
     encoder: Encoder, prompts: Mapping[int, Sequence[str]], names: Sequence[str], num_compared: int
 ) -> None:
     """Refuses prompts that the encoder would not read as they stand, and candidates that it reads as one."""
-    flat = iter(encoder.read_texts([prompt for several in prompts.values() for prompt in several]))
+    texts = [prompt for several in prompts.values() for prompt in several]
+    flat = iter(encoder.read_texts(texts) if texts else [])
     read = {index: [next(flat) for _ in several] for index, several in prompts.items()}
     for index, readings in read.items():
         several = prompts[index]
@@ -210,11 +213,11 @@ def _check_prompts(
 
 
 def _embed_pictures(goal: Goal, encoder: Encoder) -> np.ndarray:
-    """`[P, D]` float32: the goal's pictures, decoded, resized and embedded as frames are."""
-    pixels = []
-    for image in goal.images:
+    """Embeds the goal's pictures as frames are, each as an episode of one frame: `[P, D]` float32."""
+    windows, pixels = FrameWindows(encoder.window), []
+    for index, image in enumerate(goal.images):
         try:
-            pixels.append(encoder.resize(decode_image(image.read())))
+            pixels.append(windows.push(index, encoder.resize(decode_image(image.read()))))
         except (ValueError, FileNotFoundError) as error:
             error.add_note(f"in the picture {image.path} of goal {goal.id!r}")
             raise

@@ -139,16 +139,6 @@ class LabelScores:
 
     labels: Labels
 
-    def at_own_temperature(self) -> Labeler:
-        """Returns this process's labeler, at the model's own temperature.
-
-        Raises:
-            ValueError: It is not the driver's.
-        """
-        labeler = shared_labeler(dataclasses.replace(self.labeler, temperature=None)).labeler
-        self.provenance.check(labeler)
-        return labeler
-
     def __call__(self, unit: Unit) -> Iterator[EpisodeLabels]:
         """The unit's scores by episode."""
         return read_labels(self.labels.part(unit))

@@ -3,8 +3,8 @@
     frames, read ahead ─► digest ─┬─ seen before: reuse its embedding ───────────────────────┐
                                    └─ new: decode, resize (threads) ─► encode (full batches) ─┴─► rows
 
-Batches run across episodes; an identical frame is encoded once, by the digest of its bytes or pixels. One copy of the model a
-process, shared by its threads.
+Batches run across episodes; an identical frame is encoded once, by the digest of its bytes or pixels. An encoder that looks at
+windows of frames gets one window per frame, and none is known before. One copy of the model per process, shared by its threads.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from vlm_rewards.labelers.encoders.embedding_cache import EmbeddingCache, FrameLookup, Slot, frame_digest
+from vlm_rewards.labelers.encoders.frame_windows import FrameWindows
 from vlm_rewards.labelers.labeler import Labeler
 from vlm_rewards.labelers.settings import LabelerSettings
 from vlm_rewards.pipelines.engine.outputs import PartWriter
@@ -90,7 +91,7 @@ class _Frame(NamedTuple):
 @dataclasses.dataclass
 class _Chunk:
     frames: list[_Frame]
-    new: list[Slot]
+    new: list[_Frame]
     decoding: list[Future]
 
 
@@ -110,17 +111,18 @@ def encode_unit(
     """
     batch = shared.labeler.settings.batch_size
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="decode") as pool:
-        lookup = FrameLookup(shared.cache)
+        window = shared.labeler.encoder.window
+        lookup, windows = FrameLookup(shared.cache if window == 1 else None), FrameWindows(window)
         with contextlib.closing(_chunks(shared, lookup, groups, part, broken, pool, batch)) as chunks:
             waiting: _Chunk | None = None
             for number, chunk in enumerate(chunks):  # the next chunk decodes while this one is encoded
                 if waiting is not None:
-                    yield from _embed_chunk(shared, lookup, waiting, part)
+                    yield from _embed_chunk(shared, lookup, windows, waiting, part)
                 if number % _CHUNKS_PER_TRIM == 0:
                     _give_memory_back()
                 waiting = chunk
             if waiting is not None:
-                yield from _embed_chunk(shared, lookup, waiting, part)
+                yield from _embed_chunk(shared, lookup, windows, waiting, part)
 
 
 def _give_memory_back() -> None:
@@ -141,6 +143,7 @@ def _chunks(
 ) -> Generator[_Chunk, None, None]:
     chunk = _Chunk([], [], [])
     undecoded: list[Frame] = []
+    of_pictures = shared.labeler.encoder.window == 1
 
     def submit() -> None:
         if undecoded:
@@ -159,17 +162,18 @@ def _chunks(
                 broken.add(group.episode_id)
             continue
         for frame_index, data in enumerate(group.frames, group.start):
-            slot, is_new = lookup.find(frame_digest(data))
-            chunk.frames.append(_Frame(group.episode_id, frame_index, group.source, slot))
+            slot, is_new = lookup.find(frame_digest(data)) if of_pictures else (Slot(b"", None), True)
+            frame = _Frame(group.episode_id, frame_index, group.source, slot)
+            chunk.frames.append(frame)
             if is_new:
-                chunk.new.append(slot)
+                chunk.new.append(frame)
                 undecoded.append(data)
                 if len(undecoded) == _DECODE_GROUP:
                     submit()
             if len(chunk.new) == batch or len(chunk.frames) == batch * _CHUNK_BATCHES:
                 submit()
                 yield chunk
-                lookup.forget_all_but(chunk.new)  # the chunk before is encoded by now
+                lookup.forget_all_but(frame.slot for frame in chunk.new)  # the chunk before is encoded by now
                 chunk = _Chunk([], [], [])
     submit()
     if chunk.frames:
@@ -186,17 +190,19 @@ def _decode(resize: Callable[[np.ndarray], np.ndarray], images: Sequence[Frame])
     return results
 
 
-def _embed_chunk(shared: SharedLabeler, lookup: FrameLookup, chunk: _Chunk, part: PartWriter) -> Iterator[Rows]:
+def _embed_chunk(
+    shared: SharedLabeler, lookup: FrameLookup, windows: FrameWindows, chunk: _Chunk, part: PartWriter
+) -> Iterator[Rows]:
     with part.timing("wait for decoding"):
         decoded = [result for future in chunk.decoding for result in future.result()]
     pixels = []
     embedded = []
-    for slot, result in zip(chunk.new, decoded, strict=True):
+    for frame, result in zip(chunk.new, decoded, strict=True):
         if isinstance(result, str):
-            slot.error = result
+            frame.slot.error = result
         else:
-            pixels.append(result)
-            embedded.append(slot)
+            pixels.append(windows.push(frame.episode_id, result))
+            embedded.append(frame.slot)
     if pixels:
         with part.timing("encode"):
             embeddings = shared.labeler.embed(np.stack(pixels))

@@ -25,7 +25,7 @@ class LabelerHandler(ModelHandler[np.ndarray, np.ndarray, Labeler]):
         settings: What to label with. The model is loaded at once, so that workers can tell whether theirs is the same.
 
     Raises:
-        ValueError: A window is of more than one frame: a Beam pipeline has no order.
+        ValueError: A window is of more than one frame, that of the scores or of the encoder: a Beam pipeline has no order.
     """
 
     def __init__(self, settings: LabelerSettings) -> None:
@@ -36,6 +36,11 @@ class LabelerHandler(ModelHandler[np.ndarray, np.ndarray, Labeler]):
             )
         super().__init__(min_batch_size=1, max_batch_size=settings.batch_size)
         labeler = shared_labeler(settings).labeler
+        if labeler.encoder.window > 1:
+            raise ValueError(
+                f"an encoder must look at single frames for RunInference, whose elements have no order: got {settings.model}, "
+                f"which looks at {labeler.encoder.window} at once. Label with vlm-rewards label."
+            )
         self._settings = labeler.settings
         self._provenance = Provenance.of(labeler)
 

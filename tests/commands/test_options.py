@@ -75,7 +75,7 @@ COMMANDS: dict[str, tuple[str, list[tuple[type, str, dict[str, Any]]]]] = {
                 "--window 2 --window-over embeddings --window-reduce max",
                 {"window": {"frames": 2, "over": "embeddings", "reduce": "max"}},
             ),
-            (LabelerSettings, "--precision float32", {"precision": "float32"}),
+            (LabelerSettings, "--precision bfloat16", {"precision": "bfloat16"}),
             (LabelerSettings, "--batch-size 16", {"batch_size": 16}),
             (LabelerSettings, "--device cuda:1", {"device": "cuda:1"}),
             (LabelRun, "--embeddings e", {"embeddings": Path("e")}),

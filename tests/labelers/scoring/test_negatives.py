@@ -97,6 +97,14 @@ def test_sampled_negatives_are_k_other_goals_and_fixed() -> None:
     assert not np.array_equal(mask, choose_negatives(NegativeSettings(kind="sampled", k=7, seed=4), goals).mask)
 
 
+def test_every_goal_draws_by_itself() -> None:
+    # One seed for all goals would give each the goals at the same places among its others: 3, 17, 25, say.
+    goals = tuple(Goal(f"g{index}", f"text {index}") for index in range(40))
+    mask = choose_negatives(NegativeSettings(kind="sampled", k=4), goals).mask
+    places = {tuple(np.flatnonzero(np.delete(mask[:, index], index)).tolist()) for index in range(40)}
+    assert len(places) == 40
+
+
 def test_sampled_negatives_are_drawn_uniformly() -> None:
     # 400 seeds x 10 goals x k = 3 of 9 others: each ordered pair is drawn 400 / 3 = 133 times on average, with standard
     # deviation sqrt(400 * 1/3 * 2/3) = 9.4; all 90 pairs lie within 5 of these.

@@ -1,5 +1,6 @@
 """Workers that are not like the driver: each checks what it built before its first frame, and the unit fails by name."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from vlm_rewards.labelers.settings import LabelerSettings
 from vlm_rewards.pipelines.engine.outputs import PartWriter
 from vlm_rewards.pipelines.label import encoding
 from vlm_rewards.pipelines.label.labelling import LabelPlan, label, plan_label
+from vlm_rewards.pipelines.label.settings import LabelRun
 from vlm_rewards.schemas.episodes import CorpusFeatures
 from vlm_rewards.schemas.formats.corpus import write_episodes
 from vlm_rewards.schemas.goals import Goal
@@ -78,7 +80,7 @@ def corpus(tmp_path: Path) -> Path:
 
 def plan(corpus: Path, model: object, **changes: object) -> LabelPlan:
     settings = LabelerSettings(model=str(model), goals=GOALS, batch_size=8, **changes)
-    return plan_label(source=corpus, output=corpus.parent / "labels", labeler=settings)
+    return plan_label(corpus, settings, corpus.parent / "labels", LabelRun())
 
 
 def do_unit_elsewhere(planned: LabelPlan, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -150,9 +152,9 @@ def test_a_run_over_two_workers_that_differ_fails_by_name(
         RuntimeError, match=r"other versions than the driver of the run: got torch 1.0 in place of .*\nin unit '\d"
     ):
         label(
-            source=corpus,
+            corpus,
+            settings,
             output=tmp_path / "labels",
-            labeler=settings,
             workers=2,
             beam_options=("--direct_running_mode=multi_processing",),
         )
@@ -164,3 +166,28 @@ def test_a_run_over_two_workers_that_differ_fails_by_name(
 
 def test_the_marker_of_a_part_that_nothing_computed_says_nothing(tmp_path: Path) -> None:
     assert PartWriter(tmp_path / "a", tmp_path / "b").made_by == {}
+
+
+@pytest.mark.parametrize("part", ["precision", "preprocessing", "weights"])
+def test_kept_embeddings_of_another_making_are_refused(
+    part: str, corpus: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = LabelerSettings(model=str(clip), goals=GOALS, batch_size=8)
+    label(corpus, settings, output=tmp_path / "first", embeddings=tmp_path / "embeddings", workers=1)
+    monkeypatch.setattr(encoding, "_labelers", {})
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    if part == "precision":
+        settings = dataclasses.replace(settings, precision="bfloat16")
+    elif part == "weights":
+        shutil.rmtree(clip)
+        save_tiny_clip(clip, seed=1)
+    else:
+        path = clip / "processor_config.json"
+        path.write_text(path.read_text().replace('"resample": 3', '"resample": 2'))
+    for source in (corpus, None):
+        with pytest.raises(
+            ValueError,
+            match=rf"output folder .*embeddings must have the same fingerprint .* got other {part} \({part}[ .]",
+        ):
+            label(source, settings, output=tmp_path / "second", embeddings=tmp_path / "embeddings")
+    assert not (tmp_path / "second").exists()
