@@ -12,7 +12,8 @@ from typing import Any
 from wordings import WORDINGS
 
 from vlm_rewards.labelers.domains.babyai.goals import HELD_OUT_KINDS, goal_bank
-from vlm_rewards.labelers.encoders.checkpoints import REFERENCE_FOLDER, reference_models
+from vlm_rewards.labelers.encoders.checkpoints.loading import reference_models
+from vlm_rewards.labelers.reference_models import REFERENCE_FOLDER
 from vlm_rewards.labelers.rewards.hindsight import HindsightSettings
 from vlm_rewards.offline_rl.algorithms.agents import ALGORITHMS
 from vlm_rewards.offline_rl.training.finetune import FinetuneSettings

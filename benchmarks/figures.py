@@ -27,7 +27,7 @@ from report_result import RESULTS, machine, write_result
 from wordings import UNKNOWN_WORDS, WORDINGS, what_was_read
 
 from vlm_rewards.labelers.domains.babyai.goals import NEUTRAL
-from vlm_rewards.labelers.encoders.checkpoints import reference_models
+from vlm_rewards.labelers.encoders.checkpoints.loading import reference_models
 from vlm_rewards.labelers.encoders.dual_encoder import DualEncoder
 from vlm_rewards.labelers.labeler import Labeler
 from vlm_rewards.labelers.quality.figures import thinned_points

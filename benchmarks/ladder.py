@@ -15,7 +15,8 @@ from held_out import LEVELS, POLICIES, record, run
 from report_result import machine, parse_arguments, write_result
 
 from vlm_rewards.labelers.domains.babyai.pretraining import BABYAI_PRETRAINING
-from vlm_rewards.labelers.encoders.checkpoints import REFERENCE_FOLDER, reference_models
+from vlm_rewards.labelers.encoders.checkpoints.loading import reference_models
+from vlm_rewards.labelers.reference_models import REFERENCE_FOLDER
 from vlm_rewards.labelers.reference_models.model_card import write_card
 
 SEED = 0

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vlm_rewards.labelers.encoders.checkpoints import load_checkpoint
+from vlm_rewards.labelers.encoders.checkpoints.loading import load_checkpoint
 from vlm_rewards.labelers.encoders.devices import check_device, resolve_precision
 from vlm_rewards.labelers.encoders.encoder import DEFAULT_BATCH_SIZE, TextReading
 from vlm_rewards.labelers.encoders.preprocessing import Preprocessor

@@ -7,7 +7,7 @@ import pytest
 
 from vlm_rewards.labelers.domains.babyai.goals import goal_bank
 from vlm_rewards.labelers.domains.babyai.pretraining import BABYAI_PRETRAINING
-from vlm_rewards.labelers.encoders.checkpoints import REFERENCE_FOLDER
+from vlm_rewards.labelers.reference_models import REFERENCE_FOLDER
 from vlm_rewards.labelers.reference_models.model_card import card_text, mean_average_precision, write_card
 
 CARD = {

@@ -14,7 +14,7 @@ from vlm_rewards.labelers.domains.babyai.captions import (
 from vlm_rewards.labelers.domains.babyai.goals import NEUTRAL as NEGATIVE
 from vlm_rewards.labelers.domains.babyai.goals import goal_bank, ground_truth
 from vlm_rewards.labelers.domains.babyai.pretraining import BABYAI_PRETRAINING
-from vlm_rewards.labelers.encoders.checkpoints import REFERENCE_FOLDER
+from vlm_rewards.labelers.reference_models import REFERENCE_FOLDER
 from vlm_rewards.labelers.reference_models.pretraining import tokenizer_of
 
 

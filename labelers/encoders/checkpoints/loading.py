@@ -17,9 +17,9 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from vlm_rewards.labelers.encoders.adapters import apply_adapter, read_adapter
-from vlm_rewards.labelers.encoders.checkpoint_folders import adapter_key, check_model_folder, is_adapter
-from vlm_rewards.labelers.encoders.hub import fetch_snapshot, parse_hub_name, snapshot_in_cache_folder
+from vlm_rewards.labelers.encoders.checkpoints.adapters import apply_adapter, read_adapter
+from vlm_rewards.labelers.encoders.checkpoints.folders import adapter_key, check_model_folder, is_adapter
+from vlm_rewards.labelers.encoders.checkpoints.hub import fetch_snapshot, parse_hub_name, snapshot_in_cache_folder
 from vlm_rewards.labelers.encoders.tokenization import check_tokenizer
 from vlm_rewards.labelers.reference_models import REFERENCE_FOLDER
 

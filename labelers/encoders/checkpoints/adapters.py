@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from vlm_rewards.labelers.encoders.checkpoint_folders import (
+from vlm_rewards.labelers.encoders.checkpoints.folders import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     check_files_are_whole,

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel
 
-from vlm_rewards.labelers.encoders.checkpoint_folders import (
+from vlm_rewards.labelers.encoders.checkpoints.folders import (
     check_files_are_whole,
     check_model_folder,
     pointer_kind,

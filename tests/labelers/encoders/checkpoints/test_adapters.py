@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, CLIPModel
 
-from vlm_rewards.labelers.encoders.adapters import read_adapter
+from vlm_rewards.labelers.encoders.checkpoints.adapters import read_adapter
 from vlm_rewards.labelers.encoders.dual_encoder import DualEncoder
 
 TEXTS = ["a red ball", "the agent carries a blue box"]

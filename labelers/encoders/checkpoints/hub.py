@@ -15,7 +15,7 @@ from typing import NamedTuple
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError
 
-from vlm_rewards.labelers.encoders.checkpoint_folders import (
+from vlm_rewards.labelers.encoders.checkpoints.folders import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     missing_weights,

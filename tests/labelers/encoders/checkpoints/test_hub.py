@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 from small_hub import SmallHub, serve
 
+from vlm_rewards.labelers.encoders.checkpoints.hub import fetch_snapshot, parse_hub_name, snapshot_in_cache_folder
 from vlm_rewards.labelers.encoders.dual_encoder import DualEncoder
-from vlm_rewards.labelers.encoders.hub import fetch_snapshot, parse_hub_name, snapshot_in_cache_folder
 
 
 def use(hub: SmallHub, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 from tiny_models import build_tokenizer, save_tiny_align, save_tiny_clip, save_tiny_naflex
 from transformers import BertConfig, BertModel, CLIPModel
 
-from vlm_rewards.labelers.encoders import checkpoints
-from vlm_rewards.labelers.encoders.checkpoints import locate
+from vlm_rewards.labelers.encoders.checkpoints import loading
+from vlm_rewards.labelers.encoders.checkpoints.loading import locate
 from vlm_rewards.labelers.encoders.dual_encoder import DualEncoder
 
 
@@ -29,9 +29,9 @@ def test_a_reference_model_goes_before_a_folder(
     monkeypatch: pytest.MonkeyPatch, tiny_clip: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(tiny_clip, tmp_path / "reference-x")
-    monkeypatch.setattr(checkpoints, "REFERENCE_FOLDER", tmp_path)
+    monkeypatch.setattr(loading, "REFERENCE_FOLDER", tmp_path)
     assert locate("reference-x") == (tmp_path / "reference-x", "reference-x")
-    assert checkpoints.reference_models() == ["reference-x"]
+    assert loading.reference_models() == ["reference-x"]
     assert locate(tiny_clip) == (tiny_clip, str(tiny_clip))
 
 

@@ -1,0 +1,1 @@
+"""Checkpoints of transformers: found, looked at, downloaded, adapted and loaded."""
