@@ -116,6 +116,12 @@ def test_adapters_that_do_not_fit_their_model_are_refused(adapter: Path) -> None
         save_file(changed, adapter / "adapter_model.safetensors")
         with pytest.raises(ValueError, match=match.format(reason)):
             DualEncoder.load(adapter)
+    change_config(adapter, from_the_future={"strength": 2}, off_in_the_future=False)
+    with pytest.raises(
+        ValueError, match=match.format("the setting from_the_future, which the installed peft does not .*")
+    ):
+        DualEncoder.load(adapter)
+    change_config(adapter, from_the_future=None)
     change_config(adapter, target_modules=["no_such_layer"])
     with pytest.raises(ValueError, match=match.format(".*no_such_layer.*")):
         DualEncoder.load(adapter)
