@@ -1,7 +1,8 @@
-"""The goal of each running episode: the one that its environment names, or one drawn at random.
+"""The goal of each running episode: the one that its environment names, or one drawn of those that it can be asked for.
 
-    infos["goal_id"] of a reset ──► that goal, if it is one of those that may be asked for; else the run is refused
-    no "goal_id"                ──► uniform among those that may be asked for, a stream of draws per environment
+    infos["goal_id"] of a reset  ──► that goal, if it is one of those that may be asked for; else the run is refused
+    infos["goal_ids"] of a reset ──► uniform among these, those that may be asked for; the run is refused if none may
+    neither                      ──► uniform among those that may be asked for, a stream of draws per environment
 
 Shape letters: N environments, G goals of the labeler.
 """
@@ -67,11 +68,12 @@ class EpisodeGoals:
         Raises:
             ValueError: An environment names a goal that may not be asked for.
         """
-        told = infos.get("goal_id", np.full(len(self.indices), None))
-        says = infos.get("_goal_id", told != np.full(len(told), None))
+        told, says = self._named(infos, "goal_id")
+        possible, limits = self._named(infos, "goal_ids")
         for index in envs.tolist():
             if not says[index]:
-                self.indices[index] = self._draws[index].choice(self._choices)
+                choices = self._choices_among(possible[index], index) if limits[index] else self._choices
+                self.indices[index] = self._draws[index].choice(choices)
             elif told[index] in self._index_of:
                 self.indices[index] = self._index_of[told[index]]
             else:
@@ -81,6 +83,21 @@ class EpisodeGoals:
                     f"({allowed}, ...), got {told[index]!r} in environment {index}. Make the environments with these goals, or "
                     f"label with that goal."
                 )
+
+    def _named(self, infos: Mapping[str, Any], name: str) -> tuple[Any, Any]:
+        """What the environments say under a name, and which of them say something."""
+        none = np.full(len(self.indices), None)
+        told = infos.get(name, none)
+        return told, infos.get(f"_{name}", [value is not None for value in told])
+
+    def _choices_among(self, goal_ids: Sequence[str], index: int) -> list[int]:
+        found = [self._index_of[goal_id] for goal_id in goal_ids if goal_id in self._index_of]
+        if not found:
+            raise ValueError(
+                f"environment {index} can be asked for none of the {len(self._index_of)} goals that may be asked for: got the "
+                f"goal_ids {list(goal_ids)[:3]}. Allow one of them, or label with one."
+            )
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything needed to resume."""

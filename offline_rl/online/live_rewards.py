@@ -93,7 +93,8 @@ class LiveRewards(VectorWrapper):
     """Vector wrapper that replaces the rewards of the environments by those of a labeler; see the module's docstring.
 
     Args:
-        env: Vector environment that shows frames. It may name the goal of each episode, as `goal_id` in the infos of its resets.
+        env: Vector environment that shows frames. It may name the goal of each episode, as `goal_id`, or
+            those that it can be asked for, as `goal_ids`, in the infos of its resets.
         labeler: Labeler of the rewards.
         goals: Ids of the goals that an episode may ask for; None for all goals of the labeler. Where the environment names no goal,
             one of them is drawn.

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from live_environments import ScriptedEnv, frames, vector
 
 from vlm_rewards.offline_rl.online.episode_goals import EpisodeGoals
 from vlm_rewards.schemas.goals import Goal
@@ -51,6 +52,26 @@ def test_a_goal_that_the_environment_names_is_taken() -> None:
     assert goals.indices[[0, 2]].tolist() == [3, 2]
 
 
+def test_an_environment_says_which_goals_its_episode_can_be_asked_for() -> None:
+    goals = EpisodeGoals(GOALS, 3, ["box", "ball", "key"])
+    possible = np.empty(3, object)
+    possible[:] = [("door", "key", "ball"), None, ["box"]]
+    drawn = []
+    for _ in range(60):
+        goals.begin(ALL, {"goal_ids": possible, "_goal_ids": np.array([True, False, True])})
+        drawn.append(goals.indices.tolist())
+    assert [set(column) for column in np.array(drawn).T.tolist()] == [
+        {1, 2},
+        {0, 1, 2},
+        {0},
+    ]  # the door may not be asked for
+    possible[0] = ("door", "window")
+    with pytest.raises(
+        ValueError, match=r"environment 0 can be asked for none of the 3 goals .* \['door', 'window'\]. Allow"
+    ):
+        goals.begin(ALL, {"goal_ids": possible})
+
+
 def test_a_goal_that_may_not_be_asked_for_is_refused() -> None:
     named = {"goal_id": np.array(["door"], object), "_goal_id": np.array([True])}
     EpisodeGoals(GOALS, 1).begin(np.array([0]), named)
@@ -73,3 +94,13 @@ def test_draws_resume_from_a_state() -> None:
     other.load_state_dict(goals.state_dict())
     assert other.indices.tolist() == goals.indices.tolist()
     assert draws(other, 20) == draws(goals, 20)
+
+
+def test_what_an_environment_says_comes_through_gymnasiums_vector() -> None:
+    envs = vector(ScriptedEnv(frames(2), info={"goal_ids": ("key", "door")}), ScriptedEnv(frames(2)))
+    _, infos = envs.reset()
+    goals = EpisodeGoals(GOALS, 2, ["key", "box"])
+    goals.begin(np.array([0]), {name: value for name, value in infos.items() if "goal_ids" in name})
+    assert goals.indices.tolist() == [2, -1]
+    goals.begin(np.array([1]), {name: value for name, value in infos.items() if "goal_ids" in name})  # it says nothing
+    assert goals.indices[1] in (0, 2)
