@@ -12,7 +12,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path[:0] = [str(HERE), str(ROOT)]
 
-from reference import GENERATED  # noqa: E402 - found by the path above
+from docutils import nodes  # noqa: E402
+from reference import complete  # noqa: E402 - found by the path above
 from sphinx.application import Sphinx  # noqa: E402
 
 project = "vlm-rewards"
@@ -25,6 +26,10 @@ exclude_patterns = ["pictures"]
 myst_enable_extensions = ["fieldlist"]
 myst_heading_anchors = 4
 smartquotes = False  # "--" of an option stays two hyphens
+
+python_maximum_signature_line_length = 88
+add_module_names = False
+toc_object_entries = False
 
 html_theme = "furo"
 html_title = f"vlm-rewards {release}"
@@ -39,15 +44,17 @@ pygments_style = "friendly"
 pygments_dark_style = "github-dark"
 
 
-def complete(app: Sphinx, page: str, source: list[str]) -> None:
-    """Replaces the marker of a generated page with its generated text."""
-    if page in GENERATED:
-        marker, generate = GENERATED[page]
-        if source[0].count(marker) != 1:
-            raise ValueError(f"{page}.md must hold the marker {marker!r} once, got {source[0].count(marker)}")
-        source[0] = source[0].replace(marker, generate())
+def _complete(app: Sphinx, page: str, source: list[str]) -> None:
+    source[0] = complete(page, source[0])
+
+
+def _draw_dashes(app: Sphinx, doctree: nodes.document) -> None:
+    """Draws the dash between a parameter and its description, which Sphinx leaves to `smartquotes`."""
+    for text in list(doctree.findall(lambda node: isinstance(node, nodes.Text) and node == " -- ")):
+        text.parent.replace(text, nodes.Text(" \N{EN DASH} "))
 
 
 def setup(app: Sphinx) -> None:
     """Connects the generated pages."""
-    app.connect("source-read", complete)
+    app.connect("source-read", _complete)
+    app.connect("doctree-read", _draw_dashes)

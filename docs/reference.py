@@ -3,14 +3,45 @@
 import argparse
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-COMMANDS_MARKER = "<!-- the commands are inserted here when the site is built -->"
-API_MARKER = "<!-- the names of the API are inserted here when the site is built -->"
-
+_COMMANDS = "<!-- commands -->"
+_NAMES = re.compile(r"<!-- names: (.*?) -->", re.DOTALL)
 _SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Examples?):$")
 _ITEM = re.compile(r"^(\*{0,2}\w[\w., ]*):\s+(.*)$")
 _FIELDS = {"Args": "param", "Attributes": "var", "Raises": "raises"}
+
+
+def complete(page: str, text: str) -> str:
+    """Returns the text of a page with its markers replaced by what is generated; other pages as they are.
+
+    Args:
+        page: Name of the page.
+        text: Its Markdown. The page "commands" holds `<!-- commands -->` once; the page "api" holds `<!-- names: a, b -->`, each
+            public name in one of them.
+
+    Raises:
+        ValueError: A marker or a public name is missing, or stands twice.
+    """
+    if page == "commands":
+        if text.count(_COMMANDS) != 1:
+            raise ValueError(f"the page of the commands needs the marker {_COMMANDS} once, got {text.count(_COMMANDS)}")
+        return text.replace(_COMMANDS, command_reference())
+    if page == "api":
+        import vlm_rewards
+
+        named = [name for found in _NAMES.findall(text) for name in re.split(r",\s*", found)]
+        if sorted(named) != sorted(vlm_rewards.__all__):
+            differing = sorted(set(named) ^ set(vlm_rewards.__all__)) or sorted(
+                {name for name in named if named.count(name) > 1}
+            )
+            raise ValueError(
+                f"the page of the API must hold every public name once, got a difference in {', '.join(differing)}"
+            )
+        return "```{py:module} vlm_rewards\n```\n\n" + _NAMES.sub(
+            lambda found: api_reference(re.split(r",\s*", found[1])), text
+        )
+    return text
 
 
 def command_reference() -> str:
@@ -42,13 +73,13 @@ def _command_lines(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
         yield from ("```text", parser.epilog, "```", "")
 
 
-def api_reference() -> str:
-    """Returns the Markdown of the public names of `vlm_rewards`, in the order of `__all__`."""
+def api_reference(names: Sequence[str]) -> str:
+    """Returns the Markdown of some public names of `vlm_rewards`."""
     import vlm_rewards
 
-    lines = ["```{py:module} vlm_rewards", "```", ""]
-    for name in vlm_rewards.__all__:
-        lines += [f"## {name}", "", *_object_lines(name, getattr(vlm_rewards, name)), ""]
+    lines: list[str] = []
+    for name in names:
+        lines += [f"### {name}", "", *_object_lines(name, getattr(vlm_rewards, name)), ""]
     return "\n".join(lines)
 
 
@@ -78,7 +109,7 @@ def _object_lines(name: str, value: object) -> Iterator[str]:
             "``````",
         )
     else:
-        raise TypeError(f"a public name must be a class or a function, got {name} of {type(value).__name__}")
+        raise TypeError(f"a public name must be a class or a function, got {type(value).__name__} for {name}")
 
 
 def _signature(value: Callable[..., object], is_method: bool = False) -> str:
@@ -86,6 +117,7 @@ def _signature(value: Callable[..., object], is_method: bool = False) -> str:
     signature = inspect.signature(value)
     parameters = list(signature.parameters.values())[1 if is_method else 0 :]
     text = str(signature.replace(parameters=parameters)).replace("'", '"')
+    text = text.replace("<factory>", "...")  # dataclasses show a default that is made anew for each object
     return re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Za-z])", "", text).removesuffix(" -> None")
 
 
@@ -112,7 +144,7 @@ def _section_lines(section: str, body: list[str]) -> Iterator[str]:
         return
     lines = inspect.cleandoc("\n".join(["", *body])).splitlines()
     if section.startswith("Example"):
-        yield from ("", "```python", *lines, "```")
+        yield from ("", "```pycon", *lines, "```")
     elif section in _FIELDS:
         yield ""
         for line in lines:
@@ -133,9 +165,3 @@ def _prose(text: str) -> str:
 def escape(text: str) -> str:
     """Returns the text with Markdown's signs escaped, so that it reads as it stands."""
     return re.sub(r"([\\`*_{}\[\]<>#|$])", r"\\\1", text)
-
-
-GENERATED: dict[str, tuple[str, Callable[[], str]]] = {
-    "commands": (COMMANDS_MARKER, command_reference),
-}
-"""By page, the marker in it and what makes the text in its place."""

@@ -66,7 +66,7 @@ def _model(shared: Path) -> Path:
 
 @pytest.mark.parametrize("page", RUNNING, ids=_name)
 def test_blocks_run_in_order(page: Path, shared: Path, process: WarmProcess) -> None:
-    assert any(_finished(page, shared, process).iterdir())
+    assert _finished(page, shared, process).is_dir()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
@@ -196,3 +196,14 @@ def test_a_docstring_becomes_fields() -> None:
         *("", ":raises ValueError: One is negative."),
         *("", "Source: arithmetic."),
     ]
+
+
+def test_pages_without_their_marker_are_refused() -> None:
+    complete = _reference().complete
+    assert complete("concepts", "text") == "text"
+    with pytest.raises(ValueError, match="needs the marker <!-- commands --> once, got 0"):
+        complete("commands", "text")
+    with pytest.raises(ValueError, match="every public name once, got a difference in Corpus, Episode, Goal"):
+        complete("api", "text")
+    with pytest.raises(TypeError, match="must be a class or a function, got dict"):
+        list(_reference()._object_lines("NAME", {}))
