@@ -16,6 +16,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Said:
     """Runs `record` as its options say."""
+    from vlm_rewards.labelers.domains.domain import domain_of_environments
     from vlm_rewards.pipelines.record.recording import record
 
     given = given_settings(options, RecordSettings, RecordRun)
@@ -27,5 +28,7 @@ def run(options: argparse.Namespace) -> Said:
         f"{skipped(summary)}",
         f"  goals that the ground truth covers: {goals}",
     ]
-    label = ["label", "--input", options.output, "--goals", goals, "--model", "reference-s", "--output", "labels/"]
+    model = domain_of_environments(given["envs"]).default_model
+    named = ["--model", model] if model else []
+    label = ["label", "--input", options.output, "--goals", goals, *named, "--output", "labels/"]
     return lines, [label]

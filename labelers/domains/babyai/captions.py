@@ -1,8 +1,8 @@
 """What BabyAI's reference models are taught to read: captions of states in many wordings.
 
-A state is something a frame shows: one of the 36 Find and Lift goals, one of the 153 unordered Place pairs, or "nothing" for
-each family, true exactly when no goal of that family holds. Besides, neutral captions say nothing at all: as a goal's only
-negative they give the softmax an absolute meaning.
+A state is something that a frame shows: one of the 36 Find and Lift goals, one of the 153 unordered Place pairs, or "nothing" for
+each family, which is true exactly when no goal of that family holds. Neutral captions say nothing at all: as a goal's only negative
+they give the softmax an absolute meaning.
 """
 
 from itertools import combinations
@@ -110,13 +110,13 @@ MORE_WORDS = (
 
 
 def state_names() -> list[str]:
-    """Names the states in column order: 18 Find, 18 Lift, 153 unordered Place pairs, then nothing of each family."""
+    """Lists the names of the states in column order: 18 Find, 18 Lift, 153 unordered Place pairs, then nothing of each family."""
     pairs = [f"place {KINDS[a]} + {KINDS[b]}" for a, b in combinations(range(NUM_KINDS), 2)]
     return [f"find {kind}" for kind in KINDS] + [f"lift {kind}" for kind in KINDS] + pairs + list(NOTHING)
 
 
 def state_truth(goals: np.ndarray) -> np.ndarray:
-    """Turns the truth of the 342 goals into the truth of the states.
+    """Converts the truth of the 342 goals into the truth of the states.
 
     Args:
         goals: `[N, 342]` bool from `labelers.domains.babyai.goals.ground_truth`.
@@ -135,8 +135,8 @@ def state_captions() -> list[list[str]]:
     """Writes every wording of every state.
 
     Returns:
-        One list of captions a state, in the order of `state_names`, those of a Place pair in both orders; at the end the
-        neutral captions. A caption that occurs twice is to be drawn twice as often.
+        One list of captions per state, in the order of `state_names`, those of a Place pair in both orders; at the end the
+        neutral captions. A caption that occurs twice is drawn twice as often.
     """
     articles = ("a", "the")
     find = [[t.format(the=the, kind=kind) for t in FIND_TEMPLATES for the in articles] for kind in KINDS]

@@ -108,7 +108,7 @@ def place_pairs() -> np.ndarray:
 
 
 def ground_truth(view: np.ndarray, carrying: np.ndarray | None = None) -> np.ndarray:
-    """Says which of the 342 goals hold, for any number of views at once.
+    """Returns which of the 342 goals hold, for any number of views at once.
 
         view[x, y], the agent at (3, 6) looking up      Find   what stands at (3, 5)
             . . . . . . .                               Lift   what the agent carries
@@ -143,7 +143,7 @@ def ground_truth(view: np.ndarray, carrying: np.ndarray | None = None) -> np.nda
         if carrying.shape != (*leading, 2):
             raise ValueError(
                 f"carrying must have shape {[*leading, 2]} to go with the view, got {list(carrying.shape)}; "
-                "pass one (type, colour) a view, (0, 0) where nothing is carried"
+                "pass one (type, colour) per view, (0, 0) where nothing is carried"
             )
         carried = kind_indices(carrying[..., 0], carrying[..., 1]).reshape(-1)
 

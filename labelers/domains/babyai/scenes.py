@@ -121,14 +121,14 @@ def load_layouts(
     """Resets real levels and keeps their walls and doors.
 
     Args:
-        seeds: where the seeds of the resets are taken from, in order, starting anew with each level.
+        seeds: Seeds of the resets, used in order and from the first one for each level.
         room_levels: Gymnasium ids of levels drawn `num_rooms` times each.
         maze_levels: Gymnasium ids of levels drawn `num_mazes` times each.
-        num_rooms: layouts a room level.
-        num_mazes: layouts a maze level.
+        num_rooms: Layouts per room level.
+        num_mazes: Layouts per maze level.
 
     Returns:
-        The layouts, one a reset.
+        The layouts, one per reset.
 
     Raises:
         ImportError: MiniGrid is not installed.
@@ -164,8 +164,8 @@ def draw_scenes(layouts: Layouts, rng: np.random.Generator, num_scenes: int) -> 
     the kinds come from few colours or types, so that only the pairing tells two captions apart.
 
     Args:
-        layouts: what `load_layouts` returned.
-        rng: source of all randomness.
+        layouts: Layouts from `load_layouts`.
+        rng: Source of all randomness.
         num_scenes: N.
 
     Returns:
@@ -192,7 +192,7 @@ def draw_scenes(layouts: Layouts, rng: np.random.Generator, num_scenes: int) -> 
 
 
 def visible_cells(view: np.ndarray) -> np.ndarray:
-    """Says which cells the agent sees: MiniGrid's `Grid.process_vis`, for many views at once.
+    """Returns which cells the agent sees: MiniGrid's `Grid.process_vis`, for many views at once.
 
     Args:
         view: `[N, 7 (x), 7 (y), 3]` integers, MiniGrid's encoding of the whole crop, before anything is hidden.
@@ -218,7 +218,7 @@ def visible_cells(view: np.ndarray) -> np.ndarray:
 
 
 def view_tiles(view: np.ndarray) -> np.ndarray:
-    """Says which tile MiniGrid draws in every cell of what an agent sees.
+    """Returns which tile MiniGrid draws in every cell of what an agent sees.
 
     Args:
         view: `[N, 7 (x), 7 (y), 3]` integers, the `image` of MiniGrid's observations, unseen cells 0.
@@ -252,7 +252,7 @@ def render(tiles: np.ndarray, tile_size: int = 8) -> np.ndarray:
 
     Args:
         tiles: `[N, 7 (y), 7 (x)]` uint8 tile ids.
-        tile_size: S, pixels a cell: 8 for 56x56 frames, 32 for 224x224.
+        tile_size: S, pixels per cell: 8 for 56x56 frames, 32 for 224x224.
 
     Returns:
         `[N, 7 S, 7 S, 3]` uint8 frames.
@@ -269,7 +269,7 @@ def tile_table(tile_size: int) -> np.ndarray:
     """Renders every tile once with MiniGrid.
 
     Args:
-        tile_size: S, pixels a cell.
+        tile_size: S, pixels per cell.
 
     Returns:
         `[58, S, S, 3]` uint8.
