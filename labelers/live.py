@@ -1,4 +1,4 @@
-"""What judges live frames: the corpus's labeler behind a cache, the reward rule a frame at a time, and a look at the rewards.
+"""The labeler in a live run: frames embedded behind a cache, scored and judged one at a time, and statistics of the rewards.
 
     frames [N, H, W, 3] ─► digest ─┬─ seen before: its embedding ──────────────────┬─► LiveScores ─► RuleState
                                    └─ new: resize, encode (full batches of B) ─────┘    [N, G]         rewards [N, G]
@@ -22,13 +22,13 @@ CACHE_BYTES = 64 << 20
 
 
 def check_labeler(labeler: Labeler, labels: Fingerprint, camera: str | None) -> None:
-    """Refuses a labeler that would score a live frame otherwise than the labels that an agent was trained on.
+    """Refuses a labeler that would not score a live frame as the labels that an agent was trained on.
 
     Args:
-        labeler: Built for the live environment.
-        labels: Fingerprint of those labels, camera and sparseness included: `labels_fingerprint` of a saved agent, and in the
+        labeler: Labeler of the live environment.
+        labels: Fingerprint of those labels, with camera and sparseness: `labels_fingerprint` of a saved agent, also in the
             settings of relabelled trajectories.
-        camera: Whose frames the environment shows.
+        camera: Camera of the frames that the environment shows.
 
     Raises:
         ValueError: A part of the fingerprint differs; the message names it.
@@ -45,25 +45,25 @@ def check_labeler(labeler: Labeler, labels: Fingerprint, camera: str | None) -> 
 
 
 class FrameEmbedder:
-    """Embeds frames; an identical frame is encoded once, within a call always and between calls as long as the cache holds it.
+    """Embeds frames. An identical frame is encoded once per call, and not again as long as the cache holds it.
 
-    A frame gets the bits that the label pipeline gives it. Calls must come from one thread at a time.
+    A frame gets the same bits as in the label pipeline. Call it from one thread at a time.
 
     Args:
-        labeler: The corpus's.
-        cache_bytes: Memory for embeddings of frames seen before, in bytes; 0 for none.
+        labeler: Labeler of the corpus.
+        cache_bytes: Memory for the embeddings of earlier frames, in bytes; 0 for none.
 
     Raises:
         ValueError: cache_bytes is below 0.
 
     Attributes:
-        counts: "frames" that were asked for, "encoded" through the model, "cached" found in the cache, and forward "passes".
-        seconds: Spent here, in s.
+        counts: Number of "frames" given, of them "encoded" by the model and "cached" ones, and forward "passes" of the model.
+        seconds: Time spent here, in s.
     """
 
     def __init__(self, labeler: Labeler, cache_bytes: int = CACHE_BYTES) -> None:
         if cache_bytes < 0:
-            raise ValueError(f"cache_bytes must be at least 0, got {cache_bytes}; 0 switches the cache off")
+            raise ValueError(f"cache_bytes must be at least 0, got {cache_bytes}. 0 switches the cache off.")
         if labeler.encoder.window > 1:
             raise ValueError(
                 f"live rewards need an encoder of single frames: got {labeler.settings.model}, which looks at "
@@ -75,7 +75,7 @@ class FrameEmbedder:
         self._cache = EmbeddingCache(labeler.dim, cache_bytes) if cache_bytes else None
 
     def apart(self) -> "FrameEmbedder":
-        """Another one with the same cache and counts of its own: what it embeds costs this one nothing. One thread for both."""
+        """Returns an embedder with the same cache and its own counts. Call the two from one thread."""
         other = FrameEmbedder(self.labeler, 0)
         other._cache = self._cache
         return other
@@ -99,22 +99,20 @@ class FrameEmbedder:
 
 
 class LiveScores:
-    """Scores of N episodes that go on at once, from embeddings of their frames as they come, each by its window.
+    """Scores the frames of N simultaneous episodes as they come, each with its window.
 
     Args:
-        labeler: The corpus's.
+        labeler: Labeler of the corpus.
         num_envs: N.
     """
 
     def __init__(self, labeler: Labeler, num_envs: int) -> None:
         self._windows = labeler.episodes()
         self._kept = labeler.settings.window.frames - 1
-        self._recent: list[list[np.ndarray]] = [
-            [] for _ in range(num_envs)
-        ]  # embeddings that windows to come will need
+        self._recent: list[list[np.ndarray]] = [[] for _ in range(num_envs)]  # embeddings that later windows need
 
     def begin(self, envs: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
-        """Begins episodes with their first frames, arguments and result as for `step`."""
+        """Begins episodes with their first frames; arguments and result as for `step`."""
         self._windows.end(envs.tolist())
         for index in envs.tolist():
             self._recent[index] = []
@@ -136,11 +134,11 @@ class LiveScores:
         return self._windows.push(envs.tolist(), embeddings)
 
     def state_dict(self) -> list[list[np.ndarray]]:
-        """What the episodes are gone on from: of each the last embeddings, as many as a window looks back."""
+        """Returns everything needed to resume: the last embeddings of each episode, as many as a window looks back."""
         return [list(embeddings) for embeddings in self._recent]
 
     def load_state_dict(self, state: Sequence[Sequence[np.ndarray]]) -> None:
-        """The inverse."""
+        """Restores what `state_dict` returned."""
         self._recent = [list(embeddings) for embeddings in state]
         for index, embeddings in enumerate(self._recent):
             self._windows.end([index])
@@ -149,10 +147,10 @@ class LiveScores:
 
 
 class Judged(NamedTuple):
-    """What a frame is worth to every goal.
+    """Rewards and successes of frames, for every goal.
 
     Attributes:
-        rewards: [N, G] float32, of the step that led to the frame.
+        rewards: [N, G] float32 of the step that led to the frame.
         successes: [N, G] bool, whether the goal counts as achieved in the frame.
     """
 
@@ -161,13 +159,13 @@ class Judged(NamedTuple):
 
 
 class RuleState:
-    """The reward rule over N episodes that go on at once, a frame of each at a time; see `labelers.rewards.rewards`.
+    """Applies the reward rule to N simultaneous episodes, one frame at a time; see `labelers.rewards.rewards`.
 
     Args:
         rule: Rule of the G goals.
         num_envs: N.
-        ignore_initial: A success that holds from the first frame on counts for nothing until it has ended once: hindsight takes
-            it for no achievement either.
+        ignore_initial: Whether a success that holds from the first frame on counts only after it has ended once; hindsight does
+            not count it as an achievement either.
     """
 
     def __init__(self, rule: RewardRule, num_envs: int, *, ignore_initial: bool = False) -> None:
@@ -187,7 +185,7 @@ class RuleState:
             scores: [M, G] float32 of their first frames.
 
         Returns:
-            [M, G] bool, the goals that count as achieved in the first frame already.
+            [M, G] bool, the goals that count as achieved in the first frame.
         """
         self._run[envs] = 0
         self._success[envs] = False
@@ -214,11 +212,11 @@ class RuleState:
         return Judged(step_rewards(before, scores, successes, self.rule), successes)
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """What the episodes are gone on from."""
+        """Returns everything needed to resume."""
         return {name: getattr(self, name).copy() for name in ("_scores", "_run", "_success", "_initial")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse."""
+        """Restores what `state_dict` returned."""
         for name, value in state.items():
             getattr(self, name)[:] = value
 
@@ -228,15 +226,15 @@ class RuleState:
 
 
 class RewardMonitor:
-    """What the rewards of N environments have been so far.
+    """Statistics of the rewards of N environments.
 
     Args:
-        rule: Of the G goals.
+        rule: Rule of the G goals.
         num_envs: N.
 
     Attributes:
-        counts: "steps" that were judged, "episodes" that ended, "episodes_with_success" in some step, and "positive_rewards".
-        best_margin: How far the highest score of a step's own goal was above its threshold; -inf before the first.
+        counts: Number of "steps" judged, of "episodes" ended, of "episodes_with_success" among them, and of "positive_rewards".
+        best_margin: Largest difference between the score of a step's own goal and its threshold; -inf before the first step.
     """
 
     def __init__(self, rule: RewardRule, num_envs: int) -> None:
@@ -257,9 +255,9 @@ class RewardMonitor:
         """Takes in a step.
 
         Args:
-            envs: [M] indices of the environments that took it.
+            envs: [M] indices of the environments that took a step.
             goals: [M] int, their goals.
-            scores: [M] float32, for these goals, of the frame after the action.
+            scores: [M] float32 of the frames after the action, for these goals.
             rewards: [M] float32.
             successes: [M] bool.
             ended: [M] bool, whether the episode ended there.
@@ -272,40 +270,40 @@ class RewardMonitor:
         self.best_margin = float(np.max(scores - self._thresholds[goals], initial=self.best_margin))
 
     def begin(self, envs: np.ndarray) -> None:
-        """Takes in that episodes begin."""
+        """Takes in that these environments begin an episode."""
         self._has_succeeded[envs] = False
 
     def check(self, after_episodes: int = 200, after_steps: int = 25_000) -> None:
-        """Stops a run that learns from nothing; to be called now and then.
+        """Stops a run that has nothing to learn from; call it now and then.
 
         Args:
-            after_episodes: Episodes that must have ended before anything is said,
-            after_steps: or steps that must have been judged: on long levels few episodes end.
+            after_episodes: Number of ended episodes from which on the run is stopped.
+            after_steps: Number of steps from which on it is stopped, as few episodes end on long levels.
 
         Raises:
-            ValueError: So many episodes have ended, or so many steps were judged, and no reward was ever positive.
+            ValueError: No reward was positive in so many episodes or steps.
         """
         complaint = self.complaint()
         if complaint and (self.counts["episodes"] >= after_episodes or self.counts["steps"] >= after_steps):
             raise ValueError(complaint)
 
     def complaint(self) -> str | None:
-        """What is wrong with rewards of which none was ever positive, and the remedies; None where one was, or before a step."""
+        """Returns what is wrong if no reward was ever positive, with the fixes; None if one was, or before the first step."""
         if self.counts["positive_rewards"] or not self.counts["steps"]:
             return None
         return (
             f"a live reward must be positive now and then, got none in {self.counts['steps']:,} steps and "
             f"{self.counts['episodes']:,} ended episodes, where the highest score was {self.best_margin:+.4f} from its goal's "
-            f"threshold; calibrate the thresholds and label again, reword the goals, start from an agent that succeeds sometimes, "
-            f"or take an easier level"
+            f"threshold. Calibrate the thresholds and label again, reword the goals, start from an agent that succeeds sometimes, "
+            f"or take an easier level."
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """What it goes on from."""
+        """Returns everything needed to resume."""
         succeeded = self._has_succeeded.copy()
         return {"counts": dict(self.counts), "best_margin": self.best_margin, "has_succeeded": succeeded}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse."""
+        """Restores what `state_dict` returned."""
         self.counts, self.best_margin = {**self.counts, **state["counts"]}, state["best_margin"]
         self._has_succeeded = state["has_succeeded"].copy()

@@ -24,6 +24,7 @@ Shape letters as in `offline_rl.interfaces`; here B environments or transitions,
 """
 
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -329,9 +330,20 @@ class OnlineBuffer:
             np.savez(file, **self.state_dict())  # type: ignore[arg-type]
 
     def load(self, path: str | Path) -> None:
-        """Restores what `save` wrote."""
-        with np.load(path, allow_pickle=False) as state:
-            self.load_state_dict(state)
+        """Restores what `save` wrote.
+
+        Raises:
+            ValueError: The file is not one that `save` wrote, or see `load_state_dict`.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as state:
+                arrays = dict(state)
+        except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{path} must be a saved buffer, got {type(error).__name__}: {error}. Remove it and the checkpoint of the same "
+                f"step, and the run resumes from the one before."
+            ) from error
+        self.load_state_dict(arrays)
 
     def _check_continued(self, environments: np.ndarray, observations: np.ndarray) -> None:
         continued = environments[self._last_frame[environments] >= self._rings.frames.first]

@@ -6,11 +6,11 @@
       │                                                                        │
       └── updates ◄── batches: half of the corpus, half of the buffer ◄────────┴──── replay of the corpus
 
-Steps are environment steps, all environments together. The first `warmup_steps` are taken by the offline agent without updates.
-Ground truth is read for evaluation and for the records of episodes alone.
+Steps are environment steps, summed over all environments. The offline agent takes the first `warmup_steps` without updates. Ground
+truth is read only for evaluation and for the records of episodes.
 
-A run that was killed goes on from its last checkpoint to the same bits, on a CPU: agent, optimisers, random states, the buffer and
-the environments' episodes, which are replayed, are in it.
+A killed run resumes from its last checkpoint and ends with the same bits, on a CPU. A checkpoint holds agent, optimisers, random
+states, the buffer, and the episodes of the environments as actions, which are replayed.
 """
 
 import contextlib
@@ -53,9 +53,8 @@ def finetune(
         The agent, saved in the output folder too.
 
     Raises:
-        ValueError: The agent does not fit the environments, its labeler or its replay is not what it was, the output folder is
-            another run's, a loss is not finite, or no reward was ever positive; in a run too short to tell that is a warning at its
-            end.
+        ValueError: The agent does not fit the environments, its labeler or replay has changed, the output folder belongs to another
+            run, a loss is not finite, or no reward was ever positive. In a run too short to tell, the last is a warning at its end.
 
     Example:
         >>> import vlm_rewards as vr
@@ -87,12 +86,12 @@ def _finetune(
             f"the replay {before.replay}",
             f"put the replay that {agent} was trained on into {Path(agent) / 'replay'}, or train again",
         )
-    replay.mix_in_force(settings.mix)  # which says at once what a batch would say after the warm-up
+    replay.mix_in_force(settings.mix)  # refuses now what the first batch would refuse after the warm-up
     described = describe_settings(
         settings, unimportant=("log_every", "checkpoint_every"), added=("finished_only", "camera", "frames", "device")
     )
     if not settings.end_at_success:
-        described["mask_at_success"] = 0  # which runs of before this was so cannot go on with
+        described["mask_at_success"] = 0  # runs that were begun before this was so cannot be resumed
     fingerprint = Fingerprint({"agent": before.digest, "labels": dict(before.labels_fingerprint.parts), **described})
     shown = {**dataclasses.asdict(settings), "agent": str(agent)}
     with claimed(Path(output), kind="fine-tuning", fingerprint=fingerprint, settings=shown, renew=True) as folder:

@@ -1,4 +1,13 @@
-"""A fine-tuning run: environments, buffer and agent, a step at a time, with all that it goes on from."""
+"""A fine-tuning run, one step of all environments at a time, and its checkpoints.
+
+advance    act on the observations ──► LiveRewards.step ──► the step as transitions, with rewards
+                                                              ├──► online buffer ──► updates that are due
+                                                              ├──► hindsight, where episodes ended ──► online buffer
+                                                              └──► records of episodes; the truth is read here only
+           then reset what ended, record, evaluate
+
+An asynchronous run makes the updates between `LiveRewards.step` and the rewards of that step, while a thread scores it.
+"""
 
 import dataclasses
 from collections import deque
@@ -28,16 +37,16 @@ _CHECKPOINT_VERSION = 2  # 0.2.0 had none
 
 
 class FinetuneRun:
-    """A fine-tuning run between two environment steps; a context, at whose end the environments are closed.
+    """A fine-tuning run between two environment steps; a context manager that closes the environments.
 
     Args:
-        before: The agent that it begins with, and learns on.
-        labeler: That of the agent's labels.
-        replay: What the agent was trained on.
-        settings: How.
+        before: Agent to begin with; it is trained in place.
+        labeler: Labeler of the agent's labels.
+        replay: Replay that the agent was trained on.
+        settings: Settings of fine-tuning.
 
     Attributes:
-        agent: As it is now.
+        agent: The agent now.
         step: Environment steps so far.
 
     Raises:
@@ -111,12 +120,12 @@ class FinetuneRun:
         self._live.close()
 
     def crosses(self, every: int) -> bool:
-        """Whether the last step went past a multiple of `every`, or to the end."""
+        """Returns whether the last step passed a multiple of `every`, or reached the end."""
         before = self.step - self.settings.num_envs
         return self.step // every > before // every or self.step >= self.settings.steps
 
     def advance(self, metrics: Metrics) -> None:
-        """One step of all environments, the updates that are due, and what is to be recorded after them."""
+        """Takes one step of all environments, makes the updates that are due, and records what is due after them."""
         updates = self.agent.num_updates
         ended = self._act()
         if ended.any():
@@ -166,7 +175,7 @@ class FinetuneRun:
         return ended
 
     def _learn(self) -> None:
-        """The updates that are due after a step."""
+        """Makes the updates that are due after a step; a fraction of an update is kept for the next step."""
         if self.step + self.settings.num_envs > self.settings.warmup_steps and len(self._buffer):
             self._due += self.settings.updates_per_step * self.settings.num_envs
         while self._due >= 1:
@@ -174,7 +183,7 @@ class FinetuneRun:
             self._due -= 1
 
     def _follow(self, rewards: np.ndarray, ended: np.ndarray, infos: Mapping[str, Any]) -> None:
-        """Keeps the figures of episodes; the truth is for the records alone."""
+        """Gathers the figures of episodes; the truth goes into the records only."""
         self._returns += rewards
         verdicts = [verdict_of(infos, "ground_truth", index) for index in range(len(ended))]
         self._truths |= np.array([verdict is True for verdict in verdicts])
@@ -208,7 +217,7 @@ class FinetuneRun:
         metrics.write(self.step, "scoring", self._live.statistics())
 
     def evaluate(self, metrics: Metrics, when: str) -> None:
-        """Evaluates on fixed held-out levels, held-out goals apart, and records it."""
+        """Evaluates on fixed held-out levels, separately on held-out goals, and records it."""
         if self.settings.eval_episodes:
             evaluate_on_held_out(
                 self.agent,
@@ -228,11 +237,11 @@ class FinetuneRun:
             )
 
     def complaint(self) -> str | None:
-        """What is wrong with the rewards, where none was ever positive."""
+        """Returns what is wrong with the rewards if none was ever positive; else None."""
         return self._live.monitor.complaint()
 
     def save(self, folder: Path) -> None:
-        """Writes a checkpoint: the buffer beside it, whole before the checkpoint names it."""
+        """Writes a checkpoint, and the buffer beside it, which is complete before the checkpoint names it."""
         buffer = folder / f"buffer-{self.step:09d}.npz"
         self._buffer.save(buffer)
         state = {

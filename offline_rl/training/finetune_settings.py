@@ -1,4 +1,4 @@
-"""How an agent is fine-tuned: the settings of `offline_rl.training.finetune`."""
+"""Settings of fine-tuning."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,39 +11,39 @@ from vlm_rewards.schemas.options import option
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FinetuneSettings:
-    """How an agent is fine-tuned.
+    """Settings of fine-tuning.
 
-    What is the agent's own is not set here: the critics of its ensemble, `num_critics`, and those that a target is drawn from,
-    `num_min_critics`, are settings of its algorithm (`vlm-rewards train --set num_critics=10`); LayerNorm is always on.
+    The ensemble of critics belongs to the agent: `num_critics` and `num_min_critics` are settings of its algorithm (`vlm-rewards
+    train --set num_critics=10`). LayerNorm is always on.
 
     Args:
-        envs: Environments by their registered names; environment i is of name i modulo their number.
-        steps: Environment steps, of all environments together.
-        num_envs: N, at least one of each name.
-        seed: Of levels, actions and batches.
-        batch_size: Transitions an update.
-        offline_share: Share of a batch that is of the corpus; 0.5 as in RLPD and Cal-QL.
+        envs: Registered names of environments; environment i has name i modulo their number.
+        steps: Environment steps, summed over all environments.
+        num_envs: N, at least one per name.
+        seed: Seed of levels, actions and batches.
+        batch_size: Transitions per update.
+        offline_share: Share of a batch that is drawn from the corpus; 0.5 as in RLPD and Cal-QL.
         mix: Shares of original, hindsight and negative goals in that part.
-        warmup_steps: Environment steps before the first update, as in WSRL; fewer than its 5000, as runs are shorter here.
-        updates_per_step: Updates an environment step. RLPD, REDQ and WSRL take 4 to 20. 0.25 is what a CPU affords, not what
-            learns best by the step: an update costs much more than a step there, and `hindsight_goals` stores each step under
-            several goals, so that live data are plentiful. Raise it where updates are cheap.
-        hindsight_goals: Other goals, achieved and not, under which an episode that has ended is stored as well; 0 for none.
-        temperature: Of the policy while it explores.
-        capacity: Frames of the environments that the buffer holds, about. The field keeps a million; these are frames in memory.
-        finished_only: Sample only transitions whose episode has ended, when its return is known, as Cal-QL's authors do. Else those
-            of an episode that goes on have return 0, which bounds the value from below where no reward is negative.
-        end_at_success: A success by the model ends the episode, as in the paper.
-        asynchronous: Score beside the environments, where success does not end the episode.
-        camera: Whose frames the environments show; None for the labels', and no other may be given.
-        frames: Where they have them, see `EnvironmentSettings`; None for where the agent's own had.
-        eval_episodes: Episodes of an evaluation; 0 for none.
+        warmup_steps: Environment steps before the first update, as in WSRL; fewer than its 5000, because runs are shorter here.
+        updates_per_step: Updates per environment step. RLPD, REDQ and WSRL make 4 to 20. 0.25 is what a CPU can afford, not what
+            learns best per step: an update costs much more than a step there, and `hindsight_goals` stores each step under several
+            goals, so that live data are plentiful. Raise it where updates are cheap.
+        hindsight_goals: Number of other goals, achieved or not, that an ended episode is also stored under; 0 for none.
+        temperature: Temperature of the policy while it explores.
+        capacity: Approximate number of live frames in the buffer. A million is usual; these are frames in memory.
+        finished_only: Whether to sample only transitions whose episode has ended and has its return, as Cal-QL's authors do.
+            Otherwise those of a running episode have return 0, which is a lower bound of the value if no reward is negative.
+        end_at_success: Whether a success by the model ends the episode, as in the paper.
+        asynchronous: Whether to score beside the environments; only if a success does not end the episode.
+        camera: Camera of the frames that the environments show; None for the labelled camera, and no other may be given.
+        frames: Source of the frames, as in `EnvironmentSettings`; None for that of the agent.
+        eval_episodes: Episodes per evaluation; 0 for none.
         eval_every: Environment steps between evaluations.
-        eval_temperature: Temperature of the policy while it is evaluated; 0 or None for the most likely action.
-        eval_seed: Of the held-out levels: whoever chooses settings by some must be judged by others.
-        threads: Threads of torch; other numbers round otherwise, so it is part of the run.
-        device: Where the agent learns, as in `TrainSettings`; the labeler is where the labels were made, which is in their
-            fingerprint.
+        eval_temperature: Temperature of the policy in evaluations; 0 or None for the most likely action.
+        eval_seed: Seed of the held-out levels. Settings that were chosen by some levels must be judged by others.
+        threads: Threads of torch. Other numbers round differently, so it is part of the run.
+        device: Device on which the agent learns, as in `TrainSettings`. The labeler uses the device of the labels, which is in
+            their fingerprint.
         log_every: Environment steps between records of losses and rewards.
         checkpoint_every: Environment steps between checkpoints.
 
@@ -146,18 +146,18 @@ class FinetuneSettings:
             ("checkpoint_every", 1),
         ):
             if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}; choose another")
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}. Choose another.")
         if self.warmup_steps >= self.steps:
             raise ValueError(
-                f"warmup_steps must be below steps, {self.steps}, got {self.warmup_steps}: nothing would be learned; take "
-                "more steps, or a shorter warm-up"
+                f"warmup_steps must be below steps, {self.steps}, got {self.warmup_steps}: nothing would be learned. Take "
+                "more steps, or a shorter warm-up."
             )
         if not 0 <= self.offline_share <= 1:
-            raise ValueError(f"offline_share must be from 0 to 1, got {self.offline_share}; 0.5 is the field's choice")
+            raise ValueError(f"offline_share must be from 0 to 1, got {self.offline_share}. 0.5 is usual.")
         for name in ("updates_per_step", "temperature", "eval_temperature"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
-                raise ValueError(f"{name} must be above 0 and finite, got {value}; choose another")
+                raise ValueError(f"{name} must be above 0 and finite, got {value}. Choose another.")
 
 
 class FinetuneKeywords(TypedDict, total=False):

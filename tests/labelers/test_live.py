@@ -117,7 +117,7 @@ def test_a_reward_that_is_never_positive_stops_the_run():
     add(9, no, nothing)
     monitor.check(after_episodes=19)  # 18 episodes are too few to say
     add(1, no, nothing)
-    message = r"got none in 20 steps and 20 ended episodes, where the highest score was -0.1000 from .* calibrate"
+    message = r"got none in 20 steps and 20 ended episodes, where the highest score was -0.1000 from .* Calibrate"
     with pytest.raises(ValueError, match=message):
         monitor.check(after_episodes=20)
     other = RewardMonitor(RewardRule(thresholds=(0.5, 0.8)), 2)

@@ -328,3 +328,14 @@ def test_a_saved_buffer_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> No
     stranger = OnlineBuffer(SPACES, GOALS.embeddings[::-1], num_environments=1, capacity=16, discount=0.5)
     with pytest.raises(ValueError, match="and other goals. Use the settings of the run that is resumed"):
         stranger.load(tmp_path / "online.npz")
+
+
+@pytest.mark.parametrize("spoil", [lambda data: b"", lambda data: b"buffer", lambda data: data[: len(data) // 2]])
+def test_a_file_that_is_no_saved_buffer_is_named(tmp_path: Path, spoil) -> None:
+    path = tmp_path / "online.npz"
+    buffer().save(path)
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(
+        ValueError, match=r"online.npz must be a saved buffer, got .*. Remove it and the checkpoint of the"
+    ):
+        buffer().load(path)
