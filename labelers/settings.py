@@ -16,7 +16,7 @@ from vlm_rewards.labelers.scoring.negatives import REWARD_GROUP, NegativeSetting
 from vlm_rewards.labelers.scoring.prompts import DEFAULT_TEMPLATES, check_templates, fill_templates
 from vlm_rewards.labelers.scoring.windows import WindowSettings
 from vlm_rewards.schemas.goals import Goal, check_goals, goals_from_json, goals_to_json
-from vlm_rewards.schemas.options import brief_repr, option
+from vlm_rewards.schemas.options import as_declared, brief_repr, option
 from vlm_rewards.schemas.rules import NEVER, REWARDS, RewardRule
 
 _THRESHOLD_TOLERANCE = 1e-3  # calibration may put a threshold just below the lowest score
@@ -153,6 +153,7 @@ class LabelerSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", str(self.model))
+        as_declared(self)
         for name, kind in (("negatives", NegativeSettings), ("window", WindowSettings)):
             if isinstance(getattr(self, name), Mapping):
                 object.__setattr__(self, name, kind(**getattr(self, name)))
@@ -167,9 +168,6 @@ class LabelerSettings:
         self._check_baseline()
         if not self.model:
             object.__setattr__(self, "model", default_model(self._texts()))
-        for name in ("threshold", "fire_rates"):
-            if isinstance(getattr(self, name), list | tuple | np.ndarray):
-                object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
         _ = self.rule
         if self.precision not in PRECISIONS:
             raise ValueError(

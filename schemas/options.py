@@ -11,10 +11,13 @@ A field's default is written there alone; so are the help and the unit of its op
 
 import dataclasses
 import difflib
+import functools
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar, get_type_hints, overload
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from numbers import Integral, Real
+from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints, overload
 
 _KEY = "option"
 _SHOWN_ITEMS = 3
@@ -90,6 +93,63 @@ def brief_repr(settings: Any) -> str:
         is_long = isinstance(value, tuple | list | Mapping) and len(value) > _SHOWN_ITEMS
         shown.append(f"{field.name}={f'<{len(value)} {field.name}>' if is_long else repr(value)}")
     return f"{type(settings).__name__}({', '.join(shown)})"
+
+
+def as_declared(settings: Any) -> None:
+    """Converts the fields of a dataclass to their declared types, so that equal settings are the same; call it in `__post_init__`.
+
+    A whole number becomes a float where a float is declared, a list a tuple, a number of NumPy one of Python.
+
+    Raises:
+        ValueError: A value is of another kind.
+    """
+    for name, hint in _type_hints(settings.__class__).items():
+        value = getattr(settings, name)
+        kinds = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        converted = [found for kind in kinds for found in _converted(value, kind)]
+        if not converted:
+            expected = " or ".join(dict.fromkeys(_kind_words(kind) for kind in kinds))
+            is_alone = isinstance(value, str) and any(get_origin(kind) is tuple for kind in kinds)
+            remedy = "Put it into a list" if is_alone else "Give one of that kind"
+            raise ValueError(f"{name} must be {expected}: got {value!r}. {remedy}")
+        if converted[0] is not value:
+            object.__setattr__(settings, name, converted[0])
+
+
+@functools.cache
+def _type_hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _converted(value: Any, kind: Any) -> list[Any]:
+    """The value as this kind, or nothing where it is of another."""
+    if kind is bool or kind is str:
+        return [value] if isinstance(value, kind) else []
+    if kind is int:
+        return [int(value)] if isinstance(value, Integral) and not isinstance(value, bool) else []
+    if kind is float:
+        return [float(value)] if isinstance(value, Real) and not isinstance(value, bool) else []
+    if get_origin(kind) is tuple:
+        items = get_args(kind)
+        if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+            return []
+        parts = [_converted(item, items[0]) for item in value]  # how many, the settings judge themselves
+        return [tuple(part[0] for part in parts)] if all(parts) else []
+    declared = get_origin(kind) or kind
+    return (
+        [value]
+        if isinstance(value, declared) or (dataclasses.is_dataclass(kind) and isinstance(value, Mapping))
+        else []
+    )
+
+
+def _kind_words(kind: Any) -> str:
+    words = {bool: "True or False", str: "a text", int: "a whole number", float: "a number", type(None): "None"}
+    if get_origin(kind) is tuple:
+        item = get_args(kind)[0]
+        return f"a list of {words.get(item, item.__name__).removeprefix('a ')}s"
+    declared = get_origin(kind) or kind
+    return words.get(kind, declared.__name__)
 
 
 class OptionField(NamedTuple):

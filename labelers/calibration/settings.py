@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from vlm_rewards.schemas.options import option
+from vlm_rewards.schemas.options import as_declared, option
 
 OBJECTIVES = ("f1", "precision", "fpr", "quantile")
 DEFAULT_CONFIDENCE = 0.95
@@ -60,6 +60,7 @@ class CalibrationSettings:
     )
 
     def __post_init__(self) -> None:
+        as_declared(self)
         if self.objective not in OBJECTIVES:
             raise ValueError(
                 f"objective must be one of {', '.join(OBJECTIVES)}, got {self.objective!r}; choose one of them"

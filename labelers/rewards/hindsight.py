@@ -29,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vlm_rewards.schemas.goals import DEFAULT_SHARES, Goal, normalize_instruction, read_goal_shares
-from vlm_rewards.schemas.options import option
+from vlm_rewards.schemas.options import as_declared, option
 
 STRATEGIES = ("first", "final", "future")
 
@@ -73,7 +73,7 @@ class HindsightSettings:
     seed: int = dataclasses.field(default=0, metadata=option("N", "seed of the draws"))
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ratio", tuple(self.ratio))
+        as_declared(self)
         if self.strategy not in STRATEGIES:
             raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {self.strategy!r}; choose one")
         if self.goals_per_episode < 1:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vlm_rewards.schemas.goals import Goal
-from vlm_rewards.schemas.options import option
+from vlm_rewards.schemas.options import as_declared, option
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -78,11 +78,7 @@ class NegativeSettings:
     )
 
     def __post_init__(self) -> None:
-        if isinstance(self.explicit, str):
-            raise ValueError(
-                f"explicit negatives must be a list of texts, got the text {self.explicit!r}; put it into a list"
-            )
-        object.__setattr__(self, "explicit", tuple(self.explicit))
+        as_declared(self)
         if self.kind not in KINDS:
             raise ValueError(
                 f"kind of negatives must be one of {', '.join(KINDS)}, got {self.kind!r}; choose one of them"

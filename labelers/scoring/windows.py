@@ -16,7 +16,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import numpy as np
 
-from vlm_rewards.schemas.options import option
+from vlm_rewards.schemas.options import as_declared, option
 
 MAX_WINDOW = 1024
 OVER = ("embeddings", "scores")
@@ -53,7 +53,8 @@ class WindowSettings:
     )
 
     def __post_init__(self) -> None:
-        if not isinstance(self.frames, int) or not 1 <= self.frames <= MAX_WINDOW:
+        as_declared(self)
+        if not 1 <= self.frames <= MAX_WINDOW:
             raise ValueError(
                 f"a window must be of 1 to {MAX_WINDOW} frames, got {self.frames}; 1 looks at each frame alone"
             )

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TypedDict
 
-from vlm_rewards.schemas.options import option
+from vlm_rewards.schemas.options import as_declared, option
 
 CAMERA_HELP = "camera whose frames the environments show"
 FRAMES_HELP = (
@@ -53,7 +53,7 @@ class RolloutSettings:
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "envs", tuple(self.envs))
+        as_declared(self)
         object.__setattr__(self, "temperature", self.temperature or None)
         for name, least in (("episodes", 1), ("videos", 0), ("seed", 0), ("threads", 1)):
             if getattr(self, name) < least:

@@ -4,6 +4,7 @@ import dataclasses
 from typing import TypedDict
 
 from vlm_rewards.labelers.live import CACHE_BYTES
+from vlm_rewards.schemas.options import as_declared
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,7 @@ class LiveRewardSettings:
     cache_bytes: int = CACHE_BYTES
 
     def __post_init__(self) -> None:
+        as_declared(self)
         if not self.frames:
             raise ValueError(
                 "frames must be 'observation', 'render' or a key of the observation, got ''. Leave it out."

@@ -6,7 +6,7 @@ from typing import TypedDict
 
 from vlm_rewards.offline_rl.evaluation.rollout_settings import CAMERA_HELP, FRAMES_HELP
 from vlm_rewards.schemas.goals import DEFAULT_SHARES, read_goal_shares
-from vlm_rewards.schemas.options import option
+from vlm_rewards.schemas.options import as_declared, option
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,7 @@ class FinetuneSettings:
         from vlm_rewards.offline_rl.environments.environments import EnvironmentSettings
         from vlm_rewards.offline_rl.online.live_reward_settings import LiveRewardSettings
 
-        object.__setattr__(self, "envs", tuple(self.envs))
+        as_declared(self)
         object.__setattr__(self, "eval_temperature", self.eval_temperature or None)
         EnvironmentSettings(
             envs=self.envs,

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 from vlm_rewards.schemas.goals import DEFAULT_SHARES, read_goal_shares
-from vlm_rewards.schemas.options import option, read_value
+from vlm_rewards.schemas.options import as_declared, option, read_value
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,8 +113,7 @@ class TrainSettings:
         from vlm_rewards.labelers.encoders.devices import check_device
         from vlm_rewards.offline_rl.algorithms.agents import algorithm_settings
 
-        for name in ("hold_out", "envs"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        as_declared(self)
         object.__setattr__(self, "eval_temperature", self.eval_temperature or None)
         algorithm_settings(self.algorithm, self.algorithm_settings)
         check_device(self.device)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TypedDict
 
-from vlm_rewards.schemas.options import option
+from vlm_rewards.schemas.options import as_declared, option
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class RunSettings:
     beam_options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "beam_options", tuple(self.beam_options))
+        as_declared(self)
 
 
 class RunKeywords(TypedDict, total=False):

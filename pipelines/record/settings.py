@@ -11,7 +11,7 @@ from vlm_rewards.labelers.domains.domain import (
     parse_frame_size,
 )
 from vlm_rewards.pipelines.engine.settings import RunKeywords, RunSettings
-from vlm_rewards.schemas.options import option
+from vlm_rewards.schemas.options import as_declared, option
 
 POLICIES = ("bot", "noisy-bot", "random")
 
@@ -90,7 +90,7 @@ class RecordSettings:
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "envs", tuple(self.envs))
+        as_declared(self)
         from vlm_rewards.schemas.formats.corpus import writable_format
 
         domain = domain_of_environments(self.envs)

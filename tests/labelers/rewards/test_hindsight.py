@@ -236,9 +236,9 @@ def test_an_episode_of_one_frame_has_no_steps_and_no_goals() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"strategy": "last"}, "strategy must be one of final, future, first, got 'last'"),
+        ({"strategy": "last"}, "strategy must be one of first, final, future, got 'last'"),
         ({"goals_per_episode": 0}, "goals_per_episode must be at least 1, got 0"),
-        ({"ratio": (1, 2)}, "ratio must be three shares .* got .1, 2"),
+        ({"ratio": (1, 2)}, "ratio must be three shares .* got .1.0, 2.0"),
         ({"ratio": (1, -1, 1)}, "none below 0"),
         ({"ratio": (0, 0, 0)}, "not all 0"),
         ({"ratio": (0, float("nan"), 1)}, "ratio must be three shares"),

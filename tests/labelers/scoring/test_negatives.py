@@ -153,7 +153,7 @@ def test_more_samples_than_goals_are_refused() -> None:
         ({"kind": "sampled", "k": 0}, "k of at least 1, got 0"),
         ({"k": 4}, "k must be left out for negatives of kind 'auto', got 4"),
         ({"seed": -1}, "seed of the negatives must be 0 or more, got -1"),
-        ({"explicit": "nothing"}, "must be a list of texts, got the text 'nothing'"),
+        ({"explicit": "nothing"}, "explicit must be a list of texts: got 'nothing'. Put it into a list"),
         ({"explicit": (" ",)}, "must be a text that is not empty, got ' '"),
         ({"explicit": ("x", "x")}, "must occur once, got 'x'"),
     ],

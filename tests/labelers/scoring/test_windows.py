@@ -106,7 +106,7 @@ def test_embeddings_that_cancel_out_are_refused() -> None:
     ("change", "match"),
     [
         ({"frames": 0}, "a window must be of 1 to 1024 frames, got 0"),
-        ({"frames": 2.5}, "a window must be of 1 to 1024 frames, got 2.5"),
+        ({"frames": 2.5}, "frames must be a whole number: got 2.5"),
         ({"frames": 1025}, "a window must be of 1 to 1024 frames, got 1025"),
         ({"over": "rewards"}, "a window must be over embeddings or scores, got 'rewards'"),
         ({"reduce": "median"}, "what a window takes must be mean or max, got 'median'"),

@@ -35,7 +35,7 @@ def test_every_camera_asked_for_is_recorded():
 def test_truth_is_of_the_bank_that_was_chosen(tmp_path):
     found = {}
     for bank in ("default", "red"):
-        record(settings(bank=bank), tmp_path / bank)
+        record(output=tmp_path / bank, **vars(settings(bank=bank)))
         corpus = open_corpus(tmp_path / bank)
         episodes = [episode for unit in corpus.units() for episode in corpus.episodes(unit)]
         assert corpus.features.has_achieved_goals
