@@ -158,6 +158,12 @@ def test_text_of_the_parser_is_shown_as_it_stands() -> None:
     )
 
 
+def test_every_extra_is_in_the_table() -> None:
+    table = (DOCS / "first-run.md").read_text(encoding="utf-8").split("| extra | adds |")[1].split("\n\n")[0]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == set(extras)
+
+
 def test_the_citation_is_of_this_version() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
