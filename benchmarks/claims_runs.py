@@ -29,7 +29,7 @@ from claims_budgets import BATCH_SIZE, CORPUS_SEED, POLICY, Budget, Run, goals_i
 from report_result import machine
 
 from vlm_rewards.labelers.settings import LabelerSettings
-from vlm_rewards.offline_rl.evaluation.evaluation import flatten_summary
+from vlm_rewards.offline_rl.evaluation.episode_records import flatten_summary
 from vlm_rewards.offline_rl.evaluation.rollout import RolloutSettings, rollout
 from vlm_rewards.offline_rl.runs.folders import read_metrics
 from vlm_rewards.offline_rl.training.finetune import finetune

@@ -21,7 +21,8 @@ from vlm_rewards.labelers.live import check_labeler
 from vlm_rewards.labelers.settings import settings_from_json
 from vlm_rewards.offline_rl.environments.environments import EnvironmentSettings
 from vlm_rewards.offline_rl.environments.live_frames import fit_to_corpus
-from vlm_rewards.offline_rl.evaluation.evaluation import EpisodeRecord, Evaluation, environments_at_once, evaluate_agent
+from vlm_rewards.offline_rl.evaluation.episode_records import EpisodeRecord, Evaluation
+from vlm_rewards.offline_rl.evaluation.evaluation import environments_at_once, evaluate_agent
 from vlm_rewards.offline_rl.evaluation.rollout_settings import RolloutKeywords, RolloutSettings
 from vlm_rewards.offline_rl.runs.folders import describe_settings, progress_bar, torch_threads
 from vlm_rewards.offline_rl.runs.saved_agents import load_agent
