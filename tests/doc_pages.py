@@ -19,7 +19,7 @@ RUN = ("bash", "python")
 SHOWN = ("console", "text", "toml", "json", "sh")
 """Languages of blocks that are only shown: transcripts, pictures, files of other projects, make targets."""
 
-PUBLIC_MODEL = "openai/clip-vit-base-patch32"
+PUBLIC_MODEL = "openai/clip-vit-large-patch14"
 """The hub's model in examples; a test cannot download it, so a tiny one of the same kind stands in its place."""
 
 _BLOCK = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)

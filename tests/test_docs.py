@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from doc_pages import DOCS, PAGES, ROOT, RUN, SHOWN, blocks, links, page_before, run_blocks
+from doc_pages import DOCS, PAGES, PUBLIC_MODEL, ROOT, RUN, SHOWN, blocks, links, page_before, run_blocks
 from tiny_models import save_tiny_clip
 from warm_process import WarmProcess, warm_process
 
@@ -67,6 +67,10 @@ def _model(shared: Path) -> Path:
 @pytest.mark.parametrize("page", RUNNING, ids=_name)
 def test_blocks_run_in_order(page: Path, shared: Path, process: WarmProcess) -> None:
     assert _finished(page, shared, process).is_dir()
+
+
+def test_the_public_model_is_in_an_example() -> None:
+    assert f"MODEL={PUBLIC_MODEL} " in (DOCS / "labelling.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
