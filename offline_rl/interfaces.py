@@ -78,12 +78,12 @@ class Spaces:
         object.__setattr__(self, "observation_shape", tuple(self.observation_shape))
         if self.observation not in ("frames", "embeddings"):
             raise ValueError(
-                f"observation must be 'frames' or 'embeddings', got {self.observation!r}; choose one of them"
+                f"observation must be 'frames' or 'embeddings', got {self.observation!r}. Choose one of them."
             )
         if (self.num_actions is None) == (self.action_size is None):
             raise ValueError(
                 f"actions must be either discrete or continuous, got num_actions {self.num_actions} and action_size "
-                f"{self.action_size}; give exactly one of them"
+                f"{self.action_size}. Give exactly one of them."
             )
 
     def check_equal(self, other: "Spaces", what: str) -> None:
@@ -99,11 +99,11 @@ class Spaces:
         for field in dataclasses.fields(self):
             mine, its = getattr(self, field.name), getattr(other, field.name)
             if mine != its:
-                remedy = "use an agent and an environment of one corpus"
+                remedy = "Use an agent and an environment of one corpus"
                 if field.name == "num_actions" and None not in (mine, its):  # more than were ever recorded, perhaps
                     remedy += f", or train one with --num-actions {its}"
                 raise ValueError(
-                    f"{what} must have the {field.name} that the agent was trained on, {mine}, got {its}; {remedy}"
+                    f"{what} must have the {field.name} that the agent was trained on, {mine}, got {its}. {remedy}."
                 )
 
 

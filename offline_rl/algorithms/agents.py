@@ -38,20 +38,20 @@ def algorithm_settings(name: str, fields: Mapping[str, Any]) -> LearnerSettings:
         ValueError: There is no such algorithm or field, or a value is of another type than its default or out of its range.
     """
     if name not in ALGORITHMS:
-        raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, got {name!r}; choose one of them")
+        raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, got {name!r}. Choose one of them.")
     settings_class, _ = ALGORITHMS[name]
     known = settings_class.__dataclass_fields__
     unknown = sorted(set(fields) - set(known))
     if unknown:
         raise ValueError(
-            f"settings of {name} must be among {', '.join(known)}, got {', '.join(unknown)}; leave them out"
+            f"settings of {name} must be among {', '.join(known)}, got {', '.join(unknown)}. Leave them out."
         )
     for field, hint in get_type_hints(settings_class).items():
         kinds = get_args(hint) or (hint,)
         if field in fields and type(fields[field]) not in kinds and not (float in kinds and type(fields[field]) is int):
             raise ValueError(
-                f"settings of {name} must be of their defaults' types, got {field} {fields[field]!r}; give "
-                f"{' or '.join(_WORDS[kind] for kind in kinds)}"
+                f"settings of {name} must be of their defaults' types, got {field} {fields[field]!r}. Give "
+                f"{' or '.join(_WORDS[kind] for kind in kinds)}."
             )
     return settings_class(**fields)
 
@@ -83,6 +83,6 @@ def build_agent(
     settings_class, agent_class = ALGORITHMS[name]
     if type(settings) is not settings_class:
         raise ValueError(
-            f"settings of {name} must be {settings_class.__name__}, got {type(settings).__name__}; use ALGORITHMS[{name!r}][0]"
+            f"settings of {name} must be {settings_class.__name__}, got {type(settings).__name__}. Use ALGORITHMS[{name!r}][0]."
         )
     return agent_class(settings, spaces, seed=seed, device=device)

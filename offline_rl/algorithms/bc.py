@@ -76,7 +76,7 @@ class FilteredBc(Bc):
         """
         if not batch.successes.any():
             raise ValueError(
-                f"a batch for filtered BC must hold a transition of a successful segment, got none of {len(batch.successes)}; "
-                "draw larger batches, or from successful segments only, or add hindsight goals to the corpus"
+                f"a batch for filtered BC must hold a transition of a successful segment, got none of {len(batch.successes)}. "
+                "Draw larger batches, or from successful segments only, or add hindsight goals to the corpus."
             )
         return batch.successes.float()

@@ -94,8 +94,8 @@ class Cql(Learner[CqlSettings]):
         """
         if spaces.num_actions is None:
             raise ValueError(
-                f"actions must be discrete for cql and cal-ql, got action_size {spaces.action_size}; use sac-cal-ql, their form "
-                "for continuous actions"
+                f"actions must be discrete for cql and cal-ql, got action_size {spaces.action_size}. Use sac-cal-ql, their form "
+                "for continuous actions."
             )
 
     def build_parts(self) -> dict[str, nn.Module]:

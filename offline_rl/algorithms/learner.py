@@ -197,7 +197,7 @@ class Learner(abc.ABC, Generic[SettingsT]):
         """
         if not temperature > 0:
             raise ValueError(
-                f"temperature must be above 0, got {temperature}; leave the generator out for the most likely action"
+                f"temperature must be above 0, got {temperature}. Leave the generator out for the most likely action."
             )
         _check_seen(self.spaces, "", observations, goals, states)
         states = None if states is None else states.to(self.device)
@@ -316,7 +316,7 @@ def check_batch(batch: Batch, spaces: Spaces) -> None:
     """
     size = len(batch.rewards)
     if size == 0:
-        raise ValueError("a batch must have at least 1 transition, got 0; give a corpus with steps")
+        raise ValueError("a batch must have at least 1 transition, got 0. Give a corpus with steps.")
     _check_seen(spaces, "", batch.observations, batch.goals, batch.states, size)
     _check_seen(spaces, "next_", batch.next_observations, batch.goals, batch.next_states, size)
     for name, dtype in (
@@ -335,11 +335,11 @@ def check_batch(batch: Batch, spaces: Spaces) -> None:
         low, high, limits = batch.actions.amin(), batch.actions.amax(), (-1, 1)
     if not (low >= limits[0] and high <= limits[1]):
         raise ValueError(
-            f"actions must be between {limits[0]} and {limits[1]}, got {low.item()} to {high.item()}; "
+            f"actions must be between {limits[0]} and {limits[1]}, got {low.item()} to {high.item()}. "
             + (
-                "build the agent for as many actions as the corpus has"
+                "Build the agent for as many actions as the corpus has."
                 if limits[0] == 0
-                else "scale the corpus's actions"
+                else "Scale the corpus's actions."
             )
         )
 
@@ -354,8 +354,8 @@ def _check_seen(
     if (states is None) != (spaces.state_size is None):
         raise ValueError(
             f"{prefix}states must be {'left out' if spaces.state_size is None else 'given'} for an agent of state_size "
-            f"{spaces.state_size}, got {'none' if states is None else f'shape {tuple(states.shape)}'}; build the agent with the "
-            f"state_size of the corpus"
+            f"{spaces.state_size}, got {'none' if states is None else f'shape {tuple(states.shape)}'}. Build the agent with the "
+            f"state_size of the corpus."
         )
     if states is not None and spaces.state_size is not None:
         _check_tensor(f"{prefix}states", states, (size, spaces.state_size), torch.float32)
@@ -364,13 +364,13 @@ def _check_seen(
 def _check_tensor(name: str, value: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     if tuple(value.shape) != shape or value.dtype != dtype:
         raise ValueError(
-            f"{name} must be {list(shape)} {_name(dtype)}, got {list(value.shape)} {_name(value.dtype)}; use the agent with the "
-            "corpus or environment that its spaces were read from"
+            f"{name} must be {list(shape)} {_name(dtype)}, got {list(value.shape)} {_name(value.dtype)}. Use the agent with the "
+            "corpus or environment that its spaces were read from."
         )
     if value.is_floating_point() and not torch.isfinite(value).all():
         count = int((~torch.isfinite(value)).sum())
         raise ValueError(
-            f"{name} must be finite, got {count} values that are not; look for failed labels in the corpus"
+            f"{name} must be finite, got {count} values that are not. Look for failed labels in the corpus."
         )
 
 
@@ -384,5 +384,5 @@ def _check_same(what: str, mine: object, other: object) -> None:
             _check_same(f"{what}: {name}", mine.get(name), other.get(name))
     elif mine != other:
         raise ValueError(
-            f"a saved state must be of the agent's own {what}, {mine!r}, got {other!r}; build the agent as the saved one was"
+            f"a saved state must be of the agent's own {what}, {mine!r}, got {other!r}. Build the agent as the saved one was."
         )

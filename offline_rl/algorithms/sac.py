@@ -138,7 +138,7 @@ class Sac(Learner[SacSettings]):
         """
         if spaces.action_size is None:
             raise ValueError(
-                f"actions must be continuous for rlpd and sac-cal-ql, got num_actions {spaces.num_actions}; use iql, cql or cal-ql"
+                f"actions must be continuous for rlpd and sac-cal-ql, got num_actions {spaces.num_actions}. Use iql, cql or cal-ql."
             )
 
     def build_parts(self) -> dict[str, nn.Module]:

@@ -1,8 +1,8 @@
-"""Plays an agent on held-out levels and shows what it did: success with intervals, a record an episode, videos to look at.
+"""Plays an agent on held-out levels and shows what it did: success with intervals, one record per episode, videos.
 
-rollout/rollout.json     figures in all and by family, and a record an episode
-rollout/episode-000.gif  videos of the first episodes, the goal and both verdicts in their captions
-rollout/index.html       all of it on a page that opens offline
+rollout/rollout.json     figures overall and by family, and one record per episode
+rollout/episode-000.gif  videos of the first episodes; their captions have the goal and both verdicts
+rollout/index.html       a page with all of it that opens offline
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ _LAST_FRAME_MS = 1200
 
 @shows_settings(RolloutSettings)
 def rollout(agent: str | Path, *, output: str | Path, **settings: Unpack[RolloutKeywords]) -> Evaluation:
-    """Plays an agent and writes what it did.
+    """Plays an agent on held-out levels and writes what it did.
 
     Args:
         agent: Folder that `train` or `finetune` has finished.
@@ -49,8 +49,8 @@ def rollout(agent: str | Path, *, output: str | Path, **settings: Unpack[Rollout
         The evaluation.
 
     Raises:
-        ValueError: There is no such agent, no environment is known, no goals were held out, the labeler is not what it was, or
-            the environments do not fit.
+        ValueError: There is no such agent, no environment is named, no goals were held out, the labeler has changed, or the
+            environments do not fit.
 
     Example:
         >>> import vlm_rewards as vr
@@ -73,7 +73,7 @@ def _rollout(agent: str | Path, output: str | Path, settings: RolloutSettings) -
     if settings.held_out_goals and not saved.held_out_goals:
         raise ValueError(
             f"held-out goals must be goals that the agent was never trained on, got an agent, {agent}, that none were held out "
-            f"from; train it with --hold-out"
+            f"from. Train it with --hold-out."
         )
     environments = fit_to_corpus(
         EnvironmentSettings(
@@ -140,9 +140,9 @@ def save_video(frames: np.ndarray, goal: str, record: EpisodeRecord, path: Path)
 
     Args:
         frames: [F, H, W, 3] uint8.
-        goal: What was asked for.
-        record: What came of it.
-        path: The file.
+        goal: Text of the goal.
+        record: Record of the episode.
+        path: File to write.
     """
     font = ImageFont.load_default(12)
     pages = []

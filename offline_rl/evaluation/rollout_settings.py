@@ -1,4 +1,4 @@
-"""How an agent is played, as plain data."""
+"""Settings of a rollout."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,19 +14,19 @@ FRAMES_HELP = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RolloutSettings:
-    """How an agent is played.
+    """Settings of a rollout.
 
     Args:
         envs: Environments by their registered names; none for those that the agent was fine-tuned in, unless one of them names a
             module: only a module that is named here is imported.
-        episodes: How many, at least one of each environment.
-        videos: Episodes that are kept as videos, the first ones.
+        episodes: Number of episodes, at least one per environment.
+        videos: Number of episodes, the first ones, that are kept as videos.
         temperature: Temperature of the policy; 0 or None for the most likely action.
-        held_out_goals: Ask only for goals that the agent was never trained on.
-        seed: Of the held-out levels.
+        held_out_goals: Whether to ask only for goals that the agent was never trained on.
+        seed: Seed of the held-out levels.
         threads: Threads of torch; small batches are slower with more.
-        camera: Whose frames the environments show; None for the labels', and no other may be given.
-        frames: Where they have them, see `EnvironmentSettings`; None for where the agent's own had.
+        camera: Camera of the frames that the environments show; None for the labelled camera, and no other may be given.
+        frames: Source of the frames, as in `EnvironmentSettings`; None for that of the agent.
 
     Raises:
         ValueError: A value is out of its range.
@@ -57,10 +57,10 @@ class RolloutSettings:
         object.__setattr__(self, "temperature", self.temperature or None)
         for name, least in (("episodes", 1), ("videos", 0), ("seed", 0), ("threads", 1)):
             if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}; choose another")
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}. Choose another.")
         if self.temperature is not None and not 0 < self.temperature < float("inf"):
             raise ValueError(
-                f"temperature must be above 0 and finite, got {self.temperature}; leave it out for the likeliest action"
+                f"temperature must be above 0 and finite, got {self.temperature}. Give 0 for the most likely action."
             )
 
 

@@ -68,7 +68,7 @@ def check_rules(**rules: tuple[bool, str, object]) -> None:
     """
     for name, (holds, rule, value) in rules.items():
         if not holds:
-            raise ValueError(f"{name} must be {rule}, got {value!r}; change this setting")
+            raise ValueError(f"{name} must be {rule}, got {value!r}. Change this setting.")
 
 
 class Encoder(nn.Module):
@@ -87,8 +87,8 @@ class Encoder(nn.Module):
         kind = settings.encoder or ("tiles" if spaces.observation == "frames" else "mlp")
         if (kind == "mlp") != (spaces.observation == "embeddings"):
             raise ValueError(
-                f"the encoder of {spaces.observation} must be {'tiles or impala' if kind == 'mlp' else 'mlp'}, got {kind}; change "
-                "the setting encoder, or leave it out"
+                f"the encoder of {spaces.observation} must be {'tiles or impala' if kind == 'mlp' else 'mlp'}, got {kind}. Change "
+                "the setting encoder, or leave it out."
             )
         self.cells = ENCODERS[kind](settings, spaces.observation_shape)
         height, width, channels = self.cells.shape
@@ -193,8 +193,8 @@ class TileCells(nn.Module):
         tile = settings.tile_size
         if height % tile or width % tile:
             raise ValueError(
-                f"the frame's sides must be multiples of tile_size {tile}, got {height}x{width}; set tile_size to the size of "
-                "the environment's tiles, or encoder to impala"
+                f"the frame's sides must be multiples of tile_size {tile}, got {height}x{width}. Set tile_size to the size of "
+                "the environment's tiles, or encoder to impala."
             )
         self.tile = tile
         self.shape = (height // tile, width // tile, settings.channels)

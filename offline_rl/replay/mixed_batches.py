@@ -41,7 +41,7 @@ def mixed_sample(
         ValueError: The share is none, the two hold other observations or actions, or there is nothing to sample yet.
     """
     if not 0 <= offline_share <= 1:
-        raise ValueError(f"offline_share must be from 0 to 1, got {offline_share}; 0.5 is the field's choice")
+        raise ValueError(f"offline_share must be from 0 to 1, got {offline_share}. 0.5 is usual.")
     offline.spaces.check_equal(online.spaces, "the online buffer")
     num_offline = round(offline_share * batch_size)
     if num_offline == batch_size:

@@ -127,7 +127,7 @@ class ReplayData:
         }
         meta = read_replay_meta(self._folder)
         if not 0 <= discount <= 1:
-            raise ValueError(f"discount must be from 0 to 1, got {discount}; 0.99 is a good start")
+            raise ValueError(f"discount must be from 0 to 1, got {discount}. 0.99 is a good start.")
         self.goals = GoalTexts(
             ids=tuple(meta["goals"]["ids"]),
             texts=tuple(meta["goals"]["texts"]),
@@ -138,7 +138,7 @@ class ReplayData:
         unknown = sorted(set(exclude_goals) - set(self.goals.ids))
         if unknown:
             raise ValueError(
-                f"goals to exclude must be goals of the replay, got {unknown[0]!r}; check the ids against {self._folder}"
+                f"goals to exclude must be goals of the replay, got {unknown[0]!r}. Check the ids against {self._folder}."
             )
         self.fingerprint = Fingerprint({**meta["fingerprint"], "excluded_goals": sorted(exclude_goals)})
         self._observations, self._rows, self._actions, self._rewards = (
@@ -213,13 +213,15 @@ class ReplayData:
         shares = np.asarray(mix, dtype=np.float64)
         if shares.shape != (len(GOAL_KINDS),) or not (shares >= 0).all() or not np.isfinite(shares).all():
             raise ValueError(
-                f"mix must be a share of at least 0 for each of {', '.join(GOAL_KINDS)}, got {mix}; mend it"
+                f"mix must be a share of at least 0 for each of {', '.join(GOAL_KINDS)}, got {tuple(mix)}. Give "
+                f"three shares, such as {DEFAULT_SHARES}."
             )
         shares = np.where(np.diff(self._kind_bounds) > 0, shares, 0.0)
         if not shares.sum() > 0:
             there = [kind for kind, count in zip(GOAL_KINDS, np.diff(self._kind_bounds), strict=True) if count]
             raise ValueError(
-                f"mix must have a share of a kind that the replay has ({', '.join(there)}), got {mix}; mend it"
+                f"mix must have a share of a kind that the replay has ({', '.join(there)}), got {tuple(mix)}. Give "
+                f"one to such a kind."
             )
         return dict(zip(GOAL_KINDS, (shares / shares.sum()).tolist(), strict=True))
 
@@ -235,8 +237,8 @@ class ReplayData:
         if not successes or not rewarded:
             raise ValueError(
                 f"mix must draw successes and rewards above 0, got {tuple(mix)}: {', '.join(drawn)} goals have {successes} "
-                f"successes in {len(segments)} segments and {rewarded} rewards above 0; give a share to a kind "
-                "that has some, and another output folder"
+                f"successes in {len(segments)} segments and {rewarded} rewards above 0. Give a share to a kind "
+                "that has some, and another output folder."
             )
 
     @property
@@ -316,24 +318,24 @@ class ReplayData:
         excluded = [self.goals.ids.index(goal_id) for goal_id in self._options["exclude_goals"]]
         segments = every[~np.isin(every["goal"], excluded)]
         if not len(segments):
-            raise ValueError("a replay must have a goal to learn, got all of them excluded; exclude fewer goals")
+            raise ValueError("a replay must have a goal to learn, got all of them excluded. Exclude fewer goals.")
         successes, rewarded = _count_positive(segments)
         if not successes or not rewarded:
             raise ValueError(
                 f"a replay must have a success and a reward above 0 to learn from, got {successes} successes in {len(segments)} "
-                f"segments and {rewarded} rewards above 0 in {segments['length'].sum()} transitions: the reward is never positive; "
-                f"lower the threshold of the labels, take goals that the recorded episodes achieve, or record better ones"
+                f"segments and {rewarded} rewards above 0 in {segments['length'].sum()} transitions: the reward is never positive. "
+                f"Lower the threshold of the labels, take goals that the recorded episodes achieve, or record better ones."
             )
         return segments[np.argsort(segments["kind"], kind="stable")]
 
     def _spaces(self, num_actions: int | None) -> Spaces:
         max_action = self._written["max_action"]
         if num_actions is not None and max_action is None:
-            raise ValueError(f"num_actions must be None where actions are continuous, got {num_actions}; leave it out")
+            raise ValueError(f"num_actions must be None where actions are continuous, got {num_actions}. Leave it out.")
         if num_actions is not None and num_actions <= max_action:
             raise ValueError(
-                f"num_actions must be above the highest recorded action, {max_action}, got {num_actions}; give the number of the "
-                f"environment that the corpus was recorded in"
+                f"num_actions must be above the highest recorded action, {max_action}, got {num_actions}. Give the number of the "
+                f"environment that the corpus was recorded in."
             )
         return Spaces(
             observation="frames" if self._observations.dtype == np.uint8 else "embeddings",

@@ -150,7 +150,7 @@ def test_a_target_moves_by_its_share():
     [
         (
             {"rewards": torch.full((8,), torch.nan)},
-            "rewards must be finite, got 8 values that are not; look for failed labels",
+            "rewards must be finite, got 8 values that are not. Look for failed labels",
         ),
         ({"returns": torch.zeros(7)}, r"returns must be \[8\] float32, got \[7\] float32"),
         ({"masks": torch.ones(8, dtype=torch.float64)}, r"masks must be \[8\] float32, got \[8\] float64"),
@@ -166,9 +166,9 @@ def test_a_target_moves_by_its_share():
         ),
         (
             {"actions": torch.zeros(8, 2)},
-            r"actions must be \[8\] int64, got \[8, 2\] float32; use the agent with the corpus",
+            r"actions must be \[8\] int64, got \[8, 2\] float32. Use the agent with the corpus",
         ),
-        ({"actions": torch.full((8,), 4)}, "actions must be between 0 and 3, got 4 to 4; build the agent for as many"),
+        ({"actions": torch.full((8,), 4)}, "actions must be between 0 and 3, got 4 to 4. Build the agent for as many"),
         ({"states": torch.zeros(8, 3)}, r"states must be left out for an agent of state_size None, got shape \(8, 3\)"),
     ],
 )
@@ -193,7 +193,7 @@ def test_an_empty_batch_a_missing_state_and_actions_out_of_range_are_refused():
         observations[0, 0] = torch.inf
         agent.update(batch._replace(observations=observations))
     with pytest.raises(
-        ValueError, match=r"actions must be between -1 and 1, got -2\.0 to .*; scale the corpus's actions"
+        ValueError, match=r"actions must be between -1 and 1, got -2\.0 to .*. Scale the corpus's actions"
     ):
         actions = random_batch(CONTINUOUS).actions.clone()
         actions[0, 0] = -2
@@ -203,7 +203,7 @@ def test_an_empty_batch_a_missing_state_and_actions_out_of_range_are_refused():
 def test_acting_refuses_what_does_not_fit():
     agent = build_agent("bc", TINY, FRAMES, seed=0)
     batch = random_batch(FRAMES)
-    with pytest.raises(ValueError, match="temperature must be above 0, got 0; leave the generator out"):
+    with pytest.raises(ValueError, match="temperature must be above 0, got 0. Leave the generator out"):
         agent.act(batch.observations, batch.goals, temperature=0)
     with pytest.raises(ValueError, match=r"observations must be \[8, 16, 24, 3\] uint8, got \[7, 16, 24, 3\]"):
         agent.act(batch.observations[:7], batch.goals)
@@ -214,7 +214,7 @@ def test_a_state_of_another_agent_is_refused():
     with pytest.raises(ValueError, match="a saved state must be of the agent's own algorithm, 'Iql', got 'Bc'"):
         agent.load_state_dict(build_agent("bc", TINY, FRAMES, seed=0).state_dict())
     with pytest.raises(
-        ValueError, match=r"own settings: expectile, 0\.8, got 0\.7; build the agent as the saved one was"
+        ValueError, match=r"own settings: expectile, 0\.8, got 0\.7. Build the agent as the saved one was"
     ):
         agent.load_state_dict(build_agent("iql", TINY | {"expectile": 0.7}, FRAMES, seed=0).state_dict())
     with pytest.raises(ValueError, match="own spaces: num_actions, 4, got 5"):
@@ -225,18 +225,18 @@ def test_a_state_of_another_agent_is_refused():
 def test_unknown_algorithms_settings_and_spaces_are_refused():
     with pytest.raises(ValueError, match="algorithm must be one of bc, .*, got 'dqn'"):
         build_agent("dqn", None, FRAMES, seed=0)
-    with pytest.raises(ValueError, match="settings of bc must be among .*, got expectile; leave them out"):
+    with pytest.raises(ValueError, match="settings of bc must be among .*, got expectile. Leave them out"):
         build_agent("bc", {"expectile": 0.9}, FRAMES, seed=0)
     with pytest.raises(ValueError, match="settings of iql must be IqlSettings, got BcSettings"):
         build_agent("iql", ALGORITHMS["bc"][0](), FRAMES, seed=0)
     for name in ("cql", "cal-ql"):
         with pytest.raises(
-            ValueError, match="actions must be discrete for cql and cal-ql, got action_size 2; use sac-cal-ql"
+            ValueError, match="actions must be discrete for cql and cal-ql, got action_size 2. Use sac-cal-ql"
         ):
             build_agent(name, None, CONTINUOUS, seed=0)
     for name in ("rlpd", "sac-cal-ql"):
         with pytest.raises(
-            ValueError, match="actions must be continuous for rlpd and sac-cal-ql, got num_actions 4; use iql"
+            ValueError, match="actions must be continuous for rlpd and sac-cal-ql, got num_actions 4. Use iql"
         ):
             build_agent(name, None, FRAMES, seed=0)
 
@@ -244,7 +244,7 @@ def test_unknown_algorithms_settings_and_spaces_are_refused():
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("bc", {"learning_rate": 0.0}, r"learning_rate must be above 0, got 0\.0; change this setting"),
+        ("bc", {"learning_rate": 0.0}, r"learning_rate must be above 0, got 0\.0. Change this setting"),
         ("iql", {"discount": 1.0}, r"discount must be at least 0 and below 1, got 1\.0"),
         ("iql", {"polyak": 0.0}, r"polyak must be above 0 and at most 1, got 0\.0"),
         ("iql", {"num_critics": 0}, "num_critics must be at least 1, got 0"),
@@ -267,17 +267,17 @@ def test_settings_out_of_range_are_refused(name, changes, message):
 @pytest.mark.parametrize(
     ("name", "given", "message"),
     [
-        ("iql", {"width": 1.5}, "got width 1.5; give a whole number"),
-        ("iql", {"width": True}, "got width True; give a whole number"),
-        ("iql", {"expectile": "high"}, "got expectile 'high'; give a number"),
-        ("iql", {"discount": None}, "got discount None; give a number"),
+        ("iql", {"width": 1.5}, "got width 1.5. Give a whole number"),
+        ("iql", {"width": True}, "got width True. Give a whole number"),
+        ("iql", {"expectile": "high"}, "got expectile 'high'. Give a number"),
+        ("iql", {"discount": None}, "got discount None. Give a number"),
         (
             "cal-ql",
             {"calibrated": "False"},
-            "got calibrated 'False'; give true or false",
+            "got calibrated 'False'. Give true or false",
         ),  # a text, which would be true
-        ("bc", {"encoder": 1}, "got encoder 1; give a text or null"),
-        ("rlpd", {"target_entropy": "low"}, "got target_entropy 'low'; give a number or null"),
+        ("bc", {"encoder": 1}, "got encoder 1. Give a text or null"),
+        ("rlpd", {"target_entropy": "low"}, "got target_entropy 'low'. Give a number or null"),
     ],
 )
 def test_settings_of_another_type_are_refused(name, given, message):

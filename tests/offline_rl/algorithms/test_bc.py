@@ -45,7 +45,7 @@ def test_a_batch_without_success_is_refused_before_anything_moves():
     agent = build_agent("filtered-bc", SETTINGS, FRAMES, seed=0)
     batch = random_batch(FRAMES)._replace(successes=torch.zeros(8, dtype=torch.bool))
     with pytest.raises(
-        ValueError, match="a batch for filtered BC must hold .* successful segment, got none of 8; draw larger"
+        ValueError, match="a batch for filtered BC must hold .* successful segment, got none of 8. Draw larger"
     ):
         agent.update(batch)
     assert agent.num_updates == 0

@@ -106,7 +106,7 @@ def test_the_length_of_an_embedding_and_of_a_goal_does_not_count():
     [
         ({"encoder": "mlp"}, FRAMES, "the encoder of frames must be tiles or impala, got mlp"),
         ({"encoder": "tiles"}, EMBEDDINGS, "the encoder of embeddings must be mlp, got tiles"),
-        ({"tile_size": 5}, FRAMES, "the frame's sides must be multiples of tile_size 5, got 16x24; set tile_size"),
+        ({"tile_size": 5}, FRAMES, "the frame's sides must be multiples of tile_size 5, got 16x24. Set tile_size"),
     ],
 )
 def test_encoders_that_do_not_fit_are_refused(settings, spaces, message):

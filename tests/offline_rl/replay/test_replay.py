@@ -183,7 +183,7 @@ def test_too_few_actions_are_refused(replay: ReplayData, tmp_path: Path) -> None
     [
         (
             {"rewards": np.zeros((2, 5), np.float32), "terminated": np.array([False, False])},
-            "got 0 successes in 2 segments and 0 rewards above 0 in 8 transitions: the reward is never positive; lower the",
+            "got 0 successes in 2 segments and 0 rewards above 0 in 8 transitions: the reward is never positive. Lower the",
         ),
         ({"terminated": np.array([False, False])}, "got 0 successes in 2 segments and 1 rewards above 0"),
         # a reward less a cost: the success is there, and is worth nothing

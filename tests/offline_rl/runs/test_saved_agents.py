@@ -128,7 +128,7 @@ def _changed(agent: Path, name: str, value: object) -> None:
         ("labeler", None, "labeler in .*agent.json must be an object, got nothing"),
         ("labeler.goals", None, "agent.json must describe an agent and its labeler, got no 'goals'. Copy"),
         ("labeler.colour", 3, "agent.json must describe an agent and its labeler, got .* 'colour'. Copy"),
-        ("labeler.batch_size", "many", "agent.json must describe an agent and its labeler, got '<' not supported"),
+        ("labeler.batch_size", "many", "batch_size must be a whole number: got 'many'"),
         ("labeler.formula", "best", "formula must be one of .* got 'best'"),
         ("labels_fingerprint.camera", 3, "labels_fingerprint.camera in .*agent.json must be a text, got 3"),
         ("held_out_goals", ["cup"], "held_out_goals in .*agent.json must be among its goals, got 'cup'. Copy"),
