@@ -33,6 +33,7 @@ toc_object_entries = False
 
 html_theme = "furo"
 html_title = f"vlm-rewards {release}"
+html_favicon = "static/icon.svg"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_show_sphinx = False
