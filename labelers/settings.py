@@ -179,7 +179,7 @@ class LabelerSettings:
             )
 
     def _texts(self) -> list[str]:
-        """All texts that the model reads."""
+        """Returns all texts that the model reads."""
         texts = [prompt for goal in self.goals if not goal.images for prompt in goal.prompts or self._filled(goal.text)]
         others = [*self.negatives.explicit, *(text for goal in self.goals for text in goal.negatives)]
         others += [text for text in (self.baseline, *(goal.baseline for goal in self.goals)) if text is not None]
@@ -249,12 +249,12 @@ class LabelerSettings:
         )
 
     def to_json(self) -> dict[str, object]:
-        """The settings as one JSON object, kept beside every output; `settings_from_json` is the inverse."""
+        """Returns the settings as one JSON object, kept beside every output; `settings_from_json` is the inverse."""
         return {**dataclasses.asdict(self), "goals": goals_to_json(self.goals)}
 
 
 def settings_from_json(record: Mapping) -> LabelerSettings:
-    """The inverse of `LabelerSettings.to_json`: the labeler of an earlier run, from the settings kept beside its output."""
+    """Reads the settings of an earlier run, which are kept beside its output; the inverse of `LabelerSettings.to_json`."""
     return LabelerSettings(**{**record, "goals": goals_from_json(record["goals"])})
 
 

@@ -31,7 +31,7 @@ class GoalImage:
     sha256: str
 
     def read(self) -> bytes:
-        """The file's contents.
+        """Returns the file's contents.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -49,7 +49,7 @@ class GoalImage:
 
 def _read_image(path: Path) -> bytes:
     if not path.is_file():
-        raise FileNotFoundError(f"a goal's picture must exist, got {path}; mend the path in the goals file")
+        raise FileNotFoundError(f"a goal's picture must exist, got {path}; fix the path in the goals file")
     return path.read_bytes()
 
 
@@ -134,7 +134,7 @@ class Goal:
     __repr__ = brief_repr
 
     def to_json(self) -> dict[str, object]:
-        """The goal as one JSON object, without the fields that are at their default."""
+        """Returns the goal as one JSON object, without the fields that are at their default."""
         record: dict[str, object] = {"id": self.id, "text": self.text, "family": self.family}
         if self.group is not None:
             record["group"] = self.group
@@ -151,7 +151,7 @@ class Goal:
 
 
 def normalize_instruction(text: str) -> str:
-    """Lower case, single spaces, no final full stop: the form in which instructions are compared."""
+    """Returns a text in lower case, with single spaces and without a final full stop: instructions are compared so."""
     return " ".join(text.lower().split()).rstrip(".")
 
 
@@ -169,7 +169,7 @@ def _id_of(text: str) -> str:
 
 
 def check_goals(goals: Iterable[Goal]) -> tuple[Goal, ...]:
-    """The goals as a tuple, after checking that there is at least one and that no id or text occurs twice.
+    """Returns the goals as a tuple, after checking that there is at least one and that no id or text occurs twice.
 
     Raises:
         ValueError: No goal, or a duplicate id or text.
@@ -191,12 +191,12 @@ def check_goals(goals: Iterable[Goal]) -> tuple[Goal, ...]:
 
 
 def goals_to_json(goals: Sequence[Goal]) -> list[dict[str, object]]:
-    """The goals as JSON objects, in order."""
+    """Returns the goals as JSON objects, in order."""
     return [goal.to_json() for goal in goals]
 
 
 def goals_from_json(records: Iterable[dict]) -> tuple[Goal, ...]:
-    """The inverse of `goals_to_json`, checked.
+    """Reads goals from JSON objects; the inverse of `goals_to_json`.
 
     Raises:
         ValueError: A record is no object, lacks an id or text, has an unknown field, or occurs twice.
@@ -206,7 +206,7 @@ def goals_from_json(records: Iterable[dict]) -> tuple[Goal, ...]:
 
 def _goal_from_json(record: object, folder: Path | None = None) -> Goal:
     if not isinstance(record, dict):
-        raise ValueError(f'a goal must be a JSON object such as {{"id": ..., "text": ...}}, got {record!r}; mend it')
+        raise ValueError(f'a goal must be a JSON object such as {{"id": ..., "text": ...}}, got {record!r}; fix it')
     missing = {"id", "text"} - record.keys()
     if missing:
         raise ValueError(f"a goal must have the fields id and text, got {record!r}; add {', '.join(sorted(missing))}")
@@ -267,7 +267,7 @@ def read_goals(path: str | Path) -> tuple[Goal, ...]:
             goals.append(_goal_from_json(json.loads(line), path.parent))
         except json.JSONDecodeError as error:
             raise ValueError(
-                f"{path}, line {number}: a line must be a JSON object, got {line[:80]!r} ({error}); mend it"
+                f"{path}, line {number}: a line must be a JSON object, got {line[:80]!r} ({error}); fix it"
             ) from error
         except (ValueError, FileNotFoundError) as error:
             error.add_note(f"in line {number} of the goals file {path}")
@@ -286,7 +286,7 @@ def write_goals(goals: Sequence[Goal], path: str | Path) -> None:
 
 
 def select_goals(goals: Sequence[Goal], ids: Sequence[str]) -> tuple[Goal, ...]:
-    """The goals with these ids, in the order of the ids.
+    """Returns the goals with these ids, in the order of the ids.
 
     Raises:
         ValueError: An id is not among the goals.

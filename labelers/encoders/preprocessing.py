@@ -226,7 +226,7 @@ def _affine(processor: Any) -> tuple[tuple[float, float, float], tuple[float, fl
         scale, shift = scale / std, shift / std
     if not all(math.isfinite(value) for value in (*scale, *shift)):
         raise ValueError(
-            f"image_std of an image processor must not be zero, got {processor.image_std}; mend preprocessor_config.json"
+            f"image_std of an image processor must not be zero, got {processor.image_std}; fix preprocessor_config.json"
         )
     one, two = tuple(scale.tolist()), tuple(shift.tolist())
     return (one[0], one[1], one[2]), (two[0], two[1], two[2])

@@ -213,7 +213,7 @@ class NegativeMask:
                 self._sparse = _sparse_matrix((lacking if shared_ns < sparse_ns else mask | own).T.astype(np.float64))
 
     def totals(self, terms: np.ndarray) -> np.ndarray:
-        """Sums over each goal and its negatives.
+        """Sums terms over each goal and its negatives.
 
         Args:
             terms: `[N, C]` float64, 0 or more.
@@ -235,7 +235,7 @@ class NegativeMask:
 
 
 class _Product:
-    """Sums over the columns of a mask `[C, G]` by one product with the distinct ones."""
+    """Sums terms over the columns of a mask `[C, G]` by one product with the distinct ones."""
 
     def __init__(self, mask: np.ndarray, own_inside: bool) -> None:
         packed, first, index = np.unique(np.packbits(mask, axis=0), axis=1, return_index=True, return_inverse=True)

@@ -14,7 +14,7 @@ PLACEHOLDER = "{goal}"
 
 
 def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
-    """The templates as a tuple, after checking that each holds `{goal}` once and no other braces, and that none occurs twice.
+    """Returns the templates as a tuple, after checking that each holds `{goal}` once and no other braces, and that none occurs twice.
 
     Raises:
         ValueError: No template, one without or with several `{goal}`, one with other braces, or a duplicate.
@@ -39,7 +39,7 @@ def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
 
 
 def fill_templates(templates: Sequence[str], text: str) -> list[str]:
-    """The text in every template: P prompts. Other braces in either stay as they are."""
+    """Fills a text into every template: P prompts. Other braces in either stay as they are."""
     return [template.replace(PLACEHOLDER, text) for template in templates]
 
 

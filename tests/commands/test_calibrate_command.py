@@ -156,7 +156,7 @@ def test_another_labeler_or_setting_is_refused(work: Path, tmp_path: Path, capsy
             [*label, "--template", "a photo of {goal}"],
             "the same fingerprint as this run, got other templates",
         ),
-        ([*label, "--negative", "an empty room"], "got other negatives"),
+        ([*label, "--negative", "a door"], "got other negatives"),
         ([*plain, "--model", other], "got other weights"),
     ):
         status, _, err = run(capsys, *words)

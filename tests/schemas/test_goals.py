@@ -209,7 +209,7 @@ def test_pictures_are_found_beside_the_goals_file_and_told_when_changed(tmp_path
     ):
         goal.images[0].read()
     (tmp_path / "pictures" / "ball.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"a goal's picture must exist, got .*ball.png; mend the path"):
+    with pytest.raises(FileNotFoundError, match=r"a goal's picture must exist, got .*ball.png; fix the path"):
         goal.images[0].read()
     with pytest.raises(FileNotFoundError, match="a goal's picture must exist") as caught:
         read_goals(tmp_path / "goals.jsonl")
