@@ -14,7 +14,7 @@ PLACEHOLDER = "{goal}"
 
 
 def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
-    """Returns the templates as a tuple, after checking that each holds `{goal}` once and no other braces, and that none occurs twice.
+    """Returns the templates as a tuple, after checking that each holds `{goal}` once and no other braces, and none occurs twice.
 
     Raises:
         ValueError: No template, one without or with several `{goal}`, one with other braces, or a duplicate.
