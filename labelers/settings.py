@@ -11,7 +11,7 @@ import numpy as np
 
 from vlm_rewards.labelers.encoders.encoder import DEFAULT_BATCH_SIZE, PRECISIONS
 from vlm_rewards.labelers.reference_models.defaults import default_model
-from vlm_rewards.labelers.scoring.formulas import FORMULAS, MIN_TEMPERATURE
+from vlm_rewards.labelers.scoring.formulas import FORMULAS, MIN_TEMPERATURE, Formula, formula_named
 from vlm_rewards.labelers.scoring.negatives import REWARD_GROUP, NegativeSettings
 from vlm_rewards.labelers.scoring.prompts import DEFAULT_TEMPLATES, check_templates, fill_templates
 from vlm_rewards.labelers.scoring.windows import WindowSettings
@@ -34,7 +34,7 @@ class LabelerSettings:
         goals: The G goals, in the order of the scores.
         templates: Prompts with `{goal}` in them, of goals without prompts or images of their own; several are averaged.
         negatives: Where negatives come from; of no effect on "cosine".
-        formula: A name of `labelers.scoring.formulas.FORMULAS`.
+        formula: Name of a formula: one of `labelers.scoring.formulas.FORMULAS`, or of another installed package.
         temperature: Of the softmax, in units of cosine; None for the model's own, `1 / exp(logit_scale)`.
         baseline: The text of "goal-baseline" for goals that have none of their own.
         alpha: Strength of its projection, 0..1: 0 is the cosine; None for 0.5.
@@ -159,8 +159,7 @@ class LabelerSettings:
                 object.__setattr__(self, name, kind(**getattr(self, name)))
         object.__setattr__(self, "goals", check_goals(self.goals))
         object.__setattr__(self, "templates", check_templates(self.templates))
-        if self.formula not in FORMULAS:
-            raise ValueError(f"formula must be one of {', '.join(FORMULAS)}, got {self.formula!r}; choose one of them")
+        _ = self._formula
         if self.temperature is not None and not MIN_TEMPERATURE <= self.temperature < np.inf:
             raise ValueError(
                 f"temperature must be at least {MIN_TEMPERATURE} and finite, got {self.temperature}; CLIP's own is about 0.01"
@@ -189,7 +188,7 @@ class LabelerSettings:
         return fill_templates(self.templates, text)
 
     def _check_baseline(self) -> None:
-        if not FORMULAS[self.formula].needs_baseline:
+        if not self._formula.needs_baseline:
             for name in ("baseline", "alpha"):
                 if getattr(self, name) is not None:
                     raise ValueError(
@@ -209,6 +208,10 @@ class LabelerSettings:
             )
 
     @property
+    def _formula(self) -> Formula:
+        return formula_named(self.formula)
+
+    @property
     def alpha_in_force(self) -> float:
         """The strength of the goal-baseline projection, 0..1."""
         return DEFAULT_ALPHA if self.alpha is None else self.alpha
@@ -220,7 +223,7 @@ class LabelerSettings:
         Raises:
             ValueError: There is no threshold, or not as many as goals, or a number is out of its range.
         """
-        threshold = FORMULAS[self.formula].default_threshold if self.threshold is None else self.threshold
+        threshold = self._formula.default_threshold if self.threshold is None else self.threshold
         if threshold is None:
             raise ValueError(
                 f"threshold must be given for the formula {self.formula!r}, got None; its scale depends on the model: look at some "
@@ -231,7 +234,7 @@ class LabelerSettings:
             raise ValueError(
                 f"thresholds must be one for all or one a goal, {len(self.goals)}, got {len(thresholds)}; calibrate for these goals"
             )
-        scores = FORMULAS[self.formula].score_range
+        scores = self._formula.score_range
         if scores is not None:
             for value in thresholds:
                 if value != NEVER and np.isfinite(value) and not scores[0] - _THRESHOLD_TOLERANCE <= value < scores[1]:

@@ -25,11 +25,11 @@ from vlm_rewards.labelers.encoders.readings import (
     check_vectors_differ,
 )
 from vlm_rewards.labelers.scoring.formulas import (
-    FORMULAS,
     MIN_BASELINE_DISTANCE,
     MIN_TEMPERATURE,
     Context,
     baselines_of,
+    formula_named,
 )
 from vlm_rewards.labelers.scoring.negatives import NegativeMask, Negatives, choose_negatives
 from vlm_rewards.labelers.scoring.prompts import average_prompts, fill_templates
@@ -65,7 +65,7 @@ def build_targets(settings: LabelerSettings, encoder: Encoder) -> Targets:
             at its goal; a text is too long; a picture is not the one that the goal was read with or cannot be decoded.
         FileNotFoundError: A picture does not exist.
     """
-    formula, goals = FORMULAS[settings.formula], settings.goals
+    formula, goals = formula_named(settings.formula), settings.goals
     if formula.needs_negatives:
         negatives = choose_negatives(settings.negatives, goals)
         _check_negatives(negatives, goals, settings.formula)

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from vlm_rewards.labelers.quality.rankings import RankedCounts
-from vlm_rewards.labelers.scoring.formulas import FORMULAS
+from vlm_rewards.labelers.scoring.formulas import claims_probability
 
 Figure = float | str
 """A number, or a text that begins with "undefined" and says why there is none."""
@@ -107,7 +107,7 @@ def calibration_figures(counts: RankedCounts, formula: str) -> dict[str, object]
     Source: Guo et al. 2017, "On calibration of modern neural networks"; the curve is
     `sklearn.metrics.calibration_curve(strategy="uniform")`. A histogram's mean scores are as exact as its bins.
     """
-    if formula not in FORMULAS or not FORMULAS[formula].is_probability:
+    if not claims_probability(formula):
         return f"undefined: scores of {formula} are not probabilities"
     if any(counts.missing):
         return SPARSE

@@ -1,8 +1,9 @@
 """Reward formulas: pure functions of how similar frames and targets are, for all goals at once.
 
-One list, `FORMULAS`, names them all. Every formula scores each frame by itself, so a label never depends on its neighbours.
-What looks at several frames is made of these scores: `labelers.scoring.windows` takes means and maxima over time, and
-`labelers.rewards.rewards` takes differences (MineCLIP's delta, the potential difference of LIV and VIP) and BiMI's discount.
+`FORMULAS` lists ours; other packages register theirs by entry points of the group `vlm_rewards.formulas`. Every formula scores each
+frame by itself, so a label never depends on its neighbours. What looks at several frames is made of these scores:
+`labelers.scoring.windows` takes means and maxima over time, and `labelers.rewards.rewards` takes differences (MineCLIP's delta, the
+potential difference of LIV and VIP) and BiMI's discount.
 
     frame     o_0   o_1   o_2   ...   o_T         scores  [F, G], F = T + 1: one row a frame
     action      a_0   a_1   ...  a_{T-1}
@@ -13,12 +14,17 @@ goals, then other negatives or baselines), D size of an embedding.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import numpy as np
 
 from vlm_rewards.labelers.scoring.blas_threads import one_blas_thread
 from vlm_rewards.labelers.scoring.negatives import SCORE_BLOCK, NegativeMask
+from vlm_rewards.schemas.extensions import load_extensions
+
+EXTENSION_GROUP = "vlm_rewards.formulas"
+"""Entry-point group in which other packages register a `Formula`."""
 
 MIN_TEMPERATURE = 1e-3
 MIN_BASELINE_DISTANCE = 1e-3
@@ -89,7 +95,7 @@ def score_frames(
     are stored in float32. The memory that this takes besides the scores is that of a block, whatever N.
 
     Args:
-        formula: A name of `FORMULAS`.
+        formula: Name of a formula.
         images: `[N, D]` float32, unit length.
         candidates: `[C, D]`, unit length; the first G are the goals.
         context: What the formula needs besides.
@@ -99,7 +105,7 @@ def score_frames(
         `[N, G]` float32: `out`, if given.
     """
     assert (images.ndim, candidates.ndim) == (2, 2), (images.shape, candidates.shape)
-    function = FORMULAS[formula].function
+    function = formula_named(formula).function
     matrix = candidates.astype(np.float64, copy=False).T
     scores = np.empty((len(images), context.num_goals), dtype=np.float32) if out is None else out
     block = np.zeros((SCORE_BLOCK, images.shape[1]))
@@ -316,4 +322,44 @@ FORMULAS: dict[str, Formula] = {
         is_probability=True,
     ),
 }
-"""Every formula by name."""
+"""The formulas of this package by name."""
+
+
+@functools.cache
+def registered_formulas() -> dict[str, Formula]:
+    """Returns the formulas that other installed packages register, by name; looked up once per process.
+
+    Raises:
+        ValueError: What a package registers is no `Formula`, or has the name of one of ours.
+    """
+    found = load_extensions(EXTENSION_GROUP)
+    for name, formula in found.items():
+        if not isinstance(formula, Formula):
+            raise ValueError(
+                f"entry point {name!r} of {EXTENSION_GROUP} is no Formula: got {type(formula).__name__}. Fix the package that "
+                f"registers it, or uninstall it"
+            )
+        if name in FORMULAS:
+            raise ValueError(
+                f"entry point {name!r} of {EXTENSION_GROUP} has the name of a formula of vlm-rewards: got {name!r}. Rename it"
+            )
+    return {name: formula for name, formula in found.items() if isinstance(formula, Formula)}
+
+
+def formula_named(name: str) -> Formula:
+    """Finds a formula among `FORMULAS` and those that other installed packages register.
+
+    Raises:
+        ValueError: There is none of this name.
+    """
+    found = FORMULAS.get(name) or registered_formulas().get(name)
+    if found is None:
+        known = ", ".join([*FORMULAS, *registered_formulas()])
+        raise ValueError(f"formula must be one of {known}, got {name!r}; choose one of them")
+    return found
+
+
+def claims_probability(name: str) -> bool:
+    """Whether scores of a formula claim to be probabilities; not where its package is not installed any more."""
+    found = FORMULAS.get(name) or registered_formulas().get(name)
+    return found is not None and found.is_probability

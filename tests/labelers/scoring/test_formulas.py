@@ -1,16 +1,21 @@
 import dataclasses
 import math
 import tracemalloc
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
+from vlm_rewards.labelers.scoring import formulas
 from vlm_rewards.labelers.scoring.formulas import (
     FORMULAS,
     Baselines,
     Context,
+    Formula,
     baselines_of,
+    claims_probability,
     cosine,
+    formula_named,
     goal_baseline,
     score_frames,
     shifted_softmax,
@@ -18,6 +23,8 @@ from vlm_rewards.labelers.scoring.formulas import (
     softmax_probability,
 )
 from vlm_rewards.labelers.scoring.negatives import SCORE_BLOCK, NegativeMask
+from vlm_rewards.labelers.settings import LabelerSettings
+from vlm_rewards.schemas.goals import Goal
 
 
 def all_others(num_candidates: int, num_goals: int) -> np.ndarray:
@@ -332,3 +339,41 @@ def test_every_formula_is_listed_with_a_summary() -> None:
     assert FORMULAS["shifted-softmax"].default_threshold == 0.0
     assert FORMULAS["cosine"].default_threshold is FORMULAS["goal-baseline"].default_threshold is None
     assert FORMULAS["goal-baseline"].function is goal_baseline
+
+
+def test_formulas_of_other_packages_are_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Formula(function=cosine, summary="mine", is_probability=True)
+    register(monkeypatch, {"mine": own})
+    assert formula_named("mine") is own
+    assert formula_named("cosine") is FORMULAS["cosine"]
+    assert [claims_probability(name) for name in ("mine", "softmax", "cosine", "uninstalled")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    with pytest.raises(ValueError, match="formula must be one of softmax, .*, sigmoid, mine, got 'other'; choose one"):
+        formula_named("other")
+    settings = LabelerSettings(model="m", goals=(Goal("a", "a"),), formula="mine", threshold=3)
+    assert settings.rule.thresholds == (3.0,)
+
+
+def test_what_is_no_formula_or_has_our_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    register(monkeypatch, {"mine": cosine})
+    with pytest.raises(ValueError, match="entry point 'mine' of vlm_rewards.formulas is no Formula: got function"):
+        formula_named("mine")
+    register(monkeypatch, {"cosine": FORMULAS["cosine"]})
+    with pytest.raises(ValueError, match="has the name of a formula of vlm-rewards: got 'cosine'. Rename it"):
+        formula_named("mine")
+
+
+def register(monkeypatch: pytest.MonkeyPatch, found: dict[str, object]) -> None:
+    """Lets entry points name these objects."""
+    monkeypatch.setattr(formulas, "load_extensions", lambda group: found if group == "vlm_rewards.formulas" else {})
+    formulas.registered_formulas.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _forget_registered() -> Iterator[None]:
+    yield
+    formulas.registered_formulas.cache_clear()
