@@ -509,7 +509,7 @@ def test_what_does_not_fit_is_refused_before_the_first_step(judged):
         LiveRewards(vector(ScriptedEnv(POOL, ["cup"])), labeler).reset()
     other = dataclasses.replace(LiveRewards(env, labeler).spaces, num_actions=7)
     with pytest.raises(
-        ValueError, match="the live environment must have the num_actions .* 7, got 3; .* --num-actions 3"
+        ValueError, match="the live environment must have the num_actions .* 7, got 3. Use .* --num-actions 3"
     ):
         LiveRewards(env, labeler, spaces=other)
     with pytest.raises(ValueError, match="same fingerprint as this run, got other .*weights"):
