@@ -173,7 +173,7 @@ class Domain(Protocol):
         seeds: Seeds by use.
         banks: Names of its lists of goals; the first is the default.
         policies: What can be recorded, of "bot" (the levels' expert), "noisy-bot" and "random".
-        default_model: Name of the shipped reference model that reads its frames; None if there is none.
+        default_model: Shipped reference model that reads its frames, or the absolute path of another; None if there is none.
     """
 
     @property
