@@ -135,8 +135,8 @@ def test_evaluations_without_ground_truth_say_so(tmp_path: Path) -> None:
         (["--set", "magic=1"], "settings of iql must be among encoder, tile_size,"),
         (["--set", "expectile=high"], "settings of iql must be of their defaults' types, got expectile 'high'"),
         (["--set", "expectile=2"], "expectile must be"),
-        (["--set", "width=32.5"], "got width 32.5; give a whole number"),
-        (["--set", "bound_by_returns=False"], "got bound_by_returns 'False'; give true or false"),
+        (["--set", "width=32.5"], "got width 32.5. Give a whole number"),
+        (["--set", "bound_by_returns=False"], "got bound_by_returns 'False'. Give true or false"),
         (["--algorithm", "rlpd"], "actions must be continuous for rlpd and sac-cal-ql, got num_actions"),
         (["--mix", "1:2"], "--mix: expected three shares: got '1:2'. Write them such as 0.2:0.5:0.3. See"),
         (["--mix", "0:0:0"], "mix must have a share of a kind that the replay has"),
@@ -264,7 +264,7 @@ def test_an_unfinished_agent_is_not_played(agent: Path, tmp_path: Path, capsys: 
     (unfinished / "settings.json").write_text((agent / "settings.json").read_text())
     status, _, err = run(capsys, "rollout", "--agent", unfinished, "--env", LEVEL, "--output", tmp_path / "rollout")
     assert status == 2
-    assert f"got {unfinished} without agent.json; train one, or run the same command again to finish it" in err
+    assert f"got {unfinished} without agent.json. Train one, or run the same command again to finish it" in err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -13,6 +13,7 @@ from tiny_models import save_tiny_clip
 
 from vlm_rewards.cli import main
 from vlm_rewards.schemas.episodes import CorpusFeatures
+from vlm_rewards.schemas.files.digests import seal
 from vlm_rewards.schemas.formats.corpus import write_episodes
 from vlm_rewards.schemas.formats.label_parts.reader import open_labels
 from vlm_rewards.schemas.goals import Goal, write_goals
@@ -173,8 +174,10 @@ def test_embeddings_must_be_those_of_the_labels(work: Path, tmp_path: Path, caps
     status, _, err = run(capsys, *words)
     assert status == 2
     assert "embeddings must hold every unit of the labels, got" in err
-    manifest = copy / "embeddings" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"camera": "front"', '"camera": "wrist"'))
+    for name in ("manifest.json", "settings.json"):
+        path = copy / "embeddings" / name
+        record = json.loads(path.read_text().replace('"camera": "front"', '"camera": "wrist"'))
+        path.write_text(json.dumps(seal(record) if "digest" in record else record))
     status, _, err = run(capsys, *words)
     assert status == 2
     assert "give the embeddings that were kept when these labels were made" in err
