@@ -9,7 +9,17 @@ import torch
 
 def main() -> None:
     """Runs them; the first that fails ends the run."""
-    names = ["goals", "memory", "throughput", "scoring", "ladder", "calibration", "updates", "live_rewards"]
+    names = [
+        "goals",
+        "memory",
+        "small_files",
+        "throughput",
+        "scoring",
+        "ladder",
+        "calibration",
+        "updates",
+        "live_rewards",
+    ]
     names += ["gpu"] if torch.cuda.is_available() else []
     for name in names:
         print(f"== {name}", flush=True)

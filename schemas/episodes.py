@@ -8,6 +8,7 @@ Row t of a table holds frame o_t, the action a_t taken in it, and what followed:
 The row of the final frame has no action: action, reward, terminated and truncated are null there.
 """
 
+import copy
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -143,6 +144,13 @@ class Episode:
         if self.achieved_goals is not None:
             shown.append("ground truth")
         return f"Episode({self.episode_id!r}: {', '.join(shown)})"
+
+    def with_frames(self, images: Mapping[str, Frames], source: str) -> "Episode":
+        """The same episode with as many other frames; nothing is checked again."""
+        episode = copy.copy(self)
+        object.__setattr__(episode, "images", images)
+        object.__setattr__(episode, "source", source)
+        return episode
 
     def _refuse(self, rule: str) -> None:
         raise ValueError(f"episode {self.episode_id!r} {rule}; mend the recording or leave the episode out")

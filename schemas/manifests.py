@@ -31,6 +31,8 @@ class Unit:
         num_frames: Frames in the range, where the plan knows it, else None.
         num_bytes: Size of the range, in bytes.
         content: A short digest of the files' contents: of files that were replaced it is another.
+        id_bounds: Bounds of the ids of its episodes, all texts or all whole numbers, where the plan knows them, else None; of
+            use while a run is planned, and not kept.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Unit:
     num_frames: int | None = None
     num_bytes: int = 0
     content: str = ""
+    id_bounds: tuple[Any, Any] | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "files", tuple(self.files))
@@ -54,7 +57,9 @@ class Unit:
 
     def to_json(self) -> dict[str, object]:
         """The unit as a JSON object."""
-        return dataclasses.asdict(self)
+        record = dataclasses.asdict(self)
+        del record["id_bounds"]
+        return record
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Unit":
@@ -139,7 +144,8 @@ class PartStatistics:
 
     def to_json(self) -> str:
         """The marker's text."""
-        return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n"
+        record = {**dataclasses.asdict(self), "unit": self.unit.to_json()}
+        return json.dumps(record, indent=1, sort_keys=True) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "PartStatistics":

@@ -173,7 +173,7 @@ def _truth(
             by_episode.setdefault(mark.episode_id, []).append(mark)
         return units, MarkedTruth(num_goals=len(goals), marks=by_episode), listed
     source, units = labels.open_corpus(corpus)
-    check_parts(labels, units)
+    check_parts(labels, source, units)
     if not source.features.has_achieved_goals:
         raise ValueError(
             f"a corpus to calibrate with must have ground truth (the column achieved_goals), got {corpus} without; mark some "

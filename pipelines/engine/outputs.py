@@ -291,7 +291,7 @@ class OutputFolder:
 
         Args:
             units: All units of the run.
-            max_failure_share: Highest share of frames, and of units, that may have failed.
+            max_failure_share: Highest share of frames, of episodes and of input files that may have failed.
             extra: More entries for the manifest.
 
         Returns:
@@ -349,17 +349,21 @@ class OutputFolder:
         return manifest
 
     def _check_failures(self, parts: Sequence[PartStatistics], max_failure_share: float) -> None:
-        units = len(parts), sum(bool(part.counts.get("failed_shards")) for part in parts)
+        files = [max(1, len(part.unit.files)) for part in parts]
+        failed_files = [
+            min(part.counts.get("failed_shards", 0), of_part) for part, of_part in zip(parts, files, strict=True)
+        ]
+        shards = sum(files), sum(failed_files)
         failed_rows = sum(part.failed_frames for part in parts)
         rows = sum(part.rows for part in parts) + failed_rows, failed_rows
         failed_episodes = sum(part.counts.get("failed_episodes", 0) for part in parts)
         episodes = sum(part.episodes for part in parts) + failed_episodes, failed_episodes
-        if max(failed / max(total, 1) for total, failed in (units, rows, episodes)) > max_failure_share:
+        if max(failed / max(total, 1) for total, failed in (shards, rows, episodes)) > max_failure_share:
             unit = next(part.unit for part in parts if part.failures)
             first = json.loads(self.failures_path(unit).read_text().splitlines()[0])
             raise ValueError(
                 f"at most a share of {max_failure_share:g} may fail, got {rows[1]} of {rows[0]} rows, {episodes[1]} of "
-                f"{episodes[0]} episodes and {units[1]} of {units[0]} shards; the first is: {Failure(**first)}; all are listed in "
-                f"{self.path / 'failures'}; everything else is done and kept: mend the input and run the same command again, or "
+                f"{episodes[0]} episodes and {shards[1]} of {shards[0]} shards; the first is: {Failure(**first)}; all are listed "
+                f"in {self.path / 'failures'}; everything else is done and kept: mend the input and run the same command again, or "
                 f"allow more with --max-failure-share"
             )

@@ -76,7 +76,7 @@ def evaluate(corpus: str | Path, labels: str | Path, *, output: str | Path, **se
     _check_output(output)
     opened = open_labels(labels)
     source, units = opened.open_corpus(corpus)
-    check_parts(opened, units)
+    check_parts(opened, source, units)
     if not source.features.has_achieved_goals:
         raise ValueError(
             f"a corpus to evaluate with must have ground truth (the column achieved_goals), got {corpus} without; record one "
@@ -162,13 +162,13 @@ def _check_output(output: Path) -> None:
         )
 
 
-def check_parts(labels: Labels, units: Sequence[Unit]) -> None:
+def check_parts(labels: Labels, corpus: Corpus, units: Sequence[Unit]) -> None:
     """Refuses labels that are not of these units, or of others besides.
 
     Raises:
         ValueError: See `Labels.check_units`; or a part goes with no unit.
     """
-    labels.check_units(units)
+    labels.check_units(corpus, units)
     others = sorted({path.stem for path in (labels.folder / "parts").glob("*.parquet")} - {unit.name for unit in units})
     if others:
         raise ValueError(

@@ -277,7 +277,7 @@ def hindsight(
     check_relabelled_format(format_name)
     opened = open_labels(labels)
     source, units = opened.open_corpus(corpus)
-    num_episodes = opened.check_units(units)
+    num_episodes = opened.check_units(source, units)
     recorded = {**dataclasses.asdict(which), "format": format_name}
     fingerprint = Fingerprint(
         {"labels": dict(opened.metadata.fingerprint.parts), "labels_digest": opened.digest, "hindsight": recorded}

@@ -36,6 +36,7 @@ from vlm_rewards.schemas.formats.label_parts.writer import (
     score_columns,
     vector_column,
 )
+from vlm_rewards.schemas.formats.units import units_to_compare
 from vlm_rewards.schemas.labels import LabelMetadata, embedding_schema, label_schema
 from vlm_rewards.schemas.manifests import Failure, PartStatistics, Unit
 from vlm_rewards.schemas.options import build_settings, shows_settings
@@ -326,7 +327,7 @@ def check_episode_ids(corpus: Corpus, units: Sequence[Unit]) -> None:
         ValueError: An id occurs in two units.
     """
     shard_of: dict[str, str] = {}
-    for unit in units:
+    for unit in units_to_compare(units):
         for episode_id in corpus.episode_ids(unit):
             if shard_of.setdefault(episode_id, unit.name) != unit.name:
                 raise ValueError(

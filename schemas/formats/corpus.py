@@ -144,6 +144,12 @@ class Corpus:
         """
         return list(dict.fromkeys(self.reader.episode_ids(unit)))
 
+    def has_content(self, unit: Unit, content: str) -> bool:
+        """Whether a unit of this corpus has the content that was noted for it; also what version 0.2 noted."""
+        if "-" in content or len(unit.files) != 1:
+            return unit.content == content
+        return self.folder.digest_of_version_0_2(unit.files[0]) == content
+
     def place(self, unit: Unit) -> str:
         """Where a unit's files lie, for messages."""
         return self.folder.path(unit.files[0]) if len(unit.files) == 1 else f"{unit.shard} in {self.folder}"
@@ -268,7 +274,9 @@ def _example(known: CorpusFormat, folder: Folder) -> str:
 def _joined(digests: Iterable[str]) -> str:
     """One digest for a unit's files; of a single file, its own."""
     several = list(digests)
-    return several[0] if len(several) == 1 else hashlib.sha256("\n".join(several).encode()).hexdigest()[:16]
+    if len(several) == 1:
+        return several[0]
+    return f"{len(several)}-{hashlib.blake2b(' '.join(several).encode(), digest_size=8).hexdigest()}"
 
 
 class _GuardedFrames:
@@ -365,4 +373,4 @@ def _read(features: CorpusFeatures, found: FoundEpisode, wanted: Wanted, seen: s
         error.add_note(f"while reading episode {found.episode_id} of {found.file}")
         raise
     guarded = {camera: _GuardedFrames(frames, found) for camera, frames in episode.images.items()}
-    return dataclasses.replace(episode, images=guarded, source=found.file)
+    return episode.with_frames(guarded, found.file)

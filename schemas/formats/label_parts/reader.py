@@ -115,7 +115,7 @@ class Labels:
         """The part that holds the labels of this unit of the corpus."""
         return self.folder / "parts" / f"{unit.name}.parquet"
 
-    def check_units(self, units: Iterable[Unit]) -> int:
+    def check_units(self, corpus: Corpus, units: Iterable[Unit]) -> int:
         """Refuses a corpus that these labels were not made from.
 
         Returns:
@@ -133,7 +133,7 @@ class Labels:
                     f"({unit.shard}) in {self.folder}; give the labels of this corpus, or label it again"
                 )
             statistics = PartStatistics.from_json(marker.read_text(encoding="utf-8"))
-            if statistics.unit.content != unit.content:
+            if not corpus.has_content(unit, statistics.unit.content):
                 raise ValueError(
                     f"labels must be of the shard they are used with, got other contents in {unit.shard} than in the "
                     f"labelled {statistics.unit.shard} (unit {unit.name!r}); give the labels of this corpus, or label "

@@ -35,8 +35,11 @@ class UnknownLayoutError(ValueError):
 
 
 def open_file(folder: Folder, name: str) -> pq.ParquetFile:
-    """Opens a file for streaming."""
-    source = folder.path(name) if folder.is_local else folder.open(name)
+    """Opens a file for streaming; it is closed when nothing refers to it any more.
+
+    Several `iter_batches` of one file may go side by side if all have the same batch size, which pyarrow keeps in the file.
+    """
+    source = pa.OSFile(folder.path(name)) if folder.is_local else folder.open(name)  # cheaper to open than a path
     # Not memory-mapped: a file cut short while it is read would end the process. Not read ahead: a row group may be huge.
     return pq.ParquetFile(source, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True)
 

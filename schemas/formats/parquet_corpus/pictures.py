@@ -6,21 +6,30 @@
 Reading a row group from its start for every episode in it would cost the square of its length; reading on costs each row once.
 """
 
-import contextlib
-from collections.abc import Iterator
+import bisect
+import itertools
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vlm_rewards.schemas.formats.folder import Folder
 from vlm_rewards.schemas.formats.interface import InvalidEpisodeError
-from vlm_rewards.schemas.formats.parquet_corpus.layout import BROKEN_FILE, MISSING_FILE, open_file, picture_leaf
+from vlm_rewards.schemas.formats.parquet_corpus.layout import (
+    BROKEN_FILE,
+    MISSING_FILE,
+    cameras_of,
+    open_file,
+    picture_leaf,
+)
 
 BATCH_BYTES = 8 * 2**20
 BATCH_ROWS = 4096
+_MAX_OPEN = 4
+_NO_PICTURES = pa.array([], pa.binary())
 
 
 class Rows(NamedTuple):
@@ -31,38 +40,118 @@ class Rows(NamedTuple):
     stop: int
 
 
+class OpenFile(NamedTuple):
+    """An open file, and what is asked of it often.
+
+    Attributes:
+        file: The file.
+        metadata: Its footer.
+        schema: Its schema.
+        bounds: Number of the first row of each row group, and at last the number of all rows.
+        batch_rows: Rows of every batch, which are of about BATCH_BYTES of pictures at most.
+        is_small: Whether all of it is one batch, pictures included.
+    """
+
+    file: pq.ParquetFile
+    metadata: pq.FileMetaData
+    schema: pa.Schema
+    bounds: list[int]
+    batch_rows: int
+    is_small: bool
+
+
+class OpenFiles:
+    """The files that a pass over a unit has open, at most a few; what a cursor still reads stays open beside them.
+
+    Args:
+        folder: The corpus's folder.
+        cameras: Cameras whose pictures are read, by which batches are measured; None for all.
+    """
+
+    def __init__(self, folder: Folder, cameras: Sequence[str] | None) -> None:
+        self.folder = folder
+        self.broken: set[str] = set()
+        """Names of files that could not be read to their end."""
+        self._cameras = cameras
+        self._files: OrderedDict[str, OpenFile] = OrderedDict()
+
+    def open(self, name: str) -> OpenFile:
+        """A file, opened if it is not."""
+        opened = self._files.get(name)
+        if opened is None:
+            file = open_file(self.folder, name)
+            metadata, schema = file.metadata, file.schema_arrow
+            groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+            bounds = [0, *itertools.accumulate(group.num_rows for group in groups)]
+            opened = OpenFile(
+                file=file,
+                metadata=metadata,
+                schema=schema,
+                bounds=bounds,
+                batch_rows=self._batch_rows(metadata, schema, groups),
+                is_small=len(groups) == 1 and groups[0].total_byte_size <= BATCH_BYTES and bounds[-1] <= BATCH_ROWS,
+            )
+            self._files[name] = opened
+            if len(self._files) > _MAX_OPEN:
+                self._files.popitem(last=False)
+        return opened
+
+    def close(self) -> None:
+        """Lets go of all files; one that is asked for again is opened again."""
+        self._files.clear()
+
+    def _batch_rows(self, metadata: pq.FileMetaData, schema: pa.Schema, groups: Sequence[pq.RowGroupMetaData]) -> int:
+        if all(group.total_byte_size <= BATCH_BYTES for group in groups):
+            return BATCH_ROWS
+        cameras = [camera for camera in cameras_of(schema) if self._cameras is None or camera in self._cameras]
+        leaves = {picture_leaf(schema, camera) for camera in cameras}
+        columns = [index for index in range(metadata.num_columns) if metadata.schema.column(index).path in leaves]
+        rows = BATCH_ROWS
+        for group in groups:
+            for column in columns:
+                rows = min(rows, group.num_rows * BATCH_BYTES // max(1, group.column(column).total_uncompressed_size))
+        return max(1, rows)
+
+
 class PictureCursor:
     """Reads one camera's pictures, best in the order of the rows.
 
     Args:
-        folder: The corpus's folder.
+        files: The unit's files.
         camera: The camera.
-
-    Attributes:
-        camera: The camera.
-        broken: Names of files that could not be read to their end.
     """
 
-    def __init__(self, folder: Folder, camera: str) -> None:
+    def __init__(self, files: OpenFiles, camera: str) -> None:
         self.camera = camera
-        self.broken: set[str] = set()
-        self._folder = folder
+        self.files = files
+        self._offered: OrderedDict[str, tuple[int, pa.Array]] = OrderedDict()
         self._name = ""
-        self._file: pq.ParquetFile | None = None
-        self._bounds = np.zeros(1, np.int64)
+        self._opened: OpenFile | None = None
         self._batches: Iterator[pa.Array] | None = None
-        self._held = pa.array([], pa.binary())
+        self._held = _NO_PICTURES
         self._row = 0  # of the first picture held
+
+    def offer(self, file: str, row: int, pictures: pa.Array) -> None:
+        """Lays by the pictures of a small file from `row` on, which were read with its other columns; a few files' at most."""
+        self._offered[file] = (row, pictures)
+        if len(self._offered) > _MAX_OPEN:
+            self._offered.popitem(last=False)
 
     def take(self, file: str, row: int, limit: int) -> pa.Array:
         """At least one picture from `row` on, and at most `limit`: binary, null where there is none."""
-        if self._file is None or file != self._name:
-            self._open(file)
+        if file in self._offered:
+            first, pictures = self._offered[file]
+            if first <= row < first + len(pictures):
+                return _bytes_of(pictures.slice(row - first, limit))
+        if self._opened is None or file != self._name:
+            self.reset()
+            self._name, self._opened = file, self.files.open(file)
         if not self._row <= row < self._row + len(self._held):
-            group = int(np.searchsorted(self._bounds, row, side="right")) - 1
-            if self._batches is None or row < self._row or self._bounds[group] > self._row + len(self._held):
-                self._batches = self._read_from(group)
-                self._row, self._held = int(self._bounds[group]), self._held.slice(0, 0)
+            bounds = self._opened.bounds
+            group = bisect.bisect_right(bounds, row) - 1
+            if self._batches is None or row < self._row or bounds[group] > self._row + len(self._held):
+                self._batches = self._read_from(self._opened, group)
+                self._row, self._held = bounds[group], self._held.slice(0, 0)
             while row >= self._row + len(self._held):
                 self._row += len(self._held)
                 pictures = next(self._batches, None)
@@ -72,41 +161,21 @@ class PictureCursor:
         place = row - self._row
         return self._held.slice(place, min(limit, len(self._held) - place))
 
-    def break_off(self, file: str) -> None:
-        """Remembers that the file is broken, and closes it."""
-        self.broken.add(file)
-        with contextlib.suppress(*BROKEN_FILE):
-            self.close()
+    def reset(self) -> None:
+        """Forgets what it holds, and lets go of the file."""
+        self._name, self._opened, self._batches, self._held, self._row = "", None, None, _NO_PICTURES, 0
 
-    def close(self) -> None:
-        """Closes the file; a later `take` opens it again."""
-        if self._file is not None:
-            self._batches, self._held, self._row = None, pa.array([], pa.binary()), 0
-            self._file.close()
-            self._file = None
-
-    def _open(self, name: str) -> None:
-        self.close()
-        self._file = open_file(self._folder, name)
-        self._name = name
-        metadata = self._file.metadata
-        sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-        self._bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-
-    def _read_from(self, first_group: int) -> Iterator[pa.Array]:
-        assert self._file is not None
-        leaf = picture_leaf(self._file.schema_arrow, self.camera)
-        metadata = self._file.metadata
-        column = next(i for i in range(metadata.num_columns) if metadata.schema.column(i).path == leaf)
-        for group in range(first_group, metadata.num_row_groups):
-            num_rows = metadata.row_group(group).num_rows
-            num_bytes = metadata.row_group(group).column(column).total_uncompressed_size
-            rows = max(1, min(BATCH_ROWS, num_rows * BATCH_BYTES // max(1, num_bytes)))
-            for batch in self._file.iter_batches(
-                batch_size=rows, row_groups=[group], columns=[leaf], use_threads=False
+    def _read_from(self, opened: OpenFile, first_group: int) -> Iterator[pa.Array]:
+        leaf = picture_leaf(opened.schema, self.camera)
+        for group in range(first_group, len(opened.bounds) - 1):
+            for batch in opened.file.iter_batches(
+                opened.batch_rows, row_groups=[group], columns=[leaf], use_threads=False
             ):
-                values = batch.column(0)
-                yield pc.struct_field(values, "bytes") if pa.types.is_struct(values.type) else values
+                yield _bytes_of(batch.column(0))
+
+
+def _bytes_of(pictures: pa.Array) -> pa.Array:
+    return pc.struct_field(pictures, "bytes") if pa.types.is_struct(pictures.type) else pictures
 
 
 class ParquetFrames:
@@ -149,7 +218,8 @@ class ParquetFrames:
         except MISSING_FILE:
             raise
         except BROKEN_FILE as error:
-            self._cursor.break_off(file)
+            self._cursor.files.broken.add(file)
+            self._cursor.reset()
             raise InvalidEpisodeError(
                 "unreadable shard",
                 f"a Parquet file must be whole, got one that cannot be read after the start of episode {self._episode_id} "

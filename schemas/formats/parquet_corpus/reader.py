@@ -7,22 +7,21 @@
 A file of ours has whole episodes in a row group, unless one episode is larger than a row group should be. Files of other
 writers may put an episode in several row groups, or thousands in one. Ids, frame indices and what else is small are read an
 episode at a time and tell whether it is valid; its pictures then stream from a cursor of their own (`pictures.py`). So memory
-is bounded by a batch of rows and the largest page of a file, not by an episode. A unit of work is cut only between row groups
-whose ranges of episode ids, by the statistics in the file's footer, have nothing in common, so that no episode is ever in two
-units.
+is bounded by a batch of rows and the largest page of a file, not by an episode. How units are cut, `planning.py`
+says.
 """
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from vlm_rewards.schemas.episodes import CorpusFeatures, Episode, Frames, UnreadFrames
+from vlm_rewards.schemas.episodes import METADATA_KEY, CorpusFeatures, Episode, Frames, UnreadFrames, image_column
 from vlm_rewards.schemas.formats.folder import File, Folder
 from vlm_rewards.schemas.formats.interface import CorpusFormat, FoundEpisode, InvalidEpisodeError, Wanted
 from vlm_rewards.schemas.formats.parquet_corpus.layout import (
@@ -35,14 +34,14 @@ from vlm_rewards.schemas.formats.parquet_corpus.layout import (
     columns_to_read,
     is_list,
     open_file,
+    picture_leaf,
     read_features,
 )
-from vlm_rewards.schemas.formats.parquet_corpus.pictures import ParquetFrames, PictureCursor, Rows
+from vlm_rewards.schemas.formats.parquet_corpus.pictures import OpenFile, OpenFiles, ParquetFrames, PictureCursor, Rows
+from vlm_rewards.schemas.formats.parquet_corpus.planning import disjoint, id_bounds, id_column, plan_files
 from vlm_rewards.schemas.formats.parquet_corpus.writer import STEP_COLUMNS, write_parquet
-from vlm_rewards.schemas.formats.units import file_stem
+from vlm_rewards.schemas.formats.units import file_ranges
 from vlm_rewards.schemas.manifests import Failure, Unit
-
-BATCH_ROWS = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,28 +57,21 @@ class ParquetReader:
     features: CorpusFeatures
 
     def units(self, max_bytes: int) -> list[Unit]:
-        """One unit per file, or several of about `max_bytes` for a larger file; only footers are read."""
-        return [unit for file in parquet_files(self.folder) for unit in plan_file(self.folder, file, max_bytes)]
+        """Units of whole episodes, see `schemas.formats.parquet_corpus.planning`; ranges count rows."""
+        return plan_files(self.folder, parquet_files(self.folder), max_bytes)
 
     def episodes(self, unit: Unit, wanted: Wanted) -> Iterator[FoundEpisode | Failure]:
         """Streams the unit's episodes."""
-        for name in unit.files:
-            try:
-                yield from _FilePass(self.folder, name, unit, wanted).episodes()
-            except Exception as error:
-                error.add_note(f"while reading {self.folder.path(name)}")
-                raise
+        return _UnitPass(self.folder, unit, wanted).episodes()
 
     def episode_ids(self, unit: Unit) -> list[str]:
         """The ids of a unit's episodes in order, each once; up to the place where a file becomes unreadable."""
         ids: dict[str, None] = {}
-        for name in unit.files:
+        for name, start, stop in file_ranges(unit):
             try:
-                with open_file(self.folder, name) as file:
-                    if "episode_id" not in file.schema_arrow.names:
-                        continue
-                    groups = _row_groups(file, unit)
-                    for batch in file.iter_batches(row_groups=groups, columns=["episode_id"], use_threads=False):
+                opened = OpenFiles(self.folder, ()).open(name)
+                if "episode_id" in opened.schema.names:
+                    for _, batch, _ in _batches(opened, start, stop, ["episode_id"]):
                         ids.update(dict.fromkeys(pc.unique(batch.column(0).cast(pa.string())).to_pylist()))
             except MISSING_FILE:
                 raise
@@ -131,57 +123,27 @@ def read_file_features(folder: Folder, name: str) -> CorpusFeatures:
         raise ValueError(detail) from error
 
 
-def plan_file(folder: Folder, file: File, max_bytes: int) -> list[Unit]:
-    """Cuts a file into units of about `max_bytes`: ranges of row groups that share no episode.
+def _batches(opened: OpenFile, start: int, stop: int, columns: list[str]) -> Iterator[tuple[int, pa.RecordBatch, bool]]:
+    """Streams some columns of a range of rows.
 
-    Only the footer is read. A file that cannot be read, or has no statistics to cut by, is one unit.
+    Yields:
+        Number of a batch's first row, the batch, and whether the row group that ends with it shares no episode with the next.
     """
-    stem = file_stem(file.name)
-    whole = Unit(name=stem, files=(file.name,), num_bytes=file.num_bytes)
-    try:
-        with open_file(folder, file.name) as opened:
-            metadata = opened.metadata
-    except MISSING_FILE:
-        raise
-    except BROKEN_FILE:
-        return [whole]
-    whole = dataclasses.replace(whole, num_frames=metadata.num_rows)
-    column = _id_column(metadata)
-    if file.num_bytes <= max_bytes or column < 0:
-        return [whole]
-    units = []
-    start = num_bytes = num_frames = 0
-    for index in range(metadata.num_row_groups):
-        group = metadata.row_group(index)
-        num_bytes += group.total_byte_size
-        num_frames += group.num_rows
-        last = index + 1 == metadata.num_row_groups
-        if last or (num_bytes >= max_bytes and _disjoint(metadata, column, index)):
-            name = f"{stem}-g{start:05d}-{index + 1:05d}"
-            units.append(
-                dataclasses.replace(
-                    whole, name=name, start=start, stop=index + 1, num_bytes=num_bytes, num_frames=num_frames
-                )
-            )
-            start, num_bytes, num_frames = index + 1, 0, 0
-    return units if len(units) > 1 else [whole]
-
-
-def _row_groups(file: pq.ParquetFile, unit: Unit) -> list[int]:
-    return list(range(unit.start, file.num_row_groups if unit.stop < 0 else unit.stop))
-
-
-def _id_column(metadata: pq.FileMetaData) -> int:
-    paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
-    return paths.index("episode_id") if "episode_id" in paths else -1
-
-
-def _disjoint(metadata: pq.FileMetaData, column: int, index: int) -> bool:
-    """Whether row groups index and index + 1 share no episode; statistics that other writers cut short stay bounds."""
-    left, right = (metadata.row_group(i).column(column).statistics for i in (index, index + 1))
-    if left is None or right is None or not (left.has_min_max and right.has_min_max):
-        return False
-    return left.max < right.min or right.max < left.min
+    last_group = len(opened.bounds) - 2
+    column = id_column(opened.metadata) if last_group > 0 else -1
+    for group, (row, end) in enumerate(itertools.pairwise(opened.bounds)):
+        if end <= start or 0 <= stop <= row:
+            continue
+        closed = group < last_group and disjoint(
+            *(id_bounds(opened.metadata.row_group(index), column) for index in (group, group + 1))
+        )
+        for batch in opened.file.iter_batches(
+            opened.batch_rows, row_groups=[group], columns=columns, use_threads=False
+        ):
+            first, last = max(row, start), row + batch.num_rows if stop < 0 else min(row + batch.num_rows, stop)
+            if first < last:
+                yield first, batch.slice(first - row, last - first), closed and last == end
+            row += batch.num_rows
 
 
 @dataclasses.dataclass
@@ -194,102 +156,159 @@ class _Run:
     ends_episode: bool
 
 
-class _FilePass:
-    """One pass over a unit's rows of one file."""
+class _UnitPass:
+    """One pass over the rows of a unit, from file to file: an episode may go on in the next."""
 
-    def __init__(self, folder: Folder, name: str, unit: Unit, wanted: Wanted) -> None:
+    def __init__(self, folder: Folder, unit: Unit, wanted: Wanted) -> None:
         self._folder = folder
-        self._name = name
         self._unit = unit
         self._wanted = wanted
+        self._files = OpenFiles(folder, wanted.cameras if wanted.frames else ())
         self._cursors: dict[str, PictureCursor] = {}
+        self._pending: list[_Run] = []  # rows of the episode that is being read
+        self._layout: _Layout | None = None  # of the file before
+        self._begun: _Layout | None = None  # of the file that the episode begins in
+        self._previous: tuple[str | None, int] = (None, -1)  # id and frame index of the row before
 
     def episodes(self) -> Iterator[FoundEpisode | Failure]:
-        """The episodes of the rows, and at last a Failure if the file cannot be read to its end."""
-        pending: list[_Run] = []
-        try:
-            with open_file(self._folder, self._name) as file, contextlib.ExitStack() as stack:
-                features = read_features(file)
-                cameras = cameras_of(file.schema_arrow)
-                chosen = cameras if self._wanted.cameras is None else self._wanted.cameras
-                check_columns(file.schema_arrow, [c for c in chosen if c in cameras], self._wanted.fields)
-                check_widths(file, features, self._wanted.fields)
-                for camera in cameras:
-                    self._cursors[camera] = PictureCursor(self._folder, camera)
-                    stack.callback(self._cursors[camera].close)
-                for run in self._runs(file):
-                    if run.starts_episode and pending:
-                        yield self._found(pending, features, cameras)
-                        pending = []
-                    if any(cursor.broken for cursor in self._cursors.values()):
-                        return
-                    pending.append(run)
-                    if run.ends_episode:
-                        yield self._found(pending, features, cameras)
-                        pending = []
-                if pending:
-                    yield self._found(pending, features, cameras)
-        except UnknownLayoutError as error:
-            yield Failure(scope="shard", shard=self._name, reason="unknown layout", detail=str(error))
-        except MISSING_FILE:
-            raise
-        except BROKEN_FILE as error:
-            episode_id = pending[0].batch.column("episode_id")[0].as_py() if pending else None
-            after = f" after the start of episode {episode_id}" if pending else ""
-            detail = (
-                f"a Parquet file must be whole, got one that cannot be read{after} ({error}); the rest of it is not read: "
-                "copy or record it again"
-            )
-            yield Failure(scope="shard", shard=self._name, reason="unreadable shard", detail=detail)
+        """The episodes of the rows, and a Failure for each file that cannot be read to its end."""
+        with contextlib.closing(self._files):
+            for name, start, stop in file_ranges(self._unit):
+                try:
+                    yield from self._file(name, start, stop)
+                except UnknownLayoutError as error:
+                    yield from self._flush()
+                    yield Failure(scope="shard", shard=name, reason="unknown layout", detail=str(error))
+                except MISSING_FILE as error:
+                    error.add_note(f"while reading {self._folder.path(name)}")
+                    raise
+                except BROKEN_FILE as error:
+                    yield from self._break_off(name, error)
+                except Exception as error:
+                    error.add_note(f"while reading {self._folder.path(name)}")
+                    raise
+            yield from self._flush()
 
-    def _runs(self, file: pq.ParquetFile) -> Iterator[_Run]:
+    def _file(self, name: str, start: int, stop: int) -> Iterator[FoundEpisode | Failure]:
+        opened = self._files.open(name)
+        layout = self._layout = _Layout.of(opened, self._wanted, self._layout)
+        for camera in layout.cameras:
+            if camera not in self._cursors:
+                self._cursors[camera] = PictureCursor(self._files, camera)
+        for run in self._runs(opened, layout, name, start, stop):
+            if run.starts_episode:
+                yield from self._flush()
+            if name in self._files.broken:
+                self._pending = []
+                return
+            if not self._pending:
+                self._begun = layout
+            elif self._begun != layout:
+                raise UnknownLayoutError(
+                    f"an episode that goes on in another file must have the same columns there, got others in {name}. "
+                    "Write the shards anew with one schema"
+                )
+            self._pending.append(run)
+            if run.ends_episode:
+                yield from self._flush()
+
+    def _flush(self) -> Iterator[FoundEpisode]:
+        if self._pending:
+            assert self._begun is not None
+            pending, self._pending = self._pending, []
+            yield self._found(pending, self._begun)
+
+    def _break_off(self, name: str, error: Exception) -> Iterator[FoundEpisode | Failure]:
+        after = ""
+        if self._pending and self._pending[-1].rows.file != name:
+            yield from self._flush()  # the file before was read to its end
+        elif self._pending:
+            after = f" after the start of episode {self._pending[0].batch.column('episode_id')[0].as_py()}"
+            self._pending = []
+        detail = (
+            f"a Parquet file must be whole, got one that cannot be read{after} ({error}); the rest of it is not read: "
+            "copy or record it again"
+        )
+        yield Failure(scope="shard", shard=name, reason="unreadable shard", detail=detail)
+
+    def _runs(self, opened: OpenFile, layout: "_Layout", name: str, start: int, stop: int) -> Iterator[_Run]:
         """Streams rows in pieces that each belong to one episode.
 
         An episode starts where the id changes, or where the frames count from 0 again: a duplicate that follows at once. It
         ends for sure with a row group that shares no episode with the next.
         """
-        columns = columns_to_read(file.schema_arrow, self._wanted.fields)
-        id_column = _id_column(file.metadata)
-        previous_id, previous_index = None, -1
-        row = sum(file.metadata.row_group(group).num_rows for group in range(self._unit.start))
-        for group in _row_groups(file, self._unit):
-            stop = row + file.metadata.row_group(group).num_rows
-            closed = group + 1 < file.num_row_groups and _disjoint(file.metadata, id_column, group)
-            for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False):
-                if batch.num_rows == 0:
-                    continue
-                ids = batch.column("episode_id").cast(pa.string()).to_numpy(zero_copy_only=False)
-                indices = batch.column("frame_index").to_numpy(zero_copy_only=False)
-                ends = np.append(ids[1:] != ids[:-1], True)
-                ends[:-1] |= (indices[1:] == 0) & (indices[:-1] > 0)
-                begin = 0
-                for end in (np.flatnonzero(ends) + 1).tolist():
-                    first = begin > 0 or ids[0] != previous_id or (indices[0] == 0 and previous_index > 0)
-                    yield _Run(
-                        rows=Rows(self._name, row + begin, row + end),
-                        batch=batch.slice(begin, end - begin),
-                        starts_episode=bool(first),
-                        ends_episode=closed and row + end == stop,
-                    )
-                    begin = end
-                previous_id, previous_index = ids[-1], indices[-1]
-                row += batch.num_rows
+        leaves = layout.leaves if opened.is_small else {}
+        for row, batch, closed in _batches(opened, start, stop, [*layout.names, *leaves.values()]):
+            if leaves:  # a file so small is read in one go
+                for camera in leaves:
+                    self._cursors[camera].offer(name, row, batch.column(image_column(camera)))
+                batch = batch.select(layout.names)
+            ids = batch.column("episode_id").cast(pa.string()).to_numpy(zero_copy_only=False)
+            indices = batch.column("frame_index").to_numpy(zero_copy_only=False)
+            ends = np.ones(len(ids), np.bool_)
+            ends[:-1] = (ids[1:] != ids[:-1]) | ((indices[1:] == 0) & (indices[:-1] > 0))
+            begin = 0
+            previous_id, previous_index = self._previous
+            for end in (np.flatnonzero(ends) + 1).tolist():
+                first = begin > 0 or ids[0] != previous_id or (indices[0] == 0 and previous_index > 0)
+                yield _Run(
+                    rows=Rows(name, row + begin, row + end),
+                    batch=batch.slice(begin, end - begin),
+                    starts_episode=bool(first),
+                    ends_episode=closed and end == batch.num_rows,
+                )
+                begin = end
+            self._previous = (ids[-1], indices[-1])
 
-    def _found(self, runs: Sequence[_Run], features: CorpusFeatures, cameras: tuple[str, ...]) -> FoundEpisode:
+    def _found(self, runs: Sequence[_Run], layout: "_Layout") -> FoundEpisode:
         first_id = runs[0].batch.column("episode_id").cast(pa.string())[0].as_py()
         episode_id = "" if first_id is None else first_id
         table = pa.Table.from_batches([run.batch for run in runs])
         pieces = tuple(run.rows for run in runs)
-        chosen = cameras if self._wanted.cameras is None else self._wanted.cameras
+        chosen = layout.cameras if self._wanted.cameras is None else self._wanted.cameras
 
         def read() -> Episode:
             images: dict[str, Frames] = {}
             for camera in chosen:
                 frames = ParquetFrames(self._cursors[camera], episode_id, pieces)
                 images[camera] = frames if self._wanted.frames else UnreadFrames(len(frames))
-            return _assemble(episode_id, table, features, images)
+            return _assemble(episode_id, table, layout.features, images)
 
-        return FoundEpisode(episode_id, table.num_rows, self._name, read, cameras)
+        return FoundEpisode(episode_id, table.num_rows, runs[0].rows.file, read, layout.cameras)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Layout:
+    """What a file holds: its columns that are read, by type and name, and by camera the leaves of those with pictures."""
+
+    schema: pa.Schema
+    features: CorpusFeatures
+    cameras: tuple[str, ...]
+    columns: pa.Schema
+    names: list[str]
+    leaves: dict[str, str]
+
+    @classmethod
+    def of(cls, opened: OpenFile, wanted: Wanted, before: "_Layout | None") -> "_Layout":
+        """The layout of a file; that of the file before where the two have one schema and nothing else tells."""
+        schema = opened.schema
+        told = METADATA_KEY in (schema.metadata or {}) or not wanted.fields & {"actions", "states"}
+        if before is not None and told and schema.equals(before.schema, check_metadata=True):
+            return before
+        features = read_features(opened.file)
+        cameras = cameras_of(schema)
+        chosen = cameras if wanted.cameras is None else wanted.cameras
+        check_columns(schema, [camera for camera in chosen if camera in cameras], wanted.fields)
+        check_widths(opened.file, features, wanted.fields)
+        columns = pa.schema([schema.field(name) for name in columns_to_read(schema, wanted.fields)])
+        leaves = {camera: picture_leaf(schema, camera) for camera in chosen if camera in cameras and wanted.frames}
+        return cls(schema, features, cameras, columns, columns.names, leaves)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether an episode may go on from a file of the one layout to one of the other."""
+        if not isinstance(other, _Layout):
+            return NotImplemented
+        return self is other or (self.cameras == other.cameras and self.columns.equals(other.columns))
 
 
 def _assemble(episode_id: str, table: pa.Table, features: CorpusFeatures, images: Mapping[str, Frames]) -> Episode:

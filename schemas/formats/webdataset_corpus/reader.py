@@ -24,7 +24,7 @@ import numpy as np
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode, Frames, UnreadFrames
 from vlm_rewards.schemas.formats.folder import File, Folder
 from vlm_rewards.schemas.formats.interface import FIELDS, CorpusFormat, FoundEpisode, InvalidEpisodeError, Wanted
-from vlm_rewards.schemas.formats.units import file_stem
+from vlm_rewards.schemas.formats.units import file_ranges, file_stem, share_units
 from vlm_rewards.schemas.formats.webdataset_corpus.members import (
     BrokenTarError,
     check_size,
@@ -58,14 +58,18 @@ class WebDatasetReader:
     features: CorpusFeatures
 
     def units(self, max_bytes: int) -> list[Unit]:
-        """One unit per file, or several of about `max_bytes` for a larger file, which is walked from header to header."""
-        return [unit for file in tar_files(self.folder) for unit in plan_file(self.folder, file, max_bytes)]
+        """One unit per file, or several of about `max_bytes` for a larger file, which is walked from header to header.
+
+        Small files share a unit; ranges count bytes.
+        """
+        units = [unit for file in tar_files(self.folder) for unit in plan_file(self.folder, file, max_bytes)]
+        return share_units(self.folder, units, max_bytes)
 
     def episodes(self, unit: Unit, wanted: Wanted) -> Iterator[FoundEpisode | Failure]:
         """Streams the unit's episodes."""
-        for name in unit.files:
+        for name, start, stop in file_ranges(unit):
             try:
-                yield from _read_samples(self.folder, name, unit, wanted)
+                yield from _read_samples(self.folder, name, start, stop, wanted)
             except Exception as error:
                 error.add_note(f"while reading {self.folder.path(name)}")
                 raise
@@ -73,10 +77,10 @@ class WebDatasetReader:
     def episode_ids(self, unit: Unit) -> list[str]:
         """The ids of a unit's episodes in order, each once; up to the place where a file becomes unreadable."""
         ids: dict[str, None] = {}
-        for name in unit.files:
+        for name, start, stop in file_ranges(unit):
             with self.folder.open(name) as file:
                 try:
-                    for member in walk(file, unit.start, unit.stop):
+                    for member in walk(file, start, stop):
                         ids[split_name(member.name)[0]] = None
                 except BrokenTarError:
                     pass  # the read of the unit says so, as a Failure
@@ -118,7 +122,7 @@ def read_file_features(folder: Folder, name: str) -> CorpusFeatures:
         FIELDS,
         frozenset[str](),
     ):  # a sample that is broken in what labels do not need still tells its cameras
-        for found in _read_samples(folder, name, Unit(name="", files=(name,)), Wanted(None, False, fields)):
+        for found in _read_samples(folder, name, 0, -1, Wanted(None, False, fields)):
             if isinstance(found, Failure):
                 failure = str(found)
                 continue
@@ -191,12 +195,12 @@ def plan_file(folder: Folder, file: File, max_bytes: int) -> list[Unit]:
     ]
 
 
-def _read_samples(folder: Folder, name: str, unit: Unit, wanted: Wanted) -> Iterator[FoundEpisode | Failure]:
+def _read_samples(folder: Folder, name: str, start: int, stop: int, wanted: Wanted) -> Iterator[FoundEpisode | Failure]:
     sample: _Sample | None = None
     with folder.open(name) as file, folder.open(name) as pictures:
         source = _Source(folder, name, pictures)
         try:
-            for member in walk(file, unit.start, unit.stop):
+            for member in walk(file, start, stop):
                 key, suffix = split_name(member.name)
                 if sample is None or sample.key != key:
                     if sample is not None:

@@ -148,7 +148,8 @@ def test_only_what_is_missing_or_was_replaced_is_labelled_again(tmp_path: Path, 
 
 
 def test_files_are_the_same_after_five_kills(tmp_path: Path, clip: Path) -> None:
-    corpus = write_corpus(tmp_path / "c", [plain_episode(index, num_steps=40) for index in range(48)], 24)
+    # 24 files of 328 frames, each large enough to be a unit of its own.
+    corpus = write_corpus(tmp_path / "c", [plain_episode(index, num_steps=40) for index in range(192)], 24)
     write_goals(GOALS, tmp_path / "goals.jsonl")
     arguments = [COMMAND, "label", "--input", corpus, "--goals", tmp_path / "goals.jsonl", "--model", clip]
     arguments += ["--batch-size", "16", "--precision", "float32", "--workers", "1", "--output"]

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def test_labels_come_back_by_unit(labelled: tuple[Path, Path]) -> None:
     labels = open_labels(folder)
     assert labels.metadata == label_metadata()
     units = open_corpus(corpus).units()
-    assert labels.check_units(units) == 2
+    assert labels.check_units(open_corpus(corpus), units) == 2
     for unit, (episode_id, achieved) in zip(units, [("a", A), ("b", B)], strict=True):
         (read,) = read_labels(labels.part(unit))
         assert read.episode_id == episode_id
@@ -91,10 +92,10 @@ def test_labels_of_another_corpus_are_refused(labelled: tuple[Path, Path], tmp_p
     with pytest.raises(
         ValueError, match="must have a part for every unit of the corpus, got none for unit 'shard-002'"
     ):
-        labels.check_units(open_corpus(larger).units())
+        labels.check_units(open_corpus(larger), open_corpus(larger).units())
     replaced = write_corpus(tmp_path / "replaced", [[episode("a", 3)], [episode("b", 3)]])
     with pytest.raises(ValueError, match=r"got other contents in .*shard-001"):
-        labels.check_units(open_corpus(replaced).units())
+        labels.check_units(open_corpus(replaced), open_corpus(replaced).units())
 
 
 def test_a_part_that_was_cut_short_since_is_refused(labelled: tuple[Path, Path]) -> None:
@@ -106,7 +107,7 @@ def test_a_part_that_was_cut_short_since_is_refused(labelled: tuple[Path, Path])
     with pytest.raises(
         ValueError, match=rf"must be as it was written, got .* with {size - 20} bytes instead of {size}"
     ):
-        labels.check_units(open_corpus(corpus).units())
+        labels.check_units(open_corpus(corpus), open_corpus(corpus).units())
 
 
 def test_the_digest_is_of_the_labels_contents(labelled: tuple[Path, Path], tmp_path: Path) -> None:
@@ -158,3 +159,20 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, keep: int) -> None:
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(ValueError, match="a part of labels must be a complete Parquet file"):
         list(read_labels(path))
+
+
+def test_labels_of_version_0_2_are_known_by_the_digest_it_made(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "corpus", [[episode("a", 2)]])
+    labels = open_labels(write_labels(tmp_path / "labels", corpus, [[("a", holds("X", ".", "X", "."))]]))
+    opened = open_corpus(corpus)
+    (unit,) = opened.units()
+    marker = labels.folder / "markers" / f"{unit.name}.json"
+    record = json.loads(marker.read_text())
+    record["unit"]["content"] = opened.folder.digest_of_version_0_2(unit.files[0])
+    record["unit"]["shard"] = str(corpus / record["unit"].pop("files")[0])
+    marker.write_text(json.dumps(record))
+    assert labels.check_units(opened, [unit]) == 1
+    record["unit"]["content"] = "0" * 16
+    marker.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="labels must be of the shard they are used with, got other contents in"):
+        labels.check_units(opened, [unit])

@@ -13,7 +13,8 @@ from vlm_rewards.schemas.episodes import METADATA_KEY, CorpusFeatures, Episode, 
 from vlm_rewards.schemas.formats.folder import Folder
 from vlm_rewards.schemas.formats.parquet_corpus import pictures as parquet_pictures
 from vlm_rewards.schemas.formats.parquet_corpus import writer as parquet_writer
-from vlm_rewards.schemas.formats.parquet_corpus.reader import plan_file, read_file_features
+from vlm_rewards.schemas.formats.parquet_corpus.planning import plan_files
+from vlm_rewards.schemas.formats.parquet_corpus.reader import read_file_features
 from vlm_rewards.schemas.formats.parquet_corpus.writer import write_parquet
 from vlm_rewards.schemas.manifests import Failure, Unit
 from vlm_rewards.schemas.pictures import encode_png
@@ -26,7 +27,7 @@ def _write(path, episodes):
 
 def plan(path, max_bytes):
     folder = Folder(str(path.parent), only=path.name)
-    return plan_file(folder, folder.files[0], max_bytes)
+    return plan_files(folder, folder.files, max_bytes)
 
 
 def features_of(path):
@@ -146,7 +147,7 @@ def test_units_are_cut_only_between_episodes(tmp_path):
     path = _write(tmp_path / "a.parquet", episodes)
     _rewrite(path, lambda table: table, row_group_size=4)  # 9 groups; a cut is right only after 12, 24, 36 rows
     units = plan(path, 1)
-    assert [(u.start, u.stop, u.num_frames) for u in units] == [(0, 3, 12), (3, 6, 12), (6, 9, 12)]
+    assert [(u.start, u.stop, u.num_frames) for u in units] == [(0, 12, 12), (12, 24, 12), (24, -1, 12)]
     assert len({u.name for u in units}) == 3
     read = [episode for u in units for episode in read_file(path, u)]
     for written, episode in zip(episodes, read, strict=True):

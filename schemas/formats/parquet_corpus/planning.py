@@ -1,0 +1,226 @@
+"""Cuts Parquet corpora into units: ranges of rows that hold whole episodes, also where an episode goes on in the next file.
+
+    a.parquet                     b.parquet                     c.parquet
+    e1 e1 e1 e1 e2 e2 e2 e2  ──►  e2 e2 e3 e3 e3 e3 e3 e3  ──►  e3 e3 e4 e4 e4          as `datasets` cuts, anywhere
+    unit a: a, and b up to row 2  unit b: b from row 2, and c up to row 2
+                                                                unit c: c from row 2
+
+Only footers are read, and where their statistics leave it open, ids and frame indices at the edges of files.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlm_rewards.schemas.formats.folder import File, Folder
+from vlm_rewards.schemas.formats.parquet_corpus.layout import (
+    BROKEN_FILE,
+    MISSING_FILE,
+    UnknownLayoutError,
+    check_columns,
+    open_file,
+)
+from vlm_rewards.schemas.formats.units import file_stem, joined_bounds, share_units
+from vlm_rewards.schemas.manifests import Unit
+
+_EDGE_ROWS = 1024
+
+
+class _Group(NamedTuple):
+    """A row group: its rows, its bytes, and the least and greatest id in it, where the footer says."""
+
+    num_rows: int
+    num_bytes: int
+    bounds: tuple[str | int, str | int] | None
+
+
+class _Outline(NamedTuple):
+    """What the footer of a file says of its row groups."""
+
+    groups: list[_Group]
+
+    @property
+    def num_rows(self) -> int:
+        return sum(group.num_rows for group in self.groups)
+
+
+class _Edge(NamedTuple):
+    """The last row of a file."""
+
+    episode_id: str | None
+    frame_index: int | None
+
+
+def plan_files(folder: Folder, files: Sequence[File], max_bytes: int) -> list[Unit]:
+    """Cuts files into units of about `max_bytes` at most; an episode is in one unit, and small files share one.
+
+    A file that cannot be read is a unit of its own: its reader says what is wrong.
+    """
+    units: list[Unit] = []
+    before: tuple[File, _Outline] | None = None
+    for file in files:
+        outline = _read_outline(folder, file)
+        planned = _cut(file, outline, max_bytes)
+        if outline is not None and before is not None and _may_go_on(before[1], outline):
+            rows = _rows_of_last_episode(folder, before[0], file)
+            if rows:
+                units[-1] = _extended(units[-1], file, outline.num_rows, rows)
+                planned = _without_head(planned, file, outline.num_rows, rows)
+        units += planned
+        before = None if outline is None or not outline.num_rows else (file, outline)
+    return share_units(folder, units, max_bytes)
+
+
+def _read_outline(folder: Folder, file: File) -> _Outline | None:
+    try:
+        with open_file(folder, file.name) as opened:
+            metadata = opened.metadata
+            column = id_column(metadata)
+            row_groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+            return _Outline(
+                [_Group(group.num_rows, group.total_byte_size, id_bounds(group, column)) for group in row_groups]
+            )
+    except MISSING_FILE:
+        raise
+    except BROKEN_FILE:
+        return None
+
+
+def _cut(file: File, outline: _Outline | None, max_bytes: int) -> list[Unit]:
+    stem = file_stem(file.name)
+    whole = Unit(name=stem, files=(file.name,), num_bytes=file.num_bytes)
+    if outline is None:
+        return [whole]
+    bounds = [group.bounds for group in outline.groups]
+    whole = dataclasses.replace(whole, num_frames=outline.num_rows, id_bounds=joined_bounds(bounds))
+    if file.num_bytes <= max_bytes:
+        return [whole]
+    units = []
+    start = start_row = row = num_bytes = 0
+    for index, group in enumerate(outline.groups):
+        num_bytes += group.num_bytes
+        row += group.num_rows
+        last = index + 1 == len(outline.groups)
+        if last or (num_bytes >= max_bytes and disjoint(group.bounds, outline.groups[index + 1].bounds)):
+            units.append(
+                dataclasses.replace(
+                    whole,
+                    name=f"{stem}-g{start:05d}-{index + 1:05d}",
+                    start=start_row,
+                    stop=-1 if last else row,
+                    num_bytes=num_bytes,
+                    num_frames=row - start_row,
+                    id_bounds=joined_bounds(bounds[start : index + 1]),
+                )
+            )
+            start, start_row, num_bytes = index + 1, row, 0
+    return units if len(units) > 1 else [whole]
+
+
+def id_column(metadata: pq.FileMetaData) -> int:
+    """Number of the column of ids; -1 where there is none."""
+    paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    return paths.index("episode_id") if "episode_id" in paths else -1
+
+
+def id_bounds(group: pq.RowGroupMetaData, column: int) -> tuple[str | int, str | int] | None:
+    """Bounds of the ids of a row group; statistics that other writers cut short stay bounds. None where there are none."""
+    statistics = None if column < 0 else group.column(column).statistics
+    return (statistics.min, statistics.max) if statistics is not None and statistics.has_min_max else None
+
+
+def disjoint(left: tuple[str | int, str | int] | None, right: tuple[str | int, str | int] | None) -> bool:
+    """Whether two row groups share no episode for certain."""
+    if left is None or right is None or type(left[0]) is not type(right[0]):
+        return False
+    return bool(left[1] < right[0] or right[1] < left[0])  # type: ignore[operator]
+
+
+def _may_go_on(before: _Outline, outline: _Outline) -> bool:
+    """Whether the last episode of a file may go on in the next, by the footers of both."""
+    return outline.num_rows > 0 and not disjoint(before.groups[-1].bounds, outline.groups[0].bounds)
+
+
+def _rows_of_last_episode(folder: Folder, before: File, file: File) -> int:
+    """Rows at the head of a file that belong to the last episode of the file before.
+
+    They go on with its id, and do not count the frames from 0 again: that would be a second episode of the same id.
+    """
+    try:
+        if not (_has_keys(folder, before) and _has_keys(folder, file)):
+            return 0
+        edge = _last_row(folder, before)
+        count = 0
+        for episode_id, frame_index in _edge_rows(folder, file):
+            if episode_id != edge.episode_id or (frame_index == 0 and (edge.frame_index or 0) > 0):
+                break
+            edge = _Edge(episode_id, frame_index)
+            count += 1
+        return count
+    except MISSING_FILE:
+        raise
+    except BROKEN_FILE:
+        return 0  # the reader of the file says what is wrong
+
+
+def _has_keys(folder: Folder, file: File) -> bool:
+    """Whether a file has ids and frame indices; the reader of one that has none says so."""
+    try:
+        check_columns(open_file(folder, file.name).schema_arrow, cameras=(), fields=())
+    except UnknownLayoutError:
+        return False
+    return True
+
+
+def _last_row(folder: Folder, file: File) -> _Edge:
+    with open_file(folder, file.name) as opened:
+        last = opened.num_row_groups - 1
+        row: _Edge = _Edge(None, None)
+        for batch in opened.iter_batches(row_groups=[last], columns=["episode_id", "frame_index"], use_threads=False):
+            if batch.num_rows:
+                row = _Edge(*(column[-1].as_py() for column in _keys(batch)))
+        return row
+
+
+def _edge_rows(folder: Folder, file: File) -> Iterator[_Edge]:
+    with open_file(folder, file.name) as opened:
+        for batch in opened.iter_batches(_EDGE_ROWS, columns=["episode_id", "frame_index"], use_threads=False):
+            yield from map(_Edge, *(column.to_pylist() for column in _keys(batch)))
+
+
+def _keys(batch: pa.RecordBatch) -> list[pa.Array]:
+    return [batch.column("episode_id").cast(pa.string()), batch.column("frame_index")]
+
+
+def _extended(unit: Unit, file: File, total: int, rows: int) -> Unit:
+    """The unit with `rows` of the `total` rows of the next file."""
+    return dataclasses.replace(
+        unit,
+        files=(*unit.files, file.name),
+        stop=-1 if rows == total else rows,
+        num_frames=(unit.num_frames or 0) + rows,
+        num_bytes=unit.num_bytes + file.num_bytes * rows // total,
+        id_bounds=None,
+    )
+
+
+def _without_head(units: Sequence[Unit], file: File, total: int, rows: int) -> list[Unit]:
+    """The units of a file of `total` rows without its first `rows`."""
+    kept = []
+    for unit in units:
+        stop = total if unit.stop < 0 else unit.stop
+        if stop <= rows:
+            continue
+        cut = max(0, rows - unit.start)
+        kept.append(
+            dataclasses.replace(
+                unit,
+                start=unit.start + cut,
+                num_frames=stop - unit.start - cut,
+                num_bytes=unit.num_bytes - file.num_bytes * cut // total,
+            )
+        )
+    return kept
