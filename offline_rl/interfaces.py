@@ -1,12 +1,12 @@
-"""What passes between replay, agents and loops: batches of transitions, and the one interface of every agent.
+"""What passes between replay, agents and loops: batches of transitions, spaces, goal texts, and the interface of every agent.
 
     replay ──► Batch ──► Agent.update ──► losses            observation, goal ──► Agent.act ──► action
 
-A transition of goal g, with the frame after the action deciding the reward:
+A transition under goal g; the frame after the action decides the reward:
 
     observation o_t ── action a_t ──► next observation o_(t+1)        reward r_t looks at o_(t+1)
-    mask   0 where the step achieved the goal (the value of what follows must not be added), else 1
-    return r_t + discount * r_(t+1) + ... to the end of the segment
+    mask     0 if the step achieved the goal, as the value of what follows must not be added; else 1
+    return   r_t + discount * r_(t+1) + ... to the end of the segment
 
 Shape letters: B transitions or environments, H and W sides of a frame, D size of a kept embedding, S width of a state, A width of a
 continuous action, E size of a goal's text embedding.
@@ -29,14 +29,14 @@ class Batch(NamedTuple):
         observations: [B, H, W, 3] uint8 frames, or [B, D] float32 kept embeddings.
         actions: [B] int64 (discrete) or [B, A] float32 in [-1, 1] (continuous).
         rewards: [B] float32.
-        next_observations: As observations.
-        masks: [B] float32, 0 where the step achieved the goal and ended the segment, else 1.
-        goals: [B, E] float32 of unit length, the goals' text embeddings.
-        returns: [B] float32, the discounted return to go of the recorded segment: a lower bound of the optimal value
-            (Cal-QL). Where a segment ends without success, the rewards that were recorded.
-        successes: [B] bool, whether the segment that the transition is of ends in success (filtered BC).
+        next_observations: Like observations.
+        masks: [B] float32, 0 if the step achieved the goal and ended the segment, else 1.
+        goals: [B, E] float32 of unit length, text embeddings of the goals.
+        returns: [B] float32, discounted return to go of the recorded segment: a lower bound of the optimal value (Cal-QL). A
+            segment that ends without success counts the rewards that were recorded.
+        successes: [B] bool, whether the segment of the transition ends in success (filtered BC).
         states: [B, S] float32, or None.
-        next_states: As states.
+        next_states: Like states.
     """
 
     observations: torch.Tensor
@@ -53,7 +53,7 @@ class Batch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Spaces:
-    """What an agent sees and does; saved with it, and compared with every corpus and environment it meets.
+    """What an agent sees and does. Saved with the agent, and compared with every corpus and environment that it meets.
 
     Args:
         observation: "frames" or "embeddings".
@@ -64,7 +64,7 @@ class Spaces:
         state_size: S; None without a state.
 
     Raises:
-        ValueError: Not exactly one of num_actions and action_size is given, or the observation is of another kind.
+        ValueError: Not exactly one of num_actions and action_size is given, or the kind of observation is unknown.
     """
 
     observation: str
@@ -108,15 +108,15 @@ class Spaces:
 
 
 class Agent(Protocol):
-    """What every algorithm is: built from its frozen settings and `Spaces`, updated by batches, asked for actions.
+    """Interface of every algorithm: built from its settings and `Spaces`, updated with batches, asked for actions.
 
-    An implementation lives in a file of its own and is listed in `offline_rl.algorithms.agents.ALGORITHMS` by name.
+    Each algorithm has a file of its own and one line in `offline_rl.algorithms.agents.ALGORITHMS`.
     """
 
     spaces: Spaces
 
     def update(self, batch: Batch) -> Mapping[str, float]:
-        """One gradient step on every part of the agent; returns its losses and statistics by name."""
+        """Makes one gradient step on every part of the agent; returns losses and statistics by name."""
 
     def act(
         self,
@@ -127,31 +127,31 @@ class Agent(Protocol):
         generator: torch.Generator | None = None,
         temperature: float = 1.0,
     ) -> np.ndarray:
-        """Actions [B] int64 or [B, A] float32 for [B, ...] observations and [B, E] goals.
+        """Returns actions, [B] int64 or [B, A] float32, for observations [B, ...] and goals [B, E].
 
-        Sampled with the generator at this temperature of the policy; the most likely action where the generator is None.
+        They are sampled with the generator at this temperature of the policy; without a generator, the most likely ones.
         """
 
     def state_dict(self) -> dict[str, object]:
-        """Everything that learning goes on from: weights, targets, optimisers, number of updates. Saved by torch.save."""
+        """Returns everything needed to resume learning: weights, targets, optimisers, number of updates; for torch.save."""
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        """The inverse; the settings and spaces must be those it was saved with."""
+        """Restores what `state_dict` returned, in an agent of the same settings and spaces."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GoalTexts:
-    """The goals an agent is trained on or asked for, with their text embeddings.
+    """Goals that an agent is trained on or asked for, with their text embeddings.
 
     Args:
         ids: G ids.
         texts: G texts.
-        embeddings: [G, E] float32, unit length, by the text tower of `model`.
-        model: Name or folder of the dual encoder, as for `LabelerSettings.model`.
+        embeddings: [G, E] float32 of unit length, by the text encoder of `model`.
+        model: Name or folder of the model, as in `LabelerSettings.model`.
         fingerprint: What the embeddings depend on: weights and text encoding.
 
     Raises:
-        ValueError: Ids, texts and embeddings are not of the same number.
+        ValueError: The numbers of ids, texts and embeddings differ.
     """
 
     ids: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""The algorithms by name."""
+"""List of the algorithms by name, and how an agent is built."""
 
 from collections.abc import Mapping
 from typing import Any, get_args, get_type_hints
@@ -21,21 +21,21 @@ ALGORITHMS: dict[str, tuple[type[LearnerSettings], type[Learner]]] = {
     "rlpd": (SacSettings, Sac),
     "sac-cal-ql": (SacCalQlSettings, Sac),
 }
-"""Settings and agent of each algorithm. bc, filtered-bc and iql take discrete and continuous actions, cql and cal-ql discrete ones,
-rlpd and sac-cal-ql continuous ones."""
+"""Settings and agent class of each algorithm. bc, filtered-bc and iql support discrete and continuous actions, cql and cal-ql
+discrete ones, rlpd and sac-cal-ql continuous ones."""
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "null"}
 
 
 def algorithm_settings(name: str, fields: Mapping[str, Any]) -> LearnerSettings:
-    """The settings of an algorithm.
+    """Returns the settings of an algorithm.
 
     Args:
-        name: One of `ALGORITHMS`.
-        fields: Those that are not at their defaults, by name, such as read from JSON or from a command line.
+        name: A name of `ALGORITHMS`.
+        fields: Values by name that differ from the defaults, such as read from JSON or from a command line.
 
     Raises:
-        ValueError: There is no such algorithm or field, or a value is of another type than its default or out of its range.
+        ValueError: There is no such algorithm or field, or a value has another type than its default or is out of its range.
     """
     if name not in ALGORITHMS:
         raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, got {name!r}. Choose one of them.")
@@ -66,17 +66,18 @@ def build_agent(
     """Builds an agent.
 
     Args:
-        name: One of `ALGORITHMS`.
-        settings: Of that algorithm, or its fields by name, such as read from JSON; None for the defaults.
-        spaces: What it sees and does.
-        seed: Of its weights and of what its updates draw. The same seed gives the same agent.
-        device: Where it learns.
+        name: A name of `ALGORITHMS`.
+        settings: Settings of that algorithm, or its fields by name, such as read from JSON; None for the defaults.
+        spaces: What the agent sees and does.
+        seed: Seed of the weights and of the draws of updates. The same seed gives the same agent.
+        device: Device on which the agent learns.
 
     Returns:
         An untrained agent.
 
     Raises:
-        ValueError: There is no such algorithm, the settings are another's or have unknown fields, or it does not fit the spaces.
+        ValueError: There is no such algorithm, the settings are those of another one or have unknown fields, or the algorithm does
+            not fit the spaces.
     """
     if settings is None or isinstance(settings, Mapping):
         settings = algorithm_settings(name, settings or {})

@@ -1,8 +1,8 @@
-"""Behaviour cloning, and filtered behaviour cloning: the baselines that are always reported.
+"""Behaviour cloning and filtered behaviour cloning, the baselines that are always reported.
 
 Source: BC is maximum likelihood of the recorded actions; filtered (or %-) BC clones only what succeeded, as in Chen et al.
 2021 (Decision Transformer) and Kumar et al. 2022 (When should we prefer offline RL over behavioral cloning). Here success is
-what the labels say of the segment, and a transition is judged under the goal it is drawn with.
+what the labels say of the segment, and a transition counts under the goal that it is drawn with.
 
 Shape letters as in `offline_rl.interfaces`.
 """
@@ -19,18 +19,18 @@ from vlm_rewards.offline_rl.networks.encoder import Encoder
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BcSettings(LearnerSettings):
-    """Settings of `Bc` and `FilteredBc`: those of every algorithm, at IQL's learning rate."""
+    """Settings of `Bc` and `FilteredBc`, with the learning rate of IQL."""
 
     learning_rate: float = 1e-3
     acting_polyak: float = 0.002
 
 
 def cloning_loss(log_prob: Tensor, weights: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Negative log-likelihood of the recorded actions: -sum(w log pi(a|s,g)) / sum(w).
+    """Returns the negative log-likelihood of the recorded actions: -sum(w log pi(a|s,g)) / sum(w).
 
     Args:
         log_prob: [B].
-        weights: [B], 1 where the transition is cloned and 0 where not.
+        weights: [B], 1 for transitions that are cloned and 0 for the others.
 
     Returns:
         The loss, and policy_loss and cloned_share to log.
@@ -43,16 +43,16 @@ class Bc(Learner[BcSettings]):
     """Clones every recorded action, discrete or continuous."""
 
     def build_parts(self) -> dict[str, nn.Module]:
-        """Encoder and policy."""
+        """Builds encoder and policy."""
         policy = build_cloned_policy(self.settings.width, self.spaces)
         return {"encoder": Encoder(self.settings, self.spaces), "policy": policy}
 
     def cloned(self, batch: Batch) -> Tensor:
-        """Weights [B] of the transitions."""
+        """Returns the weights [B] of the transitions."""
         return torch.ones_like(batch.rewards)
 
     def learn(self, batch: Batch) -> dict[str, Tensor]:
-        """One step of policy and encoder."""
+        """Makes one step of policy and encoder."""
         features = self.encode(batch, self.parts)
         cut = cut_features(features)
         loss, info = cloning_loss(self.parts["policy"].log_prob(cut, batch.actions), self.cloned(batch))
@@ -61,7 +61,7 @@ class Bc(Learner[BcSettings]):
         return info
 
     def choose(self, features: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
-        """The policy's actions."""
+        """Returns the actions of the policy."""
         return self.acting["policy"].act(features, generator, temperature)
 
 
@@ -69,10 +69,10 @@ class FilteredBc(Bc):
     """Clones the actions of segments that end in success."""
 
     def cloned(self, batch: Batch) -> Tensor:
-        """Weights [B] of the transitions: 1 where the segment ends in success.
+        """Returns the weights [B] of the transitions: 1 if the segment ends in success.
 
         Raises:
-            ValueError: No segment of the batch does.
+            ValueError: No segment of the batch ends in success.
         """
         if not batch.successes.any():
             raise ValueError(

@@ -1,17 +1,17 @@
-"""Conservative Q-learning for discrete actions, with or without Cal-QL's calibration, offline and online alike.
+"""Conservative Q-learning for discrete actions, with or without the calibration of Cal-QL, offline and online.
 
     L = sum_i E[(r + discount m Qt(s', a', g) - Q_i(s, a, g))^2] + alpha sum_i E[logsumexp_b Q'_i(s, b, g) - Q_i(s, a, g)]
     a' = argmax_b mean_i Q_i(s', b, g)                      (double DQN: the online critics choose, the targets judge)
     CQL      Q'_i(s, b, g) = Q_i(s, b, g)
     Cal-QL   Q'_i(s, b, g) = max(Q_i(s, b, g), G) for b != a, G the return to go of the recorded segment
 
-CQL pushes down without end what was not recorded, and fine-tuning then has to climb out of it; Cal-QL stops pushing where a
+CQL pushes the values of unrecorded actions down without limit, which fine-tuning then has to make up for; Cal-QL stops where a
 value is already below what the recording reached from there.
 
-Source: Kumar et al. 2020, "Conservative Q-Learning for Offline Reinforcement Learning"; Nakamoto et al. 2023, "Cal-QL". Ours:
-goals; discrete actions, so the logsumexp is exact and needs no samples; an ensemble of critics, of which the smallest judges;
-alpha is smaller than the papers' 1 to 5 because returns here are between 0 and 1 and not in the hundreds. As the authors do
-and CORL does not, the calibration stays on online, where G is the return of finished episodes.
+Source: Kumar et al. 2020, "Conservative Q-Learning for Offline Reinforcement Learning"; Nakamoto et al. 2023, "Cal-QL".
+Differences: goals; discrete actions, so the logsumexp is exact and needs no samples; an ensemble of critics whose smallest value is
+the target; alpha is smaller than the papers' 1 to 5 because returns here are between 0 and 1 and not in the hundreds. As in the
+authors' code and not as in CORL, the calibration stays on online, where G is the return of finished episodes.
 
 Shape letters as in `offline_rl.interfaces`; N critics, M actions.
 """
@@ -33,10 +33,10 @@ class CqlSettings(CriticSettings):
     """Settings of `Cql`.
 
     Args:
-        alpha: Weight of the conservative term, beside squared errors of returns between 0 and 1.
+        alpha: Weight of the conservative term; the squared errors are of returns between 0 and 1.
         calibrated: Whether values are pushed no lower than recorded returns (Cal-QL).
-        policy_temperature: Actions are drawn from softmax(Q / policy_temperature); to be compared with the difference in value
-            that one wasted step makes, about 1 - discount.
+        policy_temperature: Temperature t of the policy softmax(Q / t). Compare it with the value that one wasted step costs, about
+            1 - discount.
 
     Raises:
         ValueError: A value is out of its range.
@@ -56,18 +56,18 @@ class CqlSettings(CriticSettings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CalQlSettings(CqlSettings):
-    """Settings of `Cql` whose default is calibrated: the algorithm "cal-ql"."""
+    """Settings of the algorithm "cal-ql": `Cql`, calibrated by default."""
 
     calibrated: bool = True
 
 
 def conservative_loss(q: Tensor, actions: Tensor, returns: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-    """sum_i E[logsumexp_b Q'_i(s, b) - Q_i(s, a)].
+    """Returns sum_i E[logsumexp_b Q'_i(s, b) - Q_i(s, a)].
 
     Args:
         q: [N, B, M].
-        actions: [B] int64, the recorded ones.
-        returns: [B], return to go below which the values of other actions count as it (Cal-QL); None for CQL.
+        actions: [B] int64, the recorded actions.
+        returns: [B], recorded returns to go, the least that the values of other actions count as (Cal-QL); None for CQL.
 
     Returns:
         The loss, and conservative_loss to log.
@@ -99,11 +99,11 @@ class Cql(Learner[CqlSettings]):
             )
 
     def build_parts(self) -> dict[str, nn.Module]:
-        """Encoder and critics."""
+        """Builds encoder and critics."""
         return {"encoder": Encoder(self.settings, self.spaces), "critic": build_critic(self.settings, self.spaces)}
 
     def learn(self, batch: Batch) -> dict[str, Tensor]:
-        """One step of critics and encoder, and the targets."""
+        """Makes one step of critics and encoder, then of the targets."""
         settings = self.settings
         with torch.no_grad():
             choices = self.parts["critic"].values(self.encode_next(batch, self.parts)).mean(0).argmax(-1)
@@ -129,6 +129,6 @@ class Cql(Learner[CqlSettings]):
         return info | penalty_info
 
     def choose(self, features: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
-        """Actions of the softmax of the mean value, or the best one."""
+        """Returns actions of the softmax of the mean value, or the best ones."""
         values = self.acting["critic"].values(features).mean(0)
         return draw_actions(values / self.settings.policy_temperature, generator, temperature)

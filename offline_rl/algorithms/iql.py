@@ -1,16 +1,16 @@
-"""Implicit Q-learning with advantage-weighted regression, discrete and continuous, offline and online alike.
+"""Implicit Q-learning with advantage-weighted regression, for discrete and continuous actions, offline and online.
 
     L_V  = E[|tau - 1(u < 0)| u^2],  u = min_i Qt_i(s, a, g) - V(s, g)
     L_pi = -E[min(exp(beta (min_i Qt_i - V)), 100) log pi(a | s, g)]
     L_Q  = sum_i E[(r + discount m V(s', g) - Q_i(s, a, g))^2]
 
-in the order V, pi with the new V, Q with the new V, targets. No action is ever taken from outside the data, so nothing needs to be
-pessimistic about it.
+in the order V, pi with the new V, Q with the new V, targets. No action from outside the data is ever evaluated, so no pessimism is
+needed.
 
 Source: Kostrikov et al. 2021, "Offline Reinforcement Learning with Implicit Q-Learning", and its official code. Differences: goals;
-discrete actions; V, Q and pi share an encoder that takes one step an update, on the weighted sum of their gradients (as in
-BridgeData V2's goal-conditioned IQL), and has no target (as in DrQ-v2, Yarats et al. 2021); LayerNorm; the policy clones achieved
-goals alone, and acts by a moving mean of its weights.
+discrete actions; V, Q and pi share an encoder that takes one step per update, on the weighted sum of their gradients (as in
+BridgeData V2's goal-conditioned IQL), and has no target (as in DrQ-v2, Yarats et al. 2021); LayerNorm; the policy clones only
+achieved goals, and acts with a moving average of its weights.
 
 Shape letters as in `offline_rl.interfaces`; N critics.
 """
@@ -39,19 +39,19 @@ class IqlSettings(CriticSettings):
     """Settings of `Iql`.
 
     The papers' values (expectile 0.9, beta 3, discount 0.99, learning rate 3e-4, polyak 0.005) are for rewards in the hundreds or
-    -1 a step. With a reward of 1 at success alone a wasted step costs 1 - discount of the value: at those values advantages of 0.01
-    or so leave IQL at behaviour cloning. The defaults here were chosen on single rooms of a grid world, on other corpora and levels
-    than are reported.
+    -1 per step. If the only reward is 1 at success, a wasted step costs 1 - discount of the value: with those settings advantages
+    are about 0.01, and IQL does not differ from behaviour cloning. The defaults here were chosen on single rooms of a grid world,
+    on other corpora and levels than those reported.
 
     Args:
-        expectile: tau, in which V sees the values of recorded actions: 0.5 their mean, towards 1 their largest.
-        inverse_temperature: beta, how much more an advantage of 1 weighs in the policy's likelihood.
+        expectile: tau, the expectile of the values of recorded actions that V learns: 0.5 their mean, towards 1 their maximum.
+        inverse_temperature: beta, the factor of the advantage in the log weight of a transition.
         max_weight: Largest weight of a transition.
-        value_weight: Of the losses of V and Q beside the policy's in the encoder that they share. Squared errors of returns up to
-            1 are a hundredth of a log-likelihood; at 1 the encoder would learn for the policy alone.
-        clone_achieved: The policy learns from segments that end in success alone, and the values from all of them, as in OGBench
-            (Park et al. 2025), whose actor sees goals that its trajectory reaches. A goal that is out of reach gives no action
-            an advantage over another, so the weights alone would clone whatever was done under it.
+        value_weight: Weight of the losses of V and Q relative to the policy's in the shared encoder. Squared errors of returns up
+            to 1 are about a hundredth of a log-likelihood, so at 1 the encoder would learn only for the policy.
+        clone_achieved: Whether the policy learns only from segments that end in success, while the values learn from all, as in
+            OGBench (Park et al. 2025), whose actor sees goals that its trajectory reaches. Under a goal out of reach no action has
+            an advantage, so the weights alone would clone whatever was done.
 
     Raises:
         ValueError: A value is out of its range.
@@ -78,7 +78,7 @@ class IqlSettings(CriticSettings):
 
 
 def expectile_loss(q: Tensor, v: Tensor, expectile: float) -> tuple[Tensor, dict[str, Tensor]]:
-    """E[|tau - 1(u < 0)| u^2] with u = q - v, for q [B] without gradient and v [B]."""
+    """Returns E[|tau - 1(u < 0)| u^2] with u = q - v, for q [B] without gradient and v [B]."""
     u = q - v
     loss = (torch.where(u < 0, 1 - expectile, expectile) * u**2).mean()
     return loss, {"value_loss": loss, "value": v.mean()}
@@ -92,7 +92,7 @@ def advantage_weighted_loss(
     max_weight: float,
     cloned: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """-E[min(exp(beta (q - v)), max_weight) log pi(a|s,g)].
+    """Returns -E[min(exp(beta (q - v)), max_weight) log pi(a|s,g)].
 
     Args:
         log_prob: [B].
@@ -100,10 +100,10 @@ def advantage_weighted_loss(
         v: [B], without gradient.
         inverse_temperature: beta.
         max_weight: Largest weight.
-        cloned: [B] bool, the transitions that the mean is over; None for all. Of none the loss is 0.
+        cloned: [B] bool, the transitions that the mean is over; None for all. If there are none, the loss is 0.
 
     Returns:
-        The loss, and policy_loss, advantage and weight to log, of all transitions.
+        The loss, and policy_loss, advantage and weight of all transitions to log.
     """
     weights = torch.exp(inverse_temperature * (q - v)).clamp(max=max_weight)
     counted = torch.ones_like(weights) if cloned is None else cloned.float()
@@ -112,12 +112,12 @@ def advantage_weighted_loss(
 
 
 class Iql(Learner[IqlSettings]):
-    """IQL on a shared encoder."""
+    """IQL with a shared encoder."""
 
     target_names = ("critic",)
 
     def build_parts(self) -> dict[str, nn.Module]:
-        """Encoder, value, policy, critics."""
+        """Builds encoder, value, policy and critics."""
         return {
             "encoder": Encoder(self.settings, self.spaces),
             "value": Head(self.settings.width, 1),
@@ -126,7 +126,7 @@ class Iql(Learner[IqlSettings]):
         }
 
     def learn(self, batch: Batch) -> dict[str, Tensor]:
-        """V, pi with the new V, Q with the new V, the encoder, the targets."""
+        """Makes one step of V, of pi with the new V, of Q with the new V, of the encoder and of the targets."""
         settings = self.settings
         features = self.encode(batch, self.parts)
         cut = cut_features(features)
@@ -165,9 +165,9 @@ class Iql(Learner[IqlSettings]):
         return value_info | policy_info | critic_info
 
     def value(self, features: Tensor) -> Tensor:
-        """V(s, g) [B] of features [B, F]."""
+        """Returns V(s, g) [B] for features [B, F]."""
         return self.parts["value"](features).squeeze(-1)
 
     def choose(self, features: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
-        """The policy's actions."""
+        """Returns the actions of the policy."""
         return self.acting["policy"].act(features, generator, temperature)

@@ -1,13 +1,13 @@
-"""What all algorithms share: parts with an optimiser each, slowly moving targets, checks, a state that goes on exactly.
+"""What all algorithms share: parts with one optimiser each, slowly moving targets, checks, and an exact state to resume from.
 
-One update encodes the observations once. The heads learn on a copy of the features that is cut from the encoder and gathers their
-gradients; the encoder then takes one step on the sum:
+One update encodes the observations once. The heads learn on a detached copy of the features, which accumulates their gradients; the
+encoder then takes one step on the sum:
 
     features = encoder(o, g) ──┬─ cut ─► features' ──► head 1: loss, backward, step ──► head 2: loss, backward, step ...
                                │             │
                                └◄── gradient ┘   encoder: backward once, step once
 
-So a head's loss sees heads that were updated before it, in the order of the paper, but the encoder of the batch's beginning.
+So the loss of a head sees the heads that were updated before it, in the order of the paper, but the encoder from before the update.
 
 Shape letters as in `offline_rl.interfaces`; F width of the features.
 """
@@ -29,12 +29,12 @@ from vlm_rewards.offline_rl.networks.heads import CategoricalPolicy, ContinuousC
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LearnerSettings(NetworkSettings):
-    """What every algorithm is told.
+    """Settings of every algorithm.
 
     Args:
-        learning_rate: Adam's, of every part.
-        acting_polyak: Share by which the weights that act move to those that learn an update, so that an agent does not act by what
-            its last few batches happened to be; 1 for acting by the learned weights themselves.
+        learning_rate: Learning rate of Adam, for every part.
+        acting_polyak: Share by which the acting weights move towards the learned ones per update, so that an agent does not act by
+            what its last few batches happened to be; 1 to act with the learned weights themselves.
 
     Raises:
         ValueError: A value is out of its range.
@@ -53,16 +53,16 @@ class LearnerSettings(NetworkSettings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CriticSettings(LearnerSettings):
-    """What every algorithm with critics is told.
+    """Settings of every algorithm with critics.
 
     Args:
-        discount: Of a step.
-        polyak: Share by which the targets move to the weights an update.
-        num_critics: N, critics of the ensemble.
-        num_min_critics: Critics whose smallest value makes a target, drawn anew an update where fewer than N.
-        bound_by_returns: No target is below the return that was recorded from there, so that a success tells every step before it
-            at once and not one step an update of the targets (optimality tightening, He et al. 2017, with the bound of the
-            segment alone). A bound of the optimal value where neither steps nor rewards are left to chance.
+        discount: Discount factor per step.
+        polyak: Share by which the targets move towards the weights per update.
+        num_critics: N, number of critics in the ensemble.
+        num_min_critics: Number of critics whose smallest value makes a target; if fewer than N, drawn anew for each update.
+        bound_by_returns: Whether targets are at least the recorded return from there, so that a success reaches all steps before it
+            at once, not one step per update of the targets (optimality tightening, He et al. 2017, with the bound of the segment
+            only). It is a bound of the optimal value if steps and rewards are deterministic.
 
     Raises:
         ValueError: A value is out of its range.
@@ -92,17 +92,17 @@ SettingsT = TypeVar("SettingsT", bound=LearnerSettings)
 
 
 class Learner(abc.ABC, Generic[SettingsT]):
-    """An agent of parts; see `offline_rl.interfaces.Agent` for the interface.
+    """Base class of agents made of parts; see `offline_rl.interfaces.Agent` for the interface.
 
-    A subclass gives its parts (`build_parts`), which of them have a target (`target_names`), which act (`acting_names`), one update
-    (`learn`) and how it acts on features (`choose`). The same seed gives the same weights, whatever ran before, and building an
-    agent leaves torch's global random state as it was.
+    A subclass defines its parts (`build_parts`), which of them have a target (`target_names`), which act (`acting_names`), one
+    update (`learn`) and how it acts on features (`choose`). The same seed gives the same weights, whatever ran before, and building
+    an agent does not change torch's global random state.
 
     Args:
-        settings: Of the algorithm.
-        spaces: What it sees and does.
-        seed: Of the weights and of all that updates draw.
-        device: Where it learns.
+        settings: Settings of the algorithm.
+        spaces: What the agent sees and does.
+        seed: Seed of the weights and of all draws of updates.
+        device: Device on which the agent learns.
 
     Raises:
         ValueError: The algorithm does not fit the spaces.
@@ -133,22 +133,22 @@ class Learner(abc.ABC, Generic[SettingsT]):
         }
 
     def check_spaces(self, spaces: Spaces) -> None:
-        """Refuses spaces that the algorithm cannot learn in."""
+        """Refuses spaces that the algorithm does not support."""
 
     @abc.abstractmethod
     def build_parts(self) -> dict[str, nn.Module]:
-        """The networks by name, "encoder" among them, each with an optimiser of its own."""
+        """Builds the networks by name, one of them "encoder"; each gets its own optimiser."""
 
     @abc.abstractmethod
     def learn(self, batch: Batch) -> dict[str, Tensor]:
-        """One step of every part on a checked batch whose observations are prepared for the encoder; scalars to log."""
+        """Makes one step of every part on a checked batch with prepared observations; returns scalars to log."""
 
     @abc.abstractmethod
     def choose(self, features: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
-        """Actions for features [B, F], on the CPU."""
+        """Returns actions for features [B, F], on the CPU."""
 
     def update(self, batch: Batch) -> dict[str, float]:
-        """One gradient step on every part.
+        """Makes one gradient step on every part.
 
         Args:
             batch: Transitions, on any device.
@@ -166,7 +166,7 @@ class Learner(abc.ABC, Generic[SettingsT]):
             batch._replace(observations=prepare(batch.observations), next_observations=prepare(batch.next_observations))
         )
         self.num_updates += 1
-        if self.settings.acting_polyak < 1:  # at first a plain mean, so that the untrained weights do not linger
+        if self.settings.acting_polyak < 1:  # a plain mean at first, so that the untrained weights are soon forgotten
             self._move(self.acting, max(self.settings.acting_polyak, 1 / self.num_updates))
         return dict(zip(info, torch.stack([value.detach() for value in info.values()]).tolist(), strict=True))
 
@@ -180,14 +180,14 @@ class Learner(abc.ABC, Generic[SettingsT]):
         generator: torch.Generator | None = None,
         temperature: float = 1.0,
     ) -> np.ndarray:
-        """Actions for many observations at once.
+        """Returns actions for a batch of observations.
 
         Args:
             observations: [B, H, W, 3] uint8 or [B, D] float32.
             goals: [B, E] float32.
             states: [B, S] float32, or None.
-            generator: On the CPU. None: the most likely action.
-            temperature: Of the policy, above 0; below 1 it is more decided, above 1 less.
+            generator: Random generator on the CPU; None for the most likely actions.
+            temperature: Temperature of the policy, above 0; lower is more deterministic.
 
         Returns:
             [B] int64, or [B, A] float32 in [-1, 1].
@@ -205,21 +205,21 @@ class Learner(abc.ABC, Generic[SettingsT]):
         return self.choose(features, generator, temperature).numpy()
 
     def encode(self, batch: Batch, parts: Mapping[str, Any]) -> Tensor:
-        """Features [B, F] of the observations, by the encoder among the parts or the targets."""
+        """Returns features [B, F] of the observations, by the encoder of the parts or the targets."""
         return parts["encoder"](batch.observations, batch.goals, batch.states)
 
     def encode_next(self, batch: Batch, parts: Mapping[str, Any]) -> Tensor:
-        """Features [B, F] of the next observations, by the encoder among the parts or the targets."""
+        """Returns features [B, F] of the next observations, by the encoder of the parts or the targets."""
         return parts["encoder"](batch.next_observations, batch.goals, batch.next_states)
 
     def step(self, name: str, loss: Tensor, *cut: Tensor) -> None:
-        """One step of a head on its loss; the gradient of the cut features, if given, adds to what is there."""
+        """Makes one step of a head on its loss; adds the gradient of the detached features, if given, to that of other heads."""
         self.optimisers[name].zero_grad()
         loss.backward(inputs=[*self.parts[name].parameters(), *cut])
         self.optimisers[name].step()
 
     def step_encoder(self, features: Tensor, cut: Tensor) -> None:
-        """One step of the encoder on the gradients that the heads left at the cut features."""
+        """Makes one step of the encoder on the gradients that the heads have left at the detached features."""
         self.optimisers["encoder"].zero_grad()
         features.backward(cut.grad)
         self.optimisers["encoder"].step()
@@ -235,7 +235,7 @@ class Learner(abc.ABC, Generic[SettingsT]):
         torch._foreach_lerp_(moving, leading, share)
 
     def state_dict(self) -> dict[str, object]:
-        """Everything that learning goes on from, bit for bit; a copy, which later updates leave alone."""
+        """Returns everything needed to resume, bit for bit; a copy, which later updates do not change."""
         return copy.deepcopy(
             {
                 **self._identity(),
@@ -249,10 +249,10 @@ class Learner(abc.ABC, Generic[SettingsT]):
         )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a state of `state_dict`, also one saved by torch.save (weights_only) on another device.
+        """Restores what `state_dict` returned, also if it was saved by torch.save on another device.
 
         Raises:
-            ValueError: The state is of another algorithm, other settings or other spaces.
+            ValueError: The state has another algorithm, other settings or other spaces.
         """
         for what, mine in self._identity().items():
             _check_same(what, mine, state[what])
@@ -274,17 +274,17 @@ class Learner(abc.ABC, Generic[SettingsT]):
 
 
 def batch_to(batch: Batch, device: torch.device) -> Batch:
-    """The batch on a device."""
+    """Returns the batch on a device."""
     return Batch._make(None if part is None else part.to(device) for part in batch)
 
 
 def cut_features(features: Tensor) -> Tensor:
-    """The features cut from the encoder, gathering the gradients of the heads."""
+    """Returns the features detached from the encoder, to accumulate the gradients of the heads."""
     return features.detach().requires_grad_()
 
 
 def build_cloned_policy(width: int, spaces: Spaces) -> CategoricalPolicy | GaussianPolicy:
-    """The policy that recorded actions are cloned into, weighted or not, by the kind of action."""
+    """Builds the policy that recorded actions are cloned into, for the kind of action."""
     if spaces.num_actions is not None:
         return CategoricalPolicy(width, spaces.num_actions)
     assert spaces.action_size is not None
@@ -292,12 +292,12 @@ def build_cloned_policy(width: int, spaces: Spaces) -> CategoricalPolicy | Gauss
 
 
 def bounds_of(settings: CriticSettings, batch: Batch) -> Tensor | None:
-    """The returns [B] that bound the targets from below, if any."""
+    """Returns the returns [B] that bound the targets from below, or None."""
     return batch.returns if settings.bound_by_returns else None
 
 
 def build_critic(settings: CriticSettings, spaces: Spaces) -> DiscreteCritic | ContinuousCritic:
-    """The ensemble of critics, by the kind of action."""
+    """Builds the ensemble of critics, for the kind of action."""
     if spaces.num_actions is not None:
         return DiscreteCritic(settings.width, spaces.num_actions, settings.num_critics)
     assert spaces.action_size is not None
@@ -305,7 +305,7 @@ def build_critic(settings: CriticSettings, spaces: Spaces) -> DiscreteCritic | C
 
 
 def check_batch(batch: Batch, spaces: Spaces) -> None:
-    """Refuses a batch that does not fit the spaces or whose numbers are not finite.
+    """Refuses a batch that does not fit the spaces or has numbers that are not finite.
 
     Args:
         batch: Transitions.

@@ -1,4 +1,4 @@
-"""Soft actor-critic with prior data (RLPD) for continuous actions, and with CQL's or Cal-QL's conservative term.
+"""Soft actor-critic with prior data (RLPD) for continuous actions, and with the conservative term of CQL or Cal-QL.
 
     L_Q     = sum_i E[(r + discount m (min_j Qt_j(s', a') [- temperature log pi(a'|s')]) - Q_i(s, a))^2] + alpha * conservative
     L_pi    = E[temperature log pi(b|s) - mean_i Q_i(s, b)]                              a', b drawn from pi
@@ -8,15 +8,15 @@
                                      + sum_k e^(Q'_i(s, c_k)) / pi(c_k|s')) - Q_i(s, a)]
     u_k uniform, b_k from pi(s), c_k from pi(s'), and Q' = max(Q, G) with the recorded return G (Cal-QL) or Q (CQL)
 
-RLPD is this with batches drawn half from prior data, ten critics with LayerNorm, and the smallest of two of them, drawn anew each
-update, in the target.
+RLPD is this with half of each batch from prior data, ten critics with LayerNorm, and in the target the smallest value of two of
+them, drawn anew for each update.
 
 Source: Haarnoja et al. 2018; Ball et al. 2023, "Efficient Online Reinforcement Learning with Offline Data" (RLPD); Nakamoto et
-al. 2023, "Cal-QL", and its official code. Differences: goals; an encoder that learns from the critics alone, the policy reading
-features without gradient, as in DrQ; the policy's step reads the features of the batch's beginning. The entropy bonus is left out
-of targets by default, as in Cal-QL's code, so that values stay on the scale of the returns that they are calibrated by.
+al. 2023, "Cal-QL", and its official code. Differences: goals; the encoder learns only from the critics, and the policy reads
+features without gradient, as in DrQ; the policy's step reads the features from before the encoder's step. The entropy bonus is left
+out of targets by default, as in Cal-QL's code, so that values stay on the scale of the returns that calibrate them.
 
-Shape letters as in `offline_rl.interfaces`; N critics, K actions drawn a distribution.
+Shape letters as in `offline_rl.interfaces`; N critics, K actions drawn per distribution.
 """
 
 import dataclasses
@@ -37,12 +37,12 @@ class SacSettings(CriticSettings):
     """Settings of `Sac`.
 
     Args:
-        target_entropy: Of the policy, in nats; None for -A / 2, RLPD's.
-        initial_temperature: Weight of the entropy at the beginning.
-        entropy_in_targets: Whether the bonus for entropy is part of the values.
+        target_entropy: Target entropy of the policy in nats; None for -A / 2 as in RLPD.
+        initial_temperature: Initial weight of the entropy.
+        entropy_in_targets: Whether the entropy bonus is part of the values.
         alpha: Weight of the conservative term; 0 leaves it out (RLPD).
         calibrated: Whether values are pushed no lower than recorded returns (Cal-QL).
-        num_sampled_actions: K, actions drawn from each of three distributions for the conservative term.
+        num_sampled_actions: K, number of actions drawn from each of three distributions for the conservative term.
 
     Raises:
         ValueError: A value is out of its range.
@@ -67,17 +67,17 @@ class SacSettings(CriticSettings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SacCalQlSettings(SacSettings):
-    """Settings of `Sac` whose defaults have the conservative term, and two critics as Cal-QL has: the algorithm "sac-cal-ql"."""
+    """Settings of the algorithm "sac-cal-ql": `Sac` with the conservative term, and two critics as in Cal-QL."""
 
     alpha: float = 0.1
     num_critics: int = 2
 
 
 class Temperature(nn.Module):
-    """The weight of the entropy, learnt as its logarithm.
+    """Weight of the entropy, learned as its logarithm.
 
     Args:
-        initial: Above 0.
+        initial: Initial weight, above 0.
     """
 
     def __init__(self, initial: float) -> None:
@@ -85,18 +85,18 @@ class Temperature(nn.Module):
         self.log = nn.Parameter(torch.tensor(math.log(initial)))
 
     def forward(self) -> Tensor:
-        """The weight, above 0."""
+        """Returns the weight, above 0."""
         return self.log.exp()
 
 
 def actor_loss(log_prob: Tensor, q: Tensor, temperature: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """E[temperature log pi(b|s) - mean_i Q_i(s, b)], for log_prob [B] and q [N, B]."""
+    """Returns E[temperature log pi(b|s) - mean_i Q_i(s, b)] for log_prob [B] and q [N, B]."""
     loss = (temperature.detach() * log_prob - q.mean(0)).mean()
     return loss, {"policy_loss": loss, "entropy": -log_prob.mean()}
 
 
 def temperature_loss(log_prob: Tensor, temperature: Tensor, target_entropy: float) -> tuple[Tensor, dict[str, Tensor]]:
-    """E[-temperature (log pi(b|s) + target_entropy)], for log_prob [B]."""
+    """Returns E[-temperature (log pi(b|s) + target_entropy)] for log_prob [B]."""
     loss = -temperature * (log_prob.detach().mean() + target_entropy)
     return loss, {"temperature_loss": loss, "temperature": temperature}
 
@@ -104,14 +104,14 @@ def temperature_loss(log_prob: Tensor, temperature: Tensor, target_entropy: floa
 def sampled_conservative_loss(
     recorded: Tensor, sampled: Tensor, log_densities: Tensor, returns: Tensor | None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """sum_i E[log mean_k exp(Q'_i(s, b_k)) / density(b_k) - Q_i(s, a)], the logsumexp by importance sampling.
+    """Returns sum_i E[log mean_k exp(Q'_i(s, b_k)) / density(b_k) - Q_i(s, a)]: the logsumexp by importance sampling.
 
     Args:
         recorded: [N, B], values of the recorded actions.
-        sampled: [N, 3K, B], of K uniform actions, then of 2K of the policy.
-        log_densities: [3K, B], that each was drawn with.
-        returns: [B], return to go below which the values of the policy's actions count as it (Cal-QL); None for CQL. As in
-            the official code, uniform actions are not calibrated.
+        sampled: [N, 3K, B], values of K uniform actions, then of 2K actions of the policy.
+        log_densities: [3K, B], log densities that the actions were drawn with.
+        returns: [B], recorded returns to go, the least that the values of the policy's actions count as (Cal-QL); None for CQL. As
+            in the official code, uniform actions are not calibrated.
 
     Returns:
         The loss, and conservative_loss to log.
@@ -126,7 +126,7 @@ def sampled_conservative_loss(
 
 
 class Sac(Learner[SacSettings]):
-    """SAC with an ensemble of critics: RLPD, or Cal-QL where alpha is above 0."""
+    """SAC with an ensemble of critics: RLPD, or Cal-QL if alpha is above 0."""
 
     target_names = ("encoder", "critic")
 
@@ -142,7 +142,7 @@ class Sac(Learner[SacSettings]):
             )
 
     def build_parts(self) -> dict[str, nn.Module]:
-        """Encoder, critics, policy, temperature."""
+        """Builds encoder, critics, policy and temperature."""
         assert self.spaces.action_size is not None
         return {
             "encoder": Encoder(self.settings, self.spaces),
@@ -152,7 +152,7 @@ class Sac(Learner[SacSettings]):
         }
 
     def learn(self, batch: Batch) -> dict[str, Tensor]:
-        """Critics and encoder, then the policy on the new critics, the temperature, the targets."""
+        """Makes one step of critics and encoder, then of the policy on the new critics, the temperature and the targets."""
         settings, critic = self.settings, self.parts["critic"]
         features = self.encode(batch, self.parts)
         with torch.no_grad():
@@ -185,20 +185,20 @@ class Sac(Learner[SacSettings]):
 
     @property
     def target_entropy(self) -> float:
-        """The policy's target entropy in nats."""
+        """Target entropy of the policy in nats."""
         assert self.spaces.action_size is not None
         given = self.settings.target_entropy
         return -self.spaces.action_size / 2 if given is None else given
 
     def sample(self, features: Tensor, *several: int) -> tuple[Tensor, Tensor]:
-        """Actions [..., B, A] of the policy with log pi [..., B], drawn by the agent's own generator."""
+        """Draws actions [..., B, A] of the policy with log pi [..., B], by the agent's own generator."""
         assert self.spaces.action_size is not None
         noise = torch.randn(*several, len(features), self.spaces.action_size, generator=self.generator).to(self.device)
         return self.parts["policy"].sample(features, noise)
 
     @torch.no_grad()
     def sample_for_penalty(self, features: Tensor, next_features: Tensor) -> tuple[Tensor, Tensor]:
-        """Actions [3K, B, A] of the conservative term and the log densities [3K, B] that they are drawn with."""
+        """Draws the actions [3K, B, A] of the conservative term; returns them with their log densities [3K, B]."""
         num, size = self.settings.num_sampled_actions, self.spaces.action_size
         assert size is not None
         uniform = 2 * torch.rand((num, len(features), size), generator=self.generator).to(self.device) - 1
@@ -209,5 +209,5 @@ class Sac(Learner[SacSettings]):
         return actions, torch.cat([uniform_log_prob, here_log_prob, there_log_prob])
 
     def choose(self, features: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
-        """The policy's actions."""
+        """Returns the actions of the policy."""
         return self.acting["policy"].act(features, generator, temperature)

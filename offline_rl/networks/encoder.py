@@ -1,19 +1,19 @@
-"""The encoder of a goal-conditioned agent: an observation and a goal become features, which the heads read (`heads`).
+"""The encoder of a goal-conditioned agent: maps an observation and a goal to features, which the heads read (`heads`).
 
     frames [B, H, W, 3] uint8 ──► tiles or IMPALA ──► cells [B, h, w, C] ─┐
     embeddings [B, D] ──► one layer ──────────────► cell [B, 1, 1, C] ────┤
                                                                           ├──► goal ──► mix neighbours ──► goal ──► [B, F]
-    goals [B, E] ──► a query a head, or a scale and a shift a channel ────┘                                          ▲
+    goals [B, E] ──► query per head, or scale and shift per channel ──────┘                                          ▲
     states [B, S] ───────────────────────────────────────────────────────────────────────────────────────────────────┘
 
-The goal meets every cell before the cells' places are read. Each of a few heads asks the goal's question of a cell and opens or
-closes its channels by the answer, as attention does, but each cell for itself (`Gate`). A kept embedding is one cell, in which
-there is nothing to look for: there the goal scales and shifts channels (`Film`; Perez et al. 2018).
-Both are linear in the goal's text embedding, so a goal between two that were trained on acts like something between the two.
-Several cells are normalised first: trained to tell from a frame whether two objects stand side by side, an encoder that does so had
-an R² of 0.57 after 1,600 updates, and 0.22 without.
+The goal is combined with every cell before the positions of the cells matter. Each of a few heads compares a query from the goal
+with a key from the cell, and opens or closes the cell's channels by the result, as in attention, but for each cell on its own
+(`Gate`). A kept embedding is a single cell, where there is nothing to look for: there the goal scales and shifts the channels
+(`Film`; Perez et al. 2018). Both are linear in the goal's text embedding, so a goal between two trained goals acts like a mixture
+of the two. Several cells are normalised first: trained to tell from a frame whether two objects stand side by side, an encoder with
+this had an R² of 0.57 after 1,600 updates, and 0.22 without it.
 
-Frames are uint8 outside and scaled to [0, 1] in here.
+Frames are uint8 outside this module and scaled to [0, 1] inside.
 
 Shape letters: B batch, H and W sides of a frame, h and w cells of it, C channels, D size of a kept embedding, E size of a goal's
 text embedding, S width of a state, F width of the features.
@@ -30,12 +30,12 @@ from vlm_rewards.offline_rl.interfaces import Spaces
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkSettings:
-    """The size of an agent's networks.
+    """Size of an agent's networks.
 
     Args:
         encoder: "tiles" (a convolution whose kernel and stride are a tile: gridworlds), "impala" (Espeholt et al. 2018, one
-            residual block a stage: other pixels) or "mlp" (kept embeddings). None: tiles for frames, mlp for embeddings.
-        tile_size: Pixels a side of a tile, for "tiles".
+            residual block per stage: other pixels) or "mlp" (kept embeddings). None for tiles with frames and mlp with embeddings.
+        tile_size: Side of a tile in pixels, for "tiles".
         channels: C, channels of a cell, a multiple of 4.
         width: F, width of the features and of every hidden layer.
 
@@ -61,7 +61,7 @@ def check_rules(**rules: tuple[bool, str, object]) -> None:
     """Refuses the first setting whose rule does not hold.
 
     Args:
-        **rules: By the setting's name: whether its rule holds, the rule in words, the value.
+        **rules: Whether the rule holds, the rule in words, and the value, by the name of the setting.
 
     Raises:
         ValueError: A rule does not hold.
@@ -75,11 +75,11 @@ class Encoder(nn.Module):
     """Features of an observation under a goal.
 
     Args:
-        settings: Its size.
-        spaces: What it sees.
+        settings: Size of the networks.
+        spaces: What the agent sees.
 
     Raises:
-        ValueError: The encoder does not fit the observation: its kind, or a frame's side.
+        ValueError: The encoder does not fit the kind of observation or the size of a frame.
     """
 
     def __init__(self, settings: NetworkSettings, spaces: Spaces) -> None:
@@ -102,7 +102,7 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(settings.width)
 
     def prepare(self, observations: Tensor) -> Tensor:
-        """What comes before the first weight, once for an encoder and its target: frames as float32, embeddings as they are."""
+        """Returns observations as the first layer takes them, to share between an encoder and its target: frames as float32."""
         return self.cells.prepare(observations)
 
     def forward(self, observations: Tensor, goals: Tensor, states: Tensor | None = None) -> Tensor:
@@ -131,9 +131,8 @@ class Encoder(nn.Module):
 class Gate(nn.Module):
     """Opens or closes the channels of each head in each cell: x_h * 2 sigmoid(query_h(g) . key_h(x) / sqrt(C / heads)).
 
-    Written so that no pass goes over a cell's few channels a head at a time: with K_h the key's rows of head h,
-    query_h . (K_h x + b_h) is (K_h' query_h) . x + query_h . b_h, one small product an observation, and the gates are spread over
-    their channels by another.
+    No loop goes over the heads: with K_h the rows of the key for head h, query_h . (K_h x + b_h) is (K_h' query_h) . x + query_h .
+    b_h, one small product per observation, and another product spreads the gates over their channels.
 
     Args:
         goal_size: E.
@@ -148,7 +147,7 @@ class Gate(nn.Module):
         self.key = nn.Linear(channels, channels)
 
     def forward(self, cells: Tensor, goals: Tensor) -> Tensor:
-        """[B, h, w, C] cells under [B, E] goals, [B, h, w, C]."""
+        """Maps cells [B, h, w, C] and goals [B, E] to [B, h, w, C]."""
         of_head = self.key.in_features // self.num_heads
         query = self.query(goals).unflatten(-1, (self.num_heads, of_head)) / of_head**0.5
         keys = torch.einsum("bhd,hdc->bch", query, self.key.weight.unflatten(0, (self.num_heads, of_head)))
@@ -171,13 +170,13 @@ class Film(nn.Module):
         self.linear = nn.Linear(goal_size, 2 * channels)
 
     def forward(self, cells: Tensor, goals: Tensor) -> Tensor:
-        """[B, h, w, C] cells under [B, E] goals, [B, h, w, C]."""
+        """Maps cells [B, h, w, C] and goals [B, E] to [B, h, w, C]."""
         scale, shift = self.linear(goals)[:, None, None, :].chunk(2, dim=-1)
         return torch.addcmul(shift, cells, 1 + scale)
 
 
 class TileCells(nn.Module):
-    """Tiles of frames, each through the same layer: a convolution with kernel = stride = tile, written as one matrix product.
+    """One layer on each tile of a frame: a convolution with kernel = stride = tile, as one matrix product.
 
     Args:
         settings: Tile size and channels.
@@ -201,21 +200,21 @@ class TileCells(nn.Module):
         self.linear = nn.Linear(colours * tile**2, settings.channels)
 
     def prepare(self, frames: Tensor) -> Tensor:
-        """[B, H, W, 3] uint8 to the pixels of each tile, [B, h, w, 3 tile^2] float32 in [0, 1]."""
+        """Maps [B, H, W, 3] uint8 to the pixels of each tile, [B, h, w, 3 tile^2] float32 in [0, 1]."""
         height, width, _ = self.shape
         tiles = frames.unflatten(2, (width, self.tile)).unflatten(1, (height, self.tile)).transpose(2, 3)
         return tiles.flatten(3).float().mul_(1 / 255)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """[B, H, W, 3] uint8, or prepared tiles, to [B, h, w, C]."""
+        """Maps [B, H, W, 3] uint8, or prepared tiles, to [B, h, w, C]."""
         return self.linear(self.prepare(frames) if frames.dtype == torch.uint8 else frames)
 
 
 class ImpalaCells(nn.Module):
-    """The convolutions of IMPALA, small: three stages of a convolution, a pooling by 2 and one residual block.
+    """Small IMPALA convolutions: three stages of a convolution, a pooling by 2 and one residual block.
 
     Args:
-        settings: Channels of the last two stages; the first has half of them.
+        settings: Channels of the last two stages; the first stage has half as many.
         shape: (H, W, 3).
     """
 
@@ -230,11 +229,11 @@ class ImpalaCells(nn.Module):
         self.shape = (height, width, channels)
 
     def prepare(self, frames: Tensor) -> Tensor:
-        """[B, H, W, 3] uint8 to [B, 3, H, W] float32 in [0, 1]."""
+        """Maps [B, H, W, 3] uint8 to [B, 3, H, W] float32 in [0, 1]."""
         return frames.permute(0, 3, 1, 2).float().mul_(1 / 255)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """[B, H, W, 3] uint8, or prepared, to [B, h, w, C]; each of the three stages halves the sides, rounding up."""
+        """Maps [B, H, W, 3] uint8, or prepared frames, to [B, h, w, C]; each of the three stages halves the sides, rounding up."""
         frames = self.prepare(frames) if frames.dtype == torch.uint8 else frames
         return self.stages(frames).permute(0, 2, 3, 1)
 
@@ -252,10 +251,10 @@ class _ImpalaStage(nn.Module):
 
 
 class EmbeddingCell(nn.Module):
-    """A kept embedding as one cell of F channels: scaled to entries of about 1 (only its length is lost), through one layer.
+    """One layer on a kept embedding, as a single cell of F channels; entries are scaled to about 1, which loses only the length.
 
     Args:
-        settings: Its width.
+        settings: Width of the layer.
         shape: (D,).
     """
 
@@ -265,11 +264,11 @@ class EmbeddingCell(nn.Module):
         self.linear = nn.Linear(shape[0], settings.width)
 
     def prepare(self, embeddings: Tensor) -> Tensor:
-        """[B, D] float32, as they are."""
+        """Returns [B, D] float32 unchanged."""
         return embeddings
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """[B, D] float32 to [B, 1, 1, F]."""
+        """Maps [B, D] float32 to [B, 1, 1, F]."""
         return self.linear(F.rms_norm(embeddings, embeddings.shape[-1:]))[:, None, None, :]
 
 

@@ -1,6 +1,6 @@
-"""What reads an agent's features: policies, values, ensembles of critics.
+"""Networks on an agent's features: policies, values, ensembles of critics.
 
-Shape letters: B batch, F width of the features, N critics, M discrete actions, A width of a continuous action, K actions drawn an
+Shape letters: B batch, F width of the features, N critics, M discrete actions, A width of a continuous action, K actions drawn per
 observation.
 """
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LOG_STD_RANGE = (-5.0, 2.0)
-"""Within which the logarithm of a standard deviation is held."""
+"""Range to which the logarithm of a standard deviation is clamped."""
 
 
 class Head(nn.Module):
@@ -19,8 +19,8 @@ class Head(nn.Module):
 
     Args:
         width: F.
-        out: Outputs.
-        scale: Factor of the last layer's initial weights: small for a policy, so that it starts out undecided.
+        out: Number of outputs.
+        scale: Factor of the last layer's initial weights; small for a policy, so that it starts nearly uniform.
     """
 
     def __init__(self, width: int, out: int, *, scale: float = 1.0) -> None:
@@ -33,7 +33,7 @@ class Head(nn.Module):
             self.out.bias.mul_(scale)
 
     def forward(self, features: Tensor) -> Tensor:
-        """[B, F] to [B, out]."""
+        """Maps [B, F] to [B, out]."""
         return self.out(torch.relu(self.norm(self.hidden(features))))
 
 
@@ -42,8 +42,8 @@ class EnsembleLinear(nn.Module):
 
     Args:
         num_members: N.
-        inputs: Inputs.
-        outputs: Outputs.
+        inputs: Number of inputs.
+        outputs: Number of outputs.
     """
 
     def __init__(self, num_members: int, inputs: int, outputs: int) -> None:
@@ -53,18 +53,18 @@ class EnsembleLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(num_members, 1, outputs).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, B, inputs] or, the same for all members, [B, inputs] to [N, B, outputs]."""
+        """Maps [N, B, inputs], or [B, inputs] for all members, to [N, B, outputs]."""
         if x.dim() == 2:
             x = x.expand(len(self.weight), *x.shape)
         return torch.baddbmm(self.bias, x, self.weight)
 
 
 class EnsembleNorm(nn.Module):
-    """N layer normalisations, each with a scale and a shift of its own.
+    """N layer normalisations, each with its own scale and shift.
 
     Args:
         num_members: N.
-        width: Width of what is normalised.
+        width: Width of the input.
     """
 
     def __init__(self, num_members: int, width: int) -> None:
@@ -73,7 +73,7 @@ class EnsembleNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_members, 1, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, B, width], of the same shape."""
+        """Normalises [N, B, width]."""
         return torch.addcmul(self.bias, F.layer_norm(x, x.shape[-1:]), self.weight)
 
 
@@ -93,16 +93,16 @@ class DiscreteCritic(nn.Module):
         self.out = EnsembleLinear(num_critics, width, num_actions)
 
     def values(self, features: Tensor) -> Tensor:
-        """[B, F] to the values of all actions, [N, B, M]."""
+        """Maps [B, F] to the values of all actions, [N, B, M]."""
         return self.out(torch.relu(self.norm(self.hidden(features))))
 
     def forward(self, features: Tensor, actions: Tensor) -> Tensor:
-        """[B, F] and [B] int64 to the values of these actions, [N, B]."""
+        """Maps [B, F] and [B] int64 to the values of these actions, [N, B]."""
         return take_actions(self.values(features), actions)
 
 
 class ContinuousCritic(nn.Module):
-    """N critics of continuous actions, as `DiscreteCritic`; several actions an observation share its part of the hidden layer.
+    """N critics of continuous actions, like `DiscreteCritic`; several actions per observation share its part of the hidden layer.
 
     Args:
         width: F.
@@ -118,7 +118,7 @@ class ContinuousCritic(nn.Module):
         self.out = EnsembleLinear(num_critics, width, 1)
 
     def forward(self, features: Tensor, actions: Tensor) -> Tensor:
-        """[B, F] and [B, A] to [N, B]; or [B, F] and [K, B, A], K actions an observation, to [N, K, B]."""
+        """Maps [B, F] and [B, A] to [N, B], or [B, F] and [K, B, A], K actions per observation, to [N, K, B]."""
         first = self.hidden(features)
         several = actions.reshape(-1, *actions.shape[-2:])
         hidden = first.repeat(1, len(several), 1) + self.action(several.flatten(0, 1))
@@ -127,7 +127,7 @@ class ContinuousCritic(nn.Module):
 
 
 class CategoricalPolicy(nn.Module):
-    """A policy of M discrete actions.
+    """Policy for M discrete actions.
 
     Args:
         width: F.
@@ -139,18 +139,18 @@ class CategoricalPolicy(nn.Module):
         self.logits = Head(width, num_actions, scale=0.01)
 
     def log_prob(self, features: Tensor, actions: Tensor) -> Tensor:
-        """[B, F] and [B] int64 to log pi(a|s,g), [B]."""
+        """Maps [B, F] and [B] int64 to log pi(a|s,g), [B]."""
         return take_actions(F.log_softmax(self.logits(features), dim=-1), actions)
 
     def act(self, features: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
-        """[B, F] to actions [B] int64, as `draw_actions` draws them."""
+        """Maps [B, F] to actions [B] int64, drawn by `draw_actions`."""
         return draw_actions(self.logits(features), generator, temperature)
 
 
 class GaussianPolicy(nn.Module):
-    """A Gaussian over actions in [-1, 1] with a mean in that range and one standard deviation a dimension; samples are clipped.
+    """Gaussian policy with a mean in [-1, 1] and one standard deviation per dimension; samples are clipped to [-1, 1].
 
-    Not squashed, as in IQL's official code: recorded actions at the ends of the range have a finite density.
+    Not squashed, as in the official code of IQL: recorded actions at the ends of the range have a finite density.
 
     Args:
         width: F.
@@ -163,11 +163,11 @@ class GaussianPolicy(nn.Module):
         self.log_std = nn.Parameter(torch.zeros(action_size))
 
     def log_prob(self, features: Tensor, actions: Tensor) -> Tensor:
-        """[B, F] and [B, A] to log pi(a|s,g), [B]."""
+        """Maps [B, F] and [B, A] to log pi(a|s,g), [B]."""
         return gaussian_log_prob(actions, torch.tanh(self.mean(features)), self.log_std.clamp(*LOG_STD_RANGE))
 
     def act(self, features: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
-        """[B, F] to actions [B, A]; the mean without a generator, else its standard deviation times the temperature."""
+        """Maps [B, F] to actions [B, A]: the mean without a generator, else a sample with the deviation times the temperature."""
         mean = torch.tanh(self.mean(features)).cpu()
         if generator is None:
             return mean
@@ -176,7 +176,7 @@ class GaussianPolicy(nn.Module):
 
 
 class TanhGaussianPolicy(nn.Module):
-    """SAC's policy: a Gaussian whose samples tanh squashes into [-1, 1] (Haarnoja et al. 2018).
+    """Policy of SAC: a Gaussian whose samples are squashed into [-1, 1] by tanh (Haarnoja et al. 2018).
 
     Args:
         width: F.
@@ -188,14 +188,14 @@ class TanhGaussianPolicy(nn.Module):
         self.parameters_of = Head(width, 2 * action_size, scale=0.01)
 
     def sample(self, features: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Actions of given noise, through which gradients flow.
+        """Returns actions for given noise, with gradients.
 
         Args:
             features: [B, F].
             noise: [..., B, A] standard normal.
 
         Returns:
-            Actions [..., B, A] and log pi(a|s,g) [..., B], with the density of the squashed action.
+            Actions [..., B, A] and log pi(a|s,g) [..., B] of the squashed actions.
         """
         mean, log_std = self._gaussian(features)
         before = mean + log_std.exp() * noise
@@ -205,7 +205,7 @@ class TanhGaussianPolicy(nn.Module):
         return torch.tanh(before), log_prob
 
     def act(self, features: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
-        """[B, F] to actions [B, A]; the squashed mean without a generator, else noise is times the temperature."""
+        """Maps [B, F] to actions [B, A]: the squashed mean without a generator, else a sample with noise times the temperature."""
         mean, log_std = (x.cpu() for x in self._gaussian(features))
         if generator is None:
             return torch.tanh(mean)
@@ -217,18 +217,18 @@ class TanhGaussianPolicy(nn.Module):
 
 
 def take_actions(values: Tensor, actions: Tensor) -> Tensor:
-    """Values [..., B, M] of the actions [B] int64 alone, [..., B]."""
+    """Returns the values [..., B] of the actions [B] int64, of all values [..., B, M]."""
     index = actions[:, None].expand(*values.shape[:-1], 1)
     return values.gather(-1, index).squeeze(-1)
 
 
 def draw_actions(logits: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
-    """Actions [B] int64 on the CPU: from softmax(logits / temperature) by the generator, or the most likely without one."""
+    """Returns actions [B] int64 on the CPU: drawn from softmax(logits / temperature), or the most likely without a generator."""
     if generator is None:
         return logits.argmax(-1).cpu()
     return torch.multinomial(torch.softmax(logits.cpu() / temperature, dim=-1), 1, generator=generator).squeeze(1)
 
 
 def gaussian_log_prob(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """Log density of x [..., A] under independent Gaussians, summed over A: [...]."""
+    """Returns the log density [...] of x [..., A] under independent Gaussians."""
     return (-0.5 * (((x - mean) / log_std.exp()) ** 2 + math.log(2 * math.pi)) - log_std).sum(-1)

@@ -1,4 +1,4 @@
-"""Losses that several algorithms share, as pure functions of what the networks gave.
+"""Losses that several algorithms share, as pure functions of the outputs of networks.
 
 Shape letters: B transitions, N critics.
 """
@@ -15,18 +15,18 @@ def td_loss(
     discount: float,
     returns: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Squared temporal-difference error: sum_i E[(r + discount * m * V(s') - Q_i)^2].
+    """Returns the squared temporal-difference error, sum_i E[(r + discount * m * V(s') - Q_i)^2].
 
     Args:
         q: [N, B], values of the recorded actions.
         rewards: [B].
-        masks: [B], 0 where the step achieved the goal: what follows is not added.
-        next_values: [B], value of the next observation; no gradient flows into it.
-        discount: Of a step.
-        returns: [B], the recorded returns to go, below which no target is; None for the plain target.
+        masks: [B], 0 if the step achieved the goal: the value of what follows is not added.
+        next_values: [B], value of the next observation, without gradient.
+        discount: Discount factor per step.
+        returns: [B], recorded returns to go, a lower bound of the targets; None for no bound.
 
     Returns:
-        The loss, and critic_loss, q and td_target (means) to log.
+        The loss, and critic_loss and the means q and td_target to log.
     """
     target = (rewards + discount * masks * next_values).detach()
     if returns is not None:
@@ -36,12 +36,12 @@ def td_loss(
 
 
 def min_of_critics(q: Tensor, num_min_critics: int, generator: torch.Generator) -> Tensor:
-    """The smallest value among the critics, or among a random few of them (REDQ, Chen et al. 2021).
+    """Returns the smallest value of all critics, or of a few random ones (REDQ, Chen et al. 2021).
 
     Args:
         q: [N, ...].
-        num_min_critics: Of how many critics; N for all, which draws nothing.
-        generator: On the CPU; draws which ones, the same for the whole batch.
+        num_min_critics: Number of critics; N for all, without a draw.
+        generator: Random generator on the CPU that draws them, the same ones for the whole batch.
 
     Returns:
         [...].

@@ -1,4 +1,4 @@
-"""Batches that are in part of a recorded corpus, in part of what an agent has done since.
+"""Batches that are drawn partly from a recorded corpus and partly from what an agent has done since.
 
     ReplayData.sample   ──► round(offline_share * B) transitions ──┐
                                                                    ├──► a batch, the recorded ones first
@@ -27,18 +27,18 @@ def mixed_sample(
     offline_share: float = 0.5,
     mix: Sequence[float] = DEFAULT_SHARES,
 ) -> Batch:
-    """A batch of offline transitions, then online ones: the symmetric sampling of RLPD (Ball et al. 2023, section 4.1).
+    """Draws a batch of offline transitions, then online ones: the symmetric sampling of RLPD (Ball et al. 2023, section 4.1).
 
     Args:
-        offline: The replay of the corpus.
-        online: The buffer of the run.
+        offline: Replay of the corpus.
+        online: Buffer of the run.
         batch_size: B, of which round(offline_share * B) are offline.
-        generator: Source of randomness.
-        offline_share: 0..1.
-        mix: Shares of the kinds of goals in the offline part.
+        generator: Random generator.
+        offline_share: Share of offline transitions, 0..1.
+        mix: Shares of original, hindsight and negative goals in the offline part.
 
     Raises:
-        ValueError: The share is none, the two hold other observations or actions, or there is nothing to sample yet.
+        ValueError: The share is out of range, the two hold different observations or actions, or there is nothing to sample yet.
     """
     if not 0 <= offline_share <= 1:
         raise ValueError(f"offline_share must be from 0 to 1, got {offline_share}. 0.5 is usual.")

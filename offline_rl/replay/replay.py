@@ -1,10 +1,10 @@
-"""An indexable replay of relabelled trajectories, mapped into memory, that batches of goal-conditioned transitions are drawn from.
+"""An indexable, memory-mapped replay of relabelled trajectories, from which batches of goal-conditioned transitions are drawn.
 
     relabelled/ ─┐
     embeddings/ ─┼─► build_replay ──► replay/ ──► open_replay ──► ReplayData ──► sample ──► Batch
     text tower ──┘   once, decodes     arrays, goals, meta.json    maps files      mix of kinds
 
-Which reward belongs to which transition, for the goal k of an episode with start 1, stop 4 and a success:
+Which reward belongs to which transition, for goal k of an episode with start 1, stop 4 and a success:
 
     frame         o_0   o_1   o_2   o_3   o_4   o_5        observations.npy through rows.npy
     action          a_0   a_1   a_2   a_3   a_4
@@ -16,11 +16,15 @@ Which reward belongs to which transition, for the goal k of an episode with star
         1            o_2        a_2     r_2          o_3           1    r_2 + d r_3
         2            o_3        a_3     r_3          o_4           0    r_3        (1 where the segment is no success)
 
-r_0 and r_4 are in rewards.npy and are never sampled. The mask is apart from the end: a segment that ends because the recording
-does is bootstrapped from, and its return holds what was recorded.
+r_0 and r_4 are in rewards.npy and are never sampled. The mask is 0 only at a success: a segment that ends because the recording
+ends is bootstrapped, and its return is what was recorded.
 
-Transitions are numbered kind by kind, original first, then hindsight, then negative, and within a kind in the order of the
-corpus. A draw is a kind with the probabilities of the mix, then a transition, uniform within the kind.
+Transitions are numbered kind by kind, original first, then hindsight, then negative, and in the order of the corpus within a kind.
+A draw chooses a kind with the probabilities of the mix, then a transition uniformly within the kind:
+
+    transition    0 ............ n_0 ................ n_1 ............ N
+    kind          |  original     |  hindsight         |  negative     |
+    segment       | s_0 | s_1 | ..  each as long as its steps: a number is found among the bounds of the segments
 
 Shape letters as in `offline_rl.interfaces`; N transitions, M segments, G goals.
 """
@@ -44,17 +48,17 @@ DEFAULT_DISCOUNT = 0.99
 
 
 class Segment(NamedTuple):
-    """One goal of one episode, as an episode of its own; for exports.
+    """One goal of one episode as an episode of its own, for exports.
 
     Attributes:
-        episode_id: The recorded episode.
+        episode_id: Id of the recorded episode.
         goal: Number of the goal.
         kind: "original", "hindsight" or "negative".
-        observations: [L + 1, ...], the observations from the first step to after the last.
+        observations: [L + 1, ...], from before the first step to after the last.
         states: [L + 1, S] float32, or None.
         actions: [L] int64 or [L, A] float32.
         rewards: [L] float32.
-        terminated: Whether the last step achieves the goal; if not, the segment was cut there (a truncation).
+        terminated: Whether the last step achieves the goal; if not, the segment was cut off there (a truncation).
     """
 
     episode_id: str
@@ -86,27 +90,27 @@ def open_replay(
 
 
 class ReplayData:
-    """A replay on disk, and which of it is sampled how. Pickles as its path, so that workers map the same files.
+    """A replay on disk, and which part of it is sampled. Pickles as its path, so that workers map the same files.
 
     Args:
-        folder: A folder that `replay_builder.build_replay` has made.
-        exclude_goals: Ids of goals that are held out: their segments are never sampled.
-        discount: Of the returns, which are written beside the arrays once for each discount.
-        num_actions: Discrete actions of the environment; None for the highest recorded one and those under it.
-        use_states: Give the states, where some were recorded. Live environments supply none.
+        folder: Folder that `build_replay` has made.
+        exclude_goals: Ids of held-out goals, whose segments are never sampled.
+        discount: Discount factor of the returns, which are written beside the arrays once per discount.
+        num_actions: Number of discrete actions of the environment; None for the highest recorded action plus one.
+        use_states: Whether to give the states, if some were recorded. Live environments have none.
 
     Attributes:
         spaces: What an agent sees and does.
-        goals: The G goals; Batch.goals are rows of its embeddings.
-        fingerprint: What the samples depend on: what the folder was made from, and the goals held out.
-        segments: [M] records of `replay_writer.SEGMENT`, those that are sampled, kind by kind.
-        camera: Whose frames; None in a folder of before this was recorded.
-        frame_shape: (H, W, 3) of the corpus's frames, also where embeddings of them are kept; None of these in a folder of before
-            this was recorded.
+        goals: The G goals; `Batch.goals` are rows of their embeddings.
+        fingerprint: What the samples depend on: what the folder was made from, and the held-out goals.
+        segments: [M] records of `writer.SEGMENT`, those that are sampled, kind by kind.
+        camera: Camera of the frames; None if the folder is older than this record.
+        frame_shape: (H, W, 3) of the corpus's frames, also if the observations are their embeddings; None if these are older than
+            this record.
 
     Raises:
-        ValueError: The folder holds no finished replay, a goal to exclude is unknown, nothing is left, there is no success
-            or no reward above 0, or there are fewer actions than were recorded.
+        ValueError: The folder holds no finished replay, a goal to exclude is unknown, nothing is left, there is no success or no
+            reward above 0, or there are fewer actions than were recorded.
     """
 
     def __init__(
@@ -162,7 +166,7 @@ class ReplayData:
         self.frame_shape: tuple[int, ...] | None = None if shape is None else tuple(shape)
 
     def __len__(self) -> int:
-        """N."""
+        """Number of transitions."""
         return int(self._bounds[-1])
 
     def __reduce__(self) -> tuple:
@@ -170,19 +174,19 @@ class ReplayData:
 
     @property
     def labels_fingerprint(self) -> Fingerprint:
-        """What the rewards depend on: weights, preprocessing, prompts, goals, threshold; a live reward's must be equal."""
+        """Fingerprint of the labels: what the rewards depend on. A live labeler must have the same."""
         relabelled = self.fingerprint.parts["relabelled"]
         assert isinstance(relabelled, dict)
         return Fingerprint(relabelled["labels"])
 
     @property
     def statistics(self) -> dict[str, object]:
-        """What there is to learn from.
+        """Counts of what there is to learn from.
 
         Returns:
-            {"episodes", "frames", "distinct_observations", "kinds": {kind: {"segments", "transitions", "successes"
-            (segments that end in success), "reward_share" (share of rewards above 0)}}}; the first three of the whole
-            folder, the kinds without the goals held out.
+            {"episodes", "frames", "distinct_observations", "kinds": {kind: {"segments", "transitions", "successes" (segments that
+            end in success), "reward_share" (share of rewards above 0)}}}; the first three for the whole folder, the kinds without
+            the held-out goals.
         """
         kinds = {}
         for number, kind in enumerate(GOAL_KINDS):
@@ -202,13 +206,13 @@ class ReplayData:
         }
 
     def mix_in_force(self, mix: Sequence[float] = DEFAULT_SHARES) -> dict[str, float]:
-        """The mix over the kinds that the replay has, made to sum to 1.
+        """Returns the mix over the kinds that the replay has, normalised to sum to 1.
 
         Args:
             mix: Shares of original, hindsight and negative goals.
 
         Raises:
-            ValueError: There are not three shares of at least 0, or none is of a kind that the replay has.
+            ValueError: There are not three shares of at least 0, or none is for a kind that the replay has.
         """
         shares = np.asarray(mix, dtype=np.float64)
         if shares.shape != (len(GOAL_KINDS),) or not (shares >= 0).all() or not np.isfinite(shares).all():
@@ -229,7 +233,7 @@ class ReplayData:
         """Refuses a mix from which nothing can be learned.
 
         Raises:
-            ValueError: The kinds that it draws have no success or no reward above 0; or see `mix_in_force`.
+            ValueError: The kinds that it draws have no success or no reward above 0, or see `mix_in_force`.
         """
         drawn = [kind for kind, share in self.mix_in_force(mix).items() if share > 0]
         segments = self.segments[np.isin(self.segments["kind"], [GOAL_KINDS.index(kind) for kind in drawn])]
@@ -243,16 +247,16 @@ class ReplayData:
 
     @property
     def action_range(self) -> tuple[float, float]:
-        """The lowest and the highest number in any recorded action; NaN where one is."""
+        """The lowest and the highest number in any recorded action; NaN if one is NaN."""
         return float(self._actions.min()), float(self._actions.max())
 
     def sample(self, batch_size: int, generator: np.random.Generator, mix: Sequence[float] = DEFAULT_SHARES) -> Batch:
-        """Draws transitions with replacement, each under the goal it is stored with.
+        """Draws transitions with replacement, each under the goal that it is stored with.
 
         Args:
             batch_size: B.
-            generator: Source of randomness, whose state `generator.bit_generator.state` is a plain dict to save.
-            mix: Shares of original, hindsight and negative goals, renormalised by `mix_in_force`.
+            generator: Random generator; its state is `generator.bit_generator.state`, a plain dict to save.
+            mix: Shares of original, hindsight and negative goals, normalised by `mix_in_force`.
 
         Raises:
             ValueError: See `mix_in_force`.
@@ -262,7 +266,7 @@ class ReplayData:
         return self.gather(generator.integers(self._kind_bounds[kinds], self._kind_bounds[kinds + 1]))
 
     def gather(self, indices: np.ndarray) -> Batch:
-        """The transitions of these numbers.
+        """Returns the transitions of these numbers.
 
         Args:
             indices: [B] int, 0..N-1.
@@ -292,7 +296,7 @@ class ReplayData:
         )
 
     def segment(self, number: int) -> Segment:
-        """Segment 0..M-1 as an episode of its own."""
+        """Returns segment 0..M-1 as an episode of its own."""
         record = self.segments[number]
         length = int(record["length"])
         frames = slice(record["frame"], record["frame"] + length + 1)
