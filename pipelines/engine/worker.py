@@ -8,7 +8,28 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
+from typing import Any, TextIO, cast
+
+_GRACE_S = 0.5
+
+
+class _Screen:
+    """Standard error, a moment late: what the end of the driver causes is not printed, since this process ends before."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._written = 0.0
+
+    def write(self, text: str) -> int:
+        if time.monotonic() - self._written > _GRACE_S:
+            time.sleep(_GRACE_S)
+        self._written = time.monotonic()
+        return self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def main() -> None:
@@ -16,6 +37,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal: the driver decides
     threading.Thread(target=_end_with_the_driver, name="end-with-driver", daemon=True).start()
     warnings.filterwarnings("ignore", message="the file system cannot flush folders")  # the driver has said so
+    sys.stderr = cast(TextIO, _Screen(sys.stderr))  # Beam prints to it, too
     screen = logging.StreamHandler()
     screen.setLevel(logging.ERROR)
     logging.getLogger().addHandler(screen)  # before Beam is imported, which otherwise makes one that shows everything
