@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 
 _SHOWN = 3
+_LENGTH = 60  # characters of a value in a message
+_CONTEXT = 12  # of these before the first that differs
 """Differing values that a message shows of one part."""
 
 
@@ -53,7 +55,9 @@ class Fingerprint:
         found = []
         for name in self.differing_parts(other):
             leaves = list(_differing_leaves(name, self.parts.get(name), other.parts.get(name)))
-            found += [f"{path} is {_short(one)} {there} and {_short(two)} {here}" for path, one, two in leaves[:_SHOWN]]
+            for path, *values in leaves[:_SHOWN]:
+                one, two = _shown(*values)
+                found.append(f"{path} is {one} {there} and {two} {here}")
             if len(leaves) > _SHOWN:
                 found.append(f"{len(leaves) - _SHOWN} more values of {name}")
         return "; ".join(found)
@@ -91,6 +95,13 @@ def _differing_leaves(path: str, one: object, two: object) -> Iterator[tuple[str
         yield path, one, two
 
 
-def _short(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _shown(*values: object) -> list[str]:
+    """Values in short, from shortly before the first place in which they differ."""
+    texts = [json.dumps(value) for value in values]
+    same = next((place for place, letters in enumerate(zip(*texts, strict=False)) if len(set(letters)) > 1), 0)
+    start = max(0, same - _CONTEXT) if max(map(len, texts)) > _LENGTH else 0
+    opening = "..." if start else ""
+    return [
+        opening + (text[start:] if len(text) - start <= _LENGTH else text[start : start + _LENGTH - 3] + "...")
+        for text in texts
+    ]

@@ -198,14 +198,15 @@ def rank_counts(counts: CalibrationCounts, goals: Sequence[int]) -> Ranking:
 
 
 class F1Curve(NamedTuple):
-    """The mean F1 of goals when a score is over a threshold under these bins: [P] int64, falling, and [P] float64."""
+    """The F1 of several goals when a score is over a threshold under these bins: [P] int64, falling, and [P] float64; -1 where a
+    threshold may not lie."""
 
     bins: np.ndarray
     f1: np.ndarray
 
     def threshold(self) -> float:
-        """The threshold of the highest mean F1, the higher one of two that are equal; `NEVER` where no F1 is defined."""
-        return threshold_at(self.bins, int(np.argmax(self.f1)) + 1) if self.f1.any() else NEVER
+        """Returns the threshold of the highest F1, the higher one of two that are equal; `NEVER` where no F1 is above 0."""
+        return threshold_at(self.bins, int(np.argmax(self.f1)) + 1) if (self.f1 > 0).any() else NEVER
 
 
 def mean_f1_curve(counts: CalibrationCounts, goals: Sequence[int]) -> F1Curve:
@@ -227,6 +228,25 @@ def mean_f1_curve(counts: CalibrationCounts, goals: Sequence[int]) -> F1Curve:
     distinct, inverse = np.unique(np.concatenate(bins), return_inverse=True)
     summed = np.cumsum(np.bincount(inverse, np.concatenate(changes), len(distinct))[::-1])
     return F1Curve(distinct[::-1], summed / max(num_defined, 1))
+
+
+def pooled_f1_curve(counts: CalibrationCounts, goals: Sequence[int], min_precision: float = 0.0) -> F1Curve:
+    """The F1 of all frames of these goals under one threshold, wherever it lies.
+
+    Frames of goals that never hold in the data count, too: what fires there is false. The mean F1 over goals leaves them out, and
+    chooses thresholds that are too low where many goals hold in few episodes.
+
+    Args:
+        counts: The frames.
+        goals: Which goals.
+        min_precision: Precision under which a threshold may not lie; where none reaches it, the highest precision there is.
+    """
+    ranking = rank_counts(counts, goals)
+    fired = np.cumsum(ranking.positives + ranking.negatives)
+    precision = np.cumsum(ranking.positives) / np.maximum(fired, 1)
+    f1 = f1_by_depth(ranking.positives, ranking.negatives)
+    allowed = precision >= min(min_precision, float(precision.max(initial=0.0)))
+    return F1Curve(ranking.bins, np.where(allowed, f1, -1.0))
 
 
 def f1_by_depth(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
@@ -260,6 +280,22 @@ class Outcomes(NamedTuple):
         return _ratio(
             2 * self.true_positives, self.true_positives + self.false_positives + self.positives, self.positives
         )
+
+    def of(self, goals: Sequence[int]) -> "Outcomes":
+        """The same of some goals."""
+        return Outcomes(*(column[list(goals)] for column in self))
+
+    @property
+    def precision(self) -> float | None:
+        """Share of right frames among all that fire, of all goals together; None where none fires."""
+        fired = int(self.true_positives.sum() + self.false_positives.sum())
+        return int(self.true_positives.sum()) / fired if fired else None
+
+    @property
+    def pooled_f1(self) -> float:
+        """F1 of the frames of all goals together; 0 without positives."""
+        hits, false = int(self.true_positives.sum()), int(self.false_positives.sum())
+        return 2 * hits / max(hits + false + int(self.positives.sum()), 1)
 
     @property
     def false_positive_rates(self) -> np.ndarray:

@@ -13,10 +13,11 @@ class CalibrationSettings:
     """What thresholds are chosen for.
 
     Args:
-        objective: "f1": the highest F1 of the frames. "precision": the lowest threshold at which the share of right frames
-            among those that fire reaches `precision`, on the calibration data: an estimate, not a bound. "fpr": the lowest
-            threshold at which the false-positive rate is at most `level` with probability `confidence`, see `bounded_depth`.
-            "quantile": the threshold that a share `quantile` of all frames is at or under; needs no truth.
+        objective: "f1": the highest F1 of the frames, at a precision that is not below that of the labels; where that is worse
+            than the labels on episodes that did not choose it, their own thresholds. "precision": the lowest threshold at which
+            the share of right frames among those that fire reaches `precision`, on the calibration data: an estimate, not a bound.
+            "fpr": the lowest threshold at which the false-positive rate is at most `level` with probability `confidence`, see
+            `bounded_depth`. "quantile": the threshold that a share `quantile` of all frames is at or under; needs no truth.
         precision: Wanted precision, only for "precision".
         level: Highest false-positive rate, only for "fpr".
         confidence: With which that holds, only for "fpr"; 0.95 if left out.
@@ -34,8 +35,9 @@ class CalibrationSettings:
         default="f1",
         metadata=option(
             "",
-            "f1: the best F1 of each goal; precision: the most recall with this precision, estimated; fpr: the most recall while "
-            "false positives stay under a level, with stated confidence; quantile: a share of all frames fires, without any truth",
+            "f1: the best F1 that costs no precision; precision: the most recall with this precision, estimated; fpr: the most "
+            "recall while false positives stay under a level, with stated confidence; quantile: a share of all frames fires, "
+            "without any truth",
             choices=OBJECTIVES,
         ),
     )

@@ -15,12 +15,13 @@ from vlm_rewards.labelers.calibration.counts import (
     NEVER,
     CalibrationCounts,
     F1Curve,
+    Outcomes,
     Ranking,
     add_outcomes,
     f1_by_depth,
-    mean_f1_curve,
     merge_counts,
     outcomes_at,
+    pooled_f1_curve,
     rank_counts,
     threshold_at,
 )
@@ -114,8 +115,32 @@ class ChosenThresholds(NamedTuple):
         return [goal.threshold for goal in self.goals]
 
 
+class OperatingPoint(NamedTuple):
+    """What labels say before they are calibrated: their thresholds, on the same episodes.
+
+    Attributes:
+        folds: Counts of their scores, in the same folds as those that thresholds are chosen from.
+        thresholds: G numbers.
+    """
+
+    folds: Sequence[CalibrationCounts]
+    thresholds: Sequence[float]
+
+    def outcomes(self) -> Outcomes:
+        """What fires, over all folds."""
+        return outcomes_at(merge_counts(self.folds), self.thresholds)
+
+    def half(self, first: bool) -> "OperatingPoint":
+        """The same on the first half of the folds, or on the second."""
+        middle = len(self.folds) // 2
+        return self._replace(folds=self.folds[:middle] if first else self.folds[middle:])
+
+
 def choose_thresholds(
-    folds: Sequence[CalibrationCounts], goals: Sequence[Goal], settings: CalibrationSettings
+    folds: Sequence[CalibrationCounts],
+    goals: Sequence[Goal],
+    settings: CalibrationSettings,
+    before: OperatingPoint | None = None,
 ) -> ChosenThresholds:
     """Chooses every goal's threshold from all folds together.
 
@@ -124,10 +149,12 @@ def choose_thresholds(
 
     For "f1" a goal with enough examples still borrows: its threshold maximises
 
-        n F1(threshold) + strength * (mean F1 of its family at this threshold),    n the episodes in which it holds,
+        n F1(threshold) + strength * (F1 of its family's frames at this threshold),    n the episodes in which it holds,
 
     so that the family decides where the goal's own frames do not. The best threshold of a handful of frames is mostly chance: taken
-    alone it does worse on new episodes than one threshold for all goals. The strength is one of `STRENGTHS`: every fold is judged
+    alone it does worse on new episodes than one threshold for all goals. A family's frames are all of them, those of goals that
+    never hold in the data included; and where `before` is given, its precision must not fall, since a false reward costs an agent
+    more than a missed one. The strength is one of `STRENGTHS`: every fold is judged
     by thresholds chosen from the others. The family decides alone unless the strength with the best macro F1 beats that by more
     than three standard errors over goals: seven are compared, and goals part ways only where the data show that they differ.
 
@@ -135,6 +162,7 @@ def choose_thresholds(
         folds: The calibration data in parts that share no episode, at least two for "f1".
         goals: G goals, in the order of the counts.
         settings: What for.
+        before: Thresholds of the labels, for "f1"; None to choose without regard to them.
 
     Returns:
         G thresholds. A goal whose scores are constant never fires, since no threshold tells its frames apart.
@@ -144,16 +172,17 @@ def choose_thresholds(
     if settings.objective in ("fpr", "quantile"):
         return ChosenThresholds([_own_threshold(whole, goal, settings) for goal in range(len(goals))], None)
     if settings.objective == "precision":
-        return ChosenThresholds(_shared_thresholds(whole, goals, settings, (0.0,))[0], None)
+        return ChosenThresholds(_shared_thresholds(whole, goals, settings, (0.0,), None)[0], None)
     assert len(folds) >= 2, len(folds)
+    least = None if before is None else before.outcomes()
     judged = []
     for index, fold in enumerate(folds):
         others = merge_counts([part for number, part in enumerate(folds) if number != index])
-        chosen = _shared_thresholds(others, goals, settings, STRENGTHS)
+        chosen = _shared_thresholds(others, goals, settings, STRENGTHS, least)
         judged.append([outcomes_at(fold, [goal.threshold for goal in row]) for row in chosen])
     f1 = np.array([add_outcomes(parts).f1 for parts in zip(*judged, strict=True)])
     strength = STRENGTHS[_proven_best(f1[:, ~np.isnan(f1).any(axis=0)])]
-    return ChosenThresholds(_shared_thresholds(whole, goals, settings, (strength,))[0], strength)
+    return ChosenThresholds(_shared_thresholds(whole, goals, settings, (strength,), least)[0], strength)
 
 
 def _proven_best(f1: np.ndarray) -> int:
@@ -166,7 +195,11 @@ def _proven_best(f1: np.ndarray) -> int:
 
 
 def _shared_thresholds(
-    counts: CalibrationCounts, goals: Sequence[Goal], settings: CalibrationSettings, strengths: Sequence[float]
+    counts: CalibrationCounts,
+    goals: Sequence[Goal],
+    settings: CalibrationSettings,
+    strengths: Sequence[float],
+    before: Outcomes | None,
 ) -> list[list[GoalThreshold]]:
     """For each strength, the thresholds of all goals; see `choose_thresholds`."""
     families: dict[str, list[int]] = {}
@@ -177,7 +210,7 @@ def _shared_thresholds(
         of_family = _shortage(counts, members, settings) is None
         pool = members if of_family else list(range(len(goals)))
         source = "family" if of_family else "all goals"
-        curve = mean_f1_curve(counts, pool)
+        curve = pooled_f1_curve(counts, pool, 0.0 if before is None else before.of(pool).precision or 0.0)
         shared = curve.threshold() if settings.objective == "f1" else _pooled_threshold(counts, pool, settings)
         for index in members:
             shortage = _shortage(counts, [index], settings)
@@ -185,7 +218,7 @@ def _shared_thresholds(
             for row, strength in zip(chosen, strengths, strict=True):
                 if own is None:
                     row[index] = GoalThreshold(shared, source, shortage)
-                elif own.reason is not None or strength == 0:
+                elif own.reason is not None or (strength == 0 and before is None):
                     row[index] = own
                 elif strength == math.inf:
                     row[index] = GoalThreshold(shared, source)
@@ -206,6 +239,7 @@ def _blended_threshold(counts: CalibrationCounts, goal: int, curve: F1Curve, str
         -own.bins, -curve.bins, side="right"
     )  # at each bin of the curve, which holds all of these
     blended = counts.positive_episodes[goal] * f1[depth_of_own] + strength * curve.f1
+    blended[curve.f1 < 0] = -1
     return threshold_at(curve.bins, int(np.argmax(blended)) + 1)
 
 

@@ -17,7 +17,8 @@ from vlm_rewards.labelers.calibration.counts import (
     merge_counts,
     outcomes_at,
 )
-from vlm_rewards.labelers.calibration.thresholds import CalibrationSettings, ChosenThresholds, choose_thresholds
+from vlm_rewards.labelers.calibration.settings import CalibrationSettings
+from vlm_rewards.labelers.calibration.thresholds import ChosenThresholds, OperatingPoint, choose_thresholds
 from vlm_rewards.labelers.quality.agreement import UNDEFINED
 from vlm_rewards.labelers.scoring.formulas import MIN_TEMPERATURE
 from vlm_rewards.schemas.goals import Goal
@@ -82,8 +83,34 @@ def hash_share(episode_id: str) -> float:
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
+def held_out_outcomes(
+    folds: Sequence[CalibrationCounts],
+    goals: Sequence[Goal],
+    settings: CalibrationSettings,
+    before: OperatingPoint | None = None,
+) -> Outcomes:
+    """What fires on each half of the data at thresholds that the other half alone chose; both halves counted together."""
+    middle = len(folds) // 2
+    parts = []
+    for first in (True, False):
+        seen, unseen = (folds[:middle], folds[middle:]) if first else (folds[middle:], folds[:middle])
+        chosen = choose_thresholds(seen, goals, settings, None if before is None else before.half(first))
+        parts.append(outcomes_at(merge_counts(unseen), chosen.thresholds))
+    return add_outcomes(parts)
+
+
+def is_no_worse(calibrated: Outcomes, before: Outcomes) -> bool:
+    """Whether neither the precision nor the F1 of all goals' frames has fallen; what never fires has no precision to lose."""
+    precision = 1.0 if calibrated.precision is None else calibrated.precision
+    return precision >= (before.precision or 0.0) and calibrated.pooled_f1 >= before.pooled_f1
+
+
 def calibration_quality(
-    folds: Sequence[CalibrationCounts], goals: Sequence[Goal], settings: CalibrationSettings, chosen: ChosenThresholds
+    folds: Sequence[CalibrationCounts],
+    goals: Sequence[Goal],
+    settings: CalibrationSettings,
+    chosen: ChosenThresholds,
+    before: OperatingPoint | None = None,
 ) -> dict[str, object]:
     """What the thresholds are worth, against one threshold for all goals: the one of highest macro F1.
 
@@ -92,19 +119,19 @@ def calibration_quality(
         goals: G goals.
         settings: What thresholds are chosen for.
         chosen: Those chosen from all parts together.
+        before: Thresholds of the labels; None leaves their figures out.
 
     Returns:
-        on_calibration_data and held_out, each with a_threshold_a_goal and one_threshold, see `quality_of`. Held out: each half of
-        the data is judged by thresholds that the other half alone chose, and the frames of both are counted together.
+        on_calibration_data and held_out, each with a_threshold_a_goal and one_threshold, see `quality_of`, and before. Held out:
+        each half of the data is judged by thresholds that the other half alone chose, and the frames of both are counted together.
     """
     whole = merge_counts(folds)
     middle = len(folds) // 2
-    own: list[Outcomes] = []
+    own = held_out_outcomes(folds, goals, settings, before)
     one: list[Outcomes] = []
     for seen, unseen in ((folds[:middle], folds[middle:]), (folds[middle:], folds[:middle])):
-        test = merge_counts(unseen)
-        own.append(outcomes_at(test, choose_thresholds(seen, goals, settings).thresholds))
-        one.append(outcomes_at(test, [best_global_threshold(merge_counts(seen))] * len(goals)))
+        one.append(outcomes_at(merge_counts(unseen), [best_global_threshold(merge_counts(seen))] * len(goals)))
+    labels = {} if before is None else {"before": quality_of(before.outcomes(), goals)}
     threshold = best_global_threshold(whole)
     return {
         "on_calibration_data": {
@@ -113,10 +140,12 @@ def calibration_quality(
                 "threshold": threshold,
                 **quality_of(outcomes_at(whole, [threshold] * len(goals)), goals),
             },
+            **labels,
         },
         "held_out": {
-            "a_threshold_a_goal": quality_of(add_outcomes(own), goals),
+            "a_threshold_a_goal": quality_of(own, goals),
             "one_threshold": quality_of(add_outcomes(one), goals),
+            **labels,
         },
     }
 
@@ -138,28 +167,20 @@ def log_losses(probability: np.ndarray, truth: np.ndarray, known: np.ndarray | N
     return np.stack([np.where(known & holds, losses, 0).sum(axis=0) for holds in (truth, ~truth)], axis=1)
 
 
-def balanced_log_loss(sums: np.ndarray, num_frames: np.ndarray) -> np.ndarray:
-    """The mean log loss of each temperature, balanced: a goal's frames in which it holds weigh as much as the others.
+def mean_log_loss(sums: np.ndarray, num_frames: np.ndarray) -> np.ndarray:
+    """The mean log loss of each temperature, over all frames of all goals.
 
-    Goals seldom hold; unbalanced, the best temperature would be the one that says "no" most firmly.
+    A proper score: its lowest value is that of the true probabilities. With frames in which a goal holds weighing as much as the
+    many others, as before version 0.3.0, it is lowest at scores that are too high, and the error of calibration grows.
 
     Args:
         sums: [T, G, 2] int64, of `log_losses`.
         num_frames: [G, 2] int64, frames in which the goal holds, and the others.
 
     Returns:
-        [T] float64, in nats, the mean over goals that have frames of both kinds.
-
-    Raises:
-        ValueError: No goal has.
+        [T] float64, in nats.
     """
-    both = (num_frames > 0).all(axis=1)
-    if not both.any():
-        raise ValueError(
-            "frames to choose a temperature with must show some goal both holding and not, got none that does; leave --embeddings "
-            "out to keep the temperature, or give more episodes"
-        )
-    return (sums[:, both] / (num_frames[both] * LOG_LOSS_UNIT)).mean(axis=(1, 2))
+    return sums.sum(axis=(1, 2)) / (max(int(num_frames.sum()), 1) * LOG_LOSS_UNIT)
 
 
 def temperature_grid(temperature: float) -> list[float]:

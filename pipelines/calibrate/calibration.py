@@ -24,12 +24,16 @@ import numpy as np
 from vlm_rewards.labelers.calibration.counts import NEVER, CalibrationCounts, merge_counts, outcomes_at
 from vlm_rewards.labelers.calibration.risk_bounds import num_episodes_needed
 from vlm_rewards.labelers.calibration.settings import CalibrationSettings
-from vlm_rewards.labelers.calibration.thresholds import ChosenThresholds, choose_thresholds
+from vlm_rewards.labelers.calibration.thresholds import (
+    ChosenThresholds,
+    GoalThreshold,
+    OperatingPoint,
+    choose_thresholds,
+)
 from vlm_rewards.labelers.calibration.worth import (
-    balanced_log_loss,
     calibration_quality,
-    refined_grid,
-    temperature_grid,
+    held_out_outcomes,
+    is_no_worse,
 )
 from vlm_rewards.labelers.provenance import Provenance
 from vlm_rewards.labelers.quality.agreement import UNDEFINED
@@ -40,13 +44,13 @@ from vlm_rewards.pipelines.calibrate.evidence import (
     EmbeddingScores,
     Evidence,
     LabelScores,
-    LossUnit,
     MarkedTruth,
     NoTruth,
     TruthSource,
     merge_evidence,
 )
 from vlm_rewards.pipelines.calibrate.settings import CalibrateKeywords, CalibrateRun
+from vlm_rewards.pipelines.calibrate.temperature import choose_temperature, temperature_of
 from vlm_rewards.pipelines.engine.driver import make_pipeline
 from vlm_rewards.pipelines.engine.outputs import OutputFolder
 from vlm_rewards.pipelines.engine.packed import merge_packed, pack_evidence, raise_refusals
@@ -74,7 +78,7 @@ def calibrate(labels: str | Path, *, output: str | Path, **settings: Unpack[Cali
 
     Args:
         labels: Finished, dense folder of labels (sparse with `embeddings`).
-        output: File to write; absent, or an earlier calibration.
+        output: File to write; absent, or an earlier calibration for the same objective.
         settings: Fields of `CalibrationSettings`, what thresholds are chosen for, and of `CalibrateRun`, what from.
 
     Returns:
@@ -96,7 +100,7 @@ def calibrate(labels: str | Path, *, output: str | Path, **settings: Unpack[Cali
 def _calibrate(labels: str | Path, output: Path, what: CalibrationSettings, given: CalibrateRun) -> Calibration:
     corpus, marks, embeddings = given.corpus, given.marks, given.embeddings
     opened = open_labels(labels)
-    _check_output(output)
+    _check_output(output, what)
     goals = opened.metadata.goals
     units, truth, listed = _truth(opened, what, corpus, marks)
     run = functools.partial(_gather, output=output, beam_options=given.beam_options, workers=given.workers)
@@ -108,12 +112,19 @@ def _calibrate(labels: str | Path, output: Path, what: CalibrationSettings, give
         )
     # A bound holds for scores that were fixed before its episodes were drawn: those that chose the temperature are left out.
     share = min(0.5 if what.objective == "fpr" else 1.0, given.max_temperature_frames / max(_num_rows(opened), 1))
-    temperature, search = _choose_temperature(opened, what, rescored, truth, units, share, run)
-    scores: LabelScores | EmbeddingScores = LabelScores(labels=opened)
-    if rescored is not None and (opened.metadata.sparse or search.get("before", temperature) != temperature):
-        scores = dataclasses.replace(rescored, labeler=dataclasses.replace(rescored.labeler, temperature=temperature))
+    temperature, search = choose_temperature(opened, what, rescored, truth, units, share, run)
     held_back = share if what.objective == "fpr" and "tried" in search else 0.0
-    evidence = run(units, CountUnit(scores=scores, truth=truth, num_goals=len(goals), held_back=held_back))
+
+    def counted(scores: LabelScores | EmbeddingScores) -> Evidence:
+        return run(units, CountUnit(scores=scores, truth=truth, num_goals=len(goals), held_back=held_back))
+
+    own: LabelScores | EmbeddingScores = LabelScores(labels=opened)
+    if opened.metadata.sparse and rescored is not None:
+        own = rescored
+    before = evidence = counted(own)
+    if rescored is not None and search.get("before", temperature) != temperature:
+        at_temperature = dataclasses.replace(rescored.labeler, temperature=temperature)
+        evidence = counted(dataclasses.replace(rescored, labeler=at_temperature))
     if marks is not None:
         check_marks(listed, marks, set(evidence.found_episodes), set(evidence.found_lines))
     if not evidence.counts.get("frames"):
@@ -121,7 +132,7 @@ def _calibrate(labels: str | Path, output: Path, what: CalibrationSettings, give
             f"labels to calibrate with must hold at least one frame, got none in {opened.folder}; label again"
         )
     assert evidence.folds is not None
-    calibration = _calibration(opened, what, evidence, temperature, search, _source(corpus, marks))
+    calibration = _calibration(opened, what, evidence, before, temperature, search, _source(corpus, marks))
     write_atomically(output, json.dumps(calibration.to_json(), indent=1, allow_nan=False) + "\n")
     return calibration
 
@@ -134,14 +145,22 @@ def _source(corpus: str | Path | None, marks: str | Path | None) -> str:
     return "ground truth of the corpus" if corpus is not None else "marks" if marks is not None else "none"
 
 
-def _check_output(output: Path) -> None:
-    if output.exists():
-        try:
-            read_calibration(output)
-        except ValueError as error:
+def _check_output(output: Path, settings: CalibrationSettings) -> None:
+    if not output.exists():
+        return
+    try:
+        there = read_calibration(output).objective
+    except ValueError as error:
+        raise ValueError(
+            f"the output must be a new file or an earlier calibration, got {output}, which is neither; give another path"
+        ) from error
+    own = settings.to_json()
+    for name in ("objective", "precision", "level", "confidence", "quantile"):
+        if there.get(name) != own.get(name):
             raise ValueError(
-                f"the output must be a new file or an earlier calibration, got {output}, which is neither; give another path"
-            ) from error
+                f"the output must be a new file or an earlier calibration for the same objective, got {output} with {name} "
+                f"{there.get(name)!r}, not {own.get(name)!r}. Give another path, or remove the file"
+            )
 
 
 def _truth(
@@ -234,74 +253,6 @@ def _rescored(labels: Labels, folder: Path, units: Sequence[Unit]) -> EmbeddingS
     return EmbeddingScores(folder=kept, labeler=labeler.settings, provenance=Provenance.of(labeler))
 
 
-def _choose_temperature(
-    labels: Labels,
-    settings: CalibrationSettings,
-    rescored: EmbeddingScores | None,
-    truth: TruthSource,
-    units: Sequence[Unit],
-    share: float,
-    run: Callable[[Sequence[Unit], Callable[[Unit], Evidence]], Evidence],
-) -> tuple[float | None, dict[str, object]]:
-    """The temperature, and how it was found."""
-    before = labels.metadata.fingerprint.parts.get("temperature")
-    if not isinstance(before, int | float):
-        return None, {"outcome": "none: the formula has no temperature"}
-    own = float(before)
-    if rescored is None:
-        return own, {"outcome": "kept: no embeddings to score again"}
-    if settings.objective == "quantile":
-        return own, {"outcome": "kept: a quantile knows no truth to choose it by"}
-    # The probability is what the log loss is of, also for scores that are made of it.
-    probability = dataclasses.replace(
-        rescored, labeler=dataclasses.replace(rescored.labeler, formula="softmax", threshold=0.5)
-    )
-    grid = tuple(temperature_grid(own))
-    work = LossUnit(
-        scores=probability,
-        truth=truth,
-        temperatures=grid,
-        share=share,
-    )
-    coarse = run(units, work)
-    losses = _losses_by_temperature(work, coarse)
-    shown = int(coarse.counts["episodes_with_a_goal"])
-    if shown < settings.min_examples:
-        return own, {
-            "outcome": f"kept: a goal holds in {shown} of the episodes to choose it by, fewer than {settings.min_examples}",
-            "before": own,
-            "frames": int(coarse.counts["frames"]),
-            "episodes": int(coarse.counts["episodes"]),
-        }
-    best = min(losses, key=lambda temperature: losses[temperature])
-    work = dataclasses.replace(work, temperatures=tuple(refined_grid(best)))
-    losses |= _losses_by_temperature(work, run(units, work))
-    best = min(losses, key=lambda temperature: losses[temperature])
-    return best, {
-        "outcome": "kept: the best of those tried" if best == own else "changed",
-        "before": own,
-        "log_loss_before": losses[own],
-        "log_loss": losses[best],
-        "frames": int(coarse.counts["frames"]),
-        "episodes": int(coarse.counts["episodes"]),
-        "tried": {f"{temperature:.6g}": losses[temperature] for temperature in sorted(losses)},
-        # Refined steps may lie beyond the end, where a plateau or a lower loss may go on.
-        "at_the_end_of_the_grid": not grid[0] < best < grid[-1],
-    }
-
-
-def _losses_by_temperature(work: LossUnit, evidence: Evidence) -> dict[float, float]:
-    if not evidence.counts.get("frames"):
-        raise ValueError(
-            "frames to choose a temperature with must be at least one, got none in the subsample; leave out --embeddings, or give "
-            "more episodes"
-        )
-    assert evidence.losses is not None
-    assert evidence.loss_frames is not None
-    losses = balanced_log_loss(evidence.losses, evidence.loss_frames).tolist()
-    return dict(zip(work.temperatures, losses, strict=True))
-
-
 def _gather(
     units: Sequence[Unit],
     work: Callable[[Unit], Evidence],
@@ -339,6 +290,7 @@ def _calibration(
     labels: Labels,
     settings: CalibrationSettings,
     evidence: Evidence,
+    before: Evidence,
     temperature: float | None,
     search: dict[str, object],
     source: str,
@@ -351,12 +303,21 @@ def _calibration(
             f"{UNDEFINED}: some goal must hold in some frame to calibrate for {settings.objective}, got none in "
             f"{evidence.counts['frames']} frames; give frames that show goals achieved, or choose fpr or quantile"
         )
-    chosen = choose_thresholds(folds, goals, settings)
+    assert before.folds is not None
+    labels_point = OperatingPoint(before.folds, labels.metadata.rule.thresholds)
+    chosen = choose_thresholds(folds, goals, settings, labels_point)
     if all(goal.threshold == NEVER for goal in chosen.goals):
         raise ValueError(
             f"some goal must be able to fire after calibration, got none of {len(goals)}, {goals[0].id!r} because "
             f"{chosen.goals[0].reason}; {_remedy(settings, search)}"
         )
+    if settings.objective == "f1" and not is_no_worse(
+        held_out_outcomes(folds, goals, settings, labels_point), labels_point.outcomes()
+    ):
+        chosen, folds, temperature = _as_labelled(labels_point), before.folds, temperature_of(labels)
+        counts = merge_counts(folds)
+        if "tried" in search:
+            search = {**search, "outcome": "kept: the thresholds chosen with another were no better held out"}
     has_truth = settings.objective != "quantile"
     rates = outcomes_at(counts, chosen.thresholds).false_positive_rates
     return Calibration(
@@ -368,9 +329,15 @@ def _calibration(
         objective=_objective(settings, chosen),
         data={"truth": source, **evidence.counts},
         temperature_search=search,
-        quality=calibration_quality(folds, goals, settings, chosen) if has_truth else {},
+        quality=calibration_quality(folds, goals, settings, chosen, labels_point) if has_truth else {},
         details=_details(counts, goals, chosen, has_truth),
     )
+
+
+def _as_labelled(before: OperatingPoint) -> ChosenThresholds:
+    """The thresholds of the labels: those that were chosen were worse than these on episodes that had not chosen them."""
+    reason = "those chosen were worse on episodes that had not chosen them"
+    return ChosenThresholds([GoalThreshold(threshold, "labels", reason) for threshold in before.thresholds], None)
 
 
 def _objective(settings: CalibrationSettings, chosen: ChosenThresholds) -> dict[str, object]:

@@ -39,8 +39,9 @@ class Evidence:
     Args:
         folds: `NUM_FOLDS` counts; None where nothing was counted.
         counts: frames and episodes, and unreadable episodes of the corpus.
-        losses: [T, G, 2] int64, log losses at T temperatures, see `labelers.calibration.worth.log_losses`; None without.
-        loss_frames: [G, 2] int64, frames they are summed over.
+        losses: [2, T, G, 2] int64, log losses of two halves of the episodes at T temperatures, see
+            `labelers.calibration.worth.log_losses`; None without.
+        loss_frames: [2, G, 2] int64, frames they are summed over.
         found_episodes: Marked episodes that have labels.
         found_lines: Lines of marks whose frames have labels.
         refusals: Why units cannot be used.
@@ -323,7 +324,7 @@ class CountUnit:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LossUnit:
-    """Sums a unit's log losses at several temperatures, over a subsample of episodes.
+    """Sums a unit's log losses at several temperatures, over a subsample of episodes in two halves.
 
     Args:
         scores: Kept embeddings, with a labeler whose scores are probabilities.
@@ -342,18 +343,19 @@ class LossUnit:
         base = self.scores.at_own_temperature()
         labelers = [base.at_temperature(temperature) for temperature in self.temperatures]
         truth = self.truth.of_unit(unit)
-        losses = np.zeros((len(labelers), len(base.goals), 2), dtype=np.int64)
-        frames = np.zeros(losses.shape[1:], dtype=np.int64)
+        losses = np.zeros((2, len(labelers), len(base.goals), 2), dtype=np.int64)
+        frames = np.zeros((2, len(base.goals), 2), dtype=np.int64)
         counts: Counter[str] = Counter()
         for rows in self.scores.embeddings(unit):
             episode_id = rows.episode_ids[0]
             known = truth.of_episode(episode_id, np.array(rows.frame_indices))
             if known is None or hash_share(episode_id) >= self.share:
                 continue
-            for row, labeler in zip(losses, labelers, strict=True):
+            half = 2 * fold_of(episode_id) // NUM_FOLDS
+            for row, labeler in zip(losses[half], labelers, strict=True):
                 row += log_losses(labeler.episodes().push(rows.episode_ids, rows.embeddings), known.truth, known.known)
-            frames[:, 0] += (known.known & known.truth).sum(axis=0)
-            frames[:, 1] += (known.known & ~known.truth).sum(axis=0)
+            frames[half, :, 0] += (known.known & known.truth).sum(axis=0)
+            frames[half, :, 1] += (known.known & ~known.truth).sum(axis=0)
             shown = int((known.known & known.truth).any())
             counts.update(episodes=1, frames=int(known.known.any(axis=1).sum()), episodes_with_a_goal=shown)
         return Evidence(counts=counts, losses=losses, loss_frames=frames)

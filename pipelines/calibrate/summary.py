@@ -11,7 +11,11 @@ from vlm_rewards.schemas.folders import read_settings
 from vlm_rewards.schemas.goals import Goal, read_goals
 
 _SHOWN_GROUPS = 6
-_SOURCES = {"goal": "have a threshold of their own", "all goals": "have a threshold of all goals"}
+_SOURCES = {
+    "goal": "have a threshold of their own",
+    "all goals": "have a threshold of all goals",
+    "labels": "keep the threshold of the labels",
+}
 _SHOWN_GOALS = 3
 
 
@@ -34,7 +38,9 @@ def describe(calibration: Calibration) -> list[str]:
     if calibration.quality:
         for title, key in (("on these data", "on_calibration_data"), ("held out", "held_out")):
             own, one = (_macro(calibration.quality, key, name) for name in ("a_threshold_a_goal", "one_threshold"))
-            lines.append(f"  macro F1 {title}: {own} with a threshold a goal, {one} with one for all")
+            lines.append(f"  macro F1 {title}: {own} with one threshold per goal, {one} with one for all")
+        own, before = (_pooled(calibration.quality, name) for name in ("a_threshold_a_goal", "before"))
+        lines.append(f"  precision and recall of all frames, held out: {own}; of the labels as they are: {before}")
     groups: dict[str, list[str]] = {}
     for detail in calibration.details:
         never = detail["threshold"] == "never fires"
@@ -64,6 +70,14 @@ def _macro(quality: Mapping[str, object], key: str, name: str) -> str:
     return value if isinstance(value, str) else f"{value:.3f}"
 
 
+def _pooled(quality: Mapping[str, object], name: str) -> str:
+    figures = quality["held_out"]
+    assert isinstance(figures, dict)
+    return " and ".join(
+        "none" if value is None else f"{value:.3f}" for value in (figures[name][key] for key in ("precision", "recall"))
+    )
+
+
 def _temperature_line(temperature: float | None, search: Mapping[str, object]) -> str:
     outcome = search["outcome"]
     if temperature is None:
@@ -71,9 +85,11 @@ def _temperature_line(temperature: float | None, search: Mapping[str, object]) -
     if "tried" not in search:
         return f"  temperature {temperature:.4g} ({outcome})"
     edge = "; at the end of those tried: look at it" if search["at_the_end_of_the_grid"] else ""
+    if str(search["outcome"]).startswith("kept: "):
+        return f"  temperature {temperature:.4g} ({search['outcome']})"
     return (
-        f"  temperature {temperature:.4g}, was {search['before']:.4g}: balanced log loss {search['log_loss']:.4f}, was "
-        f"{search['log_loss_before']:.4f}{edge}"
+        f"  temperature {temperature:.4g}, was {search['before']:.4g}: log loss {search['log_loss']:.6f}, was "
+        f"{search['log_loss_before']:.6f}; held out {search['log_loss_held_out']:.6f}{edge}"
     )
 
 

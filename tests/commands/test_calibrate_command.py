@@ -93,7 +93,7 @@ def test_the_printed_command_labels_with_the_calibration(
     assert status == 0, err
     assert "calibrated 2 goals for the best F1 on 144 frames of 24 episodes (truth: ground truth of the corpus)" in out
     assert "macro F1 held out: " in out
-    assert "balanced log loss" in out
+    assert "  precision and recall of all frames, held out: " in out
     record = json.loads(output.read_text())
     search = record["temperature_search"]
     assert search["log_loss"] == min(search["tried"].values()) <= search["log_loss_before"]
@@ -114,6 +114,22 @@ def test_the_printed_command_labels_with_the_calibration(
         rate, recall = detail["false_positive_rate"], detail["recall"]
         fired = detail["negatives"] * rate + detail["positives"] * recall
         assert fires[:, column].sum() == pytest.approx(fired)
+
+
+def test_a_temperature_of_lower_log_loss_is_taken_and_said(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "calibration.json"
+    words = [*calibrate_words(work, output), "--objective", "precision", "--precision", 0.1]
+    status, out, err = run(capsys, *words, "--embeddings", work / "embeddings")
+    assert status == 0, err
+    record = json.loads(output.read_text())
+    search = record["temperature_search"]
+    assert search["outcome"] == "changed"
+    assert record["temperature"] != search["before"]
+    assert search["log_loss"] == min(search["tried"].values()) < search["log_loss_before"]
+    assert search["log_loss_held_out"] < search["log_loss_before"]
+    assert f": log loss {search['log_loss']:.6f}, was {search['log_loss_before']:.6f}; held out " in out
 
 
 def test_without_embeddings_the_temperature_stays(

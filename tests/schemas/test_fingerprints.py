@@ -53,6 +53,12 @@ def test_the_value_that_differs_is_shown_however_deep_it_lies():
     )
 
 
+def test_long_values_are_shown_where_they_differ():
+    alike = "a photo of a red ball beside a green box, seen from above, in a small room with grey walls, "
+    one, other = (Fingerprint({"template": alike + end}) for end in ("by day", "by night"))
+    assert one.describe_differences(other) == ('template is ...y walls, by day" there and ...y walls, by night" here')
+
+
 def test_a_fingerprint_of_nothing_is_refused():
     with pytest.raises(ValueError, match="a fingerprint must have at least one part, got none"):
         Fingerprint({})

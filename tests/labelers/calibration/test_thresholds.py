@@ -13,6 +13,7 @@ from vlm_rewards.labelers.calibration.counts import (
     mean_f1_curve,
     merge_counts,
     outcomes_at,
+    pooled_f1_curve,
     rank_counts,
     threshold_at,
 )
@@ -20,6 +21,7 @@ from vlm_rewards.labelers.calibration.risk_bounds import LOSS_UNIT
 from vlm_rewards.labelers.calibration.thresholds import (
     STRENGTHS,
     CalibrationSettings,
+    OperatingPoint,
     best_f1_depth,
     bounded_depth,
     choose_thresholds,
@@ -243,6 +245,42 @@ def test_one_threshold_for_all_has_the_best_macro_f1() -> None:
         assert curve.f1[depth - 1] == pytest.approx(outcomes_at(counts, [threshold] * 3).f1.mean())
     assert outcomes_at(counts, [curve.threshold()] * 3).f1.mean() == pytest.approx(curve.f1.max())
     assert mean_f1_curve(calibration_counts([one_goal([0.1, 0.2], "..")], 1), [0]).threshold() == NEVER
+
+
+def test_a_curve_of_pooled_frames_by_hand() -> None:
+    #            0.9  0.8  0.6  0.4
+    shown = one_goal([0.9, 0.8, 0.6, 0.4], "X.X.")
+    absent = one_goal([0.9, 0.6, 0.4, 0.4], "....")  # a goal that never holds: what fires is false
+    both = EpisodeScores(np.hstack([shown.scores, absent.scores]), np.hstack([shown.truth, absent.truth]))
+    counts = calibration_counts([both], 2)
+    alone = pooled_f1_curve(counts, [0])
+    assert alone.f1.tolist() == pytest.approx([2 * 1 / (1 + 2), 2 * 1 / (2 + 2), 2 * 2 / (3 + 2), 2 * 2 / (4 + 2)])
+    pooled = pooled_f1_curve(counts, [0, 1])  # 2, 3, 5 and 8 frames fire
+    assert pooled.f1.tolist() == pytest.approx([2 * 1 / (2 + 2), 2 * 1 / (3 + 2), 2 * 2 / (5 + 2), 2 * 2 / (8 + 2)])
+    precise = pooled_f1_curve(counts, [0, 1], min_precision=0.45)  # 1/2, 1/3, 2/5, 2/8
+    assert precise.f1.tolist() == pytest.approx([0.5, -1, -1, -1])
+    assert precise.threshold() > 0.8
+    unreached = pooled_f1_curve(counts, [0, 1], min_precision=0.99)  # then the highest there is
+    assert unreached.f1.tolist() == precise.f1.tolist()
+
+
+def test_the_precision_of_the_labels_must_not_fall() -> None:
+    rng = np.random.default_rng(5)
+    goals = tuple(Goal(f"g{number}", f"goal {number}", "one") for number in range(6))
+    parts = folds(draw(rng, 40, 6), 6)
+    free = choose_thresholds(parts, goals, CalibrationSettings())
+    before = OperatingPoint(parts, [0.9] * 6)
+    bound = choose_thresholds(parts, goals, CalibrationSettings(), before)
+    whole = merge_counts(parts)
+    precision = before.outcomes().precision
+    assert precision is not None
+    freely, bounded = (outcomes_at(whole, chosen.thresholds) for chosen in (free, bound))
+    assert freely.precision is not None
+    assert bounded.precision is not None
+    assert freely.precision < precision <= bounded.precision
+    assert bounded.pooled_f1 >= before.outcomes().pooled_f1  # and within that it is the best
+    low = OperatingPoint(parts, [0.0] * 6)  # of labels that fire everywhere there is nothing to keep
+    assert choose_thresholds(parts, goals, CalibrationSettings(), low).thresholds == free.thresholds
 
 
 def test_strength_follows_how_much_goals_differ() -> None:

@@ -9,11 +9,12 @@ from vlm_rewards.labelers.calibration.thresholds import CalibrationSettings, cho
 from vlm_rewards.labelers.calibration.worth import (
     LOG_LOSS_UNIT,
     NUM_FOLDS,
-    balanced_log_loss,
     calibration_quality,
     fold_of,
     hash_share,
+    is_no_worse,
     log_losses,
+    mean_log_loss,
     quality_of,
     refined_grid,
     temperature_grid,
@@ -63,6 +64,18 @@ def test_held_out_figures_are_of_thresholds_from_the_other_half() -> None:
     assert whole["macro_f1"] == pytest.approx(outcomes_at_all(folds, chosen.thresholds))
 
 
+def test_what_is_no_worse_has_neither_less_precision_nor_less_f1() -> None:
+    before = outcomes([6, 0], [1, 1], [10, 0], [90, 100], [0, 0], [4, 4])  # precision 6/8, F1 12/18
+    assert is_no_worse(before, before)
+    assert is_no_worse(outcomes([6, 0], [1, 0], [10, 0], [90, 100], [0, 0], [4, 4]), before)
+    # a false positive of a goal that never holds costs precision, too
+    assert not is_no_worse(outcomes([9, 0], [1, 4], [10, 0], [90, 100], [0, 0], [4, 4]), before)
+    assert not is_no_worse(outcomes([3, 0], [0, 0], [10, 0], [90, 100], [0, 0], [4, 4]), before)  # precise, but F1 6/13
+    never = outcomes([0, 0], [0, 0], [10, 0], [90, 100], [0, 0], [4, 4])
+    assert is_no_worse(before, never)  # labels that never fire have nothing to lose
+    assert not is_no_worse(never, before)
+
+
 def outcomes_at_all(folds: list, thresholds: list[float]) -> float:
     parts = [outcomes_at(fold, thresholds) for fold in folds]
     hits, false, positives = (sum(getattr(part, name) for part in parts) for name in Outcomes._fields[:3])
@@ -89,17 +102,18 @@ def test_log_loss_by_hand() -> None:
     # a: -ln 0.5 and, at 2^-24 in place of 0, 24 ln 2; the other: -ln 0.75. b: certain and right.
     np.testing.assert_allclose(sums, [[25 * math.log(2), -math.log(0.75)], [0, 0]], atol=1e-6)
     frames = np.array([[2, 1], [1, 1]])
-    (loss,) = balanced_log_loss(log_losses(probability, truth, known)[None], frames)
-    assert loss == pytest.approx((25 * math.log(2) / 2 - math.log(0.75)) / 2 / 2, abs=1e-6)
+    (loss,) = mean_log_loss(log_losses(probability, truth, known)[None], frames)
+    assert loss == pytest.approx((25 * math.log(2) - math.log(0.75)) / 5, abs=1e-6)  # over five known frames
 
 
-def test_a_goal_without_frames_of_both_kinds_chooses_no_temperature() -> None:
-    sums = np.array([[[2, 4], [0, 100]]]) * LOG_LOSS_UNIT
-    assert balanced_log_loss(sums, np.array([[1, 2], [0, 5]])).tolist() == [2.0]
-    with pytest.raises(
-        ValueError, match=r"must show some goal both holding and not, got none that does; leave --embeddings out"
-    ):
-        balanced_log_loss(sums, np.array([[1, 0], [0, 5]]))
+def test_the_log_loss_is_lowest_at_the_true_probability() -> None:
+    # A goal that holds in 2 of 100 frames which all look alike: 0.02 is the truth of each.
+    truth = np.arange(100)[:, None] < 2
+    tried = [0.01, 0.02, 0.04, 0.5]
+    sums = np.stack([log_losses(np.full((100, 1), value, np.float32), truth) for value in tried])
+    losses = mean_log_loss(sums, np.array([[2, 98]]))
+    assert tried[int(np.argmin(losses))] == 0.02
+    assert losses[3] == pytest.approx(math.log(2), abs=1e-6)
 
 
 def test_grids_surround_the_temperature() -> None:

@@ -14,15 +14,21 @@ from vlm_rewards.pipelines.calibrate.calibration import calibrate
 from vlm_rewards.schemas.calibrations import read_calibration
 from vlm_rewards.schemas.formats.label_parts.reader import open_labels
 from vlm_rewards.schemas.goals import write_goals
+from vlm_rewards.schemas.rules import RewardRule
 
 ONE_WORKER = ("--runner=FnApiRunner", "--direct_num_workers=1")
 F1 = CalibrationSettings(min_examples=3)
 
 
 def labelled(folder: Path, episodes: list[Labelled], **settings: object) -> tuple[Path, Path]:
-    sparse = bool(settings.pop("sparse", False))
+    sparse, rule = bool(settings.pop("sparse", False)), settings.pop("rule", None)
     corpus = write_corpus(folder / "corpus", episodes, **settings)  # type: ignore[arg-type]
-    return corpus, write_labels(folder / "labels", corpus, episodes, sparse=sparse)
+    labels = write_labels(folder / "labels", corpus, episodes, sparse=sparse, rule=rule)  # type: ignore[arg-type]
+    return corpus, labels
+
+
+LOW = RewardRule(thresholds=(0.02,) * len(GOALS))
+"""Thresholds that any calibration is better than."""
 
 
 def marks(path: Path, *lines: str) -> Path:
@@ -99,19 +105,56 @@ def test_a_goal_that_never_occurs_is_said_to_be_undefined(tmp_path: Path) -> Non
     episodes = draw_episodes(12)
     for episode in episodes:
         episode.truth[:, 0] = False
-    corpus, labels = labelled(tmp_path, episodes)
+    corpus, labels = labelled(tmp_path, episodes, rule=LOW)
     first = run(labels, tmp_path / "c.json", corpus=corpus)["goals"][0]
     assert first["f1"] == first["recall"] == first["reason"] == "undefined: no positives"
     assert first["chosen_from"] == "family"
 
 
 def test_goals_without_ground_truth_share(tmp_path: Path) -> None:
-    corpus, labels = labelled(tmp_path, draw_episodes(12))
+    corpus, labels = labelled(tmp_path, draw_episodes(12), rule=LOW)
     write_goals(GOALS[1:], corpus / "goals.jsonl")
     record = run(labels, tmp_path / "c.json", corpus=corpus)
     assert record["goals"][0]["negatives"] == 0
     assert record["goals"][0]["chosen_from"] == "family"
     assert record["fire_rates"]["see-ball"] is None
+
+
+def test_labels_keep_their_thresholds_where_those_chosen_do_worse_on_unseen_episodes(tmp_path: Path) -> None:
+    corpus, labels = labelled(tmp_path, draw_episodes(12))
+    record = run(labels, tmp_path / "c.json", corpus=corpus)
+    assert set(record["thresholds"].values()) == {0.5}
+    assert {goal["chosen_from"] for goal in record["goals"]} == {"labels"}
+    held_out = record["quality"]["held_out"]
+    chosen, before = (held_out[name] for name in ("a_threshold_a_goal", "before"))
+    f1 = [
+        2 * figures["precision"] * figures["recall"] / (figures["precision"] + figures["recall"])
+        for figures in (chosen, before)
+    ]
+    assert f1[0] < f1[1]
+    assert record["quality"]["on_calibration_data"]["a_threshold_a_goal"] == held_out["before"]
+    (tmp_path / "better").mkdir()
+    corpus, labels = labelled(tmp_path / "better", draw_episodes(12), rule=LOW)
+    record = run(labels, tmp_path / "better.json", corpus=corpus)
+    assert not {0.02, 0.5} & set(record["thresholds"].values())
+    held_out = record["quality"]["held_out"]
+    assert held_out["a_threshold_a_goal"]["precision"] > held_out["before"]["precision"] + 0.3
+
+
+def test_a_calibration_for_another_objective_is_not_overwritten(tmp_path: Path) -> None:
+    corpus, labels = labelled(tmp_path, draw_episodes(12))
+    path = tmp_path / "c.json"
+    bound = CalibrationSettings(objective="fpr", level=0.6, confidence=0.5)
+    run(labels, path, bound, corpus=corpus)
+    before = path.read_bytes()
+    run(labels, path, bound, corpus=corpus)  # the same again is fine
+    with pytest.raises(
+        ValueError, match="for the same objective, got .*c.json with objective 'fpr', not 'f1'. Give another"
+    ):
+        run(labels, path, corpus=corpus)
+    with pytest.raises(ValueError, match=r"got .*c.json with level 0.6, not 0.5. Give another"):
+        run(labels, path, dataclasses.replace(bound, level=0.5), corpus=corpus)
+    assert path.read_bytes() == before
 
 
 def test_a_quantile_needs_no_truth(tmp_path: Path) -> None:

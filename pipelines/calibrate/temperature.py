@@ -1,0 +1,111 @@
+"""Chooses the temperature of a calibration: the lowest log loss, if that holds on episodes that did not choose it.
+
+    kept embeddings ──► log losses of two halves of a subsample, at a grid of temperatures ──► best ──► finer grid ──► best
+
+Each half is judged at the temperature that the other half alone chose; the labels' own stays where that is no better.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from vlm_rewards.labelers.calibration.settings import CalibrationSettings
+from vlm_rewards.labelers.calibration.worth import mean_log_loss, refined_grid, temperature_grid
+from vlm_rewards.pipelines.calibrate.evidence import EmbeddingScores, Evidence, LossUnit, TruthSource
+from vlm_rewards.schemas.formats.label_parts.reader import Labels
+from vlm_rewards.schemas.manifests import Unit
+
+
+def temperature_of(labels: Labels) -> float | None:
+    """Returns the temperature of the labels; None where their formula has none."""
+    temperature = labels.metadata.fingerprint.parts.get("temperature")
+    return float(temperature) if isinstance(temperature, int | float) else None
+
+
+def choose_temperature(
+    labels: Labels,
+    settings: CalibrationSettings,
+    rescored: EmbeddingScores | None,
+    truth: TruthSource,
+    units: Sequence[Unit],
+    share: float,
+    run: Callable[[Sequence[Unit], Callable[[Unit], Evidence]], Evidence],
+) -> tuple[float | None, dict[str, object]]:
+    """Chooses the temperature, and says how it was found.
+
+    Args:
+        labels: The labels.
+        settings: What for.
+        rescored: Kept embeddings to score again; None keeps the temperature.
+        truth: Where truth comes from.
+        units: All units.
+        share: Share of episodes, by their ids, to choose it with.
+        run: Gathers the evidence of all units.
+
+    Raises:
+        ValueError: There is no frame to choose it with.
+    """
+    own = temperature_of(labels)
+    if own is None:
+        return None, {"outcome": "none: the formula has no temperature"}
+    if rescored is None:
+        return own, {"outcome": "kept: no embeddings to score again"}
+    if settings.objective == "quantile":
+        return own, {"outcome": "kept: a quantile knows no truth to choose it by"}
+    # The probability is what the log loss is of, also for scores that are made of it.
+    probability = dataclasses.replace(
+        rescored, labeler=dataclasses.replace(rescored.labeler, formula="softmax", threshold=0.5)
+    )
+    grid = tuple(temperature_grid(own))
+    work = LossUnit(
+        scores=probability,
+        truth=truth,
+        temperatures=grid,
+        share=share,
+    )
+    coarse = run(units, work)
+    losses = _losses_by_temperature(work, coarse)
+    shown = int(coarse.counts["episodes_with_a_goal"])
+    if shown < settings.min_examples:
+        return own, {
+            "outcome": f"kept: a goal holds in {shown} of the episodes to choose it by, fewer than {settings.min_examples}",
+            "before": own,
+            "frames": int(coarse.counts["frames"]),
+            "episodes": int(coarse.counts["episodes"]),
+        }
+    best = min(losses, key=lambda temperature: sum(losses[temperature]))
+    work = dataclasses.replace(work, temperatures=tuple(refined_grid(best)))
+    losses |= _losses_by_temperature(work, run(units, work))
+    best = min(losses, key=lambda temperature: sum(losses[temperature]))
+    # Each half is judged at the temperature that the other half alone chose.
+    by_half = [min(losses, key=lambda temperature: losses[temperature][half]) for half in (0, 1)]
+    held_out = losses[by_half[1]][0] + losses[by_half[0]][1]
+    helps = held_out < sum(losses[own])
+    return best if helps else own, {
+        "outcome": "kept: the best of those tried"
+        if best == own
+        else "changed"
+        if helps
+        else "kept: no better held out",
+        "before": own,
+        "log_loss_before": sum(losses[own]),
+        "log_loss": sum(losses[best]),
+        "log_loss_held_out": held_out,
+        "frames": int(coarse.counts["frames"]),
+        "episodes": int(coarse.counts["episodes"]),
+        "tried": {f"{temperature:.6g}": sum(losses[temperature]) for temperature in sorted(losses)},
+        # Refined steps may lie beyond the end, where a plateau or a lower loss may go on.
+        "at_the_end_of_the_grid": not grid[0] < best < grid[-1],
+    }
+
+
+def _losses_by_temperature(work: LossUnit, evidence: Evidence) -> dict[float, tuple[float, float]]:
+    """What each half of the episodes adds to the mean log loss over all frames, by temperature."""
+    if not evidence.counts.get("frames"):
+        raise ValueError(
+            "frames to choose a temperature with must be at least one, got none in the subsample; leave out --embeddings, or give "
+            "more episodes"
+        )
+    assert evidence.losses is not None
+    assert evidence.loss_frames is not None
+    first, second = (mean_log_loss(half, evidence.loss_frames.sum(axis=0)).tolist() for half in evidence.losses)
+    return dict(zip(work.temperatures, zip(first, second, strict=True), strict=True))
