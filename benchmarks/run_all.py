@@ -19,6 +19,7 @@ def main() -> None:
         "calibration",
         "updates",
         "live_rewards",
+        "report_size",
     ]
     names += ["gpu"] if torch.cuda.is_available() else []
     for name in names:

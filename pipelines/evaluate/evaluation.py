@@ -185,11 +185,14 @@ def _write_outcome(packed: bytes, path: str, work: UnitEvidence) -> None:
         table = quality_table(
             evidence.quality, relations, thresholds=work.rule.thresholds, formula=work.labels.metadata.formula
         )
+        members: dict[str, list[int]] = {}
+        for column, goal in enumerate(goals):
+            members.setdefault(goal.family, []).append(column)
         outcome |= {
             "unreadable": evidence.failures,
             **table,
             "examples": {
-                kind: {family: list(_chosen(evidence, goals, kind, family)) for family in relations.families}
+                kind: {family: list(_chosen(evidence, goals, kind, members[family])) for family in relations.families}
                 for kind in EXAMPLES_PER_GOAL
             },
             "worst_goals": {
@@ -223,13 +226,14 @@ def _example(example: Example, goal: Goal) -> dict[str, object]:
     return record
 
 
-def _chosen(evidence: Evidence, goals: Sequence[Goal], kind: str, family: str) -> Iterator[dict[str, object]]:
-    """The family's most telling frames: one a goal (or group of goals) and one an episode."""
+def _chosen(
+    evidence: Evidence, goals: Sequence[Goal], kind: str, columns: Sequence[int]
+) -> Iterator[dict[str, object]]:
+    """The most telling frames of the goals in these columns: one per goal (or group of goals) and one per episode."""
     sign = 1 if kind == "false_negatives" else -1
     found = sorted(
         (sign * example.score, example.episode_id, example.frame_index, column, example)
-        for column, goal in enumerate(goals)
-        if goal.family == family
+        for column in columns
         for example in evidence.examples.get((kind, column), ())
     )
     seen: set[str] = set()

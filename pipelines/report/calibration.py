@@ -1,7 +1,9 @@
-"""The report's section of calibration: how often goals hold at a score, and how scores go with episodes and with time."""
+"""The report's sections on calibration, and on episodes and time: how scores relate to frequencies, episodes and time."""
 
 import html
+import itertools
 import math
+import unicodedata
 from collections.abc import Mapping
 
 from vlm_rewards.pipelines.report.charts import colour, line_key
@@ -11,11 +13,13 @@ _MAX_CHARTS = 12
 _MAX_ORDERS = 24
 _SIDE, _LEFT, _TOP = 200, 48, 8
 _COUNTS_TOP, _COUNTS_BOTTOM = 232, 270
+_MARGIN = 12  # left of the axis labels
 _ROW, _NAMES, _LINE = 30, 10, 300
+_NAME_CHARS = 31
 
 
 def reliability_chart(calibration: Mapping, index: int, name: str) -> str:
-    """How often the goals hold against their mean score, a dot a bin, and below how many frames a bin has.
+    """Draws how often the goals hold against their mean score, one dot per bin, and below it the number of frames per bin.
 
         1 ┤         ╱●     on the diagonal a score is a probability;
           │     ● ╱        below it the scores are too high,
@@ -25,13 +29,13 @@ def reliability_chart(calibration: Mapping, index: int, name: str) -> str:
 
     Args:
         calibration: `mean_score`, `frequency` and `frames`, of the occupied bins of 16 equal ones.
-        index: Of the family, for its colour; -1 for all goals.
-        name: Of the family.
+        index: Index of the family, for its colour; -1 for all goals.
+        name: Name of the family.
     """
     error = calibration["expected_calibration_error"]
     parts = [
-        f'<svg class="chart" viewBox="0 0 {_LEFT + _SIDE + 14} 312" role="img" aria-label="Reliability of {html.escape(name)}: '
-        f'expected calibration error {error:.3f}">'
+        f'<svg class="chart" viewBox="{-_MARGIN} 0 {_MARGIN + _LEFT + _SIDE + 14} 314" role="img" '
+        f'aria-label="Reliability of {html.escape(name)}: expected calibration error {error:.3f}">'
         f'<path class="iso" d="M{_x(0)} {_y(0)}L{_x(1)} {_y(1)}"/><path class="axis" d="M{_x(0)} {_y(1)}V{_y(0)}H{_x(1)}"/>'
     ]
     for tick in (0.0, 0.5, 1.0):
@@ -40,7 +44,7 @@ def reliability_chart(calibration: Mapping, index: int, name: str) -> str:
         parts.append(f'<text x="{_x(tick):.0f}" y="{_y(0) + 16:.0f}" text-anchor="{anchor}">{tick:g}</text>')
     middle = _y(0.5)
     parts.append(
-        f'<text x="14" y="{middle:.0f}" text-anchor="middle" transform="rotate(-90 14 {middle:.0f})">share that holds</text>'
+        f'<text x="3" y="{middle:.0f}" text-anchor="middle" transform="rotate(-90 3 {middle:.0f})">share that holds</text>'
     )
     bins = list(zip(calibration["mean_score"], calibration["frequency"], calibration["frames"], strict=True))
     points = " ".join(f"{_x(score):.1f},{_y(frequency):.1f}" for score, frequency, _ in bins)
@@ -56,8 +60,8 @@ def reliability_chart(calibration: Mapping, index: int, name: str) -> str:
         )
     parts.append(
         f'<path class="axis" d="M{_x(0)} {_COUNTS_BOTTOM}H{_x(1)}"/><text x="{_x(0.5):.0f}" y="{_COUNTS_BOTTOM + 17}" '
-        f'text-anchor="middle">score</text><text x="{_x(0.5):.0f}" y="{_COUNTS_BOTTOM + 35}" text-anchor="middle">'
-        f"frames a bin: up to {most:,}</text></svg>"
+        f'text-anchor="middle">score</text><text x="{_x(0.5):.0f}" y="{_COUNTS_BOTTOM + 37}" text-anchor="middle">'
+        f"up to {most:,} frames</text></svg>"
     )
     return "".join(parts)
 
@@ -71,7 +75,7 @@ def _y(share: float) -> float:
 
 
 def calibration_section(quality: Mapping) -> str:
-    """The page's section of reliability curves: all goals, and each family."""
+    """Returns the page's section of reliability curves: all goals, and each family."""
     groups = _groups(quality)
     shown = [
         (index, name, group)
@@ -103,32 +107,34 @@ def calibration_section(quality: Mapping) -> str:
         for reason, names in reasons.items()
     )
     return (
-        "<section id=calibration><h2>Calibration</h2><p class=note>Does a score mean what it says? Frames are put into 16 bins by "
-        "score; a dot says in which share of its bin the goal holds. On the diagonal, a score is a probability; dots under it are "
-        "scores too high, over it too low. ECE, the expected calibration error, is the mean distance from the diagonal over all "
-        "frames; 0 is best. The bars count frames, on a logarithmic scale.</p>"
+        "<section id=calibration><h2>Calibration</h2><p class=note>Is a score of 0.8 right in 80% of the frames? Frames are sorted "
+        "into 16 bins by score; a dot shows in what share of its bin the goal holds. On the diagonal, scores are probabilities. "
+        "Below it they are too high, above it too low. ECE, the expected calibration error, is the mean distance from the "
+        "diagonal over all frames; 0 is best. The bars show the number of frames per bin, on a logarithmic scale.</p>"
         f"<div class=reliability>{charts}</div>{more}{notes}</section>"
     )
 
 
 def episodes_section(quality: Mapping) -> str:
-    """The page's section on whole episodes: does the highest score tell which succeed, and do scores rise with time."""
+    """Returns the page's section on whole episodes: which succeed by the highest score, and whether scores rise with time."""
     groups = _groups(quality)
     columns = [
         Column("Family", is_text=True),
         Column("pairs", "episodes", "pairs of a goal and an episode"),
-        Column("achieve", "episodes", "of these, in how many the goal holds at some frame"),
+        Column("achieve", "episodes", "pairs in which the goal holds in some frame"),
         Column("AP", "by highest score", "pooled: all pairs in one ranking by highest score"),
         Column("mean AP", "by highest score", "mean over goals"),
         Column(
             "τ",
             "by return",
-            "Kendall's tau of the labels' return and the ground truth's, all pairs in one ranking",
+            "Kendall's tau between the returns of the labels and the true returns, all pairs in one ranking",
         ),
         Column("mean τ", "by return", "mean over goals"),
-        Column("succeed", "value order", "mean Spearman correlation of score and time where the goal is achieved"),
-        Column("do not", "value order", "the same where it is not: a score that rises here rises for another reason"),
-        Column("rise", "value order", "the first less the second"),
+        Column(
+            "succeed", "value order", "mean Spearman correlation of score and time in episodes that achieve the goal"
+        ),
+        Column("do not", "value order", "the same in episodes that do not: a score that rises here has another reason"),
+        Column("rise", "value order", "the first minus the second"),
     ]
     rows = []
     for index, (name, group) in enumerate(groups.items(), -1):
@@ -146,17 +152,18 @@ def episodes_section(quality: Mapping) -> str:
         ]
         rows.append(("", cells))
     order = quality["overall"]["value_order"]
+    more = f" The chart shows the first {_MAX_ORDERS} rows of the table." if len(groups) > _MAX_ORDERS else ""
     counted = "; ".join(
         f"{order[kind]['episodes']:,} that {words}{_left_out(order[kind])}"
         for kind, words in (("successes", "succeed"), ("failures", "do not"))
     )
     return (
-        "<section id=episodes><h2>Episodes and time</h2><p class=note>A reward is used episode by episode. AP: are episodes that "
-        "achieve a goal ranked above the others by their highest score? &tau;: does the sum of rewards rank them as truth does? "
-        "Value order: do scores rise with time on the way to a success (1 is always), and only then?</p>"
+        "<section id=episodes><h2>Episodes and time</h2><p class=note>An agent is rewarded episode by episode. AP: does the "
+        "highest score rank episodes that achieve a goal above the others? &tau;: does the sum of rewards rank episodes as the "
+        "true sum does? Value order: do scores rise with time before a success (1: always), and only there?</p>"
         f"<div class=curves><div>{order_chart({name: group['value_order'] for name, group in groups.items()})}</div>"
         f"{sortable_table(columns, rows, 'families', 'Figures of episodes')}</div>"
-        f"<p class=note>Value order is over pairs of a goal and an episode: {counted}.</p></section>"
+        f"<p class=note>Value order is a mean over pairs of a goal and an episode: {counted}.{more}</p></section>"
     )
 
 
@@ -171,23 +178,23 @@ def _groups(quality: Mapping) -> dict[str, Mapping]:
 
 
 def order_chart(orders: Mapping[str, Mapping]) -> str:
-    """Value order, from -1 to 1: a dot for episodes that succeed, a ring for those that do not, a line a family.
+    """Draws value order, from -1 to 1: a dot for episodes that succeed, a ring for those that do not, one line per family.
 
     Args:
-        orders: By family: `successes` and `failures`, with their `mean`; the first is all goals. At most 24 are drawn.
+        orders: `successes` and `failures` with their `mean`, by family; the first is all goals. At most 24 are drawn.
     """
     drawn = list(orders.items())[:_MAX_ORDERS]
-    height = _ROW * len(drawn) + 62
-    bottom = height - 42
+    height = _ROW * len(drawn) + 66
+    bottom = height - 46
     parts = [f'<svg class="chart order" viewBox="0 0 {_LINE + 40} {height}" role="img" aria-label="Value order">']
     for tick in (-1.0, -0.5, 0.0, 0.5, 1.0):
         x = _order_x(tick)
         parts.append(f'<path class="{"iso" if tick else "zero"}" d="M{x:g} 8V{bottom}"/>')
         parts.append(
-            f'<text x="{x:g}" y="{bottom + 17}" text-anchor="middle">{f"{tick:g}".replace("-", "&minus;")}</text>'
+            f'<text x="{x:g}" y="{bottom + 18}" text-anchor="middle">{f"{tick:g}".replace("-", "&minus;")}</text>'
         )
     parts.append(
-        f'<text x="{_order_x(0):g}" y="{bottom + 36}" text-anchor="middle">correlation of score and time</text>'
+        f'<text x="{_order_x(0):g}" y="{bottom + 39}" text-anchor="middle">correlation of score and time</text>'
     )
     for row, (name, order) in enumerate(drawn):
         y = 8 + _ROW * row + 21
@@ -214,5 +221,9 @@ def _order_x(value: float) -> float:
     return _NAMES + 10 + _LINE * (value + 1) / 2
 
 
-def _short(name: str, limit: int = 44) -> str:
-    return name if len(name) <= limit else f"{name[: limit - 1]}…"
+def _short(name: str) -> str:
+    """The name, cut to what fits above its line in any font; a wide character, such as a Chinese one, counts twice."""
+    widths = [2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in name]
+    if sum(widths) <= _NAME_CHARS:
+        return name
+    return name[: sum(total < _NAME_CHARS for total in itertools.accumulate(widths))] + "…"

@@ -1,4 +1,4 @@
-"""The report's section of errors: where false positives fall, and what is taken for what."""
+"""The report's section on errors: what causes false positives, and which goals are mistaken for which."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ _CAUSES_SHOWN = 8
 
 
 def stacked_bar(counts: Sequence[int], names: Sequence[str]) -> str:
-    """Counts as parts of one bar, each as wide as its share, in the page's colours; empty where they are all 0."""
+    """Draws counts as parts of one bar, each as wide as its share, in the page's colours; empty if all counts are 0."""
     total = sum(counts)
     if not total:
         return '<span class="stack none"></span>'
@@ -26,12 +26,12 @@ def stacked_bar(counts: Sequence[int], names: Sequence[str]) -> str:
 
 
 def cause_key(place: int) -> str:
-    """A swatch in the colour and hatching of the cause with this index."""
+    """Returns a swatch in the colour and hatching of the cause with this index."""
     return f'<i class="swatch k{place % _CAUSES_SHOWN}"></i>'
 
 
 def cause_legend(names: Sequence[str]) -> str:
-    """What the parts of a stacked bar are."""
+    """Returns the key of a stacked bar."""
     marks = "".join(
         f"<span class=mark>{cause_key(place)}{html.escape(name)}</span>" for place, name in enumerate(names)
     )
@@ -39,15 +39,15 @@ def cause_legend(names: Sequence[str]) -> str:
 
 
 def causes_table(groups: Mapping[str, Mapping]) -> str:
-    """Where the false positives of each family fall: a stacked bar and the counts.
+    """Returns the table of the causes of false positives, one row per family: a stacked bar and the counts.
 
     Args:
-        groups: By family, the first being all goals: `total`, and `causes` by name.
+        groups: `total`, and `causes` by name, by family; the first is all goals.
     """
     names = list(next(iter(groups.values()))["causes"])
     columns = [
         Column("Family", is_text=True),
-        Column("where they fall", is_fixed=True),
+        Column("causes", is_fixed=True),
         Column("false positives"),
         *(Column(name, markup=cause_key(place)) for place, name in enumerate(names)),
     ]
@@ -63,17 +63,17 @@ def causes_table(groups: Mapping[str, Mapping]) -> str:
         )
         for index, (family, group) in enumerate(groups.items(), -1)
     ]
-    return sortable_table(columns, rows, "causes", "Where false positives fall, by family")
+    return sortable_table(columns, rows, "causes", "Causes of false positives, by family")
 
 
 def matrix(names: Sequence[str], counts: Sequence[Sequence[int]], totals: Sequence[int], caption: str) -> str:
-    """A square table of counts, coloured by their share of their row's total.
+    """Returns a square table of counts, shaded by their share of the row's total.
 
     Args:
-        names: N rows, and the same columns.
-        counts: N rows of N.
-        totals: N, what a row's shares are of.
-        caption: What it shows.
+        names: Names of the N rows, and of the N columns.
+        counts: N rows of N counts.
+        totals: Totals of the N rows.
+        caption: Title of the table.
     """
     heads = "".join(f"<th scope=col class=number>{html.escape(name)}</th>" for name in names)
     rows = "".join(
@@ -94,7 +94,7 @@ def _shaded(number: int, total: int) -> str:
 
 
 def confused_pairs(goals: Sequence[Mapping]) -> list[tuple[Mapping, Mapping, int, float]]:
-    """The goals that fire falsely, with what does hold there: (goal, the other, frames, share), most frames first."""
+    """Lists goals labelled a success while another holds: (goal, the other, frames, share), most frames first."""
     by_id = {goal["id"]: goal for goal in goals}
     pairs = [
         (goal, by_id[other["goal"]], other["frames"], other["share"])
@@ -105,15 +105,15 @@ def confused_pairs(goals: Sequence[Mapping]) -> list[tuple[Mapping, Mapping, int
     return sorted(pairs, key=lambda pair: (-pair[2], pair[0]["id"], pair[1]["id"]))
 
 
-def _pairs_table(goals: Sequence[Mapping]) -> str:
+def _pairs_table(goals: Sequence[Mapping], sampled: Mapping | None) -> str:
     pairs = confused_pairs(goals)
     if not pairs:
         return "<p class=note>No false positive falls in a frame where another goal holds.</p>"
     columns = [
-        Column("Taken to hold", is_text=True),
-        Column("What does hold", is_text=True),
-        Column("frames", meaning="false positives of the first in frames where the second holds"),
-        Column("share", meaning="of the first's false positives"),
+        Column("Labelled a success", is_text=True),
+        Column("What holds instead", is_text=True),
+        Column("frames", meaning="false positives of the first goal in frames in which the second holds"),
+        Column("share", meaning="share of the first goal's false positives"),
     ]
     rows = [
         (
@@ -127,20 +127,30 @@ def _pairs_table(goals: Sequence[Mapping]) -> str:
         )
         for goal, other, frames, share in pairs[:_MAX_PAIRS]
     ]
-    cut = f"<p class=note>The {_MAX_PAIRS} most frequent of {len(pairs):,}.</p>" if len(pairs) > _MAX_PAIRS else ""
-    return sortable_table(columns, rows, "pairs", "Which goals are taken for which") + cut
+    notes = ""
+    if len(pairs) > _MAX_PAIRS:
+        notes = f"The {_MAX_PAIRS} most frequent of {len(pairs):,} pairs; quality.json lists up to five per goal. "
+    if sampled is not None:
+        notes += (
+            f"Counted in {sampled['frames']:,} of the {sampled['of']:,} frames with a false positive, drawn at random: so many "
+            "goals have too many pairs to count in all frames."
+        )
+    return sortable_table(columns, rows, "pairs", "Which goals are mistaken for which") + (
+        f"<p class=note>{notes}</p>" if notes else ""
+    )
 
 
 def errors_section(quality: Mapping) -> str:
-    """The page's section on false positives: causes by family, confusion of families and attributes, pairs of goals."""
+    """Returns the page's section on false positives: causes, confusion of families and attributes, pairs of goals."""
     groups = {
         name: group["false_positives"]
         for name, group in {"all goals": quality["overall"], **quality["families"]}.items()
     }
     total = groups["all goals"]["total"]
     head = (
-        "<section id=errors><h2>False positives</h2><p class=note>Frames in which the labels take a goal to hold that does not: "
-        "the errors that an agent learns to exploit. Each counts under the first cause that fits, from left to right.</p>"
+        "<section id=errors><h2>False positives</h2><p class=note>A false positive is a frame that is labelled a success although "
+        "the goal does not hold: an agent learns to exploit these errors. Each is counted under the first cause that fits, from "
+        "left to right.</p>"
     )
     if not total:
         return f"{head}<p>There is no false positive.</p></section>"
@@ -149,23 +159,24 @@ def errors_section(quality: Mapping) -> str:
     if isinstance(families, str):
         notes.append(f"Confusion of families: {families}.")
     else:
-        caption = "<b>Families</b>: rows fire falsely, columns hold in the same frame"
+        caption = "<b>Families</b>: rows are labelled a success, columns hold in the same frame"
         matrices.append(matrix(families["names"], families["holds"], families["false_positives"], caption))
     for name, table in attributes.items():
         if isinstance(table, str):
             notes.append(f"Confusion by {name}: {table}.")
         elif any(map(any, table["holds"])):
-            caption = f"<b>{html.escape(name.capitalize())}</b>: rows fire falsely, columns are what holds instead"
+            caption = f"<b>{html.escape(name.capitalize())}</b>: rows are labelled a success, columns hold instead"
             matrices.append(matrix(table["values"], table["holds"], [sum(row) for row in table["holds"]], caption))
         else:
             notes.append(f"Confusion by {name}: no false positive differs from what holds in its {name} alone.")
     shades = (
-        "<p class=note>A number is a count of frames, its shade the share of its row's total. Families: the false positives of the "
-        "row's goals, by what family holds in the same frame, which may be several. Attributes: the false positives in whose frame "
-        "a goal holds that differs from the row's in this attribute alone.</p>"
+        "<p class=note>Numbers are counts of frames; the darker, the larger the share of the row's total. Families: false "
+        "positives of the row's goals in frames in which a goal of the column holds; a frame can count in several columns. "
+        "Attributes: false positives in frames in which a goal holds that differs from the labelled one in this attribute "
+        "alone.</p>"
     )
     return (
-        f"{head}{causes_table(groups)}<h3>What is taken for what</h3>{shades}<div class=matrices>{''.join(matrices)}</div>"
+        f"{head}{causes_table(groups)}<h3>What is mistaken for what</h3>{shades}<div class=matrices>{''.join(matrices)}</div>"
         f"{''.join(f'<p class=note>{html.escape(note)}</p>' for note in notes)}"
-        f"<h3>Pairs of goals</h3>{_pairs_table(quality['goals'])}</section>"
+        f"<h3>Pairs of goals</h3>{_pairs_table(quality['goals'], quality['confusion'].get('sampled_frames'))}</section>"
     )

@@ -1,14 +1,14 @@
-"""Heat maps of the report: scores as colour, goals down, frames across. Pure functions from arrays to HTML.
+"""Heat maps of the report: scores as colours, one row per goal, one column per frame. Pure functions from arrays to HTML.
 
-    one row a goal, large                            all goals of a family, small
-          ▂▂▂▂▂▂▂▂▂▂▂          taken to hold         ┌──────────────┐ one pixel a goal and frame, stretched;
+    one goal, large                                  all goals of a family, small
+          ▂▂▂▂▂▂▂▂▂▂▂          labelled a success    ┌──────────────┐ one pixel per goal and frame, stretched;
     ┌───┬───┬───┬───┬───┬───┐                        │ grey picture │ the page's filter turns grey into colour
     │   │ ▒ │ █ │ █ │ ▒ │   │  colour: the score     └──────────────┘ lines: the ground truth
     └───┴───┴───┴───┴───┴───┘
               ▔▔▔▔▔▔▔▔▔▔▔      holds
 
-Colours are steps of equal difference in OKLab, from the page's ground to the far end of its lightness, in one hue: a step is
-as visible anywhere on the scale, colour vision is not needed, and orange is left for the ground truth.
+Colours are equal steps in OKLab, from the page's background to the far end of lightness, in one hue: each step is as visible as any
+other, the scale needs no colour vision, and orange is free for the ground truth.
 
 Shapes: F frames of an episode, C columns of one or several frames, G goals.
 """
@@ -16,6 +16,7 @@ Shapes: F frames of an episode, C columns of one or several frames, G goals.
 import base64
 import html
 import io
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -48,12 +49,12 @@ _TO_LAB = np.array(
 
 
 class ScoreGrid(NamedTuple):
-    """What the labels and the ground truth say of an episode.
+    """Scores, ground truth and successes of an episode.
 
     Attributes:
         scores: [F, G] float32; NaN in frames without a label, -inf where sparse labels hold no score.
         truth: [F, G] bool, whether the goal holds.
-        over: [F, G] bool, whether the goal counts as achieved by the labels' own rule.
+        over: [F, G] bool, whether the labels' own rule calls the goal achieved.
     """
 
     scores: np.ndarray
@@ -61,12 +62,12 @@ class ScoreGrid(NamedTuple):
     over: np.ndarray
 
     def select(self, goals: Sequence[int]) -> "ScoreGrid":
-        """The grid of these goals, in this order."""
+        """Returns the grid of these goals, in this order."""
         return ScoreGrid(*(part[:, list(goals)] for part in self))
 
 
 def oklab(colours: Sequence[str]) -> np.ndarray:
-    """Colours such as "#0072b2" in OKLab: [N, 3], lightness 0 to 1, and two opponent axes.
+    """Converts colours such as "#0072b2" to OKLab: [N, 3], lightness 0 to 1, and two opponent axes.
 
     Source: Ottosson, "A perceptual color space for image processing", 2020.
     """
@@ -79,7 +80,7 @@ def _linear(colours: Sequence[str]) -> np.ndarray:
 
 
 def ramp(dark: bool) -> list[str]:
-    """The scale's colours from lowest to highest score, in equal steps of OKLab, for a light or a dark page."""
+    """Returns the scale's colours from the lowest to the highest score, in equal steps of OKLab, for a light or a dark page."""
     points = oklab(_DARK if dark else _LIGHT)
     lengths = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
     places = np.linspace(0, lengths[-1], NUM_STEPS)
@@ -91,7 +92,7 @@ def ramp(dark: bool) -> list[str]:
 
 
 def heat_styles() -> str:
-    """The scale as CSS: --h0 to --h15 light and dark, strokes of these (h0 ...) and table cells shaded with them (s0 ...)."""
+    """Returns the scale as CSS: variables --h0 to --h15, light and dark; classes of strokes (h0 ...) and table cells (s0 ...)."""
 
     def variables(dark: bool) -> str:
         inks = [max(_INKS, key=lambda ink: contrast(ink, colour)) for colour in ramp(dark)]
@@ -108,13 +109,13 @@ def heat_styles() -> str:
 
 
 def contrast(one: str, other: str) -> float:
-    """The contrast ratio of two colours, 1 to 21, as WCAG 2 defines it."""
+    """Returns the contrast ratio of two colours, 1 to 21, as WCAG 2 defines it."""
     linear = _linear([one, other]) @ np.array([0.2126, 0.7152, 0.0722])
     return float((linear.max() + 0.05) / (linear.min() + 0.05))
 
 
 def heat_filters() -> str:
-    """The filters that turn a grey picture into the scale's colours: `heat-light` and `heat-dark`."""
+    """Returns the filters that turn a grey picture into the scale's colours: `heat-light` and `heat-dark`."""
 
     def channel(name: str, dark: bool, place: int) -> str:
         values = " ".join(f"{int(colour[place : place + 2], 16) / 255:.3f}" for colour in ramp(dark))
@@ -129,20 +130,26 @@ def heat_filters() -> str:
     return f'<svg class="filters" width="0" height="0" aria-hidden="true">{filters}</svg>'
 
 
-def score_range(grids: Sequence[ScoreGrid], thresholds: Sequence[float]) -> tuple[float, float]:
-    """The ends of the scale: the lowest and the highest of all known scores and the thresholds of goals that can fire."""
-    known = [grid.scores[np.isfinite(grid.scores)] for grid in grids]
-    values = np.concatenate([[threshold for threshold in thresholds if threshold < NEVER], *known])
-    return float(values.min()), float(values.max())
+def score_range(ends: Sequence[Sequence[float]], thresholds: Sequence[float]) -> tuple[float, float]:
+    """Returns the ends of the scale: the lowest and highest of all known scores and of the thresholds of goals that can fire.
+
+    Where there are none, as in sparse labels of goals that never fire, the scale is from 0 to 1.
+
+    Args:
+        ends: Lowest and highest known score per episode; empty without one.
+        thresholds: Thresholds of the goals.
+    """
+    values = [*(threshold for threshold in thresholds if threshold < NEVER), *itertools.chain(*ends)]
+    return (min(values), max(values)) if values else (0.0, 1.0)
 
 
 def join_frames(grid: ScoreGrid) -> tuple[ScoreGrid, int]:
-    """The grid with as many frames joined to a column as bring it to at most 512 columns.
+    """Joins neighbouring frames to at most 512 columns.
 
-    A column has the highest score of its frames, and holds or is achieved where one of its frames is.
+    A column has the highest score of its frames; the goal holds or is achieved in it if it does in one of its frames.
 
     Returns:
-        The grid, [C, G] each, and how many frames a column stands for.
+        The grid, [C, G] each, and the number of frames per column.
     """
     num_frames = len(grid.scores)
     span = math.ceil(num_frames / MAX_COLUMNS)
@@ -154,14 +161,14 @@ def join_frames(grid: ScoreGrid) -> tuple[ScoreGrid, int]:
 
 
 def levels(scores: np.ndarray, low: float, high: float, num_levels: int) -> np.ndarray:
-    """The scores as whole numbers 0 to num_levels - 1, in equal parts of [low, high]; -1 without a label."""
+    """Converts scores to whole numbers from 0 to num_levels - 1, equal parts of [low, high]; -1 without a label."""
     share = (np.where(np.isfinite(scores), scores, low) - low) / (high - low) if high > low else np.zeros_like(scores)
     level = np.minimum((share.clip(0, 1) * num_levels).astype(np.int64), num_levels - 1)
     return np.where(np.isnan(scores), -1, level)
 
 
 def runs(values: np.ndarray) -> list[tuple[int, int, int]]:
-    """The (start, length, value) of each run of equal values in a list of whole numbers or of bool."""
+    """Returns (start, length, value) of each run of equal values in a list of whole numbers or of bool."""
     values = np.asarray(values).astype(np.int64)
     starts = np.flatnonzero(np.diff(values, prepend=values[0] - 1))
     lengths = np.diff(starts, append=len(values))
@@ -169,7 +176,7 @@ def runs(values: np.ndarray) -> list[tuple[int, int, int]]:
 
 
 def heat_row(scores: np.ndarray, truth: np.ndarray, over: np.ndarray, low: float, high: float) -> str:
-    """One goal's scores as cells, with a bar above where the labels take it to hold and one below where it does.
+    """Draws one goal's scores as cells, with a bar above where they are labelled a success and one below where the goal holds.
 
     Args:
         scores: [C] float32, as in `ScoreGrid`.
@@ -191,9 +198,9 @@ def heat_row(scores: np.ndarray, truth: np.ndarray, over: np.ndarray, low: float
 
 
 def cell_values(scores: np.ndarray, truth: np.ndarray, over: np.ndarray) -> str:
-    """What the page reads out of a row: a word a cell, the score with t where the goal holds and o where it is achieved.
+    """Returns what the page's script reads of a row: one word per cell, the score, t if the goal holds and o if it is achieved.
 
-    A cell without a label is "-", one whose score sparse labels do not hold is "_".
+    A cell without a label is "-"; a cell whose score is not in sparse labels is "_".
     """
     words = []
     for score, holds, achieved in zip(scores.tolist(), truth, over, strict=True):
@@ -203,9 +210,9 @@ def cell_values(scores: np.ndarray, truth: np.ndarray, over: np.ndarray) -> str:
 
 
 def overview_picture(grid: ScoreGrid, low: float, high: float, alt: str) -> str:
-    """The scores of all goals of a grid as an `img` of C by G pixels, and over it lines where the goals hold.
+    """Draws the scores of all goals of a grid as an `img` of C by G pixels, with lines where the goals hold.
 
-    A pixel's grey is the score, 0 for low and 255 for high; frames without a label are transparent.
+    The grey of a pixel is the score, 0 for low and 255 for high; frames without a label are transparent.
     """
     grey = levels(grid.scores.T, low, high, 256)
     pixels = np.stack([grey.clip(0), np.where(grey < 0, 0, 255)], axis=2).astype(np.uint8)
@@ -228,7 +235,7 @@ def overview_picture(grid: ScoreGrid, low: float, high: float, alt: str) -> str:
 
 
 def heat_legend(low: float, high: float, threshold: float | None, sparse: bool) -> str:
-    """The scale with its ends, the threshold where all goals have one, and the marks."""
+    """Returns the scale with its ends, the threshold if all goals share one, and the marks."""
     boxes = "".join(f'<path class="h{step}" d="M{step} .5h1"/>' for step in range(NUM_STEPS))
     tick = ""
     if threshold is not None and high > low:
@@ -239,10 +246,10 @@ def heat_legend(low: float, high: float, threshold: float | None, sparse: bool) 
         f'aria-label="Colours from a score of {_end(low, high - low)} to {high:.3g}">{boxes}{tick}</svg>{high:.3g}</span>'
     )
     ends = "score, the tick is the threshold" if tick else "score"
-    lowest = " (lowest colour also: not over the threshold, so not stored)" if sparse else ""
+    lowest = " (the lowest colour is also for scores that sparse labels do not store)" if sparse else ""
     return (
-        f'<p class="legend"><span class="mark">{scale} {ends}{lowest}</span><span class="mark"><i class="over"></i>above: the '
-        'labels take the goal to hold</span><span class="mark"><i class="truth"></i>below: it does (ground truth)</span>'
+        f'<p class="legend"><span class="mark">{scale} {ends}{lowest}</span><span class="mark"><i class="over"></i>above: '
+        'labelled a success</span><span class="mark"><i class="truth"></i>below: the goal holds (ground truth)</span>'
         '<span class="mark"><i class="none"></i>no label</span></p>'
     )
 

@@ -1,9 +1,16 @@
 "use strict";
 
-// Tables: a head is a button that sorts; rows whose figure is undefined come last, whichever way.
-for (const table of document.querySelectorAll("table.sortable")) {
-  const body = table.tBodies[0];
-  const rows = Array.from(body.rows);
+// Tables: a column head is a button that sorts. Undefined figures come last in both directions.
+const collator = new Intl.Collator();
+
+function compareKeys(x, y, isText, falling) {
+  if (x === "" || y === "") return (x === "") - (y === "");
+  const order = isText ? collator.compare(x, y) : x - y;
+  return falling ? -order : order;
+}
+
+// Calls sort(column, compare) when a head is clicked; compare takes two keys.
+function makeSortable(table, sort) {
   const heads = Array.from(table.tHead.rows[table.tHead.rows.length - 1].cells);
   heads.forEach((head, column) => {
     if (head.dataset.fixed !== undefined) return;
@@ -16,41 +23,25 @@ for (const table of document.querySelectorAll("table.sortable")) {
       heads.forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", falling ? "descending" : "ascending");
       const isText = head.dataset.text !== undefined;
-      const keys = new Map(rows.map((row) => [row, row.cells[column].dataset.key]));
-      rows.sort((a, b) => {
-        const [x, y] = [keys.get(a), keys.get(b)];
-        if (x === "" || y === "") return (x === "") - (y === "");
-        const order = isText ? x.localeCompare(y) : x - y;
-        return falling ? -order : order;
-      });
-      body.append(...rows);
+      sort(column, (x, y) => compareKeys(x, y, isText, falling));
     });
   });
 }
 
-const filter = document.querySelector(".filter");
-if (filter) {
-  const rows = Array.from(document.querySelector("table.goals").tBodies[0].rows);
-  const [text, family, count] = ["input", "select", "output"].map((name) => filter.querySelector(name));
-  const apply = () => {
-    const words = text.value.toLowerCase().split(/\s+/);
-    let shown = 0;
-    for (const row of rows) {
-      const name = row.cells[0].textContent.toLowerCase();
-      row.hidden = !words.every((word) => name.includes(word)) || (family.value !== "" && row.dataset.family !== family.value);
-      shown += !row.hidden;
-    }
-    count.textContent = shown + " of " + rows.length + " goals";
-  };
-  text.addEventListener("input", apply);
-  family.addEventListener("change", apply);
-  filter.hidden = false;
-  apply();
+// The texts, thresholds and families of all goals and, of a report of many goals, the figures of their table; see goals.js.
+const goalData = JSON.parse(document.getElementById("goal-data").textContent);
+
+for (const table of document.querySelectorAll("table.sortable")) {
+  if (goalData.table !== undefined && table.classList.contains("goals")) continue;
+  const rows = Array.from(table.tBodies[0].rows);
+  makeSortable(table, (column, compare) => {
+    const keys = new Map(rows.map((row) => [row, row.cells[column].dataset.key]));
+    rows.sort((a, b) => compare(keys.get(a), keys.get(b)));
+    table.tBodies[0].append(...rows);
+  });
 }
 
 // Heat maps: the cell under the pointer, or the one that arrow keys reached, is read out beside it.
-const goals = JSON.parse(document.getElementById("goal-names").textContent);
-
 const readout = document.createElement("div");
 readout.className = "readout";
 readout.setAttribute("role", "status");
@@ -76,7 +67,7 @@ function largeBlock(cells) {
     read: (_, column) => {
       const [, number, truth, over] = values[column].match(/^(-?[\d.e+-]*|_)(t?)(o?)$/);
       const known = number === "-" ? "no label" : number === "_" ? "score not over the threshold" : "score " + number;
-      const achieved = number === "-" ? "" : over ? ", taken to hold" : ", not taken to hold";
+        const achieved = number === "-" ? "" : over ? ", labelled a success" : ", not labelled a success";
       return [Number(cells.dataset.goal), known + achieved, truth !== ""];
     },
   };
@@ -126,7 +117,6 @@ for (const figure of document.querySelectorAll(".heat")) {
   const show = () => {
     const block = blocks[place];
     const [goal, words, holds] = block.read(row, column);
-    const [text, threshold] = goals[goal];
     const first = column * span;
     const last = Math.min(first + span, frames) - 1;
     const when = span > 1 ? "frames " + first + " to " + last : "frame " + first;
@@ -138,7 +128,8 @@ for (const figure of document.querySelectorAll(".heat")) {
     const near = Math.floor((first * pictures.length) / frames);
     pictures.forEach((picture, index) => picture.classList.toggle("here", index === near));
     const truth = holds ? "the goal holds" : "the goal does not hold";
-    readOut(cursor, text, when + ": " + words + " (threshold " + threshold + "); " + truth);
+    const threshold = " (threshold " + goalData.thresholds[goal] + "); ";
+    readOut(cursor, goalData.texts[goal], when + ": " + words + threshold + truth);
   };
   const hide = () => {
     readout.hidden = true;

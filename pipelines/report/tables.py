@@ -1,7 +1,7 @@
 """Tables of the report: every figure with its key to sort by, an undefined one with its reason.
 
-A cell carries what is shown and, apart from it, what it sorts as; an undefined figure has no key and sorts last, whichever way.
-The page's script makes buttons of the heads; without it the tables are as they were written.
+A cell has what it shows and, separately, what it sorts by. An undefined figure has no key and sorts last in both directions. The
+page's script turns the column heads into buttons that sort; without scripts the tables keep the order in which they are written.
 """
 
 import html
@@ -9,20 +9,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from vlm_rewards.labelers.calibration.counts import NEVER
-from vlm_rewards.pipelines.report.charts import colour, line_key, sparkline
-
-MAX_TABLE_GOALS = 1000
+from vlm_rewards.pipelines.report.charts import line_key
 
 
 class Column(NamedTuple):
-    """A column of a table that can be sorted.
+    """A column of a sortable table.
 
     Attributes:
-        head: Its name.
-        group: What stands over it and its neighbours of the same group.
-        meaning: One sentence, shown where one points at the head.
-        is_text: Whether it sorts as text.
-        is_fixed: Whether there is nothing to sort by.
+        head: Name of the column.
+        group: Name over this column and its neighbours of the same group.
+        meaning: One sentence, shown when the pointer rests on the head.
+        is_text: Whether the column sorts as text.
+        is_fixed: Whether the column cannot be sorted.
         markup: HTML before the name.
     """
 
@@ -35,53 +33,69 @@ class Column(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A cell: HTML, and the text or number it sorts as; None for an undefined figure."""
+    """A cell of a sortable table.
+
+    Attributes:
+        markup: HTML that the cell shows.
+        key: Text or number that the cell sorts by; None for an undefined figure.
+        datum: What a page of thousands of goals stores instead of the HTML; see `pipelines.report.goal_table`.
+        digits: Digits after the decimal point of a whole number in `datum`.
+    """
 
     markup: str
     key: float | str | None = None
+    datum: int | str | None = None
+    digits: int = 0
 
 
 def number_text(value: float | str, digits: int = 3) -> str:
-    """The number as HTML, or the reason why there is none."""
+    """Returns a number as HTML, or the reason why it is undefined."""
     if isinstance(value, str):
         reason = value.removeprefix("undefined: ")
         return f'<span class=undefined title="{html.escape(value)}">{html.escape(reason)}</span>'
-    return f"{value:.{digits}f}".replace("-", "&minus;")
+    return _rounded(value, digits).replace("-", "&minus;")
+
+
+def _rounded(value: float, digits: int) -> str:
+    return f"{value:z.{digits}f}"  # z: no minus before a number that rounds to 0
 
 
 def plural(number: int, name: str) -> str:
-    """The number and the name, with an s unless it is one."""
+    """Returns a number and a name, with an s unless the number is 1."""
     return f"{number:,} {name}" if number == 1 else f"{number:,} {name}s"
 
 
 def figure(value: float | str, digits: int = 3) -> Cell:
-    """A figure of a quality, or the reason why it is undefined."""
-    return Cell(number_text(value, digits), None if isinstance(value, str) else value)
+    """Makes a cell of a figure, or of the reason why it is undefined."""
+    if isinstance(value, str):
+        return Cell(number_text(value))
+    return Cell(number_text(value, digits), value, int(_rounded(value, digits).replace(".", "")), digits)
 
 
 def share(value: float | str) -> Cell:
-    """A share, which may be very small, as a percentage of two significant digits; or why it is undefined."""
+    """Makes a cell of a share, which may be very small: a percentage with two significant digits, or why it is undefined."""
     if isinstance(value, str):
         return Cell(number_text(value))
     percent = 100 * value
-    return Cell(f"{percent:.0f}%" if percent >= 10 or percent == 0 else f"{percent:.2g}%", value)
+    text = f"{percent:.0f}%" if percent >= 10 or percent == 0 else f"{percent:.2g}%"
+    return Cell(text, value, text)
 
 
 def count(value: int) -> Cell:
-    """A whole number."""
-    return Cell(f"{value:,}", value)
+    """Makes a cell of a whole number."""
+    return Cell(f"{value:,}", value, value)
 
 
 def threshold_text(value: float) -> str:
-    """A threshold, with the digits that tell it from 1."""
+    """Returns a threshold with as many digits as tell it from 1."""
     if value >= NEVER:
         return "never fires"
     return f"{value:.4g}" if value < 0.99 else f"{value:.6f}".rstrip("0").rstrip(".")
 
 
 def threshold(value: float) -> Cell:
-    """A threshold."""
-    return Cell(threshold_text(value), value)
+    """Makes a cell of a threshold."""
+    return Cell(threshold_text(value), value, threshold_text(value))
 
 
 def sortable_table(
@@ -92,14 +106,14 @@ def sortable_table(
     *,
     sorted_by: int | None = None,
 ) -> str:
-    """A table in a frame that scrolls by itself; a click on a head sorts it.
+    """Returns a table in a frame that scrolls; a click on a column head sorts it.
 
     Args:
-        columns: What the heads say.
-        rows: Attributes of the row in HTML, such as a family to filter by, and its cells.
-        name: The table's class.
-        caption: What it is, for readers who hear it.
-        sorted_by: The column that the rows rise in as they are given.
+        columns: Columns with their heads.
+        rows: Per row, its attributes in HTML, such as a family to filter by, and its cells.
+        name: Class of the table.
+        caption: Name of the table for screen readers.
+        sorted_by: Column by which the rows are sorted as given, lowest first.
     """
     groups: list[list] = []
     for column in columns:
@@ -147,43 +161,48 @@ def _cell(place: int, column: Column, cell: Cell) -> str:
     return f'<td{kind} data-key="{key}">{cell.markup}</td>'
 
 
-_RANKING = [
+RANKING = (
     Column("AP", "ranking", "average precision: area under the precision-recall curve"),
-    Column("EPIC", "ranking", "EPIC distance of the score from the truth: 0 is best, 0.71 uncorrelated, 1 worst"),
-]
-_AT_THRESHOLD = [
-    Column("P", "at the labels' threshold", "precision: share of the frames taken to hold that do"),
-    Column("R", "at the labels' threshold", "recall: share of the frames that hold that are taken to"),
+    Column("EPIC", "ranking", "EPIC distance of the score from the truth: 0 is perfect, 0.71 uncorrelated, 1 reversed"),
+)
+AT_THRESHOLD = (
+    Column("P", "at the labels' threshold", "precision: share of the labelled successes in which the goal holds"),
+    Column("R", "at the labels' threshold", "recall: share of the frames in which the goal holds that are labelled so"),
     Column("F1", "at the labels' threshold", "harmonic mean of precision and recall"),
     Column(
-        "FPR", "at the labels' threshold", "false-positive rate: share of the frames that do not hold taken to hold"
+        "FPR",
+        "at the labels' threshold",
+        "false-positive rate: share of the frames in which the goal does not hold that are labelled a success",
     ),
-]
-_EPISODES = [
-    Column("AP", "episodes", "average precision of: the episode achieves the goal, by its highest score"),
-    Column("τ", "episodes", "Kendall's tau between the labels' return and the ground truth's"),
-]
-_ECE = Column("ECE", "calibration", "expected calibration error: mean gap between score and frequency")
+)
+EPISODES = (
+    Column("AP", "episodes", "average precision of 'the episode achieves the goal', by the episode's highest score"),
+    Column("τ", "episodes", "Kendall's tau between the returns of the labels and the true returns"),
+)
+CALIBRATION_ERROR = Column(
+    "ECE", "calibration", "expected calibration error: mean gap between the score and how often the goal holds"
+)
+RISE = Column(
+    "rise",
+    "over time",
+    "value order: how much more scores rise with time in episodes that succeed than in others",
+)
 
 
 def family_table(quality: Mapping) -> str:
-    """All goals and every family, a row each."""
+    """Returns the table of all goals and of the families, one row each."""
     groups = {"all goals": quality["overall"], **quality["families"]}
     columns = [
         Column("Family", is_text=True),
         Column("goals", "that hold", "goals that hold in some frame, of all"),
         Column("frames", "that hold", "pairs of a goal and a frame in which it holds"),
         Column("mean AP", "ranking", "mean over goals of average precision"),
-        *_RANKING[1:],
-        *_AT_THRESHOLD,
+        RANKING[1],
+        *AT_THRESHOLD,
         Column("mean F1", "at the labels' threshold", "mean over goals of F1"),
-        _ECE,
-        *(column._replace(head=f"mean {column.head}") for column in _EPISODES),
-        Column(
-            "rise",
-            "over time",
-            "value order: how much more scores rise with time in episodes that succeed than in others",
-        ),
+        CALIBRATION_ERROR,
+        *(column._replace(head=f"mean {column.head}") for column in EPISODES),
+        RISE,
     ]
     rows = []
     for index, (name, group) in enumerate(groups.items(), -1):
@@ -208,89 +227,12 @@ def family_table(quality: Mapping) -> str:
 
 
 def calibration_error(calibration: Mapping | str) -> float | str:
-    """The expected calibration error, or why there is none."""
+    """Returns the expected calibration error, or the reason why it is undefined."""
     return calibration if isinstance(calibration, str) else calibration["expected_calibration_error"]
 
 
-def goal_table(quality: Mapping) -> str:
-    """Every goal, a row each, lowest average precision first, with a filter over it."""
-    families = list(quality["families"])
-    columns = [
-        Column("Goal", is_text=True),
-        Column("Family", is_text=True),
-        Column("hold", "frames", "frames in which the goal holds"),
-        Column("false pos.", "frames", "frames taken to hold that do not, at the labels' threshold"),
-        _RANKING[0],
-        Column("curve", "ranking", "precision against recall", is_fixed=True),
-        _RANKING[1],
-        Column("value", "at the labels' threshold", "the labels' threshold of this goal"),
-        *_AT_THRESHOLD,
-        Column("value", "at the best threshold", "the threshold of highest F1 on these frames"),
-        Column("F1", "at the best threshold", "the highest F1 that a threshold reaches on these frames"),
-        _ECE,
-        Column("achieve", "episodes", "episodes in which the goal holds at some frame"),
-        *_EPISODES,
-        Column(
-            "rise",
-            "over time",
-            "value order: how much more scores rise with time in episodes that succeed than in others",
-        ),
-    ]
-    ranked = sorted(
-        quality["goals"],
-        key=lambda goal: (goal["positives"] == 0, goal["average_precision"] if goal["positives"] else 0),
-    )
-    shown = ranked[:MAX_TABLE_GOALS]
-    rows = [
-        (f' data-family="{html.escape(goal["family"])}"', _goal_cells(goal, families.index(goal["family"])))
-        for goal in shown
-    ]
-    options = "".join(f'<option value="{html.escape(name)}">{html.escape(name)}</option>' for name in families)
-    cut = (
-        f"<p class=note>The {len(shown):,} goals of lowest average precision, of {len(ranked):,}; all are in quality.json.</p>"
-        if len(shown) < len(ranked)
-        else ""
-    )
-    return (
-        '<div class=filter hidden><input type=search placeholder="Filter goals" aria-label="Filter goals"><select '
-        f'aria-label="Family"><option value="">all families</option>{options}</select><output class=muted></output></div>{cut}'
-        f"{sortable_table(columns, rows, 'goals', 'Figures of every goal', sorted_by=4)}"
-    )
-
-
-def _goal_cells(goal: Mapping, index: int) -> list[Cell]:
-    name, own, precision = html.escape(goal["text"]), goal["at_threshold"], figure(goal["average_precision"])
-    best = goal["best_threshold"]
-    at_best = (
-        [threshold(best["threshold"]), figure(best["f1"], 2)]
-        if isinstance(best, Mapping)
-        else [figure(best), figure(best)]
-    )
-    bar = ""
-    if precision.key is not None:
-        bar = f'<span class=bar><i style="width:{100 * goal["average_precision"]:.0f}%;background:{colour(index)}"></i></span>'
-    return [
-        Cell(f"{name}<span class=id>{html.escape(goal['id'])}</span>", goal["text"]),
-        Cell(html.escape(goal["family"]), goal["family"]),
-        count(goal["positives"]),
-        count(own["false_positives"]),
-        Cell(precision.markup + bar, precision.key),
-        Cell(sparkline(goal)),
-        figure(goal["epic_distance"]["score"], 2),
-        threshold(goal["threshold"]),
-        *(figure(own[key], 2) for key in ("precision", "recall", "f1")),
-        share(own["false_positive_rate"]),
-        *at_best,
-        figure(calibration_error(goal["calibration"])),
-        count(goal["episodes"]["achieved"]),
-        figure(goal["episodes"]["average_precision"], 2),
-        figure(goal["episodes"]["kendall_tau"], 2),
-        figure(goal["value_order"]["difference"], 2),
-    ]
-
-
 def plain_table(rows: Iterable[Sequence[str]], heads: Sequence[str]) -> str:
-    """A table of escaped text; every column but the first is numbers."""
+    """Returns a table of escaped text; every column but the first holds numbers."""
     classes = ["", *[" class=number"] * (len(heads) - 1)]
     head = "".join(f"<th scope=col{kind}>{html.escape(text)}</th>" for kind, text in zip(classes, heads, strict=True))
     body = "".join(

@@ -1,4 +1,4 @@
-"""The report's section of the worst goals: their figures, where their false positives fall, and pictures of them."""
+"""The report's section of the worst goals: their figures, the causes of their false positives, and pictures of both errors."""
 
 import html
 from collections.abc import Mapping
@@ -11,25 +11,25 @@ from vlm_rewards.schemas.goals import Goal
 
 
 def worst_section(quality: Mapping, shown: Mapping[tuple[str, str], ShownEpisode], goals: Mapping[str, Goal]) -> str:
-    """The page's section of the goals that the labels know least, the worst first.
+    """Returns the page's section of the goals with the worst labels, the worst first.
 
     Args:
-        quality: What quality.json holds.
-        shown: What `report_pictures.gather` read.
+        quality: Contents of quality.json.
+        shown: Episodes read by `pictures.gather`.
         goals: The labels' goals by id.
     """
     worst = quality["worst_goals"]
     rows = {row["id"]: row for row in quality["goals"]}
-    families = list(quality["families"])
+    colours = {name: place for place, name in enumerate(quality["families"])}
     names = list(quality["overall"]["false_positives"]["causes"])
     entries = "".join(
-        _entry(rank, entry, rows[entry["goal"]], families.index(rows[entry["goal"]]["family"]), goals, shown)
+        _entry(rank, entry, rows[entry["goal"]], colours.get(rows[entry["goal"]]["family"]), goals, shown)
         for rank, entry in enumerate(worst["goals"], 1)
     )
     any_false = any(rows[entry["goal"]]["false_positives"]["total"] for entry in worst["goals"])
     return (
-        f"<section id=worst><h2>The worst goals</h2><p class=note>Order: {html.escape(worst['rule'])}. Pictures: false positives "
-        "of the highest scores, then frames that were missed with the lowest.</p>"
+        f"<section id=worst><h2>The worst goals</h2><p class=note>Order: {html.escape(worst['rule'])}. Pictures: the false "
+        "positives with the highest scores, then the missed frames with the lowest.</p>"
         f"{cause_legend(names) if any_false else ''}{entries or '<p>No goal holds in any frame.</p>'}</section>"
     )
 
@@ -38,7 +38,7 @@ def _entry(
     rank: int,
     entry: Mapping,
     row: Mapping,
-    index: int,
+    index: int | None,
     goals: Mapping[str, Goal],
     shown: Mapping[tuple[str, str], ShownEpisode],
 ) -> str:
@@ -62,8 +62,8 @@ def _entry(
     where = ""
     if errors["total"]:
         where = (
-            f"<p class=note>Where they fall</p>{stacked_bar(list(errors['causes'].values()), list(errors['causes']))}"
-            f"<p class=note>Holds there instead: {html.escape(confused or 'no other goal')}</p>"
+            f"<p class=note>Causes of the false positives</p>{stacked_bar(list(errors['causes'].values()), list(errors['causes']))}"
+            f"<p class=note>What holds instead: {html.escape(confused or 'no other goal')}</p>"
         )
     pictures = "".join(
         f"<div><p class=note>{title}</p><div class=cards>"
@@ -71,8 +71,9 @@ def _entry(
         for kind, title in (("false_positives", "false positives"), ("false_negatives", "missed"))
         if entry[kind]
     )
+    key = "" if index is None else line_key(index)
     return (
-        f"<article class=worst><h3><span class=muted>{rank}</span> {html.escape(row['text'])} <span class=muted>{line_key(index)}"
-        f"{html.escape(row['family'])}</span></h3><div class=case><div><dl class=facts>{listed}</dl>{where}</div>"
+        f"<article class=worst><h3><span class=muted>{rank}</span> {html.escape(row['text'])} <span class=muted>"
+        f"{key}{html.escape(row['family'])}</span></h3><div class=case><div><dl class=facts>{listed}</dl>{where}</div>"
         f"<div class=kinds>{pictures}</div></div></article>"
     )

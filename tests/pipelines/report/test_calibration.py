@@ -41,6 +41,13 @@ def test_at_most_twelve_curves_are_drawn() -> None:
     assert "The calibration error of 9 more is in the summary." in section
 
 
+def test_long_names_are_cut_to_what_fits_in_any_font() -> None:
+    order = {"successes": {"mean": 0.5}, "failures": {"mean": 0.0}}
+    names = ["a" * 31, "b" * 32, "\u6c34" * 15, "\u6c34" * 16]  # Chinese characters are twice as wide
+    rows = re.findall(r'<text class="row"[^>]*>([^<]*)</text>', order_chart(dict.fromkeys(names, order)))
+    assert rows == ["a" * 31, "b" * 30 + "…", "\u6c34" * 15, "\u6c34" * 15 + "…"]
+
+
 def test_value_order_has_a_dot_for_successes_and_a_ring_for_failures() -> None:
     def order(success: float | str, failure: float | str) -> dict:
         return {"successes": {"mean": success}, "failures": {"mean": failure}}

@@ -49,6 +49,21 @@ def test_pairs_of_goals_come_by_frames() -> None:
     ]
 
 
+def test_pairs_that_are_cut_or_sampled_say_so() -> None:
+    def rows(number: int) -> list[dict]:
+        others = [{"goal": "g0", "frames": 1, "share": 0.5}]
+        return [{"id": f"g{n}", "text": f"text {n}", "confused_with": others if n else []} for n in range(number + 1)]
+
+    tables = {"families": "undefined: 25 families", "attributes": {}}
+    quality = {**_quality(4, {**tables, "sampled_frames": {"frames": 3355, "of": 60000}}), "goals": rows(201)}
+    section = errors_section(quality)
+    assert "The 200 most frequent of 201 pairs; quality.json lists up to five per goal." in section
+    assert "Counted in 3,355 of the 60,000 frames with a false positive, drawn at random" in section
+    section = errors_section({**_quality(4, tables), "goals": rows(200)})
+    assert "most frequent" not in section
+    assert "drawn at random" not in section
+
+
 def _quality(total: int, confusion: dict) -> dict:
     group = {"false_positives": {"total": total, "causes": CAUSES}}
     return {"overall": group, "families": {"find": group}, "goals": [], "confusion": confusion}

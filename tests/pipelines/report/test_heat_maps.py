@@ -84,10 +84,11 @@ def test_runs_of_equal_values() -> None:
 
 
 def test_score_range_covers_known_scores_and_thresholds() -> None:
-    assert score_range([grid([[0.25, UNSTORED], [NONE, 0.5]])], [0.75]) == (0.25, 0.75)
+    assert score_range([(0.25, 0.5), ()], [0.75]) == (0.25, 0.75)
     assert score_range([], [0.5, 0.25]) == (0.25, 0.5)
     # A goal that never fires has the largest float32 as its threshold, which would leave every score one colour.
-    assert score_range([grid([[0.25, 0.5]])], [NEVER, 0.75]) == (0.25, 0.75)
+    assert score_range([(0.25, 0.5)], [NEVER, 0.75]) == (0.25, 0.75)
+    assert score_range([()], [NEVER]) == (0.0, 1.0)  # sparse labels of goals that never fire hold no score
 
 
 def test_short_episodes_have_a_column_a_frame() -> None:
@@ -164,5 +165,5 @@ def test_the_legend_shows_the_threshold_that_all_goals_have() -> None:
     # Half way between 0.2 and 0.6: at 8 of 16 steps.
     assert '<path class="tick" d="M8.00 0v1"/>' in heat_legend(0.2, 0.6, 0.4, sparse=False)
     assert "tick" not in heat_legend(0.2, 0.6, None, sparse=False)
-    assert "not stored" in heat_legend(0.2, 0.6, 0.4, sparse=True)
+    assert "do not store" in heat_legend(0.2, 0.6, 0.4, sparse=True)
     assert ">0<svg" in heat_legend(1e-9, 1.0, None, sparse=False)

@@ -1,5 +1,7 @@
+import base64
 import dataclasses
 import html
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -11,8 +13,19 @@ from labelled_corpus import draw_episodes, picture, write_corpus, write_labels
 from PIL import Image
 
 from vlm_rewards.pipelines.evaluate.evaluation import evaluate
-from vlm_rewards.pipelines.report.charts import curve_chart, drawn_curves, skyline, sparkline, step_path
+from vlm_rewards.pipelines.report.charts import (
+    MAX_BARS,
+    curve_chart,
+    drawn_curves,
+    is_thinned,
+    save_curves,
+    skyline,
+    sparkline,
+    step_path,
+)
+from vlm_rewards.pipelines.report.page import shown_families
 from vlm_rewards.pipelines.report.pictures import picture_element, shown_strips, strip_frames
+from vlm_rewards.schemas.goals import Goal
 
 _VOID = {"meta", "link", "img", "br", "input"}
 
@@ -64,7 +77,7 @@ def test_text_from_data_is_escaped(report: Path) -> None:
 
 def test_report_shows_the_figures_the_run_and_the_fingerprint(report: Path) -> None:
     page = (report / "report.html").read_text()
-    for text in ("frames a second and worker", "failures: undecodable image", "sha256:0", "1 more without a label"):
+    for text in ("frames per second and worker", "failures: undecodable image", "sha256:0", "1 more without a label"):
         assert text in page
     assert "encode</td>" in page
     assert page.count("<figure class=heat ") == 4  # two of each of the two families
@@ -106,7 +119,7 @@ def test_report_without_positives_or_scores_says_so(tmp_path: Path) -> None:
     assert "undefined: no positives" in page
     assert "4 goals never hold in this corpus" in page
     assert "The labels are sparse" in page
-    assert "No goal begins or ceases to hold in any episode." in page
+    assert "No goal starts or stops holding in any episode." in page
     assert "nan" not in re.sub(r"base64,[^\"]*", "", page).lower().replace("nance", "")
 
 
@@ -144,6 +157,87 @@ def test_a_chart_of_curves_holds_all_goals_and_the_eight_families_that_hold_most
         (-1, "all goals"),
         *((n, f"family {n}") for n in range(3, 11)),
     ]
+
+
+def test_a_skyline_of_many_goals_draws_some_evenly_spaced() -> None:
+    goals = [{"average_precision": n / 1000, "text": f"g{n}", "positives": 1} for n in range(1000)]
+    few, many = skyline(goals[:MAX_BARS], 0), skyline(goals, 0)
+    assert few.count("<rect") == many.count("<rect") == MAX_BARS
+    assert not is_thinned(goals[:MAX_BARS])
+    assert is_thinned(goals)
+    assert "Average precision of 1,000 goals, highest first" in many
+    drawn = [float(value) for value in re.findall(r"<title>g\d+: ([\d.]+)</title>", many)]
+    assert (drawn[0], drawn[-1]) == (0.999, 0.0)
+    assert drawn == sorted(drawn, reverse=True)
+    # Goals that never hold have no bar.
+    assert not is_thinned([*goals[:MAX_BARS], {"average_precision": "undefined", "text": "x", "positives": 0}])
+
+
+def test_pictures_of_many_families_have_a_panel_for_those_that_hold_most(tmp_path: Path) -> None:
+    def row(positives: int, points: int) -> dict:
+        curve = {"recall": [0.5, 1.0][:points], "precision": [1.0, 0.5][:points]}
+        return {"average_precision": 0.5, "positives": positives, "curve": curve}
+
+    # One family without a point, as in sparse labels that hold the score of no positive.
+    pooled = {"all goals": row(99, 2), **{f"f{n}": row(n, 2 if n else 0) for n in range(30)}}
+    goals = [{**row(n, 2 if n else 0), "family": f"f{n}"} for n in range(30)]
+    save_curves({"all goals": row(99, 2), "f0": row(1, 0)}, goals[:1], tmp_path)
+    with Image.open(tmp_path / "precision_recall_goals.png") as one:
+        width, height = one.size
+    save_curves(pooled, goals, tmp_path)
+    with Image.open(tmp_path / "precision_recall_goals.png") as many:
+        assert many.size == (3 * width, 8 * height)  # 24 panels
+
+
+def test_at_most_fifty_families_have_rows_of_their_own() -> None:
+    families = {f"f{n}": {"pooled": {"positives": n % 60}} for n in range(120)}
+    shown = shown_families(families)
+    assert len(shown) == 50
+    # f10 to f59 and f70 to f119 hold in 10 to 59 frames each; of these, the 50 with most: 35 to 59, in their order.
+    assert shown == [f"f{n}" for n in (*range(35, 60), *range(95, 120))]
+    assert shown_families(dict(list(families.items())[:50])) == [f"f{n}" for n in range(50)]
+
+
+def test_a_report_of_many_families_says_which_it_shows(tmp_path: Path) -> None:
+    num_goals = 60
+    goals = [Goal(f"g{n}", f"text {n}", f"family {n}") for n in range(num_goals)]
+    episodes = draw_episodes(4, num_goals=num_goals)
+    for episode in episodes:
+        episode.truth[:, 59] = False
+    corpus = write_corpus(tmp_path / "corpus", episodes, goals=goals)
+    labels = write_labels(tmp_path / "labels", corpus, episodes, goals=goals)
+    evaluate(corpus, labels, output=tmp_path / "out", beam_options=("--runner=FnApiRunner", "--direct_num_workers=1"))
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "There are 60 families. The 50 whose goals hold in most frames have rows, charts and pictures below" in page
+    assert "1 goal never holds in this corpus; its figures are undefined: g59." in page
+    assert "Drawn are the 8 families whose goals hold in most frames." in page
+    assert "The chart shows the first 24 rows of the table." in page
+    assert "Shown are 12 of the 1" in page  # of some hundred film strips
+    summary = re.search(r"<section id=summary>.*?</section>", page, re.DOTALL)
+    assert summary is not None
+    assert summary[0].count("<th scope=row") == 51
+    # The table of goals has every goal, with its family.
+    assert '<tr data-family="family 59"><th scope=row data-key="text 59">' in page
+    assert '"family 59"' in page  # and can be chosen there
+
+
+def test_pictures_fit_their_number_of_bytes() -> None:
+    small, large = picture(0, 128), picture(0, 400)  # noise: 49 kB, and no JPEG of it is small
+
+    def size(element: str) -> int:
+        found = re.search(r"base64,([^\"]+)", element)
+        assert found is not None
+        return len(base64.b64decode(found[1]))
+
+    assert picture_element(small, "", 96, 50_000) == picture_element(small, "", 96)
+    assert 'src="data:image/jpeg' in picture_element(small, "", 96, 6_000)
+    assert size(picture_element(small, "", 96, 6_000)) <= 6_000
+    assert size(picture_element(large, "", 192, 6_000)) <= 6_000 < size(picture_element(large, "", 192))
+    # No smaller than a third of the side, however few bytes there are.
+    tiny = picture_element(large, "", 192, 1)
+    found = re.search(r"base64,([^\"]+)", tiny)
+    assert found is not None
+    assert Image.open(io.BytesIO(base64.b64decode(found[1]))).size == (64, 64)
 
 
 def test_film_strips_show_every_family_before_a_second_episode_of_one() -> None:

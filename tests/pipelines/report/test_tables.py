@@ -1,17 +1,15 @@
-import re
-
 from vlm_rewards.labelers.calibration.counts import NEVER
 from vlm_rewards.pipelines.report.tables import (
-    MAX_TABLE_GOALS,
     Cell,
     Column,
+    count,
     figure,
-    goal_table,
     number_text,
     plain_table,
     plural,
     share,
     sortable_table,
+    threshold,
     threshold_text,
 )
 
@@ -24,8 +22,9 @@ def test_an_undefined_figure_shows_its_reason_and_has_no_key() -> None:
     assert cell.markup == '<span class=undefined title="undefined: no positives">no positives</span>'
     assert figure("undefined: <b>").markup == '<span class=undefined title="undefined: &lt;b&gt;">&lt;b&gt;</span>'
     assert share(UNDEFINED) == cell
-    assert figure(0.0) == Cell("0.000", 0.0)
+    assert figure(0.0) == Cell("0.000", 0.0, 0, 3)
     assert number_text(-0.25, 2) == "&minus;0.25"
+    assert number_text(-0.0004) == "0.000"  # no minus before a zero
 
 
 def test_shares_keep_two_significant_digits() -> None:
@@ -36,6 +35,18 @@ def test_shares_keep_two_significant_digits() -> None:
 def test_thresholds_near_1_keep_their_digits() -> None:
     assert [threshold_text(value) for value in (0.5, 0.123456, 0.999712)] == ["0.5", "0.1235", "0.999712"]
     assert threshold_text(NEVER) == "never fires"
+
+
+def test_cells_hold_what_a_page_of_many_goals_stores() -> None:
+    # Figures as whole numbers in units of their last digit; shares and thresholds as the texts that are shown.
+    cells = (figure(0.0625), figure(-0.25, 2), count(1234), share(0.0123), threshold(0.999712))
+    assert [(cell.datum, cell.digits) for cell in cells] == [
+        (62, 3),  # 0.0625 is 0.062 in the table: half to even
+        (-25, 2),
+        (1234, 0),
+        ("1.2%", 0),
+        ("0.999712", 0),
+    ]
 
 
 def test_plural() -> None:
@@ -65,40 +76,3 @@ def test_cells_carry_what_they_sort_as() -> None:
 
 def test_plain_tables_escape_their_text() -> None:
     assert "<td>&lt;i&gt;</td><td class=number>1</td>" in plain_table([("<i>", "1")], ("what", "how much"))
-
-
-def _goal(name: str, precision: float | str) -> dict:
-    positives = 0 if isinstance(precision, str) else 3
-    figures = dict.fromkeys(("precision", "recall", "f1", "false_positive_rate"), 0.5)
-    return {
-        "id": name,
-        "text": f"text of {name}",
-        "family": "a",
-        "positives": positives,
-        "average_precision": precision,
-        "best_threshold": precision if isinstance(precision, str) else {"threshold": 0.9, **figures},
-        "curve": {"recall": [1.0], "precision": [0.5], "thresholds": [0.1]},
-        "threshold": 0.5,
-        "at_threshold": {"true_positives": 1, "false_positives": 2, **figures},
-        "epic_distance": {"score": 0.4, "success": 0.5},
-        "calibration": "undefined: scores of cosine are not probabilities",
-        "episodes": {"achieved": 1, "num_episodes": 2, "average_precision": 1.0, "kendall_tau": 0.5},
-        "value_order": {"difference": "undefined: no failures"},
-    }
-
-
-def test_goals_come_lowest_average_precision_first_and_undefined_last() -> None:
-    goals = [_goal("best", 0.9), _goal("none", UNDEFINED), _goal("worst", 0.1)]
-    table = goal_table({"goals": goals, "families": {"a": {}}})
-    assert re.findall(r'<th scope=row data-key="([^"]+)"', table) == ["text of worst", "text of best", "text of none"]
-    none = table[table.index("text of none") :]
-    assert none.count(">no positives</span>") == 3  # average precision, and the best threshold with its F1
-    assert "scores of cosine are not probabilities" in none
-
-
-def test_of_very_many_goals_the_worst_are_listed() -> None:
-    goals = [_goal(f"g{n}", n / 2000) for n in range(MAX_TABLE_GOALS + 5)]
-    table = goal_table({"goals": goals[::-1], "families": {"a": {}}})
-    assert table.count("<th scope=row") == MAX_TABLE_GOALS
-    assert "The 1,000 goals of lowest average precision, of 1,005" in table
-    assert "text of g1000" not in table

@@ -20,8 +20,18 @@ CHROMIUM_OPTIONS = [
     "--disable-sync",
     "--no-first-run",
 ]
+TEXTS = {
+    "own": "* {}",
+    "monospaced": "* { font-family: monospace !important }",
+    "serif": "* { font-family: serif !important }",
+    # What readers may set, by WCAG 2, criterion 1.4.12: wider than any font of this page without it.
+    "wide": "* { letter-spacing: 0.12em !important; word-spacing: 0.16em !important; line-height: 1.5 !important }",
+}
+"""Styles of text that the layout must hold: which fonts a machine has is not known."""
+
 SIZES = {"pick up": 300, "open a very long name of a family": 98, "once": 2}
 NUM_GOALS = sum(SIZES.values())
+NUM_MANY = 620
 
 
 @pytest.fixture(scope="module")
@@ -112,10 +122,12 @@ def test_page_fits_in_a_browser_and_asks_for_nothing(report: Path, browser, widt
     page.close()
 
 
+@pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("width", [360, 1280])
-def test_no_text_lies_over_another(report: Path, browser, width: int) -> None:
+def test_no_text_lies_over_another(report: Path, browser, width: int, text: str) -> None:
     page = browser.new_page(viewport={"width": width, "height": 900})
     page.goto(report.as_uri())
+    page.add_style_tag(content=TEXTS[text])
     # What one would touch at the left end of a text is the text's own element.
     covered = page.evaluate("""() => [...document.querySelectorAll(
         'h1, h2, h3, main p, dt, dd, .label, .name, figcaption, summary'
@@ -284,3 +296,118 @@ def test_the_page_works_without_scripts(report: Path, browser) -> None:
     assert not page.locator(".filter").is_visible()
     assert page.locator(".heat .cells svg").count() > 0
     context.close()
+
+
+@pytest.fixture(scope="module")
+def large_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Report of 620 goals, more than the page has rows of HTML for; twenty never hold."""
+    folder = tmp_path_factory.mktemp("large")
+    goals = [
+        Goal(f"goal-{n}", f"cup <b>{n}</b> stands in the sink", f"family {n % 3}", attributes={"n": f"{n % 5}"})
+        for n in range(NUM_MANY)
+    ]
+    episodes = draw_episodes(4, num_goals=NUM_MANY)
+    for episode in episodes:
+        episode.truth[:, 40:60] = False
+    corpus = write_corpus(folder / "corpus", episodes, goals=goals)
+    labels = write_labels(folder / "labels", corpus, episodes, goals=goals)
+    evaluate(corpus, labels, output=folder / "out", beam_options=("--runner=FnApiRunner", "--direct_num_workers=1"))
+    return folder / "out" / "report.html"
+
+
+@pytest.fixture
+def large_page(large_report: Path, browser) -> Iterator:
+    opened = browser.new_page(viewport={"width": 1280, "height": 900})
+    opened.goto(large_report.as_uri())
+    yield opened
+    opened.close()
+
+
+def _cells(page) -> list[list[str]]:
+    """What the rows of the table of goals show, without the drawn curves, which differ in their number of points."""
+    return page.eval_on_selector_all(
+        "table.goals tbody tr",
+        """(rows) => rows.map((row) => [row.dataset.family, ...Array.from(row.cells, (cell) =>
+            cell.tagName + cell.className + cell.textContent + (cell.querySelector('.bar i')?.getAttribute('style') ?? '')
+            + (cell.querySelector('.spark') === null ? '' : 'curve')).map((text) => text.replace(/ /g, ''))])""",
+    )
+
+
+def _draw_all(page) -> None:
+    """Scrolls the table of goals until all its rows are drawn."""
+    page.evaluate("""async () => {
+        const frame = document.querySelector('table.goals').closest('.scroll');
+        for (let rows = -1; rows !== frame.querySelectorAll('tr').length; ) {
+            rows = frame.querySelectorAll('tr').length;
+            frame.scrollTop = frame.scrollHeight;
+            await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+        }
+    }""")
+
+
+def test_rows_made_from_data_show_what_rows_of_html_do(large_report: Path, large_page, browser) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    static = context.new_page()
+    static.goto(large_report.as_uri())
+    assert static.locator("noscript").is_visible()
+    rows = _cells(static)
+    context.close()
+    assert len(rows) == 100
+    # The same goals in the same order, cell by cell.
+    for made, written in zip(_cells(large_page), rows, strict=True):
+        assert [text.replace(";", "") for text in made] == [text.replace(";", "") for text in written]
+
+
+def test_each_of_many_goals_is_found_by_its_text(large_page) -> None:
+    words = "620 of 620 goals, the first 100 in the table: scroll it for more"
+    assert large_page.text_content(".filter output") == words
+    for number in (0, 45, 311, 619):
+        large_page.fill(".filter input", f"<b>{number}</b> SINK")
+        assert large_page.locator("table.goals tbody .id").all_text_contents() == [f"goal-{number}"]
+        assert large_page.text_content(".filter output") == "1 of 620 goals"
+    large_page.fill(".filter input", "")
+    large_page.select_option(".filter select", "family 1")
+    _draw_all(large_page)
+    assert large_page.text_content(".filter output") == "207 of 620 goals"
+    assert set(large_page.locator("table.goals tbody td:nth-child(2)").all_text_contents()) == {"family 1"}
+
+
+def test_columns_of_many_goals_sort_both_ways_with_what_is_undefined_last(large_page) -> None:
+    heads = large_page.locator("table.goals thead tr:last-child th")
+    for column in (0, 4, 12, heads.count() - 2):
+        button = heads.nth(column).locator("button")
+        for way in ("ascending", "descending"):
+            while heads.nth(column).get_attribute("aria-sort") != way:
+                button.click()
+            _draw_all(large_page)
+            keys = _keys(large_page, "goals", column)
+            assert len(keys) == NUM_MANY
+            known = keys if column == 0 else [float(key) for key in keys if key != ""]
+            assert all(key == "" for key in keys[len(known) :])
+            if column > 0:
+                assert known == sorted(known, reverse=way == "descending")
+    assert 0 < len(known) < NUM_MANY  # some goals have no figure there
+    # Sorting starts at the top again.
+    heads.nth(0).locator("button").click()
+    assert large_page.locator("table.goals tbody tr").count() == 100
+
+
+def test_heat_maps_of_many_goals_read_out_their_texts(large_page) -> None:
+    cells = large_page.locator(".heat .cells[data-values]").first
+    name = cells.locator("xpath=preceding-sibling::*").text_content()
+    cells.hover(position={"x": 5, "y": 8})
+    assert large_page.text_content(".readout b") == name
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_a_page_of_many_goals_fits(large_report: Path, browser, width: int) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(large_report.as_uri())
+    _draw_all(page)
+    assert page.locator("table.goals tbody tr").count() == NUM_MANY
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert complaints == []
+    page.close()
