@@ -177,7 +177,7 @@ class FalsePositiveCounts:
             the group's first goal. None where more than `max_pairs` pairs occur.
         sample: Frames to count pairs in where there is no matrix; None for goals so few that there always is one.
         families: [families, families] int64, sparse: false positives of the row's family in whose frame some goal of the
-            column's holds.
+            column's holds. Empty for more than 24 families.
         attributes: [V, V] int64 per kind of attribute with at most 24 values: false positives of goals of the row's value in
             whose frame a goal holds that has the column's value and differs in nothing else.
         max_pairs: Pairs of goals that the matrix may hold.
@@ -228,9 +228,6 @@ def count_false_positives(
     num_frames = int(max(false.frames.max(initial=0), true.frames.max(initial=0))) + 1
     fires = _ones(false.frames, false.goals, num_frames, num_goals)
     holding = relations.holding(true, num_frames)
-    families = _membership(relations.family)
-    family_holds = holding @ families
-    family_holds.data[:] = 1
     sample = None
     if num_goals**2 > max_pairs:
         identities = np.arange(num_frames, dtype=np.uint64) if keys is None else keys
@@ -239,10 +236,21 @@ def count_false_positives(
         causes=np.bincount(false.goals * num_causes + causes, minlength=num_goals * num_causes).reshape(-1, num_causes),
         goals=_pair_matrix(fires, holding, relations, max_pairs),
         sample=sample,
-        families=((fires @ families).T @ family_holds).tocsr(),
+        families=_family_table(fires, holding, relations),
         attributes=_attribute_tables(false, fires, holding, relations),
         max_pairs=max_pairs,
     )
+
+
+def _family_table(fires: sparse.csr_array, holding: sparse.csr_array, relations: GoalRelations) -> sparse.csr_array:
+    """The table `FalsePositiveCounts.families`; empty for more families than are drawn, which may be as many as the goals."""
+    num_families = len(relations.families)
+    if num_families > _MAX_DRAWN:
+        return sparse.csr_array((num_families, num_families), dtype=np.int64)
+    families = _membership(relations.family)
+    family_holds = holding @ families
+    family_holds.data[:] = 1
+    return ((fires @ families).T @ family_holds).tocsr()
 
 
 def _pair_matrix(

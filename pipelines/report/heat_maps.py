@@ -246,9 +246,11 @@ def heat_legend(low: float, high: float, threshold: float | None, sparse: bool) 
         f'aria-label="Colours from a score of {_end(low, high - low)} to {high:.3g}">{boxes}{tick}</svg>{high:.3g}</span>'
     )
     ends = "score, the tick is the threshold" if tick else "score"
-    lowest = " (the lowest colour is also for scores that sparse labels do not store)" if sparse else ""
+    lowest = (
+        '<span class="mark">the lowest colour also: a score that sparse labels do not store</span>' if sparse else ""
+    )
     return (
-        f'<p class="legend"><span class="mark">{scale} {ends}{lowest}</span><span class="mark"><i class="over"></i>above: '
+        f'<p class="legend"><span class="mark">{scale} {ends}</span>{lowest}<span class="mark"><i class="over"></i>above: '
         'labelled a success</span><span class="mark"><i class="truth"></i>below: the goal holds (ground truth)</span>'
         '<span class="mark"><i class="none"></i>no label</span></p>'
     )

@@ -238,10 +238,11 @@ def _curves_section(quality: Mapping) -> str:
             cells = [figure(best)] * 5
         own = [figure(group["mean_average_precision"]), figure(figures["average_precision"])]
         rows.append(("", [Cell(line_key(index) + html.escape(name), name), *own, *cells]))
-    num_drawn = len(drawn_curves(pooled)) - 1
-    some = (
-        f" Drawn are the {num_drawn} families whose goals hold in most frames." if num_drawn < len(groups) - 1 else ""
+    num_drawn = sum(index >= 0 for index, *_ in drawn_curves(pooled))
+    num_curves = sum(
+        not isinstance(group["pooled"]["average_precision"], str) for group in quality["families"].values()
     )
+    some = f" Drawn are the {num_drawn} families whose goals hold in most frames." if num_drawn < num_curves else ""
     return (
         "<section id=curves><h2>Precision and recall</h2><p class=note>One curve per family, of all scores of its goals in one "
         "ranking. Grey curves join points of equal F1. A filled dot marks the threshold with the highest F1, a ring the labels' "

@@ -118,6 +118,7 @@ def test_report_without_positives_or_scores_says_so(tmp_path: Path) -> None:
     page = (tmp_path / "out" / "report.html").read_text()
     assert "undefined: no positives" in page
     assert "4 goals never hold in this corpus" in page
+    assert "Drawn are" not in page  # no family has a curve, so none is left out
     assert "The labels are sparse" in page
     assert "No goal starts or stops holding in any episode." in page
     assert "nan" not in re.sub(r"base64,[^\"]*", "", page).lower().replace("nance", "")
