@@ -6,7 +6,7 @@
     Python   seed=3     ──► {"seed": 3} ──┴──► function(**given) ──► Settings(seed=3)
 
 A field's default is written there alone; so are the help and the unit of its option. Nothing here knows of a command line:
-`vlm_rewards.commands.options` makes one of these fields.
+`vlm_rewards.command_line.options` makes one of these fields.
 """
 
 import dataclasses

@@ -56,7 +56,11 @@ LONGER_FILES: dict[str, str] = {}
 def sources() -> dict[str, Path]:
     """All modules of the package by their paths below the root; the links in vlm_rewards/ are not followed."""
     found = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
-    found += [*(ROOT / "vlm_rewards").glob("*.py"), *(ROOT / "vlm_rewards" / "commands").rglob("*.py")]
+    own = ROOT / "vlm_rewards"
+    found += [
+        *own.glob("*.py"),
+        *(path for room in ("commands", "command_line") for path in (own / room).rglob("*.py")),
+    ]
     return {path.relative_to(ROOT).as_posix(): path for path in sorted(found)}
 
 

@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 
-from vlm_rewards.commands.parser import UsageError, build_parser, command_line, parse
+from vlm_rewards.command_line.parser import UsageError, build_parser, command_line, parse
 from vlm_rewards.schemas.files.errors import explain_os_error
 
 __all__ = ["build_parser", "main"]

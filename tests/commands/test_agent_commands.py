@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from vlm_rewards.cli import main
-from vlm_rewards.commands.words import describe_evaluations
+from vlm_rewards.command_line.words import describe_evaluations
 
 COMMAND = Path(sys.executable).with_name("vlm-rewards")
 LEVEL = "BabyAI-GoToObj-v0"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vlm_rewards.cli import main
-from vlm_rewards.commands.words import describe_fine_tuning
+from vlm_rewards.command_line.words import describe_fine_tuning
 from vlm_rewards.offline_rl.runs.saved_agents import load_agent
 
 COMMANDS = ["record", "label", "hindsight", "evaluate", "train", "finetune", "rollout"]

@@ -2,9 +2,9 @@
 
 import argparse
 
-from vlm_rewards.commands.options import add_output
-from vlm_rewards.commands.parser import command_line, parse
-from vlm_rewards.commands.words import Said, describe_fine_tuning
+from vlm_rewards.command_line.options import add_output
+from vlm_rewards.command_line.parser import command_line, parse
+from vlm_rewards.command_line.words import Said, describe_fine_tuning
 
 
 def add_options(command: argparse.ArgumentParser) -> None:

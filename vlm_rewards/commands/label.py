@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlm_rewards.commands.options import add_output, add_settings, given_settings, say_where_it_runs
-from vlm_rewards.commands.words import Said, reasons, skipped
+from vlm_rewards.command_line.options import add_output, add_settings, given_settings, say_where_it_runs
+from vlm_rewards.command_line.words import Said, reasons, skipped
 from vlm_rewards.labelers.settings import LabelerSettings
 from vlm_rewards.pipelines.label.settings import LabelRun
 

@@ -3,8 +3,8 @@
 import argparse
 import sys
 
-from vlm_rewards.commands.options import add_output
-from vlm_rewards.commands.words import Said
+from vlm_rewards.command_line.options import add_output
+from vlm_rewards.command_line.words import Said
 from vlm_rewards.labelers.domains.domain import DOMAINS, domain_named
 
 

@@ -2,8 +2,8 @@
 
 import argparse
 
-from vlm_rewards.commands.options import add_output, add_settings, given_settings, say_where_it_runs
-from vlm_rewards.commands.words import Said, skipped
+from vlm_rewards.command_line.options import add_output, add_settings, given_settings, say_where_it_runs
+from vlm_rewards.command_line.words import Said, skipped
 from vlm_rewards.pipelines.record.settings import RecordRun, RecordSettings
 
 

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from vlm_rewards.commands.options import add_output, add_settings, given_settings, say_it_resumes
-from vlm_rewards.commands.words import Said, describe_evaluations
+from vlm_rewards.command_line.options import add_output, add_settings, given_settings, say_it_resumes
+from vlm_rewards.command_line.words import Said, describe_evaluations
 from vlm_rewards.offline_rl.training.train_settings import TrainSettings
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from vlm_rewards.command_line.options import given_settings
+from vlm_rewards.command_line.parser import UsageError, build_parser, parse
 from vlm_rewards.commands import SUMMARIES
-from vlm_rewards.commands.options import given_settings
-from vlm_rewards.commands.parser import UsageError, build_parser, parse
 from vlm_rewards.labelers.calibration.settings import CalibrationSettings
 from vlm_rewards.labelers.rewards.hindsight import HindsightSettings
 from vlm_rewards.labelers.settings import LabelerSettings
