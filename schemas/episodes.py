@@ -11,6 +11,7 @@ The row of the final frame has no action: action, reward, terminated and truncat
 import copy
 import dataclasses
 import json
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -24,6 +25,7 @@ TIME_CONVENTION = (
 METADATA_KEY = b"vlm_rewards"
 IMAGE_TYPE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 IMAGE_PREFIX = "observation.images."
+_NO_TEXT = ("Cc", "Cs")  # Unicode categories: control characters, and halves of surrogate pairs
 
 
 Frame = bytes | np.ndarray
@@ -42,6 +44,22 @@ class Frames(Protocol):
 
     def __iter__(self) -> Iterator[Frame]:
         """The frames in order, all of one kind."""
+
+
+def check_name(what: str, name: object) -> None:
+    """Refuses an id or a name that is none.
+
+    Args:
+        what: What it names, for the message.
+        name: The name.
+
+    Raises:
+        ValueError: It is no text, is empty, or has a control character or half a surrogate pair in it.
+    """
+    if not isinstance(name, str) or not name or any(unicodedata.category(character) in _NO_TEXT for character in name):
+        raise ValueError(
+            f"{what} must be a text that is not empty and holds no control characters: got {name!r}. Rename it"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +86,7 @@ class Episode:
     F is the number of frames, T of steps, S the width of the state vector, A that of a continuous action.
 
     Args:
-        episode_id: Its key; no dots or slashes, since it names samples in tar files.
+        episode_id: Its key: any text that is not empty, without control characters.
         images: By camera, F frames; a list of encoded pictures (PNG, JPEG or WebP bytes), or any other `Frames`.
         actions: [T] int64 (discrete) or [T, A] float32 (continuous); None if none were recorded.
         rewards: [T] float32, the environment's own; optional.
@@ -105,10 +123,7 @@ class Episode:
     source: str = ""
 
     def __post_init__(self) -> None:
-        if not self.episode_id or any(c in self.episode_id for c in "./\\"):
-            raise ValueError(
-                f"episode_id must be a text that is not empty, without '.', '/' and '\\', got {self.episode_id!r}; rename it"
-            )
+        check_name("an episode_id", self.episode_id)
         lengths = {camera: len(images) for camera, images in self.images.items()}
         if not lengths or len(set(lengths.values())) != 1 or min(lengths.values()) == 0:
             self._refuse(f"must have as many frames in every camera and at least one, got {lengths or 'no camera'}")
@@ -188,7 +203,7 @@ class CorpusFeatures:
     """What the episodes of one corpus hold; every shard of it has the same.
 
     Args:
-        cameras: Names of the cameras.
+        cameras: Names of the cameras: any texts that are not empty, without control characters.
         action_size: None for no actions, 0 for discrete ones, otherwise the width A.
         state_size: None for no state vector, otherwise the width S.
         has_rewards: Whether rewards, terminations and truncations are recorded.
@@ -218,8 +233,7 @@ class CorpusFeatures:
         if not self.cameras or len(set(self.cameras)) != len(self.cameras):
             raise ValueError(f"cameras must be at least one name, each once, got {self.cameras!r}; name them")
         for camera in self.cameras:
-            if not camera.isidentifier():
-                raise ValueError(f"a camera's name must be letters, digits and '_', got {camera!r}; rename it")
+            check_name("a camera's name", camera)
         if self.action_size is not None and self.action_size < 0:
             raise ValueError(f"action_size must be None, 0 (discrete) or a width, got {self.action_size}; mend it")
         if self.state_size is not None and self.state_size < 1:

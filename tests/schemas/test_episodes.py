@@ -42,10 +42,12 @@ def test_an_episode_counts_its_frames_and_steps():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"episode_id": ""}, "episode_id must be a text that is not empty, .* got ''; rename it"),
-        ({"episode_id": "a.b"}, "without '.', '/' and .* got 'a.b'"),
-        ({"episode_id": "a/b"}, "got 'a/b'"),
-        ({"episode_id": "a\\b"}, "episode_id must be a text"),
+        ({"episode_id": ""}, "an episode_id must be a text that is not empty .* got ''. Rename it"),
+        ({"episode_id": "a\0b"}, r"holds no control characters: got 'a\\x00b'. Rename it"),
+        ({"episode_id": "a\nb"}, r"got 'a\\nb'"),
+        ({"episode_id": "a\x85"}, r"got 'a\\x85'"),
+        ({"episode_id": "\ud800"}, r"got '\\ud800'"),
+        ({"episode_id": None}, "an episode_id must be a text .* got None"),
         ({"images": {}}, "'a' must have as many frames in every camera and at least one, got no camera"),
         ({"images": {"front": []}}, "at least one, got {'front': 0}"),
         ({"images": {"front": [b""] * 3, "wrist": [b""] * 2}}, "got {'front': 3, 'wrist': 2}"),
@@ -87,7 +89,9 @@ def test_what_an_episode_holds():
     [
         ({"cameras": ()}, "cameras must be at least one name, each once, got"),
         ({"cameras": ("front", "front")}, "cameras must be at least one name, each once, got"),
-        ({"cameras": ("top.left",)}, "a camera's name must be letters, digits and '_', got 'top.left'"),
+        ({"cameras": ("top", "")}, "a camera's name must be a text that is not empty .* got ''"),
+        ({"cameras": ("top\tleft",)}, r"a camera's name must .* no control characters: got 'top\\tleft'. Rename it"),
+        ({"cameras": (1,)}, "a camera's name must be a text .* got 1"),
         ({"action_size": -1}, r"action_size must be None, 0 \(discrete\) or a width, got -1"),
         ({"state_size": 0}, "state_size must be None or a width of at least 1, got 0"),
     ],

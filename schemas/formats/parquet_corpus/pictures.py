@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from vlm_rewards.schemas.episodes import image_column
 from vlm_rewards.schemas.formats.folder import Folder
 from vlm_rewards.schemas.formats.interface import InvalidEpisodeError
 from vlm_rewards.schemas.formats.parquet_corpus.layout import (
@@ -171,7 +172,8 @@ class PictureCursor:
             for batch in opened.file.iter_batches(
                 opened.batch_rows, row_groups=[group], columns=[leaf], use_threads=False
             ):
-                yield _bytes_of(batch.column(0))
+                # By name: the leaf may be the beginning of another camera's column.
+                yield _bytes_of(batch.column(image_column(self.camera)))
 
 
 def _bytes_of(pictures: pa.Array) -> pa.Array:

@@ -16,6 +16,7 @@ import numpy as np
 from vlm_rewards.schemas.episodes import IMAGE_PREFIX, image_column
 from vlm_rewards.schemas.files.digests import check_part
 from vlm_rewards.schemas.folders import open_finished
+from vlm_rewards.schemas.formats.member_names import unescape_name
 from vlm_rewards.schemas.formats.part_files import open_part
 from vlm_rewards.schemas.labels import read_own_metadata
 from vlm_rewards.schemas.relabelled import RelabelledEpisode
@@ -147,10 +148,10 @@ def _from_members(key: str, members: dict[str, bytes], camera: str | None) -> Re
         name, _, rest = suffix.partition(".")
         if rest == "npy":
             arrays[name] = np.load(io.BytesIO(data), allow_pickle=False)
-        elif name in images:
-            images[name][int(rest.partition(".")[0])] = data
+        elif unescape_name(name) in images:
+            images[unescape_name(name)][int(rest.partition(".")[0])] = data
     return RelabelledEpisode(
-        episode_id=key,
+        episode_id=unescape_name(key),
         images={name: [images[name][i] for i in range(record["num_frames"])] for name in wanted},
         actions=arrays.get("action"),
         states=arrays.get("state"),

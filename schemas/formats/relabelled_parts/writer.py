@@ -7,6 +7,7 @@
                   <id>.terminated.npy       [K] bool
                   <id>.action.npy           [T] int64 or [T, A] float32; <id>.state.npy [F, S] float32
                   <id>.<camera>.000000.png  one picture a frame, as it was recorded
+    <id> and <camera> as `schemas.formats.member_names` escapes them
 
 Bytes depend on the episodes alone.
 """
@@ -24,6 +25,7 @@ import pyarrow.parquet as pq
 
 from vlm_rewards.schemas.episodes import CorpusFeatures, image_column
 from vlm_rewards.schemas.fingerprints import Fingerprint
+from vlm_rewards.schemas.formats.member_names import check_fields, escape_name
 from vlm_rewards.schemas.pictures import image_extension
 from vlm_rewards.schemas.relabelled import RELABELLED_TIME_CONVENTION, RelabelledEpisode, relabelled_schema
 
@@ -110,9 +112,13 @@ class WebDatasetRelabelledWriter:
         path: File to write.
         features: What the corpus holds.
         fingerprint: What the output depends on; its digest is in every sample.
+
+    Raises:
+        ValueError: Two cameras differ in nothing but their case.
     """
 
     def __init__(self, path: Path, features: CorpusFeatures, fingerprint: Fingerprint) -> None:
+        check_fields(features.cameras)
         self._features = features
         self._digest = fingerprint.digest
         self._tar = tarfile.open(path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 (closed by `close`)
@@ -120,7 +126,7 @@ class WebDatasetRelabelledWriter:
     def write(self, episode: RelabelledEpisode) -> None:
         """Adds an episode."""
         for suffix, data in self._members(episode):
-            member = tarfile.TarInfo(f"{episode.episode_id}.{suffix}")
+            member = tarfile.TarInfo(f"{escape_name(episode.episode_id)}.{suffix}")
             member.size = len(data)
             member.mode = 0o644
             self._tar.addfile(member, io.BytesIO(data))
@@ -158,7 +164,7 @@ class WebDatasetRelabelledWriter:
                 yield f"{suffix}.npy", buffer.getvalue()
         for camera in self._features.cameras:
             for frame, picture in enumerate(episode.images[camera]):
-                yield f"{camera}.{frame:06d}.{image_extension(picture)}", picture
+                yield f"{escape_name(camera)}.{frame:06d}.{image_extension(picture)}", picture
 
 
 EXTENSIONS = {"parquet": "parquet", "webdataset": "tar"}

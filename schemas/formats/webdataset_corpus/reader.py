@@ -6,6 +6,8 @@
     <id>.state.npy               [F, S] float32
     <id>.<camera>.000000.png     one picture per frame, as it was recorded: png, jpg, webp or bmp
 
+    <id> and <camera> are escaped as `schemas.formats.member_names` says; in tars of other tools <id> may lie in a folder
+
 What an episode does not hold is absent. The order of a sample's members does not matter, and members of other names are
 ignored. A tar is walked from front to end: the headers of a sample tell whether it is whole and where its pictures are, which
 then stream from their places. So memory is bounded by one picture, and the episodes before a cut are still given.
@@ -24,6 +26,7 @@ import numpy as np
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode, Frames, UnreadFrames
 from vlm_rewards.schemas.formats.folder import File, Folder
 from vlm_rewards.schemas.formats.interface import FIELDS, CorpusFormat, FoundEpisode, InvalidEpisodeError, Wanted
+from vlm_rewards.schemas.formats.member_names import escape_name, unescape_name
 from vlm_rewards.schemas.formats.units import file_ranges, file_stem, share_units
 from vlm_rewards.schemas.formats.webdataset_corpus.members import (
     BrokenTarError,
@@ -42,7 +45,7 @@ MAX_ARRAY_BYTES = 1024 * 2**20
 MAX_IMAGE_BYTES = 64 * 2**20
 
 _FIELD_OF = {"actions": "actions", "states": "states", **dict.fromkeys(("rewards", *FLAGS), "rewards")}
-_PICTURE = re.compile(r"(?P<camera>\w+)\.(?P<frame>\d{1,9})\.(?:png|jpe?g|webp|bmp)", re.ASCII | re.IGNORECASE)
+_PICTURE = re.compile(r"(?P<camera>[^/]+)\.(?P<frame>\d{1,9})\.(?:png|jpe?g|webp|bmp)", re.ASCII | re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +84,7 @@ class WebDatasetReader:
             with self.folder.open(name) as file:
                 try:
                     for member in walk(file, start, stop):
-                        ids[split_name(member.name)[0]] = None
+                        ids[unescape_name(split_name(member.name)[0])] = None
                 except BrokenTarError:
                     pass  # the read of the unit says so, as a Failure
         return list(ids)
@@ -134,9 +137,7 @@ def read_file_features(folder: Folder, name: str) -> CorpusFeatures:
                 raise
             except ValueError as error:
                 failure = f"{name}, episode {found.episode_id}: invalid episode: {error}"
-    raise ValueError(
-        f"a tar file must hold a readable episode, got none in {folder.path(name)} ({failure}); record it again"
-    )
+    raise ValueError(f"a tar file must hold a readable episode, got none in {folder.path(name)} ({failure})")
 
 
 class _FeaturesError(ValueError):
@@ -145,7 +146,8 @@ class _FeaturesError(ValueError):
 
 def _sample_features(folder: Folder, name: str, episode: Episode) -> CorpusFeatures:
     with folder.open(name) as file:
-        member = next(m for m in walk(file) if m.name.removeprefix("./") == f"{episode.episode_id}.json")
+        names = {(key, "json") for key in (episode.episode_id, escape_name(episode.episode_id))}
+        member = next(m for m in walk(file) if split_name(m.name) in names)
         record = json.loads(read_member(file, member, MAX_JSON_BYTES))
     try:
         return CorpusFeatures(**record["features"]) if "features" in record else CorpusFeatures.of(episode)
@@ -211,11 +213,11 @@ def _read_samples(folder: Folder, name: str, start: int, stop: int, wanted: Want
             if sample is not None:
                 yield sample.found()
         except BrokenTarError as error:
-            within = "" if sample is None else f", in episode {sample.key!r}"
+            within = "" if sample is None else f", in episode {sample.episode_id!r}"
             # Our own samples end with their pictures: one with all of them is whole.
             if sample is not None and sample.is_whole_one_of_ours:
                 yield sample.found()
-                within = f", after episode {sample.key!r}"
+                within = f", after episode {sample.episode_id!r}"
             detail = f"a tar file must be whole, got one that {error}{within}; the rest is lost: copy it again"
             yield Failure(scope="shard", shard=name, reason="unreadable shard", detail=detail)
 
@@ -284,6 +286,8 @@ class _Sample:
 
     def __init__(self, key: str, source: _Source, wanted: Wanted) -> None:
         self.key = key
+        self.episode_id = unescape_name(key)
+        self._dotted: list[str] = []  # "b" where a member is named "<key>.b.json"
         self._source = source
         self._wanted = wanted
         self._record: dict | None = None
@@ -300,7 +304,7 @@ class _Sample:
             except InvalidEpisodeError as problem:
                 self._problem = problem
         if self._problem is not None and match:  # lost with the rest, but counted
-            self._pictures.setdefault(match["camera"], _Pictures()).add(int(match["frame"]), 0, 0)
+            self._pictures_of(match).add(int(match["frame"]), 0, 0)
 
     @property
     def is_whole_one_of_ours(self) -> bool:
@@ -319,11 +323,11 @@ class _Sample:
         cameras = self._wanted.cameras if self._problem is not None or self._record is None else None
         if cameras is None:
             cameras = () if self._record is None else tuple(self._record["cameras"])
-        return FoundEpisode(self.key, num_frames, self._source.name, self._assemble, cameras)
+        return FoundEpisode(self.episode_id, num_frames, self._source.name, self._assemble, cameras)
 
     def _take(self, member: tarfile.TarInfo, suffix: str, match: re.Match[str] | None, file: BinaryIO) -> None:
-        if not member.isreg() or member.sparse is not None or "/" in self.key:
-            kind = "in a folder" if member.isreg() else f"a link, device or other (tar type {member.type!r})"
+        if not member.isreg() or member.sparse is not None:
+            kind = f"a link, device or other (tar type {member.type!r})"
             detail = f"a member must be a plain file, got {member.name!r}, {kind}; write the tar anew"
             raise InvalidEpisodeError("odd member", detail)
         if suffix == "json":
@@ -332,18 +336,22 @@ class _Sample:
             if _FIELD_OF[ARRAYS[suffix]] in self._wanted.fields:
                 self._arrays[ARRAYS[suffix]] = parse_array(read_member(file, member, MAX_ARRAY_BYTES), member.name)
         elif match:
-            if self._wanted.frames and (self._wanted.cameras is None or match["camera"] in self._wanted.cameras):
+            camera = unescape_name(match["camera"])
+            if self._wanted.frames and (self._wanted.cameras is None or camera in self._wanted.cameras):
                 check_size(member, MAX_IMAGE_BYTES)
-            pictures = self._pictures.setdefault(match["camera"], _Pictures())
+            pictures = self._pictures_of(match)
             if not pictures.add(int(match["frame"]), member.offset_data, member.size):
                 raise InvalidEpisodeError(
                     "duplicate frame", f"a frame must occur once, got {member.name!r} again; remove one"
                 )
+        elif suffix.endswith(".json"):
+            self._dotted.append(suffix.removesuffix(".json"))
 
     def _assemble(self) -> Episode:
         if self._problem is not None:
             raise self._problem
         record = self._record
+        self._check_key()
         if record is None:
             detail = f"an episode must have the member '{self.key}.json', got none; record it again"
             raise InvalidEpisodeError("missing member", detail)
@@ -357,13 +365,26 @@ class _Sample:
         first = isinstance(features, dict) and features.get("missing_frame") == "first"
         arrays: dict[str, Any] = {name: _as_recorded(name, values) for name, values in self._arrays.items()}
         return Episode(
-            episode_id=self.key,
+            episode_id=self.episode_id,
             images=images,
             instruction=self._instruction(record) if "instruction" in self._wanted.fields else None,
             achieved_goals=self._achieved_goals(record) if "achieved_goals" in self._wanted.fields else None,
             lacks_first_frame=first,
             **arrays,
         )
+
+    def _pictures_of(self, match: re.Match[str]) -> _Pictures:
+        return self._pictures.setdefault(unescape_name(match["camera"]), _Pictures())
+
+    def _check_key(self) -> None:
+        """Refuses members of which another tool meant "<key>.b" to be the key: those of several episodes are mixed."""
+        for dotted in self._dotted:
+            if self._record is None or any(camera.startswith(f"{dotted}.") for camera in self._pictures):
+                raise InvalidEpisodeError(
+                    "key with dots",
+                    f"a key must hold no dots, since all after the first is the ending: got '{self.key}.{dotted}.json' and "
+                    f"others in the sample {self.key!r}. Write the dots of the key as %2E",
+                )
 
     def _check_frames(self, camera: str, frames: np.ndarray, num_frames: int) -> None:
         gaps = np.flatnonzero(frames[:num_frames] != np.arange(min(num_frames, len(frames))))

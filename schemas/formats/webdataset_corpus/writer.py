@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vlm_rewards.schemas.episodes import TIME_CONVENTION, CorpusFeatures, Episode
+from vlm_rewards.schemas.formats.member_names import check_fields, escape_name
 from vlm_rewards.schemas.pictures import encoded_frame, image_extension
 
 ARRAYS = {
@@ -32,8 +33,10 @@ def write_webdataset(path: str | Path, features: CorpusFeatures, episodes: Itera
         episodes: The episodes, read one at a time.
 
     Raises:
-        ValueError: An episode holds other things than `features` says, occurs twice, or has a picture that is none.
+        ValueError: An episode holds other things than `features` says, occurs twice, or has a picture that is none; two
+            cameras differ in nothing but their case.
     """
+    check_fields(features.cameras)
     seen: set[str] = set()
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
         for episode in episodes:
@@ -44,7 +47,7 @@ def write_webdataset(path: str | Path, features: CorpusFeatures, episodes: Itera
                 )
             seen.add(episode.episode_id)
             for suffix, data in _members(features, episode):
-                member = tarfile.TarInfo(f"{episode.episode_id}.{suffix}")
+                member = tarfile.TarInfo(f"{escape_name(episode.episode_id)}.{suffix}")
                 member.size = len(data)
                 member.mode = 0o644
                 tar.addfile(member, io.BytesIO(data))
@@ -76,7 +79,7 @@ def _members(features: CorpusFeatures, episode: Episode) -> Iterator[tuple[str, 
         for index, frame in enumerate(episode.images[camera]):
             try:
                 data = encoded_frame(frame)
-                yield f"{camera}.{index:06d}.{image_extension(data)}", data
+                yield f"{escape_name(camera)}.{index:06d}.{image_extension(data)}", data
             except ValueError as error:
                 error.add_note(f"in frame {index} of camera {camera!r} of episode {episode.episode_id!r}")
                 raise
