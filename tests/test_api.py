@@ -108,6 +108,7 @@ def test_no_function_changes_a_setting_of_the_process(work: Path) -> None:
             lambda: vr.evaluate("corpus/", "other/", output="report/"),
             lambda: vr.diff("labels/", "other/", output="diff/"),
             lambda: vr.hindsight("corpus/", "other/", output="relabelled-2/"),
+            lambda: vr.export("corpus/", "other/", to="verdicts", output="verdicts-2/"),
             lambda: vr.train("relabelled/", output="agent-2/", steps=2, batch_size=16, num_actions=7),
             lambda: vr.finetune("agent/", output="online/", envs=level, steps=16, warmup_steps=8, eval_episodes=0),
             lambda: vr.rollout("agent/", output="play/", envs=level, episodes=2, videos=0),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vlm_rewards.pipelines.calibrate.calibration import calibrate
     from vlm_rewards.pipelines.diff.comparison import diff
     from vlm_rewards.pipelines.evaluate.evaluation import evaluate
+    from vlm_rewards.pipelines.export.exporting import export
     from vlm_rewards.pipelines.hindsight.relabelling import hindsight
     from vlm_rewards.pipelines.label.labelling import label
     from vlm_rewards.pipelines.record.recording import record
@@ -43,6 +44,7 @@ __all__ = [
     "calibrate",
     "diff",
     "evaluate",
+    "export",
     "finetune",
     "hindsight",
     "label",
@@ -69,6 +71,7 @@ _MODULES = {
     "calibrate": "pipelines.calibrate.calibration",
     "diff": "pipelines.diff.comparison",
     "evaluate": "pipelines.evaluate.evaluation",
+    "export": "pipelines.export.exporting",
     "finetune": "offline_rl.training.finetune",
     "hindsight": "pipelines.hindsight.relabelling",
     "label": "pipelines.label.labelling",

@@ -20,6 +20,7 @@ from pathlib import Path
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode, Frame, Frames
 from vlm_rewards.schemas.extensions import load_extensions
 from vlm_rewards.schemas.folders import MANIFEST, SETTINGS
+from vlm_rewards.schemas.formats.exports.publishing import JOURNAL, JOURNAL_FOLDER
 from vlm_rewards.schemas.formats.folder import Folder
 from vlm_rewards.schemas.formats.interface import (
     FIELDS,
@@ -242,6 +243,11 @@ def writable_format(format_name: str) -> CorpusFormat:
 
 def _opened_folder(path: str | Path) -> Folder:
     folder = Folder.at(path)
+    if folder.has_file(f"{JOURNAL_FOLDER}/{JOURNAL}"):
+        raise ValueError(
+            f"an export into {path} was interrupted, and some of its files are new: got {JOURNAL_FOLDER}/{JOURNAL}. Run the same "
+            "vlm-rewards export again, which undoes it first"
+        )
     if not folder.only and folder.has_file(SETTINGS):
         if not folder.has_file(MANIFEST):
             raise ValueError(

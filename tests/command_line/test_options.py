@@ -21,6 +21,7 @@ from vlm_rewards.offline_rl.training.train_settings import TrainKeywords, TrainS
 from vlm_rewards.pipelines.calibrate.settings import CalibrateKeywords, CalibrateRun
 from vlm_rewards.pipelines.diff.settings import DiffKeywords, DiffRun
 from vlm_rewards.pipelines.engine.settings import RunKeywords, RunSettings
+from vlm_rewards.pipelines.export.settings import ExportKeywords, ExportRun
 from vlm_rewards.pipelines.hindsight.settings import HindsightKeywords, HindsightRun
 from vlm_rewards.pipelines.label.settings import LabelKeywords, LabelRun
 from vlm_rewards.pipelines.record.settings import RecordKeywords, RecordRun, RecordSettings
@@ -130,6 +131,17 @@ COMMANDS: dict[str, tuple[str, list[tuple[type, str, dict[str, Any]]]]] = {
             (DiffRun, "--input c", {"corpus": Path("c")}),
             (DiffRun, "--tolerance 0.1", {"tolerance": 0.1}),
             (DiffRun, "--workers 2", {"workers": 2}),
+        ],
+    ),
+    "export": (
+        "--input c --labels l --to verdicts",
+        [
+            (ExportRun, "--output o", {"output": Path("o")}),
+            (ExportRun, "--in-place", {"in_place": True}),
+            (ExportRun, "--goal ball", {"goal": "ball"}),
+            (ExportRun, "--smooth 5", {"smooth": 5}),
+            (ExportRun, "--all-scores", {"all_scores": True}),
+            (ExportRun, "--link", {"link": True}),
         ],
     ),
     "train": (
@@ -269,6 +281,7 @@ def test_no_option_is_left_out(command: str) -> None:
         "goals",
         "output",
         "agent",
+        "to",
         "a",
         "b",
     }
@@ -313,6 +326,7 @@ def test_help_tells_the_defaults_of_the_settings() -> None:
         ("pipelines.calibrate.calibration:calibrate", (CalibrationSettings, CalibrateRun), CalibrateKeywords),
         ("pipelines.evaluate.evaluation:evaluate", (RunSettings,), RunKeywords),
         ("pipelines.diff.comparison:diff", (DiffRun,), DiffKeywords),
+        ("pipelines.export.exporting:export", (ExportRun,), ExportKeywords),
         ("offline_rl.training.train:train", (TrainSettings,), TrainKeywords),
         ("offline_rl.training.finetune:finetune", (FinetuneSettings,), FinetuneKeywords),
         ("offline_rl.evaluation.rollout:rollout", (RolloutSettings,), RolloutKeywords),

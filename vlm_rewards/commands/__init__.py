@@ -7,6 +7,7 @@ SUMMARIES = {
     "calibrate": "choose the temperature and one threshold per goal from labels and truth",
     "evaluate": "measure labels against ground truth and write a report",
     "diff": "compare two folders of labels: what changed, and what it does to quality",
+    "export": "take labels back into the tools that a corpus came from",
     "train": "train an agent offline on relabelled trajectories",
     "finetune": "fine-tune an agent in a live environment that the same model rewards",
     "rollout": "play an agent on held-out levels: success with intervals, and videos",

@@ -1,0 +1,130 @@
+"""A corpus joined with its labels: which goal each episode is judged by, and what the labels say of it.
+
+    corpus ──► episodes without pictures ──► id, frames, actions, instruction ──► goal
+    labels ──► ids of every part         ──► where each episode's rows are ──► read when its values are asked for
+
+What is held is a record per episode; scores are read a row group at a time.
+"""
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from vlm_rewards.labelers.rewards.hindsight import original_goals
+from vlm_rewards.labelers.rewards.rewards import rewards_of_scores, step_rewards, successes
+from vlm_rewards.schemas.episodes import Episode
+from vlm_rewards.schemas.formats.corpus import Corpus
+from vlm_rewards.schemas.formats.exports.interface import EpisodeValues, ExportEpisode
+from vlm_rewards.schemas.formats.label_parts.reader import Labels
+from vlm_rewards.schemas.formats.label_parts.rows import EpisodeRows, PartRows, locate_episodes
+from vlm_rewards.schemas.goals import Goal, normalize_instruction
+from vlm_rewards.schemas.manifests import Failure, Unit
+
+
+class _Place(NamedTuple):
+    """Where an episode's labels are, and how its frames and actions lie in time."""
+
+    part: Path
+    rows: EpisodeRows
+    lacks_first_frame: bool
+
+
+class JoinedCorpus:
+    """A corpus with its labels; implements `schemas.formats.exports.interface.LabelledCorpus`.
+
+    Args:
+        corpus: The corpus.
+        units: Its units, as they were labelled.
+        labels: Its labels.
+        goal: Id of the goal that all episodes are judged by; None for the one that each instruction asks for.
+        model: Name of the model that made the labels.
+
+    Raises:
+        ValueError: `goal` is none of the labels, or the labels are of another corpus.
+    """
+
+    def __init__(self, corpus: Corpus, units: Iterable[Unit], labels: Labels, *, goal: str | None, model: str) -> None:
+        self.corpus = corpus
+        self.goals: tuple[Goal, ...] = labels.goals
+        self.model = model
+        self.episodes: list[ExportEpisode] = []
+        self.left_out: dict[str, str] = {}
+        self._labels = labels
+        self._places: dict[str, _Place] = {}
+        self._open: tuple[Path, PartRows] | None = None
+        fixed = None if goal is None else self._index(goal)
+        wordings = original_goals(labels.goals)
+        for unit in units:
+            part = labels.part(unit)
+            places = {rows.episode_id: rows for rows in locate_episodes(part)}
+            for item in corpus.episodes(unit, frames=False, fields=("actions", "instruction")):
+                if isinstance(item, Failure):
+                    self.left_out[item.episode_id or item.shard] = item.reason
+                    continue
+                self._add(item, part, places.get(item.episode_id), fixed, wordings)
+
+    def _index(self, goal: str) -> int:
+        for index, known in enumerate(self.goals):
+            if known.id == goal:
+                return index
+        shown = ", ".join(known.id for known in self.goals[:5])
+        raise ValueError(
+            f"the goal must be 'own' or one of the {len(self.goals)} goals of the labels ({shown}, ...): got {goal!r}. Check its id"
+        )
+
+    def _add(
+        self, episode: Episode, part: Path, rows: EpisodeRows | None, fixed: int | None, wordings: Mapping[str, int]
+    ) -> None:
+        labelled = 0 if rows is None else rows.stop - rows.start
+        if rows is None or labelled != episode.num_frames:
+            self.left_out[episode.episode_id] = f"{labelled} labels for {episode.num_frames} frames"
+            return
+        own = None if episode.instruction is None else wordings.get(normalize_instruction(episode.instruction))
+        self._places[episode.episode_id] = _Place(part, rows, episode.lacks_first_frame)
+        self.episodes.append(
+            ExportEpisode(
+                episode_id=episode.episode_id,
+                file=episode.source,
+                num_frames=episode.num_frames,
+                num_steps=episode.num_steps,
+                goal=own if fixed is None else fixed,
+                instruction=episode.instruction,
+            )
+        )
+
+    def values(self, episode: ExportEpisode) -> EpisodeValues:
+        """Reads what the labels say of an episode that has a goal; see `LabelledCorpus`."""
+        assert episode.goal is not None, episode
+        place = self._places[episode.episode_id]
+        if self._open is None or self._open[0] != place.part:
+            self.close()
+            self._open = (place.part, PartRows(place.part, self._labels.metadata))
+        scores = self._open[1].read(place.rows).scores
+        rule = self._labels.metadata.rule.select([episode.goal])
+        own = scores[:, [episode.goal]]
+        achieved = successes(own, rule)
+        rewards = np.zeros(episode.num_steps, np.float32)
+        known = rewards_of_scores(own, rule)[:, 0]  # of the steps between two frames
+        if place.lacks_first_frame:  # frame i is the one after action i, so that of the first action is there, too
+            rewards[1:] = known
+            first = step_rewards(own[0], own[0], achieved[0], rule)[0]
+            rewards[0] = first if rule.reward != "difference" or len(known) == 0 else known[0]
+        else:
+            rewards[: len(known)] = known
+            rewards[len(known) :] = known[-1] if len(known) else 0.0
+        return EpisodeValues(
+            goal=self.goals[episode.goal],
+            scores=own[:, 0],
+            successes=achieved[:, 0],
+            rewards=rewards,
+            all_scores=scores,
+        )
+
+    def close(self) -> None:
+        """Closes the part that is open."""
+        if self._open is not None:
+            with contextlib.closing(self._open[1]):
+                self._open = None

@@ -1,0 +1,1 @@
+"""What labels become in the formats that other tools read."""

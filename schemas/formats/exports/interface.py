@@ -1,0 +1,193 @@
+"""What an export is: a format that takes the labels of a corpus back into the tools that the corpus came from.
+
+    corpus + labels ──► LabelledCorpus ──► ExportFormat.write(labelled, changes, settings) ──► Changes ──► published at once
+                          .episodes                                                              new files by name, apart
+                          .values(episode)                                                       until all of them are whole
+
+An export names the files that it makes or replaces, and writes them to places that `Changes` gives. Whether they go into a new
+folder, into a copy of the corpus or into the corpus itself, is not its concern: `schemas.formats.exports.publishing` does that.
+An exporter stands beside the reader of its format and is one line of `schemas.formats.exports.registry`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from vlm_rewards.schemas.formats.corpus import Corpus
+from vlm_rewards.schemas.formats.exports.publishing import Changes
+from vlm_rewards.schemas.goals import Goal
+
+
+class ExportEpisode(NamedTuple):
+    """An episode that was labelled, without its labels.
+
+    Attributes:
+        episode_id: Its id in the corpus.
+        file: Name of the file that holds it, below the corpus's folder.
+        num_frames: F, the number of its frames.
+        num_steps: T, the number of its actions.
+        goal: Index of the goal that it is judged by; None where its instruction asks for none of the goals.
+        instruction: What the agent was asked to do; None where it is unknown or changes.
+    """
+
+    episode_id: str
+    file: str
+    num_frames: int
+    num_steps: int
+    goal: int | None
+    instruction: str | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class EpisodeValues:
+    """What the labels say of one episode and its goal. F is the number of frames, T of actions, G of goals.
+
+    Args:
+        goal: The goal it is judged by.
+        scores: [F] float32 of this goal, one per frame.
+        successes: [F] bool, whether the goal counts as achieved in each frame.
+        rewards: [T] float32, one per recorded action, by the rule of the labels: the reward of an action looks at the frame after
+            it. An action without that frame has the reward of the action before it, or 0 where there is none.
+        all_scores: [F, G] float32 of all goals.
+    """
+
+    goal: Goal
+    scores: np.ndarray
+    successes: np.ndarray
+    rewards: np.ndarray
+    all_scores: np.ndarray
+
+    @property
+    def first_success(self) -> int | None:
+        """Index of the first frame in which the goal counts as achieved."""
+        found = np.flatnonzero(self.successes)
+        return int(found[0]) if len(found) else None
+
+
+class LabelledCorpus(Protocol):
+    """A corpus with its labels, as exports see it."""
+
+    @property
+    def corpus(self) -> Corpus:
+        """The corpus."""
+
+    @property
+    def goals(self) -> Sequence[Goal]:
+        """The G goals of the labels."""
+
+    @property
+    def model(self) -> str:
+        """Name of the model that made the labels."""
+
+    @property
+    def episodes(self) -> Sequence[ExportEpisode]:
+        """All episodes that were labelled in every frame, in the order of the corpus."""
+
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        """By id, why an episode of the corpus has no values: it could not be read, or lacks labels."""
+
+    def values(self, episode: ExportEpisode) -> EpisodeValues:
+        """Reads what the labels say of an episode that has a goal; cheap in the order of the corpus."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """What exports may be told.
+
+    Args:
+        smooth: Frames of the centred moving average that scores go through; 1 for none.
+        all_scores: Whether the scores of all goals are written beside those of the episode's own, as a vector.
+        link: Whether files of a copy that do not change are hard links to the corpus's own.
+
+    Raises:
+        ValueError: `smooth` is not an odd number of at least 1.
+    """
+
+    smooth: int = 1
+    all_scores: bool = False
+    link: bool = False
+
+    def __post_init__(self) -> None:
+        if self.smooth < 1 or self.smooth % 2 == 0:
+            raise ValueError(
+                f"smooth must be an odd number of frames: got {self.smooth}. Give 1 for none, or a number such as 5"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportFormat:
+    """One thing that labels can become.
+
+    Args:
+        name: How people name it, such as "verdicts".
+        summary: What it is, for the help.
+        write: Writes the files, and returns lines that say what was written.
+        corpus_formats: Formats of the corpora that it takes; () for all.
+        place: Where its files go: "folder" (new files alone, in a folder of their own), "copy" (a copy of the corpus in which
+            some files are replaced), or "beside" (new files, in a folder of their own, or beside the corpus's with --in-place).
+    """
+
+    name: str
+    summary: str
+    write: "Callable[[LabelledCorpus, Changes, ExportSettings], list[str]]"
+    corpus_formats: tuple[str, ...] = ()
+    place: str = "folder"
+
+
+def smoothed(scores: np.ndarray, width: int) -> np.ndarray:
+    """Centred moving average of scores; near the ends, over the frames that there are.
+
+    Args:
+        scores: [F] or [F, G] float32.
+        width: An odd number of frames; 1 returns the scores themselves.
+
+    Returns:
+        float32 of the same shape.
+    """
+    if width == 1 or not len(scores):
+        return scores
+    half = width // 2
+    sums = np.concatenate([np.zeros_like(scores[:1], np.float64), np.cumsum(scores, axis=0, dtype=np.float64)])
+    frames = np.arange(len(scores))
+    start, stop = np.maximum(frames - half, 0), np.minimum(frames + half + 1, len(scores))
+    counts = (stop - start).reshape(-1, *[1] * (scores.ndim - 1))
+    return ((sums[stop] - sums[start]) / counts).astype(np.float32)
+
+
+def require_all(labelled: LabelledCorpus, export: str) -> None:
+    """Refuses a corpus of which not every episode has values, for exports that fill every row.
+
+    Raises:
+        ValueError: An episode was not labelled whole, or its instruction asks for none of the goals.
+    """
+    if labelled.left_out:
+        episode_id, reason = next(iter(labelled.left_out.items()))
+        raise ValueError(
+            f"{export} fills every row of the corpus: got {len(labelled.left_out)} episodes without complete labels, the first "
+            f"being {episode_id!r} ({reason}). Label them, or export verdicts, which may lack episodes"
+        )
+    aimless = [episode for episode in labelled.episodes if episode.goal is None]
+    if aimless:
+        raise ValueError(
+            f"{export} needs a goal for every episode: got {len(aimless)} episodes without one, the first being "
+            f"{aimless[0].episode_id!r} with the instruction {aimless[0].instruction!r}. Add the wording to a goal's "
+            "instructions and label again, or name one goal for all with --goal"
+        )
+
+
+def local_folder(corpus: Corpus) -> Path:
+    """The local folder of a corpus that is copied or changed.
+
+    Raises:
+        ValueError: It lies elsewhere.
+    """
+    folder = Path(corpus.folder.path(""))
+    if "://" in corpus.folder.location or not folder.is_dir():
+        raise ValueError(
+            f"a corpus is exported from a local folder: got {corpus.folder}. Copy it to a local folder first"
+        )
+    return folder

@@ -1,0 +1,28 @@
+"""`vlm-rewards export`: takes labels back into the tools that a corpus came from."""
+
+import argparse
+from pathlib import Path
+
+from vlm_rewards.commands.options import add_settings, given_settings
+from vlm_rewards.commands.words import Said
+from vlm_rewards.pipelines.export.settings import ExportRun
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Gives the options of `export` to its parser."""
+    from vlm_rewards.schemas.formats.exports.registry import EXPORTS
+
+    parser.add_argument("--input", type=Path, required=True, metavar="PATH", help="corpus that was labelled")
+    parser.add_argument("--labels", type=Path, required=True, metavar="DIR", help="its labels")
+    parser.add_argument("--to", required=True, choices=[known.name for known in EXPORTS], help="what to make of them")
+    add_settings(parser, ExportRun)
+    parser.epilog = "\n".join(["What --to makes:", *(f"  {known.name:<10} {known.summary}" for known in EXPORTS)])
+
+
+def run(options: argparse.Namespace) -> Said:
+    """Runs `export` as its options say."""
+    from vlm_rewards.pipelines.export.exporting import export
+
+    summary = export(options.input, options.labels, to=options.to, **given_settings(options, ExportRun))
+    lines = ["an earlier export into this corpus was interrupted: it was undone first"] if summary.was_undone else []
+    return [*lines, f"exported {summary.episodes:,} episodes: {summary.folder}", *(f"  {x}" for x in summary.lines)], []
