@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from vlm_rewards.commands.options import add_settings, given_settings
-from vlm_rewards.commands.words import Said
+from vlm_rewards.command_line.options import add_settings, given_settings
+from vlm_rewards.command_line.words import Said
 from vlm_rewards.pipelines.export.settings import ExportRun
 
 
