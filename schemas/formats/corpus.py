@@ -22,6 +22,7 @@ from vlm_rewards.schemas.extensions import load_extensions
 from vlm_rewards.schemas.folders import MANIFEST, SETTINGS
 from vlm_rewards.schemas.formats.exports.publishing import JOURNAL, JOURNAL_FOLDER
 from vlm_rewards.schemas.formats.folder import Folder
+from vlm_rewards.schemas.formats.hdf5_corpus.reader import HDF5
 from vlm_rewards.schemas.formats.interface import (
     FIELDS,
     CorpusFormat,
@@ -35,7 +36,7 @@ from vlm_rewards.schemas.formats.parquet_corpus.reader import PARQUET
 from vlm_rewards.schemas.formats.webdataset_corpus.reader import WEBDATASET
 from vlm_rewards.schemas.manifests import Failure, Unit
 
-FORMATS: tuple[CorpusFormat, ...] = (PARQUET, WEBDATASET)
+FORMATS: tuple[CorpusFormat, ...] = (PARQUET, WEBDATASET, HDF5)
 """The formats of this package; others come from entry points of the group EXTENSIONS."""
 EXTENSIONS = "vlm_rewards.formats"
 MAX_UNIT_BYTES = 256 * 2**20

@@ -1,0 +1,212 @@
+"""Corpora in HDF5: files of robomimic (MimicGen, RoboCasa), LIBERO, and ALOHA / ACT, told apart by what they hold.
+
+    folder/a.hdf5   data/demo_0, demo_1, ...     episodes "a/demo_0", "a/demo_1", ...
+    folder/b.hdf5   data/demo_0                  episode  "b/demo_0"
+    folder/episode_0.hdf5  action, observations  episode  "episode_0"
+
+Ids hold the file's name also where a corpus is one file, so that they stay when files are added. A unit is a range of episodes
+of one file, or several small files. Pictures are read in slices, see `frames.py`; nothing outside a file is followed.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from vlm_rewards.schemas.episodes import CorpusFeatures, Episode
+from vlm_rewards.schemas.formats.folder import File, Folder
+from vlm_rewards.schemas.formats.hdf5_corpus.aloha import ALOHA
+from vlm_rewards.schemas.formats.hdf5_corpus.demos import DEMOS
+from vlm_rewards.schemas.formats.hdf5_corpus.files import (
+    UnreadableFileError,
+    group_at,
+    hdf5_files,
+    open_hdf5,
+    summary_of,
+)
+from vlm_rewards.schemas.formats.hdf5_corpus.recording import Layout, Recording, Told
+from vlm_rewards.schemas.formats.interface import CorpusFormat, FoundEpisode, InvalidEpisodeError, Wanted
+from vlm_rewards.schemas.formats.units import file_ranges, file_stem, share_units
+from vlm_rewards.schemas.manifests import Failure, Unit
+
+if TYPE_CHECKING:
+    import h5py
+
+LAYOUTS: tuple[Layout, ...] = (DEMOS, ALOHA)
+
+
+@dataclasses.dataclass(frozen=True)
+class Hdf5Reader:
+    """An open HDF5 corpus.
+
+    Args:
+        folder: Its folder.
+        features: What the first episode that can be read holds.
+        told: What people said of it.
+    """
+
+    folder: Folder
+    features: CorpusFeatures
+    told: Told
+
+    def units(self, max_bytes: int) -> list[Unit]:
+        """Units of whole episodes; ranges count episodes."""
+        planned = [unit for file in hdf5_files(self.folder) for unit in self._plan(file, max_bytes)]
+        return share_units(self.folder, planned, max_bytes)
+
+    def episodes(self, unit: Unit, wanted: Wanted) -> Iterator[FoundEpisode | Failure]:
+        """Streams the unit's episodes."""
+        for name, start, stop in file_ranges(unit):
+            try:
+                file, layout, keys = open_recordings(self.folder, name, self.told)
+            except ValueError as error:
+                yield Failure(scope="shard", shard=name, reason="unreadable shard", detail=str(error))
+                continue
+            for key in keys[start : len(keys) if stop < 0 else stop]:
+                yield self._found(file, layout, key, name, wanted)
+
+    def episode_ids(self, unit: Unit) -> list[str]:
+        """The ids of a unit's episodes in order, without those of files that cannot be read."""
+        ids = []
+        for name, start, stop in file_ranges(unit):
+            try:
+                _, _, keys = open_recordings(self.folder, name, self.told)
+            except ValueError:
+                continue  # the read of the unit says so, as a Failure
+            ids += [episode_id(name, key) for key in keys[start : len(keys) if stop < 0 else stop]]
+        return ids
+
+    def _found(self, file: "h5py.File", layout: Layout, key: str, name: str, wanted: Wanted) -> FoundEpisode:
+        found_id = episode_id(name, key)
+        try:
+            recording = layout.recording(file, key, self.told)
+        except ValueError as error:
+            return FoundEpisode(found_id, 0, name, _raising(error), wanted.cameras or ())
+        return FoundEpisode(
+            found_id,
+            recording.num_frames,
+            name,
+            lambda: recording.episode(found_id, wanted, name),
+            tuple(recording.cameras),
+        )
+
+    def _plan(self, file: File, max_bytes: int) -> list[Unit]:
+        whole = Unit(name=file_stem(file.name), files=(file.name,), num_bytes=file.num_bytes)
+        try:
+            opened, layout, keys = open_recordings(self.folder, file.name, self.told)
+        except ValueError:
+            return [whole]  # the read of the unit says so, as a Failure
+        frames = []
+        for key in keys:
+            try:
+                frames.append(layout.recording(opened, key, self.told).num_frames)
+            except ValueError:
+                frames.append(0)
+        whole = dataclasses.replace(whole, num_episodes=len(keys), num_frames=sum(frames))
+        if file.num_bytes <= max_bytes or len(keys) < 2:
+            return [whole]
+        per_frame = file.num_bytes / max(1, sum(frames))
+        starts = [0]
+        waiting = 0.0
+        for index, count in enumerate(frames):
+            if waiting and waiting + count * per_frame > max_bytes:
+                starts.append(index)
+                waiting = 0.0
+            waiting += count * per_frame
+        return [
+            dataclasses.replace(
+                whole,
+                name=f"{whole.name}-e{start:06d}",
+                start=start,
+                stop=stop if stop < len(keys) else -1,
+                num_episodes=stop - start,
+                num_frames=sum(frames[start:stop]),
+                num_bytes=round(sum(frames[start:stop]) * per_frame),
+            )
+            for start, stop in zip(starts, [*starts[1:], len(keys)], strict=True)
+        ]
+
+
+def episode_id(name: str, key: str) -> str:
+    """The id of an episode: its file without the ending, and its key in the file."""
+    stem = name.rpartition(".")[0]
+    return f"{stem}/{key}" if key else stem
+
+
+def open_recordings(folder: Folder, name: str, told: Told) -> tuple["h5py.File", Layout, Sequence[str]]:
+    """Opens a file and lists the keys of its episodes.
+
+    Raises:
+        UnreadableFileError: It is no HDF5, of another kind, or without episodes.
+    """
+    file = open_hdf5(folder, name)
+    for layout in LAYOUTS:
+        if layout.holds(file):
+            return file, layout, layout.keys(file, told)
+    inner = "; ".join(f"{key}/ holds {summary_of(group)}" for key in file if (group := group_at(file, key)) is not None)
+    raise UnreadableFileError(
+        "an HDF5 corpus must be of robomimic or LIBERO (data/demo_0/obs), or of ALOHA (observations/images): got the keys "
+        f"{summary_of(file)}{f'; {inner}' if inner else ''}. Convert it, or leave it out"
+    )
+
+
+def open_hdf5_corpus(folder: Folder, options: Mapping[str, str]) -> Hdf5Reader:
+    """Opens a folder of HDF5 files; what is wrong with single files is told when they are read.
+
+    Raises:
+        ValueError: No episode can be read, or an option's value is none.
+    """
+    told = Told.of(options)
+    first = ""  # a text, since the error would keep its file open
+    files = hdf5_files(folder)
+    for file in files:
+        try:
+            opened, layout, keys = open_recordings(folder, file.name, told)
+        except ValueError as error:
+            first = first or str(error)
+            continue
+        for key in keys:
+            try:
+                recording = layout.recording(opened, key, told)
+            except ValueError as error:
+                first = first or str(error)
+                continue
+            return Hdf5Reader(folder, _features(recording), told)
+    raise ValueError(
+        f"a corpus must have an episode that can be read: got none in {len(files)} HDF5 file{'s' * (len(files) != 1)}, the "
+        f"first being {folder.path(files[0].name)} ({first or 'it holds no episode'})"
+    )
+
+
+def _features(recording: Recording) -> CorpusFeatures:
+    return CorpusFeatures(
+        cameras=tuple(recording.cameras),
+        action_size=recording.action_size,
+        state_size=recording.state_size,
+        has_rewards=recording.rewards is not None,
+        has_instruction=recording.instruction is not None,
+        missing_frame=recording.missing_frame,
+    )
+
+
+def _raising(error: ValueError) -> Callable[[], Episode]:
+    reason = error.reason if isinstance(error, InvalidEpisodeError) else "invalid episode"
+    detail = str(error)
+
+    def read() -> Episode:
+        raise InvalidEpisodeError(reason, detail)  # another one: with its traceback, the first would keep the file open
+
+    return read
+
+
+HDF5 = CorpusFormat(
+    name="hdf5",
+    recognizes=lambda folder: bool(hdf5_files(folder)),
+    open=open_hdf5_corpus,
+    extension="hdf5",
+    options={
+        "filter": "name of a list of demos in the group mask of a robomimic file, such as train; only these are read",
+        "states": "names of observations that make up the state vector, with commas between them",
+        "channels": "rgb or bgr: order of the channels of the pictures; rgb by default",
+        "upside-down": "yes or no: whether the pictures are upside down; LIBERO's files say so themselves",
+    },
+)
