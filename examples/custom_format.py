@@ -36,8 +36,14 @@ class NpzReader:
     def units(self, max_bytes: int) -> list[Unit]:
         """Lists the files. A format that can read a part of a file cuts larger ones into ranges."""
         return [
-            Unit(name=file_stem(file.name), files=(file.name,), num_bytes=file.num_bytes) for file in self.folder.files
+            Unit(name=file_stem(file.name), files=(file.name,), num_bytes=file.num_bytes)
+            for file in self.folder.files
+            if file.suffix == ".npz"
         ]
+
+    def own_files(self) -> list[str]:
+        """Lists the files that are read; others in the folder are named as passed over."""
+        return [file.name for file in self.folder.files if file.suffix == ".npz"]
 
     def episodes(self, unit: Unit, wanted: Wanted) -> Iterator[FoundEpisode]:
         """Finds the unit's episodes; `read` puts one together, from no more than what is wanted."""

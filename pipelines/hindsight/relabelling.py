@@ -35,6 +35,7 @@ from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.folders import read_settings, write_atomically
 from vlm_rewards.schemas.formats.corpus import BrokenEpisodeError, Corpus
 from vlm_rewards.schemas.formats.label_parts.reader import EpisodeLabels, Labels, open_labels, read_labels
+from vlm_rewards.schemas.formats.passed_over import passed_over_record, without_outputs
 from vlm_rewards.schemas.formats.relabelled_parts.writer import EXTENSIONS, check_relabelled_format, open_writer
 from vlm_rewards.schemas.goals import GOAL_KINDS, Goal, normalize_instruction
 from vlm_rewards.schemas.manifests import Failure, Unit
@@ -314,6 +315,9 @@ def hindsight(
         title="hindsight",
         counted_name="episodes",
         total=num_episodes,
+        manifest_extra={
+            "passed_over": passed_over_record(without_outputs(source.passed_over, source.folder, [output]))
+        },
     )
     usage = goal_usage(folder, units)
     write_atomically(folder.path / USAGE_NAME, json.dumps(usage, indent=1, sort_keys=True) + "\n")

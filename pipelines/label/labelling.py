@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Unpack
 
@@ -36,6 +36,7 @@ from vlm_rewards.schemas.formats.label_parts.writer import (
     score_columns,
     vector_column,
 )
+from vlm_rewards.schemas.formats.passed_over import passed_over_record, without_outputs
 from vlm_rewards.schemas.formats.units import units_to_compare
 from vlm_rewards.schemas.labels import LabelMetadata, embedding_schema, label_schema
 from vlm_rewards.schemas.manifests import Failure, PartStatistics, Unit
@@ -203,6 +204,7 @@ def _label(corpus: str | Path | None, labeler: LabelerSettings, output: str | Pa
         title="label",
         counted_name="frames",
         total=plan.num_frames,
+        manifest_extra={"passed_over": dict(plan.passed_over)},
     )
     has_truth = plan.work.corpus is not None and plan.work.corpus.features.has_achieved_goals
     return LabelSummary(**vars(summary), has_ground_truth=has_truth)
@@ -216,11 +218,13 @@ class LabelPlan:
         units: Its units.
         work: What is done with each.
         output: Where the labels go.
+        passed_over: By reason, names of what lies below the corpus's folder and is not read.
     """
 
     units: tuple[Unit, ...]
     work: LabelUnit
     output: OutputFolder
+    passed_over: Mapping[str, list[str]]
 
     @property
     def num_frames(self) -> int | None:
@@ -299,7 +303,9 @@ def plan_label(corpus: str | Path | None, labeler: LabelerSettings, output: str 
         corpus=opened,
         embeddings=kept,
     )
-    return LabelPlan(units=tuple(units), work=work, output=folder)
+    outputs = [claimed.path for claimed in (folder, kept) if claimed is not None]
+    passed_over = () if opened is None else without_outputs(opened.passed_over, opened.folder, outputs)
+    return LabelPlan(units=tuple(units), work=work, output=folder, passed_over=passed_over_record(passed_over))
 
 
 def choose_camera(corpus: Corpus, camera: str | None) -> str:

@@ -2,6 +2,7 @@
 
     corpus = open_corpus("corpus/")          a local folder or file, or a URL that fsspec opens
     corpus.features                          cameras, actions, instruction, truth, which frame is missing
+    corpus.passed_over                       what lies below the folder and is not read, with the reason
     corpus.units(max_bytes)                  units of work; one may span several files, or be a part of one
     corpus.episodes(unit, cameras=["front"], fields=())       Episode, Failure, Episode, ... in the order of the corpus
         for frame in episode.images["front"]:                 streams: encoded bytes, or [H, W, 3] uint8 arrays
@@ -32,7 +33,9 @@ from vlm_rewards.schemas.formats.interface import (
     Wanted,
     missing_camera,
 )
+from vlm_rewards.schemas.formats.listing import PassedOver
 from vlm_rewards.schemas.formats.parquet_corpus.reader import PARQUET
+from vlm_rewards.schemas.formats.passed_over import find_passed_over, passed_over_lines, passed_over_record
 from vlm_rewards.schemas.formats.webdataset_corpus.reader import WEBDATASET
 from vlm_rewards.schemas.manifests import Failure, Unit
 
@@ -89,6 +92,11 @@ class Corpus:
     def features(self) -> CorpusFeatures:
         """What its episodes hold."""
         return self.reader.features
+
+    @property
+    def passed_over(self) -> tuple[PassedOver, ...]:
+        """What lies below the folder and is not read, with the reason, in the order of the names."""
+        return find_passed_over(self.folder, self.format_name, self.reader.own_files())
 
     def units(self, max_bytes: int = MAX_UNIT_BYTES) -> list[Unit]:
         """Cuts the corpus into units of work, in its order.
@@ -270,7 +278,9 @@ def _format_of(folder: Folder) -> CorpusFormat:
         raise ValueError(f"a corpus must be of one format, got {names} in {folder}; give the folder of one of them")
     if folder.is_single_file:
         raise ValueError(f"a shard's name must end with one of {endings}, got {folder}; rename or convert it")
-    raise ValueError(f"a corpus must hold shards ({endings}), got none in {folder}; check the path")
+    others = passed_over_lines(passed_over_record(find_passed_over(folder, None, ())))
+    instead = f" but what is {'; '.join(others)}" if others else ""
+    raise ValueError(f"a corpus must hold shards ({endings}), got none in {folder}{instead}. Check the path")
 
 
 def _example(known: CorpusFormat, folder: Folder) -> str:

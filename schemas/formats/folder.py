@@ -13,9 +13,11 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, cast
 
 import fsspec
+
+from vlm_rewards.schemas.formats.listing import File, Listing, PassedOver, list_local, list_remote
 
 _DIGEST_KIND = "2-"
 """What digests begin with; those of version 0.2 have no such sign."""
@@ -23,20 +25,6 @@ _WHOLE_BYTES = 256 * 2**10
 _EDGE_BYTES = 64 * 2**10
 _BLOCKS = 32
 _BLOCK_BYTES = 4 * 2**10
-
-
-class File(NamedTuple):
-    """A file below a folder: its name with "/" between the parts, and its size in bytes."""
-
-    name: str
-    num_bytes: int
-
-    @property
-    def suffix(self) -> str:
-        """Its ending in small letters, with the dot; "" where it has none."""
-        base = self.name.rpartition("/")[2]
-        stem, dot, ending = base.rpartition(".")
-        return f".{ending.lower()}" if dot and stem else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,13 +117,21 @@ class Folder:
         """Whether only one file is looked at."""
         return bool(self.only) and self.has_file(self.only)
 
-    @functools.cached_property
+    @property
     def files(self) -> tuple[File, ...]:
-        """The files in the folder and in folders below it, in the order of their names; those that begin with "." or "_" apart."""
+        """The files in the folder and in folders below it, in the order of their names, without what is `left_out`."""
+        return self._listing.files
+
+    @property
+    def left_out(self) -> tuple[PassedOver, ...]:
+        """What else lies below the folder, with the reason: hidden files, broken links, outputs of ours, see `listing`."""
+        return self._listing.left_out
+
+    @functools.cached_property
+    def _listing(self) -> Listing:
         if self.is_single_file:
-            return (File(self.only, self.size(self.only)),)
-        found = self._walk() if self.is_local else self._find()
-        return tuple(sorted(found, key=lambda file: file.name.split("/")))
+            return Listing((File(self.only, self.size(self.only)),), ())
+        return list_local(self.location, self.only) if self.is_local else list_remote(self.location, self.only)
 
     def size(self, name: str) -> int:
         """Size of a file in bytes."""
@@ -172,22 +168,6 @@ class Folder:
             file.seek(max(0, size - _EDGE_BYTES))
             tail = file.read(_EDGE_BYTES)
         return hashlib.sha256(b"%d\n" % size + head + tail).hexdigest()[:16]
-
-    def _walk(self) -> list[File]:
-        found: list[File] = []
-        for directory, folders, names in os.walk(self.path(self.only), followlinks=True):
-            folders[:] = [name for name in folders if name[0] not in "._"]
-            for name in names:
-                path = Path(directory, name)
-                if name[0] not in "._" and path.is_file():
-                    found.append(File(path.relative_to(self.location).as_posix(), path.stat().st_size))
-        return found
-
-    def _find(self) -> list[File]:
-        files, inner = fsspec.core.url_to_fs(self.location)
-        found = files.find(f"{inner.rstrip('/')}/{self.only}", detail=True)
-        named = [(path.removeprefix(inner.rstrip("/") + "/"), int(info["size"])) for path, info in found.items()]
-        return [File(name, size) for name, size in named if not any(part[0] in "._" for part in name.split("/"))]
 
 
 def _is_local(location: str) -> bool:

@@ -9,6 +9,11 @@ A format knows its files and nothing else. What all formats share stands once, i
 missing cameras, episodes that do not hold together, names of units, options that are unknown. A format is one file (or folder)
 here and one line of FORMATS there, or an entry point of the group "vlm_rewards.formats" in another package.
 
+Every entry below a corpus's folder is read, failed, or named as passed over. A reader says in `own_files` which files are its
+own: those that its units name, and those whose metadata it uses or that go with them (an index, statistics). The name of a folder
+with "/" at its end stands for all that lies below it, which suits stores of many small chunks. All others are named with a reason
+in the output and the manifest, see `schemas.formats.passed_over`; a file that cannot be read is the reader's own, and a Failure.
+
 How formats of several files and of arrays map to this:
 
     LeRobot v3    recognised by meta/info.json. A unit is a range of episode numbers, its files the data files that hold them; what
@@ -97,6 +102,9 @@ class CorpusReader(Protocol):
         them, as the format counts (rows, bytes, episodes). An episode is in one unit. A unit that is one whole file has the name
         `file_stem(name)`, a range of a file that and a suffix.
         """
+
+    def own_files(self) -> Iterable[str]:
+        """Names of the files that the corpus consists of, or of folders, with "/" at their end: what is read, and its metadata."""
 
     def episodes(self, unit: Unit, wanted: Wanted) -> Iterator[FoundEpisode | Failure]:
         """Streams the episodes of a unit in order, and a Failure of scope "shard" for each file that cannot be read to its end."""

@@ -21,6 +21,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Said:
     """Runs `hindsight` as its options say."""
     from vlm_rewards.pipelines.hindsight.relabelling import hindsight
+    from vlm_rewards.schemas.formats.passed_over import passed_over_lines
 
     given = given_settings(options, HindsightSettings, HindsightRun)
     summary = hindsight(
@@ -34,6 +35,7 @@ def run(options: argparse.Namespace) -> Said:
         f"  how often each goal was achieved and used: {options.output / 'goal_statistics.json'}, "
         f"{options.output / 'goal_usage.json'}",
     ]
+    lines += [f"  {line}" for line in passed_over_lines(manifest["passed_over"])]
     if manifest["failures"]:
         lines.append(f"  left out: {reasons(manifest)}: see {options.output / 'failures'}")
     lines.append(f"  read it: vlm_rewards.read_relabelled({str(options.output)!r})")

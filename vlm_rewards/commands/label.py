@@ -55,6 +55,7 @@ def run(options: argparse.Namespace) -> Said:
     from vlm_rewards.pipelines.label.encoding import shared_labeler
     from vlm_rewards.pipelines.label.labelling import estimate, label, plan_label
     from vlm_rewards.schemas.calibrations import read_calibration
+    from vlm_rewards.schemas.formats.passed_over import passed_over_lines
     from vlm_rewards.schemas.goals import read_goals, select_goals
 
     goals = read_goals(options.goals)
@@ -79,6 +80,7 @@ def run(options: argparse.Namespace) -> Said:
             f"{guess.done_units} units are done before",
             f"  model: {labeler.model}{'' if 'model' in given else ', since none was named'}",
             f"  measured: {guess.frames_per_s:,.0f} frames/s and worker; time: {seconds}; nothing was written",
+            *(f"  {line}" for line in passed_over_lines(plan.passed_over)),
         ], []
     summary = label(options.input, labeler, output=options.output, **of_run)
     manifest = summary.manifest
@@ -89,6 +91,7 @@ def run(options: argparse.Namespace) -> Said:
         lines.append(
             f"  model: {labeler.model}, since none was named: it knows every word of these goals, and of no other world"
         )
+    lines += [f"  {line}" for line in passed_over_lines(manifest["passed_over"])]
     if manifest["failures"]:
         failed = manifest["failed_frames"]
         lost = f"{failed} frames at least" if failed else "an unknown number of frames"

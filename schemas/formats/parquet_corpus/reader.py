@@ -60,6 +60,10 @@ class ParquetReader:
         """Units of whole episodes, see `schemas.formats.parquet_corpus.planning`; ranges count rows."""
         return plan_files(self.folder, parquet_files(self.folder), max_bytes)
 
+    def own_files(self) -> list[str]:
+        """Names of the folder's files of this ending."""
+        return [file.name for file in parquet_files(self.folder)]
+
     def episodes(self, unit: Unit, wanted: Wanted) -> Iterator[FoundEpisode | Failure]:
         """Streams the unit's episodes."""
         return _UnitPass(self.folder, unit, wanted).episodes()

@@ -68,6 +68,10 @@ class WebDatasetReader:
         units = [unit for file in tar_files(self.folder) for unit in plan_file(self.folder, file, max_bytes)]
         return share_units(self.folder, units, max_bytes)
 
+    def own_files(self) -> list[str]:
+        """Names of the folder's files of this ending."""
+        return [file.name for file in tar_files(self.folder)]
+
     def episodes(self, unit: Unit, wanted: Wanted) -> Iterator[FoundEpisode | Failure]:
         """Streams the unit's episodes."""
         for name, start, stop in file_ranges(unit):

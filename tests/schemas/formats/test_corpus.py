@@ -226,6 +226,9 @@ class _Reader:
     def units(self, max_bytes):
         return []
 
+    def own_files(self):
+        return ["toy.txt"]
+
     def episodes(self, unit, wanted):
         yield FoundEpisode("e", 3, "x.toy", lambda: Episode(episode_id="e", images={"front": self.frames}))
 
