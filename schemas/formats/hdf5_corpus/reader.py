@@ -53,6 +53,10 @@ class Hdf5Reader:
         planned = [unit for file in hdf5_files(self.folder) for unit in self._plan(file, max_bytes)]
         return share_units(self.folder, planned, max_bytes)
 
+    def own_files(self) -> list[str]:
+        """Names of the HDF5 files."""
+        return [file.name for file in hdf5_files(self.folder)]
+
     def episodes(self, unit: Unit, wanted: Wanted) -> Iterator[FoundEpisode | Failure]:
         """Streams the unit's episodes."""
         for name, start, stop in file_ranges(unit):
