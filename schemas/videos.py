@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _MAX_BITS = 12  # of a channel: more are depth, or another measurement
 _UNEVEN = 0.1  # of a beat: time stamps are rounded
 _LFS_POINTER = b"version https://git-lfs"
+MISSING_VIDEO = "missing video"
+"""The reason of failures where there is no such file."""
 _UNREADABLE = "unreadable video"
 _MISSING = "missing frames"
 
@@ -271,7 +273,7 @@ class _OpenVideo:
             self.container = av.open(f"file:{path}" if self._folder.is_local else self._folder.open(name), "r")
         except FileNotFoundError as error:
             raise InvalidEpisodeError(
-                "missing video", f"there is no video {path}. Download it too, or leave it out"
+                MISSING_VIDEO, f"there is no video {path}. Download it too, or leave it out"
             ) from error
         except av.FFmpegError as error:
             raise InvalidEpisodeError(_UNREADABLE, self._why_not(error)) from error

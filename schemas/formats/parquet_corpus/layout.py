@@ -139,10 +139,9 @@ def columns_to_read(schema: pa.Schema, fields: Iterable[str]) -> list[str]:
     return [name for name in names if name in schema.names]
 
 
-def picture_leaf(schema: pa.Schema, camera: str) -> str:
-    """The leaf column that holds a camera's pictures: of a struct only its bytes, not its path."""
-    name = image_column(camera)
-    return f"{name}.bytes" if pa.types.is_struct(schema.field(name).type) else name
+def picture_leaf(schema: pa.Schema, column: str) -> str:
+    """The leaf of a column of pictures that holds them: of a struct only its bytes, not its path."""
+    return f"{column}.bytes" if pa.types.is_struct(schema.field(column).type) else column
 
 
 def is_list(dtype: pa.DataType) -> bool:

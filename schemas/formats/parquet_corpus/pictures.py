@@ -9,7 +9,7 @@ Reading a row group from its start for every episode in it would cost the square
 import bisect
 import itertools
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -67,13 +67,15 @@ class OpenFiles:
     Args:
         folder: The corpus's folder.
         cameras: Cameras whose pictures are read, by which batches are measured; None for all.
+        columns: Their columns; by default as corpora of ours name them.
     """
 
-    def __init__(self, folder: Folder, cameras: Sequence[str] | None) -> None:
+    def __init__(self, folder: Folder, cameras: Sequence[str] | None, columns: Mapping[str, str] | None = None) -> None:
         self.folder = folder
         self.broken: set[str] = set()
         """Names of files that could not be read to their end."""
         self._cameras = cameras
+        self._columns = columns
         self._files: OrderedDict[str, OpenFile] = OrderedDict()
 
     def open(self, name: str) -> OpenFile:
@@ -97,6 +99,10 @@ class OpenFiles:
                 self._files.popitem(last=False)
         return opened
 
+    def column(self, camera: str) -> str:
+        """The column of a camera's pictures."""
+        return image_column(camera) if self._columns is None else self._columns[camera]
+
     def close(self) -> None:
         """Lets go of all files; one that is asked for again is opened again."""
         self._files.clear()
@@ -104,8 +110,9 @@ class OpenFiles:
     def _batch_rows(self, metadata: pq.FileMetaData, schema: pa.Schema, groups: Sequence[pq.RowGroupMetaData]) -> int:
         if all(group.total_byte_size <= BATCH_BYTES for group in groups):
             return BATCH_ROWS
-        cameras = [camera for camera in cameras_of(schema) if self._cameras is None or camera in self._cameras]
-        leaves = {picture_leaf(schema, camera) for camera in cameras}
+        known = cameras_of(schema) if self._columns is None else tuple(self._columns)
+        cameras = [camera for camera in known if self._cameras is None or camera in self._cameras]
+        leaves = {picture_leaf(schema, self.column(camera)) for camera in cameras}
         columns = [index for index in range(metadata.num_columns) if metadata.schema.column(index).path in leaves]
         rows = BATCH_ROWS
         for group in groups:
@@ -167,13 +174,14 @@ class PictureCursor:
         self._name, self._opened, self._batches, self._held, self._row = "", None, None, _NO_PICTURES, 0
 
     def _read_from(self, opened: OpenFile, first_group: int) -> Iterator[pa.Array]:
-        leaf = picture_leaf(opened.schema, self.camera)
+        column = self.files.column(self.camera)
+        leaf = picture_leaf(opened.schema, column)
         for group in range(first_group, len(opened.bounds) - 1):
             for batch in opened.file.iter_batches(
                 opened.batch_rows, row_groups=[group], columns=[leaf], use_threads=False
             ):
                 # By name: the leaf may be the beginning of another camera's column.
-                yield _bytes_of(batch.column(image_column(self.camera)))
+                yield _bytes_of(batch.column(column))
 
 
 def _bytes_of(pictures: pa.Array) -> pa.Array:

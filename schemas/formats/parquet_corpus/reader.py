@@ -305,7 +305,11 @@ class _Layout:
         check_columns(schema, [camera for camera in chosen if camera in cameras], wanted.fields)
         check_widths(opened.file, features, wanted.fields)
         columns = pa.schema([schema.field(name) for name in columns_to_read(schema, wanted.fields)])
-        leaves = {camera: picture_leaf(schema, camera) for camera in chosen if camera in cameras and wanted.frames}
+        leaves = {
+            camera: picture_leaf(schema, image_column(camera))
+            for camera in chosen
+            if camera in cameras and wanted.frames
+        }
         return cls(schema, features, cameras, columns, columns.names, leaves)
 
     def __eq__(self, other: object) -> bool:

@@ -11,7 +11,7 @@ from vlm_rewards.schemas.episodes import CorpusFeatures
 from vlm_rewards.schemas.formats.corpus import FORMATS, open_corpus, writable_format, write_episodes
 from vlm_rewards.schemas.formats.folder import File, Folder
 
-NAMES = [known.name for known in FORMATS]
+NAMES = [known.name for known in FORMATS if known.write is not None]
 
 
 @pytest.fixture

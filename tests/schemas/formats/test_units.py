@@ -11,7 +11,7 @@ from vlm_rewards.schemas.formats.folder import Folder
 from vlm_rewards.schemas.formats.units import file_ranges, file_stem, share_units, units_to_compare
 from vlm_rewards.schemas.manifests import Failure, Unit
 
-NAMES = [known.name for known in FORMATS]
+NAMES = [known.name for known in FORMATS if known.write is not None]
 
 
 def units_of(frames, num_bytes=1000):
