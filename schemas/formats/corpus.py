@@ -33,8 +33,8 @@ from vlm_rewards.schemas.formats.interface import (
     Wanted,
     missing_camera,
 )
-from vlm_rewards.schemas.formats.listing import PassedOver
 from vlm_rewards.schemas.formats.lerobot_corpus.reader import LEROBOT
+from vlm_rewards.schemas.formats.listing import PassedOver
 from vlm_rewards.schemas.formats.parquet_corpus.reader import PARQUET
 from vlm_rewards.schemas.formats.passed_over import find_passed_over, passed_over_lines, passed_over_record
 from vlm_rewards.schemas.formats.webdataset_corpus.reader import WEBDATASET

@@ -15,7 +15,7 @@ from vlm_rewards.schemas.formats.passed_over import (
 )
 
 
-@pytest.mark.parametrize("format_name", [known.name for known in FORMATS])
+@pytest.mark.parametrize("format_name", [known.name for known in FORMATS if known.write is not None])
 def test_a_corpus_names_what_it_does_not_read(tmp_path, format_name):
     ending = writable_format(format_name).extension
     write_episodes(tmp_path / f"a.{ending}", CorpusFeatures.of(plain_episode()), [plain_episode()], format_name)
