@@ -25,6 +25,7 @@ from typing import Unpack
 
 import numpy as np
 
+from vlm_rewards.labelers.alike_goals import join_alike
 from vlm_rewards.labelers.encoders import known
 from vlm_rewards.labelers.encoders.encoder import DEFAULT_ENGINE, Encoder
 from vlm_rewards.labelers.rewards.rewards import rewards_of_scores
@@ -34,6 +35,8 @@ from vlm_rewards.labelers.scoring.windows import EpisodeScorer
 from vlm_rewards.labelers.settings import LabelerKeywords, LabelerSettings
 from vlm_rewards.labelers.targets import build_targets
 from vlm_rewards.schemas.fingerprints import Fingerprint
+from vlm_rewards.schemas.formats.corpus import Corpus
+from vlm_rewards.schemas.formats.instruction_goals import goals_of_corpus
 from vlm_rewards.schemas.goals import Goal, as_goals, goals_to_json
 from vlm_rewards.schemas.options import build_settings, shows_settings
 
@@ -49,12 +52,15 @@ def load_encoder(settings: LabelerSettings) -> Encoder:
 
 
 @shows_settings(LabelerSettings)
-def load_labeler(model: str | Path, goals: Iterable[Goal | str], **settings: Unpack[LabelerKeywords]) -> "Labeler":
+def load_labeler(
+    model: str | Path, goals: Iterable[Goal | str] | Corpus, **settings: Unpack[LabelerKeywords]
+) -> "Labeler":
     """Loads a model and embeds the goals.
 
     Args:
         model: A reference model's name, a local folder, or a Hugging Face hub id.
-        goals: Goals, or texts of goals: "a red ball" becomes the goal `a-red-ball`.
+        goals: Goals, or texts of goals: "a red ball" becomes the goal `a-red-ball`; or an open corpus, each of whose instructions
+            is then a goal (those that the model reads as one text are one goal).
         settings: Other fields of `LabelerSettings`.
 
     Returns:
@@ -73,8 +79,13 @@ def load_labeler(model: str | Path, goals: Iterable[Goal | str], **settings: Unp
         >>> labeler(frames).shape
         (5, 342)
     """
-    (made,) = build_settings({**settings, "model": str(model), "goals": as_goals(goals)}, LabelerSettings)
-    return Labeler.build(made)
+    listed = goals_of_corpus(goals).goals if isinstance(goals, Corpus) else as_goals(goals)
+    (made,) = build_settings({**settings, "model": str(model), "goals": listed}, LabelerSettings)
+    encoder = load_encoder(made)
+    if isinstance(goals, Corpus):
+        joined = join_alike(made.goals, {goal.id for goal in made.goals}, made.templates, encoder)
+        made = dataclasses.replace(made, goals=joined)
+    return Labeler(made, encoder)
 
 
 class Labeler:

@@ -279,10 +279,14 @@ def read_goals(path: str | Path) -> tuple[Goal, ...]:
         raise
 
 
+def goals_to_lines(goals: Sequence[Goal]) -> str:
+    """Returns the text of goals.jsonl, one goal per line; `read_goals` reads it."""
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in goals_to_json(check_goals(goals)))
+
+
 def write_goals(goals: Sequence[Goal], path: str | Path) -> None:
     """Writes goals.jsonl, one goal a line."""
-    lines = [json.dumps(record, ensure_ascii=False) for record in goals_to_json(check_goals(goals))]
-    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    Path(path).write_text(goals_to_lines(goals), encoding="utf-8")
 
 
 def select_goals(goals: Sequence[Goal], ids: Sequence[str]) -> tuple[Goal, ...]:

@@ -20,6 +20,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from vlm_rewards.labelers.encoders.embedding_cache import EmbeddingCache, FrameLookup, Slot, frame_digest
+from vlm_rewards.labelers.encoders.encoder import Encoder
 from vlm_rewards.labelers.encoders.frame_windows import FrameWindows
 from vlm_rewards.labelers.labeler import Labeler
 from vlm_rewards.labelers.settings import LabelerSettings
@@ -70,12 +71,17 @@ def one_run() -> Iterator[None]:
                 del _labelers[settings]
 
 
-def shared_labeler(settings: LabelerSettings) -> SharedLabeler:
-    """Returns this process's labeler for these settings, built once; the model then runs on one thread. See `one_run`."""
+def shared_labeler(settings: LabelerSettings, encoder: Encoder | None = None) -> SharedLabeler:
+    """Returns this process's labeler for these settings, built once; the model then runs on one thread. See `one_run`.
+
+    Args:
+        settings: Settings of the labeler.
+        encoder: Their model where it is loaded already; None to load it.
+    """
     torch.set_num_threads(1)
     with _labelers_lock:
         if settings not in _labelers:
-            labeler = Labeler.build(settings)
+            labeler = Labeler.build(settings) if encoder is None else Labeler(settings, encoder)
             shared = SharedLabeler(labeler, EmbeddingCache(labeler.dim))
             _labelers[settings] = _labelers.setdefault(labeler.settings, shared)  # with nothing left open
         return _labelers[settings]

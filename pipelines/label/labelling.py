@@ -25,7 +25,7 @@ from vlm_rewards.pipelines.label.encoding import SharedLabeler, encode_unit, one
 from vlm_rewards.pipelines.label.reading import Ended, Group, frame_groups, read_ahead
 from vlm_rewards.pipelines.label.settings import LabelKeywords, LabelRun
 from vlm_rewards.schemas.fingerprints import Fingerprint
-from vlm_rewards.schemas.folders import read_manifest, read_settings
+from vlm_rewards.schemas.folders import read_manifest, read_settings, write_atomically
 from vlm_rewards.schemas.formats.corpus import Corpus, open_corpus
 from vlm_rewards.schemas.formats.label_parts.embeddings import read_embedding_rows
 from vlm_rewards.schemas.formats.label_parts.writer import (
@@ -38,9 +38,13 @@ from vlm_rewards.schemas.formats.label_parts.writer import (
 )
 from vlm_rewards.schemas.formats.passed_over import passed_over_record, without_outputs
 from vlm_rewards.schemas.formats.units import units_to_compare
+from vlm_rewards.schemas.goals import goals_to_lines
 from vlm_rewards.schemas.labels import LabelMetadata, embedding_schema, label_schema
 from vlm_rewards.schemas.manifests import Failure, PartStatistics, Unit
 from vlm_rewards.schemas.options import build_settings, shows_settings
+
+GOALS = "goals.jsonl"
+"""The goals in the folder of the labels, to be edited and labelled with again."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -206,6 +210,9 @@ def _label(corpus: str | Path | None, labeler: LabelerSettings, output: str | Pa
         total=plan.num_frames,
         manifest_extra={"passed_over": dict(plan.passed_over)},
     )
+    goals_path = Path(output) / GOALS
+    if not goals_path.exists():  # an edited one stays
+        write_atomically(goals_path, goals_to_lines(labeler.goals))
     has_truth = plan.work.corpus is not None and plan.work.corpus.features.has_achieved_goals
     return LabelSummary(**vars(summary), has_ground_truth=has_truth)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlm_rewards.command_line.goal_lists import add_goals, read_goal_lists
 from vlm_rewards.command_line.options import add_output, add_settings, given_settings, say_where_it_runs
 from vlm_rewards.command_line.words import Said, reasons, skipped
 from vlm_rewards.labelers.settings import LabelerSettings
@@ -24,16 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="corpus: a folder or one shard; may be left out with a filled --embeddings",
     )
-    parser.add_argument(
-        "--goals",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="goals.jsonl: one goal per line with id, text and, optionally, family",
-    )
-    parser.add_argument(
-        "--goal", action="append", metavar="ID", help="label this goal of the file only; repeat for several"
-    )
+    add_goals(parser)
     add_output(parser, "the labels")
     parser.add_argument(
         "--dry-run", action="store_true", help="show units, frames, bytes and an estimate of the time; write nothing"
@@ -56,16 +48,15 @@ def run(options: argparse.Namespace) -> Said:
     from vlm_rewards.pipelines.label.labelling import estimate, label, plan_label
     from vlm_rewards.schemas.calibrations import read_calibration
     from vlm_rewards.schemas.formats.passed_over import passed_over_lines
-    from vlm_rewards.schemas.goals import read_goals, select_goals
 
-    goals = read_goals(options.goals)
-    if options.goal:
-        goals = select_goals(goals, options.goal)
-    calibration = None if options.calibration is None else read_calibration(options.calibration)
     given = given_settings(options, LabelerSettings)
+    goals, encoder, told = read_goal_lists(options, given)
+    calibration = None if options.calibration is None else read_calibration(options.calibration)
     if calibration is not None:
         given |= _operating_point(given, calibration, goals)
     labeler = LabelerSettings(goals=goals, **given)
+    if encoder is not None:
+        shared_labeler(labeler, encoder)
     if calibration is not None:
         calibration.check_labeler(shared_labeler(labeler).labeler.fingerprint)
     of_run = {**given_settings(options, LabelRun), "beam_options": tuple(options.beam_options)}
@@ -78,6 +69,7 @@ def run(options: argparse.Namespace) -> Said:
         return [
             f"would label {guess.units} units with {frames} frames ({guess.num_bytes / 1e6:,.1f} MB) for {len(goals)} goals; "
             f"{guess.done_units} units are done before",
+            *told,
             f"  model: {labeler.model}{'' if 'model' in given else ', since none was named'}",
             f"  measured: {guess.frames_per_s:,.0f} frames/s and worker; time: {seconds}; nothing was written",
             *(f"  {line}" for line in passed_over_lines(plan.passed_over)),
@@ -85,7 +77,8 @@ def run(options: argparse.Namespace) -> Said:
     summary = label(options.input, labeler, output=options.output, **of_run)
     manifest = summary.manifest
     lines = [
-        f"labelled {manifest['rows']:,} frames for {len(goals)} goals, in {options.output / 'parts'}{skipped(summary)}"
+        f"labelled {manifest['rows']:,} frames for {len(goals)} goals, in {options.output / 'parts'}{skipped(summary)}",
+        *told,
     ]
     if "model" not in given:
         lines.append(

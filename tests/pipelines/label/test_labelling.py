@@ -173,6 +173,7 @@ def test_files_are_the_same_after_five_kills(tmp_path: Path, clip: Path) -> None
     assert f"({len(finished)} of 24 units were done before)" in last.stdout
     assert part_bytes(tmp_path / "broken") == part_bytes(tmp_path / "unbroken")
     assert sorted(path.name for path in (tmp_path / "broken").iterdir()) == [
+        "goals.jsonl",
         "manifest.json",
         "markers",
         "parts",

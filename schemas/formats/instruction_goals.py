@@ -1,0 +1,118 @@
+"""Goals of a corpus's own instructions: one goal per instruction, whatever the format.
+
+    episode 0   "Pick up the cup."   ──►  Goal("pick-up-the-cup", "Pick up the cup.",
+    episode 1   "pick up the cup"    ──┘       instructions=("Pick up the cup.", "pick up the cup"))
+    episode 2   "把杯子放下"           ──►  Goal("goal-<digest of the text>", "把杯子放下", ...)
+    episode 3   "" or None           ──►  none; counted
+
+Each goal names every spelling of its instruction, so hindsight and evaluation find an episode's own goal by its instruction, as
+they do with goals of a file. An instruction says what to do, which is not what a picture of its success shows: the texts can be
+reworded in the goals.jsonl that `label` writes, as long as `instructions` stay.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+
+from vlm_rewards.schemas.formats.corpus import Corpus
+from vlm_rewards.schemas.goals import Goal, normalize_instruction
+from vlm_rewards.schemas.manifests import Failure
+
+_ID_LENGTH = 60
+_DIGEST_LENGTH = 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InstructionGoals:
+    """The goals of a corpus's instructions, and where they come from.
+
+    Args:
+        goals: One goal per instruction that no other goal stands for, in the order of the corpus.
+        num_instructions: Number of different instructions; more than goals where other goals stand for some.
+        num_episodes: Number of episodes that could be read.
+        num_without: Number of these without an instruction.
+        failures: Number of failures by reason: episodes, or whole files, whose instruction could not be read.
+    """
+
+    goals: tuple[Goal, ...]
+    num_instructions: int
+    num_episodes: int
+    num_without: int
+    failures: Mapping[str, int]
+
+
+def goals_of_corpus(corpus: Corpus, beside: Sequence[Goal] = ()) -> InstructionGoals:
+    """Makes one goal of each instruction of a corpus. Reads no frame.
+
+    Instructions are one where they are equal in `schemas.goals.normalize_instruction`; the first spelling is the goal's text.
+    Neither the sharding of the corpus nor the sizes of its units matter.
+
+    Args:
+        corpus: The corpus.
+        beside: Other goals that will be labelled: an instruction that one of them names, in its instructions or as its text, gets
+            no goal of its own, and no id is theirs.
+
+    Raises:
+        ValueError: No episode has an instruction.
+    """
+    spellings: dict[str, dict[str, None]] = {}
+    num_episodes = num_without = 0
+    failures: Counter[str] = Counter()
+    for unit in corpus.units():
+        for episode in corpus.episodes(unit, frames=False, fields=("instruction",)):
+            if isinstance(episode, Failure):
+                failures[episode.reason] += 1
+                continue
+            num_episodes += 1
+            text = episode.instruction or ""
+            key = normalize_instruction(text)
+            if key:
+                spellings.setdefault(key, {})[text] = None
+            else:
+                num_without += 1
+    if not spellings:
+        unread = "".join(f", and {count} {reason}" for reason, count in failures.items())
+        raise ValueError(
+            f"no episode of {corpus.folder} has an instruction to make a goal of: got {num_episodes} without one{unread}. "
+            "Write the goals to a file, one per line, such as " + '{"id": ..., "text": ...}'
+        )
+    known = {normalize_instruction(wording) for goal in beside for wording in (*goal.instructions, goal.text)}
+    taken = {goal.id for goal in beside}
+    goals = []
+    for key, texts in spellings.items():
+        if key not in known:
+            goal_id = id_of_text(key, taken)
+            taken.add(goal_id)
+            goals.append(Goal(goal_id, next(iter(texts)), instructions=tuple(texts)))
+    return InstructionGoals(
+        goals=tuple(goals),
+        num_instructions=len(spellings),
+        num_episodes=num_episodes,
+        num_without=num_without,
+        failures=dict(failures),
+    )
+
+
+def id_of_text(text: str, taken: Collection[str] = ()) -> str:
+    """Makes a goal's id of a text: "pick up the cup" is "pick-up-the-cup".
+
+    A digest of the text follows where the words do not tell all: letters without an ASCII form, a text of over 60 letters, or an id
+    that another text has.
+
+    Args:
+        text: The text; equal texts give equal ids.
+        taken: Ids that other goals have.
+    """
+    plain = "".join(c for c in unicodedata.normalize("NFKD", text.lower()) if not unicodedata.combining(c))
+    words = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
+    short = words if len(words) <= _ID_LENGTH else words[:_ID_LENGTH].rpartition("-")[0] or words[:_ID_LENGTH]
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    is_whole = short == words != "" and not any(c.isalnum() and not c.isascii() for c in plain)
+    if is_whole and short not in taken:
+        return short
+    longer = (f"{short or 'goal'}-{digest[:length]}" for length in itertools.count(_DIGEST_LENGTH))
+    return next(goal_id for goal_id in longer if goal_id not in taken)
