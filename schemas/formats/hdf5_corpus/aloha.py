@@ -73,4 +73,4 @@ def _is_encoded(dataset: "h5py.Dataset") -> bool:
     return dataset.ndim == 1 and dataset.dtype.kind in "OS"
 
 
-ALOHA = Layout("aloha", _holds_images, _keys, aloha_recording)
+ALOHA = Layout("ALOHA", _IMAGES, _holds_images, _keys, aloha_recording)

@@ -172,4 +172,4 @@ def _by_number(name: str) -> tuple[str, int, str]:
     return (match[1], int(match[2]), name) if match else (name, -1, name)
 
 
-DEMOS = Layout("robomimic", _holds_demos, demo_keys, demo_recording)
+DEMOS = Layout("robomimic or LIBERO", "data/demo_0/obs", _holds_demos, demo_keys, demo_recording)

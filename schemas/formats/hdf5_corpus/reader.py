@@ -42,26 +42,36 @@ class Hdf5Reader:
         folder: Its folder.
         features: What the first episode that can be read holds.
         told: What people said of it.
+        layouts: Layouts that its files may have.
+        only: The one file that is read, whose episodes are called by their keys alone; None for all HDF5 files.
+        metadata: The file beside it that describes it; "" for none.
     """
 
     folder: Folder
     features: CorpusFeatures
     told: Told
+    layouts: tuple[Layout, ...] = LAYOUTS
+    only: str | None = None
+    metadata: str = ""
 
     def units(self, max_bytes: int) -> list[Unit]:
         """Units of whole episodes; ranges count episodes."""
-        planned = [unit for file in hdf5_files(self.folder) for unit in self._plan(file, max_bytes)]
+        only = self.only
+        files = hdf5_files(self.folder) if only is None else [File(only, self.folder.size(only))]
+        planned = [unit for file in files for unit in self._plan(file, max_bytes)]
         return share_units(self.folder, planned, max_bytes)
 
     def own_files(self) -> list[str]:
-        """Names of the HDF5 files."""
-        return [file.name for file in hdf5_files(self.folder)]
+        """Names of the HDF5 files, and of what describes them."""
+        if self.only is None:
+            return [file.name for file in hdf5_files(self.folder)]
+        return [name for name in (self.only, self.metadata) if name]
 
     def episodes(self, unit: Unit, wanted: Wanted) -> Iterator[FoundEpisode | Failure]:
         """Streams the unit's episodes."""
         for name, start, stop in file_ranges(unit):
             try:
-                file, layout, keys = open_recordings(self.folder, name, self.told)
+                file, layout, keys = open_recordings(self.folder, name, self.told, self.layouts)
             except ValueError as error:
                 yield Failure(scope="shard", shard=name, reason="unreadable shard", detail=str(error))
                 continue
@@ -73,14 +83,18 @@ class Hdf5Reader:
         ids = []
         for name, start, stop in file_ranges(unit):
             try:
-                _, _, keys = open_recordings(self.folder, name, self.told)
+                _, _, keys = open_recordings(self.folder, name, self.told, self.layouts)
             except ValueError:
                 continue  # the read of the unit says so, as a Failure
-            ids += [episode_id(name, key) for key in keys[start : len(keys) if stop < 0 else stop]]
+            ids += [self._id(name, key) for key in keys[start : len(keys) if stop < 0 else stop]]
         return ids
 
+    def _id(self, name: str, key: str) -> str:
+        stem = name.rpartition(".")[0]
+        return key if self.only is not None else f"{stem}/{key}" if key else stem
+
     def _found(self, file: "h5py.File", layout: Layout, key: str, name: str, wanted: Wanted) -> FoundEpisode:
-        found_id = episode_id(name, key)
+        found_id = self._id(name, key)
         try:
             recording = layout.recording(file, key, self.told)
         except ValueError as error:
@@ -96,7 +110,7 @@ class Hdf5Reader:
     def _plan(self, file: File, max_bytes: int) -> list[Unit]:
         whole = Unit(name=file_stem(file.name), files=(file.name,), num_bytes=file.num_bytes)
         try:
-            opened, layout, keys = open_recordings(self.folder, file.name, self.told)
+            opened, layout, keys = open_recordings(self.folder, file.name, self.told, self.layouts)
         except ValueError:
             return [whole]  # the read of the unit says so, as a Failure
         frames = []
@@ -130,26 +144,23 @@ class Hdf5Reader:
         ]
 
 
-def episode_id(name: str, key: str) -> str:
-    """The id of an episode: its file without the ending, and its key in the file."""
-    stem = name.rpartition(".")[0]
-    return f"{stem}/{key}" if key else stem
-
-
-def open_recordings(folder: Folder, name: str, told: Told) -> tuple["h5py.File", Layout, Sequence[str]]:
+def open_recordings(
+    folder: Folder, name: str, told: Told, layouts: Sequence[Layout]
+) -> tuple["h5py.File", Layout, Sequence[str]]:
     """Opens a file and lists the keys of its episodes.
 
     Raises:
         UnreadableFileError: It is no HDF5, of another kind, or without episodes.
     """
     file = open_hdf5(folder, name)
-    for layout in LAYOUTS:
+    for layout in layouts:
         if layout.holds(file):
             return file, layout, layout.keys(file, told)
     inner = "; ".join(f"{key}/ holds {summary_of(group)}" for key in file if (group := group_at(file, key)) is not None)
+    expected = ", or of ".join(f"{layout.name} ({layout.path})" for layout in layouts)
     raise UnreadableFileError(
-        "an HDF5 corpus must be of robomimic or LIBERO (data/demo_0/obs), or of ALOHA (observations/images): got the keys "
-        f"{summary_of(file)}{f'; {inner}' if inner else ''}. Convert it, or leave it out"
+        f"an HDF5 corpus must be of {expected}: got the keys {summary_of(file)}{f'; {inner}' if inner else ''}. Convert it, "
+        "or leave it out"
     )
 
 
@@ -160,24 +171,31 @@ def open_hdf5_corpus(folder: Folder, options: Mapping[str, str]) -> Hdf5Reader:
         ValueError: No episode can be read, or an option's value is none.
     """
     told = Told.of(options)
-    first = ""  # a text, since the error would keep its file open
     files = hdf5_files(folder)
-    for file in files:
+    return Hdf5Reader(folder, read_features(folder, [file.name for file in files], told, LAYOUTS), told)
+
+
+def read_features(folder: Folder, names: Sequence[str], told: Told, layouts: Sequence[Layout]) -> CorpusFeatures:
+    """What the first episode that can be read holds.
+
+    Raises:
+        ValueError: There is none; the message says what is wrong with the first.
+    """
+    first = ""  # a text, since the error would keep its file open
+    for name in names:
         try:
-            opened, layout, keys = open_recordings(folder, file.name, told)
+            opened, layout, keys = open_recordings(folder, name, told, layouts)
         except ValueError as error:
             first = first or str(error)
             continue
         for key in keys:
             try:
-                recording = layout.recording(opened, key, told)
+                return _features(layout.recording(opened, key, told))
             except ValueError as error:
                 first = first or str(error)
-                continue
-            return Hdf5Reader(folder, _features(recording), told)
     raise ValueError(
-        f"a corpus must have an episode that can be read: got none in {len(files)} HDF5 file{'s' * (len(files) != 1)}, the "
-        f"first being {folder.path(files[0].name)} ({first or 'it holds no episode'})"
+        f"a corpus must have an episode that can be read: got none in {len(names)} HDF5 file{'s' * (len(names) != 1)}, the "
+        f"first being {folder.path(names[0])} ({first or 'it holds no episode'})"
     )
 
 

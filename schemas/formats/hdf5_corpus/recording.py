@@ -35,12 +35,14 @@ class Told:
         states: Observations that make up the state vector, in order.
         bgr: Whether the first channel of the pictures is blue.
         upside_down: Whether the pictures are upside down; None where the file says.
+        instruction: Name of the observation that is the instruction; None for the usual one.
     """
 
     filter: str | None = None
     states: tuple[str, ...] = ()
     bgr: bool = False
     upside_down: bool | None = None
+    instruction: str | None = None
 
     @classmethod
     def of(cls, options: Mapping[str, str]) -> "Told":
@@ -60,6 +62,7 @@ class Told:
             states=tuple(filter(None, options.get("states", "").split(","))),
             bgr=options.get("channels") == BGR,
             upside_down=None if turned is None else turned == YES,
+            instruction=options.get("instruction"),
         )
 
 
@@ -71,8 +74,10 @@ class Recording:
         cameras: The frames of each camera.
         states: The pieces of each observation that is part of the state vector.
         actions: [T] or [T, A]; None if none were recorded.
+        odd_actions: What was recorded instead of such actions; "" where nothing was.
         rewards: [T]; None if none were recorded.
         dones: [T], whether the step ended the episode; None if none were recorded.
+        truncations: [T], whether the episode was cut off there; None where its last step was, unless that ended it.
         instruction: What the agent was asked to do; None where the file does not say.
         lacks_first_frame: Whether frame i is the one after action i.
     """
@@ -80,8 +85,10 @@ class Recording:
     cameras: Mapping[str, SliceFrames]
     states: Sequence[Sequence[Piece]] = ()
     actions: "h5py.Dataset | None" = None
+    odd_actions: str = ""
     rewards: "h5py.Dataset | None" = None
     dones: "h5py.Dataset | None" = None
+    truncations: "h5py.Dataset | None" = None
     instruction: str | None = None
     lacks_first_frame: bool = False
 
@@ -123,10 +130,13 @@ class Recording:
                 raise InvalidEpisodeError("missing camera", missing_camera(camera, tuple(self.cameras), file))
         chosen = self.cameras if wanted.cameras is None else {name: self.cameras[name] for name in wanted.cameras}
         parts: dict[str, Any] = {}
+        if "actions" in wanted.fields and self.odd_actions:
+            raise not_numbers("actions", self.odd_actions)
         if "actions" in wanted.fields and self.actions is not None:
             parts["actions"] = as_actions(read_all(self.actions))
         if "rewards" in wanted.fields and self.rewards is not None:
-            parts |= as_outcome(read_all(self.rewards), None if self.dones is None else read_all(self.dones))
+            ends = [None if found is None else read_all(found) for found in (self.dones, self.truncations)]
+            parts |= as_outcome(read_all(self.rewards), *ends)
         if "states" in wanted.fields and self.states:
             parts["states"] = np.concatenate([_rows(pieces) for pieces in self.states], axis=1)
         if "instruction" in wanted.fields:
@@ -144,12 +154,14 @@ class Layout(NamedTuple):
 
     Attributes:
         name: What people call it.
+        path: Where its pictures lie, for messages.
         holds: Whether a file is of this layout.
         keys: Keys of a file's episodes in order; "" where the file is one episode. Raises ValueError where none can be read.
         recording: Finds the parts of an episode. Raises ValueError.
     """
 
     name: str
+    path: str
     holds: Callable[["h5py.File"], bool]
     keys: Callable[["h5py.File", Told], list[str]]
     recording: Callable[["h5py.File", str, Told], Recording]
@@ -160,30 +172,37 @@ def as_actions(values: np.ndarray) -> np.ndarray:
     if values.ndim == 1 and values.dtype.kind in "iu":
         return values.astype(np.int64)
     if values.dtype.kind not in "biuf" or values.ndim == 0:
-        detail = f"actions must be numbers per step: got {list(values.shape)} {values.dtype}. Convert them"
-        raise InvalidEpisodeError("invalid episode", detail)
+        raise not_numbers("actions", f"{list(values.shape)} {values.dtype}")
     return values.reshape(len(values), -1).astype(np.float32)
 
 
-def as_outcome(rewards: np.ndarray, dones: np.ndarray | None) -> dict[str, np.ndarray]:
+def not_numbers(what: str, found: str) -> InvalidEpisodeError:
+    """What is said of actions and states that are none."""
+    return InvalidEpisodeError("invalid episode", f"{what} must be numbers or vectors: got {found}. Convert them")
+
+
+def as_outcome(
+    rewards: np.ndarray, dones: np.ndarray | None = None, truncations: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     """Rewards, terminations and truncations of T steps.
 
     Args:
         rewards: [T] or [T, 1].
         dones: [T] or [T, 1], whether the step ended the episode; None for no step.
+        truncations: [T] or [T, 1], whether the episode was cut off there; None where the recording tells by its end.
     """
     over = np.zeros(len(rewards), np.bool_) if dones is None else dones.reshape(-1).astype(np.bool_)
-    cut = np.arange(len(over)) == len(over) - 1  # the recording ends there, whether the episode was over or not
+    last = np.arange(len(over)) == len(over) - 1
+    cut = last & ~over if truncations is None else truncations.reshape(-1).astype(np.bool_)
     return {
         "rewards": rewards.reshape(-1).astype(np.float32),
         "terminations": over,
-        "truncations": cut & ~over,
+        "truncations": cut,
     }
 
 
 def _rows(pieces: Sequence[Piece]) -> np.ndarray:
     rows = np.concatenate([read_all(piece.dataset)[piece.start : piece.stop] for piece in pieces])
     if rows.dtype.kind not in "biuf":
-        detail = f"states must be numbers: got {rows.dtype} in {pieces[0].dataset.name!r}. Name other observations"
-        raise InvalidEpisodeError("invalid episode", detail)
+        raise not_numbers("states", f"{rows.dtype} in {pieces[0].dataset.name!r}")
     return rows.reshape(len(rows), -1).astype(np.float32)

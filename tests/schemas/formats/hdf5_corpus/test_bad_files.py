@@ -69,8 +69,8 @@ def test_files_of_another_kind_are_refused_with_their_keys(tmp_path):
         file["infos/qpos"] = np.zeros(4)
     with pytest.raises(
         ValueError,
-        match=r"of robomimic or LIBERO .* got the keys infos/, observations \[4, 11\] float32, terminals \[4\] bool; "
-        r"infos/ holds qpos \[4\] float64. Convert it",
+        match=r"of robomimic or LIBERO .*, or of ALOHA .*: got the keys infos/, observations \[4, 11\] float32, "
+        r"terminals \[4\] bool; infos/ holds qpos \[4\] float64. Convert it",
     ):
         open_corpus(tmp_path)
 
@@ -213,4 +213,4 @@ def test_states_that_are_no_numbers_are_refused(tmp_path):
     with h5py.File(path, "a") as file:
         file["data/demo_0/obs/names"] = np.array([b"a", b"b"])
     (failure,) = read(path, {"states": "names"})
-    assert "states must be numbers: got |S1 in '/data/demo_0/obs/names'" in failure.detail
+    assert "states must be numbers or vectors: got |S1 in '/data/demo_0/obs/names'" in failure.detail

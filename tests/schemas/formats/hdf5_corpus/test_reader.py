@@ -246,7 +246,7 @@ def test_fields_that_are_not_wanted_are_not_looked_at(tmp_path):
     assert episode.actions is episode.rewards is None
     assert numbers_of(episode, "agentview_image") == [0, 1, 2]
     (failure,) = read(path)
-    assert failure.detail == "actions must be numbers per step: got [2] |S5. Convert them"
+    assert failure.detail == "actions must be numbers or vectors: got [2] |S5. Convert them"
 
 
 def test_discrete_actions_and_files_without_rewards(tmp_path):

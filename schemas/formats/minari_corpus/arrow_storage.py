@@ -1,0 +1,333 @@
+"""Minari's Arrow and Parquet storages: a file per episode, a row per frame.
+
+    observations.image   observations.mission   actions     rewards   terminations   truncations
+    JPEG of o_0          "get the ball"         a_0         r_0       false          false
+    ...
+    JPEG of o_T          "get the ball"         0           0         false          false            padding
+
+So a file of F rows holds F frames and T = F-1 steps. Pictures are read some at a time and are given as the bytes that they are.
+"""
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from vlm_rewards.schemas.episodes import CorpusFeatures, Episode, Frame, UnreadFrames
+from vlm_rewards.schemas.formats.folder import File, Folder
+from vlm_rewards.schemas.formats.hdf5_corpus.frames import MIN_SIDE
+from vlm_rewards.schemas.formats.hdf5_corpus.recording import Told, as_actions, as_outcome, not_numbers
+from vlm_rewards.schemas.formats.interface import FoundEpisode, InvalidEpisodeError, Wanted, missing_camera
+from vlm_rewards.schemas.formats.minari_corpus.hdf5_storage import no_observation, no_pictures
+from vlm_rewards.schemas.formats.minari_corpus.layout import INSTRUCTION, METADATA, WHOLE
+from vlm_rewards.schemas.formats.parquet_corpus.layout import open_file as open_parquet_file
+from vlm_rewards.schemas.formats.units import file_stem, share_units
+from vlm_rewards.schemas.manifests import Failure, Unit
+
+_ROWS = 32
+_FILE = re.compile(r"(\d+)/part-(\d+)\.(arrow|parquet)")
+_STEPS = ("rewards", "terminations", "truncations")
+
+
+@dataclasses.dataclass(frozen=True)
+class _EpisodeFile:
+    """One file, which is opened where it is read.
+
+    Args:
+        folder: The corpus's folder.
+        name: Its name below it.
+    """
+
+    folder: Folder
+    name: str
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator["pa.ipc.RecordBatchFileReader | pq.ParquetFile"]:
+        try:
+            if self.name.endswith(".parquet"):
+                yield open_parquet_file(self.folder, self.name)
+            elif self.folder.is_local:
+                with pa.memory_map(self.folder.path(self.name)) as file:  # an episode of raw pictures is one batch
+                    yield pa.ipc.open_file(file)
+            else:
+                with self.folder.open(self.name) as file:
+                    yield pa.ipc.open_file(file)
+        except (FileNotFoundError, PermissionError):
+            raise
+        except (pa.ArrowException, OSError) as error:
+            detail = f"a file of an episode must be whole: got {self.name}, which is not ({error}). Copy it again"
+            raise InvalidEpisodeError("unreadable shard", detail, scope="shard") from error
+
+    def shape(self) -> tuple[pa.Schema, int]:
+        """The schema and the number of rows."""
+        with self._opened() as file:
+            if isinstance(file, pq.ParquetFile):
+                return file.schema_arrow, file.metadata.num_rows
+            return file.schema, sum(file.get_batch(index).num_rows for index in range(file.num_record_batches))
+
+    def column(self, path: Sequence[str]) -> Iterator[pa.Array]:
+        """A column, or a field of it, some rows at a time."""
+        with self._opened() as file:
+            if isinstance(file, pq.ParquetFile):
+                batches = file.iter_batches(batch_size=_ROWS, columns=[".".join(path)])
+            else:
+                batches = (file.get_batch(index) for index in range(file.num_record_batches))
+            for batch in batches:
+                for start in range(0, batch.num_rows, _ROWS):
+                    array = batch.column(batch.schema.get_field_index(path[0])).slice(start, _ROWS)
+                    for name in path[1:]:
+                        array = pc.struct_field(array, name)
+                    yield array
+
+
+@dataclasses.dataclass(frozen=True)
+class _ColumnFrames:
+    """The pictures of one camera: encoded, or pixels of one shape."""
+
+    file: _EpisodeFile
+    path: tuple[str, ...]
+    num_frames: int
+    shape: tuple[int, ...] | None
+
+    def __len__(self) -> int:
+        return self.num_frames
+
+    def __iter__(self) -> Iterator[Frame]:
+        for array in self.file.column(self.path):
+            if self.shape is None:
+                yield from array.to_pylist()
+            else:
+                yield from array.flatten().to_numpy(zero_copy_only=False).reshape(-1, *self.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrowStorageReader:
+    """An open Minari data set of Arrow or Parquet files.
+
+    Args:
+        folder: Its folder.
+        prefix: Path of `data` below it.
+        spaces: Spaces of the observations.
+        told: What people said of it.
+        features: What its first readable episode holds.
+    """
+
+    folder: Folder
+    prefix: str
+    spaces: Mapping[str, Mapping[str, Any]]
+    told: Told
+    features: CorpusFeatures
+
+    def units(self, max_bytes: int) -> list[Unit]:
+        """Units of whole files."""
+        return share_units(
+            self.folder, [self._unit(file) for file in episode_files(self.folder, self.prefix)], max_bytes
+        )
+
+    def own_files(self) -> list[str]:
+        """Names of the episodes' files and of their metadata."""
+        described = re.compile(rf"{re.escape(self.prefix)}(\d+/)?{re.escape(METADATA)}")
+        files = [file.name for file in episode_files(self.folder, self.prefix)]
+        return files + [file.name for file in self.folder.files if described.fullmatch(file.name)]
+
+    def episodes(self, unit: Unit, wanted: Wanted) -> Iterator[FoundEpisode | Failure]:
+        """Streams the unit's episodes."""
+        for name in unit.files:
+            try:
+                stored = StoredEpisode.open(self.folder, name, self.spaces, self.told)
+            except ValueError as error:
+                reason = error.reason if isinstance(error, InvalidEpisodeError) else "invalid episode"
+                yield Failure(scope="shard", shard=name, reason=reason, detail=str(error))
+                continue
+            cameras = tuple(stored.cameras)
+            yield FoundEpisode(stored.episode_id, stored.num_frames, name, stored.reading(wanted), cameras)
+
+    def episode_ids(self, unit: Unit) -> list[str]:
+        """The ids of a unit's episodes in order, as the names of their folders tell them."""
+        return [episode_id(name) for name in unit.files]
+
+    def _unit(self, file: File) -> Unit:
+        whole = Unit(name=file_stem(file.name), files=(file.name,), num_bytes=file.num_bytes, num_episodes=1)
+        try:
+            _, num_rows = _EpisodeFile(self.folder, file.name).shape()
+        except InvalidEpisodeError:
+            return whole  # the read of the unit says so, as a Failure
+        return dataclasses.replace(whole, num_frames=num_rows)
+
+
+def episode_files(folder: Folder, prefix: str) -> list[File]:
+    """The files of a data set's episodes, in the order of their numbers."""
+    found = [(match, file) for file in folder.files if (match := _FILE.fullmatch(file.name.removeprefix(prefix)))]
+    return [file for _, file in sorted(found, key=lambda pair: (int(pair[0][1]), int(pair[0][2]), pair[1].name))]
+
+
+def episode_id(name: str) -> str:
+    """The id of an episode, as in the HDF5 storage; of a second file of its folder, which Minari does not write, with its name."""
+    number, _, file = name.rpartition("/")
+    number = number.rpartition("/")[2]
+    return f"episode_{number}" if re.match(r"part-0\.", file) else f"episode_{number}/{file}"
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredEpisode:
+    """One episode: which columns of its file are what.
+
+    Args:
+        file: The file.
+        schema: Its schema.
+        num_frames: Its rows.
+        cameras: The pictures by camera.
+        told: What people said of it.
+    """
+
+    file: _EpisodeFile
+    schema: pa.Schema
+    num_frames: int
+    cameras: Mapping[str, _ColumnFrames]
+    told: Told
+
+    @classmethod
+    def open(cls, folder: Folder, name: str, spaces: Mapping[str, Mapping[str, Any]], told: Told) -> "StoredEpisode":
+        """Looks at a file.
+
+        Raises:
+            InvalidEpisodeError: It cannot be read, is empty or holds no pictures.
+        """
+        file = _EpisodeFile(folder, name)
+        schema, num_rows = file.shape()
+        if num_rows == 0 or WHOLE not in schema.names:
+            detail = (
+                f"a file of Minari must hold observations: got {num_rows} rows of {', '.join(schema.names)} in {name}. Copy it "
+                "again"
+            )
+            raise InvalidEpisodeError("invalid episode", detail)
+        found = dict(_fields(schema.field(WHOLE), ()))
+        cameras = {}
+        for path, kind in found.items():
+            shape = _picture_shape(kind, spaces.get(_called(path), {}))
+            if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or shape is not None:
+                cameras[_called(path)] = _ColumnFrames(file, (WHOLE, *path), num_rows, shape)
+        if not cameras:
+            shapes = {_called(path): spaces.get(_called(path), {}).get("shape") for path in found}
+            raise no_pictures(
+                {_called(path): f"{shapes[_called(path)] or ''} {kind}".strip() for path, kind in found.items()}
+            )
+        stored = cls(file, schema, num_rows, cameras, told)
+        for option, names, known in (
+            ("states", told.states, [_called(path) for path, kind in found.items() if _is_numbers(kind)]),
+            ("instruction", (told.instruction,) if told.instruction else (), stored.texts),
+        ):
+            for chosen in names:
+                if chosen not in known:
+                    raise no_observation(option, chosen, known)
+        return stored
+
+    @property
+    def episode_id(self) -> str:
+        """Its id."""
+        return episode_id(self.file.name)
+
+    @property
+    def texts(self) -> list[str]:
+        """Observations that are texts."""
+        return [_called(path) for path, kind in _fields(self.schema.field(WHOLE), ()) if _is_text(kind)]
+
+    @property
+    def features(self) -> CorpusFeatures:
+        """What the episode holds."""
+        kinds = {_called(path): kind for path, kind in _fields(self.schema.field(WHOLE), ())}
+        widths = [_width(kinds[name]) for name in self.told.states]
+        actions = self.schema.field("actions").type if "actions" in self.schema.names else pa.null()
+        return CorpusFeatures(
+            cameras=tuple(self.cameras),
+            action_size=None if not _is_numbers(actions) else 0 if pa.types.is_integer(actions) else _width(actions),
+            state_size=sum(widths) or None,
+            has_rewards=set(_STEPS) <= set(self.schema.names),
+            has_instruction=(self.told.instruction or INSTRUCTION) in self.texts,
+        )
+
+    def reading(self, wanted: Wanted) -> Any:
+        """What reads the episode when it is called."""
+
+        def read() -> Episode:
+            for camera in wanted.cameras or ():
+                if camera not in self.cameras:
+                    raise InvalidEpisodeError(
+                        "missing camera", missing_camera(camera, tuple(self.cameras), self.file.name)
+                    )
+            chosen = tuple(self.cameras) if wanted.cameras is None else wanted.cameras
+            parts: dict[str, Any] = {}
+            if "actions" in wanted.fields and "actions" in self.schema.names:
+                parts["actions"] = as_actions(self._numbers(("actions",))[:-1])
+            if "rewards" in wanted.fields and set(_STEPS) <= set(self.schema.names):
+                parts |= as_outcome(*(self._numbers((name,))[:-1] for name in _STEPS))
+            if "states" in wanted.fields and self.told.states:
+                columns = [self._numbers((WHOLE, *name.split("/"))) for name in self.told.states]
+                parts["states"] = np.concatenate(
+                    [column.reshape(self.num_frames, -1) for column in columns], axis=1, dtype=np.float32
+                )
+            name = self.told.instruction or INSTRUCTION
+            if "instruction" in wanted.fields and name in self.texts:
+                parts["instruction"] = next(self.file.column((WHOLE, *name.split("/"))))[0].as_py()
+            return Episode(
+                episode_id=self.episode_id,
+                images={
+                    camera: self.cameras[camera] if wanted.frames else UnreadFrames(self.num_frames)
+                    for camera in chosen
+                },
+                **parts,
+            )
+
+        return read
+
+    def _numbers(self, path: tuple[str, ...]) -> np.ndarray:
+        arrays = list(self.file.column(path))
+        kind = arrays[0].type
+        if not _is_numbers(kind):
+            raise not_numbers(".".join(path), str(kind))
+        if pa.types.is_fixed_size_list(kind):
+            flat = [array.flatten().to_numpy(zero_copy_only=False) for array in arrays]
+            return np.concatenate(flat).reshape(-1, kind.list_size)
+        return np.concatenate([array.to_numpy(zero_copy_only=False) for array in arrays])
+
+
+def _fields(field: pa.Field, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], pa.DataType]]:
+    """The leaves of a column, by their paths below it."""
+    if not pa.types.is_struct(field.type):
+        yield path, field.type
+        return
+    for inner in field.type:
+        yield from _fields(inner, (*path, inner.name))
+
+
+def _called(path: tuple[str, ...]) -> str:
+    return "/".join(path) or WHOLE
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_numbers(kind: pa.DataType) -> bool:
+    inner = kind.value_type if pa.types.is_fixed_size_list(kind) else kind
+    return bool(pa.types.is_integer(inner) or pa.types.is_floating(inner) or pa.types.is_boolean(inner))
+
+
+def _width(kind: pa.DataType) -> int:
+    return kind.list_size if pa.types.is_fixed_size_list(kind) else 1
+
+
+def _picture_shape(kind: pa.DataType, space: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """[H, W, 3] of a column of pixels; None for any other."""
+    shape = tuple(space.get("shape") or ())
+    if not pa.types.is_fixed_size_list(kind) or kind.value_type != pa.uint8() or len(shape) != 3:
+        return None
+    if shape[2] != 3 or min(shape[:2]) < MIN_SIDE or int(np.prod(shape)) != kind.list_size:
+        return None
+    return shape
