@@ -211,9 +211,11 @@ class CorpusFeatures:
         has_achieved_goals: Whether ground truth is recorded.
         missing_frame: "first" where every episode lacks the frame before its first action, "last" where every episode lacks
             the one after its last; None where each episode's numbers of frames and actions tell.
+        truth_goals: Ids of the goals that the ground truth covers: one that a frame does not list does not hold there, and one
+            that is not among them is unknown. None where there is no truth, or it does not say.
 
     Raises:
-        ValueError: No camera, a camera's name is not one, or a width is out of range.
+        ValueError: No camera, a camera's name is not one, a width is out of range, or truth_goals are no ids or of no truth.
     """
 
     cameras: tuple[str, ...]
@@ -223,6 +225,7 @@ class CorpusFeatures:
     has_instruction: bool = True
     has_achieved_goals: bool = False
     missing_frame: str | None = None
+    truth_goals: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cameras", tuple(self.cameras))
@@ -238,6 +241,15 @@ class CorpusFeatures:
             raise ValueError(f"action_size must be None, 0 (discrete) or a width, got {self.action_size}; mend it")
         if self.state_size is not None and self.state_size < 1:
             raise ValueError(f"state_size must be None or a width of at least 1, got {self.state_size}; mend it")
+        if self.truth_goals is not None:
+            object.__setattr__(self, "truth_goals", tuple(self.truth_goals))
+            for goal in self.truth_goals:
+                check_name("an id of truth_goals", goal)
+            if not self.has_achieved_goals:
+                raise ValueError(
+                    f"truth_goals must be None without ground truth: got {len(self.truth_goals)} goals. Record achieved_goals, or "
+                    "leave them out"
+                )
 
     @classmethod
     def of(cls, episode: Episode) -> "CorpusFeatures":
@@ -254,8 +266,9 @@ class CorpusFeatures:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The features as a JSON object, as corpora hold them in their metadata."""
-        record = dataclasses.asdict(self)
+        """The features without truth_goals as a JSON object, as corpora hold them in their metadata."""
+        record = dataclasses.asdict(dataclasses.replace(self, truth_goals=None))
+        del record["truth_goals"]
         if self.missing_frame is None:  # as version 0.2.0 wrote it
             del record["missing_frame"]
         return record
@@ -266,8 +279,9 @@ class CorpusFeatures:
         Raises:
             ValueError: A camera, the actions, the states, the rewards or the ground truth are missing, extra or of another width.
         """
-        own, other = dataclasses.asdict(self), dataclasses.asdict(CorpusFeatures.of(episode))
+        own, other = (vars(features).copy() for features in (self, CorpusFeatures.of(episode)))
         own["cameras"] = tuple(sorted(self.cameras))
+        own["truth_goals"] = None
         if own["missing_frame"] == "last" and not episode.has_final_frame:
             other["missing_frame"] = "last"
         if self.has_instruction:  # may have one, need not
@@ -281,6 +295,14 @@ class CorpusFeatures:
                 f"episode {episode.episode_id!r} must hold what its corpus holds, got other {', '.join(differing)}: "
                 f"{CorpusFeatures.of(episode)} where the corpus has {self}; write it to a corpus of its own"
             )
+        if self.truth_goals is not None:
+            covered = set(self.truth_goals)
+            for frame, achieved in enumerate(episode.achieved_goals or ()):
+                if not covered.issuperset(achieved):
+                    raise ValueError(
+                        f"ground truth must name goals that it covers: got {min(set(achieved) - covered)!r} in frame {frame} of "
+                        f"episode {episode.episode_id!r}. Add the goal to truth_goals, or fix its id"
+                    )
 
 
 def image_column(camera: str) -> str:
@@ -333,6 +355,8 @@ def corpus_schema(features: CorpusFeatures) -> pa.Schema:
     if features.has_achieved_goals:
         add("achieved_goals", pa.list_(pa.string()), {"feature": _value("string"), "_type": "List"})
     own = {"kind": "corpus", "version": 1, "time": TIME_CONVENTION, "features": features.to_json()}
+    if features.truth_goals is not None:
+        own["truth_goals"] = features.truth_goals
     return pa.schema(
         fields,
         metadata={METADATA_KEY: json.dumps(own, sort_keys=True).encode(), b"huggingface": huggingface_metadata(hf)},

@@ -54,14 +54,15 @@ from vlm_rewards.pipelines.calibrate.temperature import choose_temperature, temp
 from vlm_rewards.pipelines.engine.driver import make_pipeline
 from vlm_rewards.pipelines.engine.outputs import OutputFolder
 from vlm_rewards.pipelines.engine.packed import merge_packed, pack_evidence, raise_refusals
-from vlm_rewards.pipelines.evaluate.evaluation import check_parts, find_goals
+from vlm_rewards.pipelines.evaluate.evaluation import check_parts
 from vlm_rewards.pipelines.label.encoding import one_run, shared_labeler
 from vlm_rewards.schemas.calibrations import Calibration, compared_parts, read_calibration
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.folders import read_manifest, read_settings, write_atomically
 from vlm_rewards.schemas.formats.label_parts.reader import Labels, open_labels
 from vlm_rewards.schemas.formats.marks import Mark, check_marks, read_marks
-from vlm_rewards.schemas.goals import Goal, read_goals
+from vlm_rewards.schemas.formats.truth import truth_goals
+from vlm_rewards.schemas.goals import Goal
 from vlm_rewards.schemas.manifests import PartStatistics, Unit
 from vlm_rewards.schemas.options import build_settings, shows_settings
 
@@ -132,7 +133,10 @@ def _calibrate(labels: str | Path, output: Path, what: CalibrationSettings, give
             f"labels to calibrate with must hold at least one frame, got none in {opened.folder}; label again"
         )
     assert evidence.folds is not None
-    calibration = _calibration(opened, what, evidence, before, temperature, search, _source(corpus, marks))
+    data: dict[str, object] = {"truth": _source(corpus, marks), **evidence.counts}
+    if isinstance(truth, CorpusTruth):
+        data["goals_without_ground_truth"] = [goal.id for goal in goals if goal.id not in truth.columns]
+    calibration = _calibration(opened, what, evidence, before, temperature, search, data)
     write_atomically(output, json.dumps(calibration.to_json(), indent=1, allow_nan=False) + "\n")
     return calibration
 
@@ -198,17 +202,20 @@ def _truth(
             f"a corpus to calibrate with must have ground truth (the column achieved_goals), got {corpus} without; mark some "
             f"frames and give --marks instead"
         )
-    path = find_goals(Path(corpus))
-    bank = {goal.id for goal in read_goals(path)}
-    columns = {goal.id: number for number, goal in enumerate(goals) if goal.id in bank}
+    covered = truth_goals(source)
+    columns = {goal.id: number for number, goal in enumerate(goals) if goal.id in covered.ids}
     if not columns:
         raise ValueError(
-            f"labels must be of at least one goal that the ground truth covers, got none of {len(goals)} goals in {path}; label "
-            f"with goals of that file, by their ids"
+            f"labels must be of at least one goal that the ground truth covers, got none of {len(goals)} goals in "
+            f"{covered.where}; label with goals that it lists, by their ids"
         )
     camera = labels.metadata.fingerprint.parts.get("camera")
     truth = CorpusTruth(
-        corpus=source, columns=columns, num_goals=len(goals), camera=None if camera is None else str(camera)
+        corpus=source,
+        columns=columns,
+        covered=covered,
+        num_goals=len(goals),
+        camera=None if camera is None else str(camera),
     )
     return units, truth, []
 
@@ -293,7 +300,7 @@ def _calibration(
     before: Evidence,
     temperature: float | None,
     search: dict[str, object],
-    source: str,
+    data: dict[str, object],
 ) -> Calibration:
     goals, folds = labels.metadata.goals, evidence.folds
     assert folds is not None
@@ -327,7 +334,7 @@ def _calibration(
         temperature=temperature,
         fire_rates=tuple(None if math.isnan(rate) or not has_truth else float(rate) for rate in rates),
         objective=_objective(settings, chosen),
-        data={"truth": source, **evidence.counts},
+        data=data,
         temperature_search=search,
         quality=calibration_quality(folds, goals, settings, chosen, labels_point) if has_truth else {},
         details=_details(counts, goals, chosen, has_truth),

@@ -26,6 +26,7 @@ from vlm_rewards.schemas.formats.corpus import Corpus
 from vlm_rewards.schemas.formats.label_parts.reader import EpisodeLabels, Labels, episode_labels, read_labels
 from vlm_rewards.schemas.formats.label_parts.writer import Rows
 from vlm_rewards.schemas.formats.marks import Mark
+from vlm_rewards.schemas.formats.truth import TruthGoals, goals_that_hold
 from vlm_rewards.schemas.manifests import Failure, Unit
 
 _BLOCK_SCORES = 1 << 20
@@ -223,12 +224,14 @@ class CorpusTruth:
     Args:
         corpus: The corpus.
         columns: By goal id, its number; of the goals that the ground truth covers.
+        covered: All goals that it covers.
         num_goals: G.
         camera: Of the labels.
     """
 
     corpus: Corpus
     columns: Mapping[str, int]
+    covered: TruthGoals
     num_goals: int
     camera: str | None
 
@@ -236,7 +239,7 @@ class CorpusTruth:
         """Reads the unit without its pictures.
 
         Raises:
-            ValueError: An episode has no ground truth.
+            ValueError: An episode has no ground truth, or it names unknown goals.
         """
         held: dict[str, tuple[int, np.ndarray]] = {}
         cameras = None if self.camera is None else [self.camera]
@@ -248,13 +251,7 @@ class CorpusTruth:
                     f"a corpus to calibrate with must have ground truth (the column achieved_goals), got episode "
                     f"{episode.episode_id!r} of {episode.source} without; mark some frames and give --marks"
                 )
-            pairs = [
-                (frame, self.columns[goal])
-                for frame, achieved in enumerate(episode.achieved_goals)
-                for goal in achieved
-                if goal in self.columns
-            ]
-            held[episode.episode_id] = (episode.num_frames, np.array(pairs, dtype=np.int32).reshape(-1, 2))
+            held[episode.episode_id] = (episode.num_frames, goals_that_hold(episode, self.covered, self.columns))
         return _UnitGroundTruth(self.corpus.place(unit), held, sorted(self.columns.values()), self.num_goals)
 
 

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vlm_rewards.labelers.settings import LabelerSettings, settings_from_json
-from vlm_rewards.pipelines.evaluate.evaluation import find_goals
+from vlm_rewards.pipelines.evaluate.summary import first_ids
 from vlm_rewards.schemas.calibrations import Calibration, read_calibration
 from vlm_rewards.schemas.folders import read_settings
+from vlm_rewards.schemas.formats.truth import goals_beside
 from vlm_rewards.schemas.goals import Goal, read_goals
 
 _SHOWN_GROUPS = 6
@@ -33,6 +34,9 @@ def describe(calibration: Calibration) -> list[str]:
         f"{data['episodes']:,} episodes (truth: {data['truth']})",
         _temperature_line(calibration.temperature, search),
     ]
+    if missing := data.get("goals_without_ground_truth"):
+        assert isinstance(missing, Sequence)
+        lines.append(f"  {len(missing):,} goals have no ground truth: {first_ids(missing)}")
     if "holds" in objective:
         lines.append(f"  holds {objective['holds']}")
     if calibration.quality:
@@ -101,7 +105,7 @@ def next_label(
     The goals file is the corpus's where it holds the goals of the labels as they are, else a placeholder. Hysteresis is left out
     where the calibration bounds false positives, since the two do not go together.
     """
-    path = None if corpus is None else find_goals(Path(corpus))
+    path = None if corpus is None else goals_beside(corpus)
     source = ["--input", str(corpus or "CORPUS")] if embeddings is None else ["--embeddings", str(embeddings)]
     record = read_settings(Path(labels))["settings"].get("labeler")
     if record is None:

@@ -29,13 +29,13 @@ from vlm_rewards.pipelines.diff.settings import DiffKeywords, DiffRun
 from vlm_rewards.pipelines.diff.summary import LabelDiff
 from vlm_rewards.pipelines.engine.driver import make_pipeline
 from vlm_rewards.pipelines.engine.packed import merge_packed, raise_refusals, refusal_of
-from vlm_rewards.pipelines.evaluate.evaluation import find_goals
 from vlm_rewards.schemas.files.errors import explain_os_error
 from vlm_rewards.schemas.folders import read_manifest, write_atomically
 from vlm_rewards.schemas.formats.corpus import Corpus, open_corpus
 from vlm_rewards.schemas.formats.label_parts.reader import Labels, open_labels
 from vlm_rewards.schemas.formats.label_parts.rows import EpisodeRows, locate_episodes
-from vlm_rewards.schemas.goals import Goal, read_goals
+from vlm_rewards.schemas.formats.truth import TruthGoals, truth_goals
+from vlm_rewards.schemas.goals import Goal
 from vlm_rewards.schemas.options import build_settings, shows_settings
 
 DIFF_NAME = "diff.json"
@@ -61,10 +61,11 @@ def diff(labels_a: str | Path, labels_b: str | Path, **settings: Unpack[DiffKeyw
         `episodes`, those that changed most; `quality`, None without a corpus.
 
     Raises:
-        FileNotFoundError: The corpus has no goals.jsonl.
+        FileNotFoundError: The corpus does not say which goals its truth covers, and has no goals.jsonl.
         OSError: A file cannot be written; the note says what to do where the disk is full.
         ValueError: A folder does not hold finished labels; no goal or no frame is in both; the output folder holds something
-            else; an episode is in two parts of one folder; or the corpus has no ground truth for what was labelled.
+            else; an episode is in two parts of one folder; or the corpus has no ground truth for what was labelled,
+            or it names goals that it does not cover.
 
     Example:
         >>> import vlm_rewards as vr
@@ -84,13 +85,14 @@ def diff(labels_a: str | Path, labels_b: str | Path, **settings: Unpack[DiffKeyw
     a, b = open_labels(labels_a), open_labels(labels_b)
     goals = _common_goals(a, b)
     opened = None if corpus is None else open_corpus(corpus, a.corpus_options)
-    truth_goals = [] if opened is None or corpus is None else _truth_goals(opened, Path(corpus), goals)
+    covered = None if opened is None else _covered_goals(opened, goals)
     units = [] if opened is None else opened.units()
     comparison = GroupComparison(
         a=_side(a, goals),
         b=_side(b, goals),
         goals=tuple(goal.id for goal in goals),
-        truth_goals=tuple(goal.id for goal in truth_goals),
+        truth_goals=() if covered is None else tuple(goal.id for goal in goals if goal.id in covered.ids),
+        covered=covered,
         corpus=opened,
         units={unit.name: unit for unit in units},
         tolerance=tolerance,
@@ -136,19 +138,17 @@ def _common_goals(a: Labels, b: Labels) -> list[Goal]:
     return goals
 
 
-def _truth_goals(opened: Corpus, corpus: Path, goals: Sequence[Goal]) -> list[Goal]:
+def _covered_goals(opened: Corpus, goals: Sequence[Goal]) -> TruthGoals:
     if not opened.features.has_achieved_goals:
         raise ValueError(
-            f"a corpus to compare quality with must have ground truth (the column achieved_goals), got {corpus} without; record "
-            f"one with vlm-rewards record, or leave --input out"
+            f"a corpus to compare quality with must have ground truth (the column achieved_goals), got {opened.folder} without; "
+            f"record one with vlm-rewards record, or leave --input out"
         )
-    path = find_goals(corpus)
-    bank = {goal.id for goal in read_goals(path)}
-    covered = [goal for goal in goals if goal.id in bank]
-    if not covered:
+    covered = truth_goals(opened)
+    if not covered.ids.intersection(goal.id for goal in goals):
         raise ValueError(
-            f"the ground truth must cover a goal that both label, got none of {len(goals)} in {path}; give the corpus that was "
-            f"labelled, or leave --input out"
+            f"the ground truth must cover a goal that both label, got none of {len(goals)} in {covered.where}; give the "
+            f"corpus that was labelled, or leave --input out"
         )
     return covered
 
@@ -264,6 +264,7 @@ def _write_outcome(packed: bytes, path: str, goals: Sequence[Goal], comparison: 
         outcome["quality"] = {
             "frames": found.counts["frames_with_truth"],
             "frames_without_truth": found.counts["frames"] - found.counts["frames_with_truth"],
+            "goals_without_ground_truth": [goal.id for goal in goals if goal.id not in covered],
             "average_precision_covers": {
                 side: "scores over the threshold only: a lower bound"
                 if getattr(comparison, side).metadata.sparse

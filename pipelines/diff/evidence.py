@@ -15,6 +15,7 @@ from vlm_rewards.labelers.rewards.rewards import successes
 from vlm_rewards.schemas.formats.corpus import Corpus
 from vlm_rewards.schemas.formats.label_parts.reader import EpisodeLabels
 from vlm_rewards.schemas.formats.label_parts.rows import EpisodeRows, PartRows
+from vlm_rewards.schemas.formats.truth import TruthGoals, goals_that_hold
 from vlm_rewards.schemas.labels import LabelMetadata
 from vlm_rewards.schemas.manifests import Failure, Unit
 
@@ -126,6 +127,7 @@ class GroupComparison:
         b: The second labels.
         goals: Ids of the common goals.
         truth_goals: Those of them that the ground truth covers.
+        covered: All goals that it covers; None without a corpus.
         corpus: With ground truth; None to compare the labels alone.
         units: Of the corpus, by name.
         tolerance: See `labelers.quality.comparison.compare_scores`.
@@ -135,6 +137,7 @@ class GroupComparison:
     b: Side
     goals: tuple[str, ...]
     truth_goals: tuple[str, ...]
+    covered: TruthGoals | None
     corpus: Corpus | None
     units: Mapping[str, Unit]
     tolerance: float
@@ -151,7 +154,7 @@ class GroupComparison:
             entries: Episodes: id, and first row and last row + 1 in A and in B.
 
         Raises:
-            ValueError: Labels or ground truth cannot be read, or do not fit each other.
+            ValueError: Labels or ground truth cannot be read, or do not fit each other; the truth names unknown goals.
         """
         ordered = sorted(entries, key=lambda entry: (entry[1] or entry[2])[0])
         if part_a is None or part_b is None:
@@ -177,17 +180,12 @@ class GroupComparison:
         truths: dict[str, _Truth] = {}
         column = {goal: index for index, goal in enumerate(self.truth_goals)}
         assert self.corpus is not None
+        assert self.covered is not None
         for episode in self.corpus.episodes(unit, frames=False, fields=("achieved_goals",)):
             if isinstance(episode, Failure):  # its frames count as frames without truth
                 continue
             if episode.episode_id in wanted and episode.achieved_goals is not None:
-                pairs = [
-                    (frame, column[goal])
-                    for frame, achieved in enumerate(episode.achieved_goals)
-                    for goal in achieved
-                    if goal in column
-                ]
-                frames, columns = np.array(pairs, dtype=np.int32).reshape(-1, 2).T
+                frames, columns = goals_that_hold(episode, self.covered, column).T
                 truths[episode.episode_id] = _Truth(episode.num_frames, frames, columns)
         return truths
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from vlm_rewards.labelers.calibration.counts import NEVER
 from vlm_rewards.pipelines.diff.quality import FIGURES
+from vlm_rewards.pipelines.evaluate.summary import first_ids
 
 _MAX_ROWS = 10
 _MAX_CHARS = 60
@@ -143,6 +144,8 @@ def _quality_lines(result: Mapping[str, Any]) -> list[str]:
     lines = ["", f"  quality on {quality['frames']:,} frames with ground truth: A -> B (B - A)"]
     if missing := quality["frames_without_truth"]:
         lines.append(f"  ({missing:,} frames that both label have none in this corpus)")
+    if missing := quality["goals_without_ground_truth"]:
+        lines.append(f"  ({len(missing):,} goals that both label have no ground truth: {first_ids(missing)})")
     if result["a"]["sparse"] or result["b"]["sparse"]:
         lines.append("  (the average precision of sparse labels is a lower bound: scores over the threshold only)")
     table = [

@@ -28,13 +28,13 @@ from vlm_rewards.schemas.files.errors import explain_os_error
 from vlm_rewards.schemas.folders import replacing, write_atomically
 from vlm_rewards.schemas.formats.corpus import Corpus
 from vlm_rewards.schemas.formats.label_parts.reader import Labels, open_labels
-from vlm_rewards.schemas.goals import Goal, read_goals
+from vlm_rewards.schemas.formats.truth import truth_goals
+from vlm_rewards.schemas.goals import Goal
 from vlm_rewards.schemas.manifests import Failure, PartStatistics, Unit
 from vlm_rewards.schemas.options import build_settings, shows_settings
 
 _EXAMPLES_PER_FAMILY = 8
 _MAX_LISTED = 20
-_GOALS = "goals.jsonl"
 _OUTCOME = ".outcome.json"
 
 
@@ -45,8 +45,8 @@ def evaluate(corpus: str | Path, labels: str | Path, *, output: str | Path, **se
     Writes quality.json, report.html (one file that opens offline), precision_recall.png and precision_recall_goals.png.
 
     Args:
-        corpus: The corpus that was labelled, with its goals.jsonl: the goals that its ground truth covers. It is in the
-            folder, or beside it where the folder is called parts; of a single shard, beside it or in the folder above.
+        corpus: The corpus that was labelled. Where it does not say which goals its ground truth covers, its goals.jsonl does:
+            in the folder, or beside it where the folder is called parts; of a single shard, beside it or in the folder above.
         labels: A folder that `label` has finished.
         output: Folder to write; absent, empty or of an earlier evaluation.
         settings: Fields of `RunSettings`.
@@ -57,10 +57,10 @@ def evaluate(corpus: str | Path, labels: str | Path, *, output: str | Path, **se
         examples of theirs, film_strips and run. A figure is a number, or a text that begins with "undefined" and says why.
 
     Raises:
-        FileNotFoundError: The corpus has no goals.jsonl.
+        FileNotFoundError: The corpus does not say which goals its truth covers, and has no goals.jsonl.
         OSError: A file cannot be written; the note says what to do where the disk is full.
         ValueError: There are no finished labels; the output folder holds something else; the corpus has no ground truth,
-            or none for any labelled goal; or the labels are not of this corpus.
+            none for any labelled goal, or names goals that it does not cover; or the labels are not of this corpus.
 
     Example:
         >>> import vlm_rewards as vr
@@ -82,19 +82,18 @@ def evaluate(corpus: str | Path, labels: str | Path, *, output: str | Path, **se
             f"a corpus to evaluate with must have ground truth (the column achieved_goals), got {corpus} without; record one "
             f"with vlm-rewards record, or add the column"
         )
-    goals_path = find_goals(corpus)
-    bank = {goal.id for goal in read_goals(goals_path)}
-    goals = [goal for goal in opened.metadata.goals if goal.id in bank]
+    covered = truth_goals(source)
+    goals = [goal for goal in opened.metadata.goals if goal.id in covered.ids]
     if not goals:
         raise ValueError(
             f"labels must be of at least one goal that the ground truth covers, got none of {len(opened.metadata.goals)} goals "
-            f"in {goals_path}; label with goals of that file, by their ids"
+            f"in {covered.where}; label with goals that it lists, by their ids"
         )
     try:
         output.mkdir(parents=True, exist_ok=True)
-        outcome = _measure(source, opened, units, goals, output / _OUTCOME, run)
+        outcome = _measure(UnitEvidence(source, opened, goals, covered), units, output / _OUTCOME, run)
         quality = Quality(
-            {**_description(corpus, opened, bank, goals), **outcome, "run": run_statistics(opened.folder)}
+            {**_description(corpus, opened, covered.ids, goals), **outcome, "run": run_statistics(opened.folder)}
         )
         _write_json(output / "quality.json", quality)
         write_report(quality, source, units, opened, output)
@@ -111,12 +110,9 @@ def _write_json(path: Path, record: dict) -> None:
         file.write("\n")
 
 
-def _measure(
-    corpus: Corpus, labels: Labels, units: Sequence[Unit], goals: Sequence[Goal], outcome_path: Path, run: RunSettings
-) -> dict:
+def _measure(work: UnitEvidence, units: Sequence[Unit], outcome_path: Path, run: RunSettings) -> dict:
     """What all units say: counts, unreadable, figures, examples and film strips."""
     pipeline = make_pipeline(run.beam_options, run.workers)
-    work = UnitEvidence(corpus, labels, goals)
     _ = (
         pipeline
         | "Units" >> beam.Create([unit.to_json() for unit in units])
@@ -131,19 +127,10 @@ def _measure(
     raise_refusals(outcome.pop("refusals"))
     if not outcome["counts"].get("frames"):
         raise ValueError(
-            f"labels must hold at least one frame of the corpus, got none in {labels.folder}; see its failures, mend the corpus "
-            f"and label it again"
+            f"labels must hold at least one frame of the corpus, got none in {work.labels.folder}; see its failures, mend the "
+            f"corpus and label it again"
         )
     return outcome
-
-
-def find_goals(corpus: Path) -> Path:
-    """goals.jsonl as `record` leaves it: beside the shards or, where they are in parts/, beside that folder."""
-    folder = corpus if corpus.is_dir() else corpus.parent
-    above = folder.absolute().parent
-    if not (folder / _GOALS).is_file() and (folder.absolute().name == "parts" or not corpus.is_dir()):
-        return above / _GOALS if (above / _GOALS).is_file() else folder / _GOALS
-    return folder / _GOALS
 
 
 def _check_output(output: Path) -> None:
@@ -246,7 +233,7 @@ def _chosen(
             yield _example(example, goals[column])
 
 
-def _description(corpus: Path, labels: Labels, bank: set[str], goals: Sequence[Goal]) -> dict[str, object]:
+def _description(corpus: Path, labels: Labels, bank: frozenset[str], goals: Sequence[Goal]) -> dict[str, object]:
     metadata = labels.metadata
     labelled = {goal.id for goal in metadata.goals}
     return {

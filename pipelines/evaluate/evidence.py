@@ -21,6 +21,7 @@ from vlm_rewards.labelers.rewards.hindsight import original_goals
 from vlm_rewards.labelers.rewards.rewards import successes
 from vlm_rewards.schemas.formats.corpus import Corpus
 from vlm_rewards.schemas.formats.label_parts.reader import Labels, open_labels, read_labels
+from vlm_rewards.schemas.formats.truth import TruthGoals, goals_that_hold
 from vlm_rewards.schemas.goals import Goal, normalize_instruction
 from vlm_rewards.schemas.manifests import Failure, Unit
 
@@ -91,12 +92,14 @@ class UnitEvidence:
         corpus: The corpus.
         labels: Its labels.
         goals: Those of their goals that the ground truth covers.
+        covered: All goals that it covers.
     """
 
-    def __init__(self, corpus: Corpus, labels: Labels, goals: Sequence[Goal]) -> None:
+    def __init__(self, corpus: Corpus, labels: Labels, goals: Sequence[Goal], covered: TruthGoals) -> None:
         self.labels = labels
         self.relations = GoalRelations(goals)
         self._corpus = corpus
+        self._covered = covered
         self._column = {goal.id: column for column, goal in enumerate(goals)}
         self._original = original_goals(goals)
         labelled = {goal.id: index for index, goal in enumerate(labels.metadata.goals)}
@@ -104,13 +107,13 @@ class UnitEvidence:
         self.rule = labels.metadata.rule.select(self._selected.tolist())
 
     def __reduce__(self) -> tuple[Callable, tuple]:
-        return _open_evidence, (self._corpus, self.labels.folder, self._selected)
+        return _open_evidence, (self._corpus, self.labels.folder, self._selected, self._covered)
 
     def __call__(self, unit: Unit) -> Evidence:
         """The unit's evidence; memory is bounded by its ground truth and a block of episodes.
 
         Raises:
-            ValueError: The corpus has no ground truth, or labels are of frames that it does not hold.
+            ValueError: The corpus has no ground truth or it names unknown goals, or labels are of frames that it does not hold.
         """
         truths, failures = self._read_truths(unit)
         parts = [
@@ -161,13 +164,7 @@ class UnitEvidence:
                     f"a corpus to evaluate with must have ground truth (the column achieved_goals), got episode "
                     f"{episode.episode_id!r} of {episode.source} without; record one with vlm-rewards record, or add the column"
                 )
-            pairs = [
-                (frame, self._column[goal])
-                for frame, achieved in enumerate(episode.achieved_goals)
-                for goal in achieved
-                if goal in self._column
-            ]
-            frames, columns = np.array(pairs, dtype=np.int32).reshape(-1, 2).T
+            frames, columns = goals_that_hold(episode, self._covered, self._column).T
             own_goal = self._original.get(normalize_instruction(episode.instruction or ""))
             truths[episode.episode_id] = _EpisodeTruth(episode.num_frames, frames, columns, own_goal)
         return truths, failures
@@ -218,9 +215,9 @@ class UnitEvidence:
         return examples
 
 
-def _open_evidence(corpus: Corpus, folder: Path, columns: np.ndarray) -> UnitEvidence:
+def _open_evidence(corpus: Corpus, folder: Path, columns: np.ndarray, covered: TruthGoals) -> UnitEvidence:
     labels = open_labels(folder)
-    return UnitEvidence(corpus, labels, [labels.metadata.goals[column] for column in columns.tolist()])
+    return UnitEvidence(corpus, labels, [labels.metadata.goals[column] for column in columns.tolist()], covered)
 
 
 def _extreme_pairs(

@@ -1,7 +1,9 @@
 """What an evaluation found, in a few lines for people."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+_SHOWN = 3
 
 
 class Quality(dict):
@@ -34,4 +36,15 @@ def summary_lines(quality: Mapping[str, Any]) -> list[str]:
         most = sorted(causes["causes"].items(), key=lambda item: -item[1])[:3]
         told = [f"{count / causes['total']:.0%} {cause}" for cause, count in most if count]
         lines.append(f"  {causes['total']:,} false positives: {', '.join(told)}")
+    for key, what in (
+        ("goals_without_ground_truth", "labelled goals without ground truth are left out"),
+        ("goals_without_labels", "goals of the ground truth are not labelled"),
+    ):
+        if quality[key]:
+            lines.append(f"  {len(quality[key]):,} {what}: {first_ids(quality[key])}")
     return lines
+
+
+def first_ids(ids: Sequence[str]) -> str:
+    """Lists the first few of some ids."""
+    return f"{', '.join(ids[:_SHOWN])}{', ...' * (len(ids) > _SHOWN)}"

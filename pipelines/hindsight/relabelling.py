@@ -110,6 +110,7 @@ def relabel_episode(
         counts[f"{item.kind}/{table.goals[item.goal].id}"] += 1
     if not chosen:
         counts["episodes_without_a_goal"] += 1
+        counts["episodes_of_one_frame"] += len(achieved) == 1
         return None, counts
     goals = [table.goals[item.goal] for item in chosen]
     return RelabelledEpisode(
@@ -246,7 +247,15 @@ class HindsightSummary:
 
     def __repr__(self) -> str:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.usage["kinds"].items())
-        return f"HindsightSummary({self.run.manifest['episodes']:,} episodes with {kinds} goals)"
+        return f"HindsightSummary({self.run.manifest['episodes']:,} episodes with {kinds} goals{self.left_out})"
+
+    @property
+    def left_out(self) -> str:
+        """Says how many episodes have no goal to train on, and how many of them have one frame; "" where none is left out."""
+        without, single = (self.usage["episodes"][f"episodes_{name}"] for name in ("without_a_goal", "of_one_frame"))
+        if not without:
+            return ""
+        return f"; {without:,} left out without a goal" + (f", {single:,} of them of one frame" if single else "")
 
 
 @shows_settings(HindsightSettings, HindsightRun)
@@ -329,7 +338,8 @@ def goal_usage(folder: OutputFolder, units: Sequence[Unit]) -> dict:
 
     Returns:
         {"kinds": goals used by kind, "ratio": their shares, "goals": {id: by kind}, "episodes": what became of the
-        episodes' instructions, and episodes left out because there was no goal for them}.
+        episodes' instructions, and episodes left out because there was no goal for them; among them those of one frame,
+        which have no step}.
     """
     counts: Counter[str] = Counter()
     for unit in units:
@@ -348,6 +358,7 @@ def goal_usage(folder: OutputFolder, units: Sequence[Unit]) -> dict:
         "instruction_matches_no_goal",
         "no_instruction",
         "episodes_without_a_goal",
+        "episodes_of_one_frame",
     )
     return {
         "kinds": kinds,

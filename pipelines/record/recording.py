@@ -163,7 +163,12 @@ def record_unit(settings: RecordSettings, unit: Unit, path: str | Path) -> Recor
             counts["bot_gave_up"] += gave_up
             yield episode
 
-    features = CorpusFeatures(cameras=settings.cameras, action_size=0, has_achieved_goals=True)
+    features = CorpusFeatures(
+        cameras=settings.cameras,
+        action_size=0,
+        has_achieved_goals=True,
+        truth_goals=tuple(goal.id for goal in _domain(settings).goals(str(settings.bank))),
+    )
     write_episodes(path, features, record(), settings.format)
     return Recorded(rows=rows, episodes=episodes, failures=tuple(failures), counts=counts)
 

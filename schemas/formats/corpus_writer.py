@@ -1,5 +1,6 @@
 """Writes a corpus of one's own: episodes in, a folder of shards out."""
 
+import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,7 +23,8 @@ def write_corpus(
     Args:
         episodes: Episodes, read one at a time; all have the cameras, and the kinds of data, of the first.
         output: Folder to write; absent or empty.
-        goals: Goals that the episodes' ground truth covers; written to goals.jsonl where there are any.
+        goals: Goals that the episodes' ground truth covers; written to goals.jsonl where there are any. Episodes with ground
+            truth name no others.
         format: Container, such as "parquet" or "webdataset".
         episodes_per_shard: Largest number of episodes per file.
 
@@ -52,6 +54,8 @@ def write_corpus(
     if first is None:
         raise ValueError("a corpus needs at least one episode: got none. Give some")
     features = CorpusFeatures.of(first)
+    if goals and features.has_achieved_goals:
+        features = dataclasses.replace(features, truth_goals=tuple(goal.id for goal in goals))
     output.mkdir(parents=True, exist_ok=True)
     for number, shard in enumerate(_shards(itertools.chain([first], remaining), episodes_per_shard)):
         write_episodes(output / f"shard-{number:05d}.{extension}", features, shard, format)

@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> Said:
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in summary.usage["kinds"].items())
     lines = [
         f"relabelled {manifest['episodes']:,} episodes with {kinds} goals, in {options.output / 'parts'}"
-        f"{skipped(summary.run)}",
+        f"{skipped(summary.run)}{summary.left_out}",
         f"  how often each goal was achieved and used: {options.output / 'goal_statistics.json'}, "
         f"{options.output / 'goal_usage.json'}",
     ]

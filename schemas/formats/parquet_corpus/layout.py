@@ -56,7 +56,9 @@ def read_features(file: pq.ParquetFile) -> CorpusFeatures:
     check_columns(schema, cameras=None, fields=())
     try:
         own = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
-        features = CorpusFeatures(**own["features"]) if own.get("kind") == "corpus" else None
+        features = None
+        if own.get("kind") == "corpus":
+            features = CorpusFeatures(**own["features"], truth_goals=own.get("truth_goals"))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         detail = f"our entry in the schema's metadata must say what the corpus holds, got {error!r}; remove the entry"
         raise UnknownLayoutError(detail) from error
@@ -71,6 +73,7 @@ def read_features(file: pq.ParquetFile) -> CorpusFeatures:
             has_rewards="rewards" in fields,
             has_instruction="instruction" in fields,
             has_achieved_goals="achieved_goals" in fields,
+            truth_goals=features.truth_goals if features is not None and "achieved_goals" in fields else None,
         )
     except pa.ArrowException:
         raise

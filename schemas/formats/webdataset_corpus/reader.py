@@ -37,7 +37,7 @@ from vlm_rewards.schemas.formats.webdataset_corpus.members import (
     split_name,
     walk,
 )
-from vlm_rewards.schemas.formats.webdataset_corpus.writer import ARRAYS, FLAGS, write_webdataset
+from vlm_rewards.schemas.formats.webdataset_corpus.writer import ARRAYS, FLAGS, TRUTH_GOALS, write_webdataset
 from vlm_rewards.schemas.manifests import Failure, Unit
 
 MAX_JSON_BYTES = 256 * 2**20
@@ -153,8 +153,10 @@ def _sample_features(folder: Folder, name: str, episode: Episode) -> CorpusFeatu
         names = {(key, "json") for key in (episode.episode_id, escape_name(episode.episode_id))}
         member = next(m for m in walk(file) if split_name(m.name) in names)
         record = json.loads(read_member(file, member, MAX_JSON_BYTES))
+    covered = member.pax_headers.get(TRUTH_GOALS)  # of the file: a global header holds for every member after it
     try:
-        return CorpusFeatures(**record["features"]) if "features" in record else CorpusFeatures.of(episode)
+        features = CorpusFeatures(**record["features"]) if "features" in record else CorpusFeatures.of(episode)
+        return features if covered is None else dataclasses.replace(features, truth_goals=json.loads(covered))
     except (TypeError, ValueError) as error:
         detail = f"features must say what the corpus holds, got {record['features']!r} ({error})"
         raise _FeaturesError(f"{detail}; remove them from {member.name!r} in {folder.path(name)}") from error

@@ -20,6 +20,8 @@ ARRAYS = {
     "state.npy": "states",
 }
 """Members of a sample that hold arrays, and the parts of an Episode they are."""
+TRUTH_GOALS = "VLM_REWARDS.truth_goals"
+"""The keyword in a tar's global header whose value is a JSON list of the goals that the ground truth covers."""
 FLAGS = ("terminations", "truncations")
 """Those of them that hold true or false."""
 
@@ -38,7 +40,9 @@ def write_webdataset(path: str | Path, features: CorpusFeatures, episodes: Itera
     """
     check_fields(features.cameras)
     seen: set[str] = set()
-    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+    # Once in the file, not in every sample; readers that do not know of it, `webdataset` and `datasets`, pass over it.
+    covered = None if features.truth_goals is None else {TRUTH_GOALS: json.dumps(features.truth_goals)}
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT, pax_headers=covered) as tar:
         for episode in episodes:
             features.check(episode)
             if episode.episode_id in seen:

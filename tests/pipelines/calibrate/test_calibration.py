@@ -11,6 +11,7 @@ from tampered_folders import fit_records
 
 from vlm_rewards.labelers.calibration.thresholds import CalibrationSettings
 from vlm_rewards.pipelines.calibrate.calibration import calibrate
+from vlm_rewards.pipelines.calibrate.summary import describe
 from vlm_rewards.schemas.calibrations import read_calibration
 from vlm_rewards.schemas.formats.label_parts.reader import open_labels
 from vlm_rewards.schemas.goals import write_goals
@@ -78,6 +79,7 @@ def test_thresholds_rates_and_figures_are_those_of_the_frames(tmp_path: Path) ->
         assert detail["negative_episodes"] == 30
     assert record["objective"]["episodes_needed"] == 11  # 0.8^11 = 0.086
     assert record["data"] == {
+        "goals_without_ground_truth": [],
         "truth": "ground truth of the corpus",
         "episodes": 30,
         "frames": sum(len(episode.truth) for episode in episodes),
@@ -112,9 +114,14 @@ def test_a_goal_that_never_occurs_is_said_to_be_undefined(tmp_path: Path) -> Non
 
 
 def test_goals_without_ground_truth_share(tmp_path: Path) -> None:
-    corpus, labels = labelled(tmp_path, draw_episodes(12), rule=LOW)
+    episodes = draw_episodes(12)
+    for episode in episodes:
+        episode.truth[:, 0] = False
+    corpus, labels = labelled(tmp_path, episodes, rule=LOW)
     write_goals(GOALS[1:], corpus / "goals.jsonl")
     record = run(labels, tmp_path / "c.json", corpus=corpus)
+    assert record["data"]["goals_without_ground_truth"] == ["see-ball"]
+    assert "  1 goals have no ground truth: see-ball" in describe(read_calibration(tmp_path / "c.json"))
     assert record["goals"][0]["negatives"] == 0
     assert record["goals"][0]["chosen_from"] == "family"
     assert record["fire_rates"]["see-ball"] is None

@@ -22,15 +22,17 @@ from vlm_rewards.pipelines.label.labelling import label
 from vlm_rewards.schemas.formats.corpus import open_corpus
 from vlm_rewards.schemas.formats.label_parts.reader import open_labels
 from vlm_rewards.schemas.formats.marks import Mark
+from vlm_rewards.schemas.formats.truth import TruthGoals
 from vlm_rewards.schemas.goals import Goal, write_goals
 
 COLUMNS = {goal.id: number for number, goal in enumerate(GOALS)}
+COVERED = TruthGoals(frozenset(COLUMNS), "the test")
 
 
 def written(folder: Path, episodes: list[Labelled], labelled: list[Labelled] | None = None) -> tuple[Path, CountUnit]:
     corpus = write_corpus(folder / "corpus", episodes)
     labels = open_labels(write_labels(folder / "labels", corpus, labelled or episodes))
-    truth = CorpusTruth(corpus=open_corpus(corpus), columns=COLUMNS, num_goals=4, camera="front")
+    truth = CorpusTruth(corpus=open_corpus(corpus), columns=COLUMNS, covered=COVERED, num_goals=4, camera="front")
     return corpus, CountUnit(scores=LabelScores(labels=labels), truth=truth, num_goals=4)
 
 
@@ -79,7 +81,7 @@ def test_labels_of_other_frames_are_refused(tmp_path: Path) -> None:
 
 def test_an_episode_without_ground_truth_is_refused(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "corpus", draw_episodes(2), with_truth=False)
-    work = CorpusTruth(corpus=open_corpus(corpus), columns=COLUMNS, num_goals=4, camera=None)
+    work = CorpusTruth(corpus=open_corpus(corpus), columns=COLUMNS, covered=COVERED, num_goals=4, camera=None)
     with pytest.raises(
         ValueError, match=r"must have ground truth .*, got episode 'episode-000' of .* without; mark some frames"
     ):

@@ -17,9 +17,11 @@ from vlm_rewards.labelers.quality.rankings import average_precision_of_counts, c
 from vlm_rewards.labelers.rewards.rewards import successes
 from vlm_rewards.pipelines.evaluate.evaluation import evaluate, run_statistics
 from vlm_rewards.pipelines.evaluate.evidence import EXAMPLES_PER_GOAL, UnitEvidence, merge_evidence
+from vlm_rewards.pipelines.evaluate.summary import summary_lines
 from vlm_rewards.schemas import folders
 from vlm_rewards.schemas.formats.corpus import open_corpus
 from vlm_rewards.schemas.formats.label_parts.reader import open_labels
+from vlm_rewards.schemas.formats.truth import truth_goals
 from vlm_rewards.schemas.goals import Goal
 from vlm_rewards.schemas.rules import RewardRule
 
@@ -213,6 +215,8 @@ def test_goals_without_ground_truth_are_listed_and_left_out(tmp_path: Path) -> N
     quality = evaluate(corpus, labels, output=tmp_path / "report", beam_options=ONE_WORKER)
     assert quality["goals_without_ground_truth"] == ["fly"]
     assert quality["goals_without_labels"] == ["hold-box"]
+    assert "  1 labelled goals without ground truth are left out: fly" in summary_lines(quality)
+    assert "  1 goals of the ground truth are not labelled: hold-box" in summary_lines(quality)
     assert [goal["id"] for goal in quality["goals"]] == ["hold-ball", "see-ball", "see-box"]
     # The scores of column 1 are those of hold-ball here, its truth that of the bank's column 2.
     truth = np.concatenate([episode.truth[:, 2] for episode in episodes])
@@ -231,7 +235,8 @@ def test_memory_of_evidence_does_not_depend_on_the_order_of_merging(tmp_path: Pa
     episodes = draw_episodes(9)
     corpus = write_corpus(tmp_path / "corpus", episodes, num_shards=3)
     labels = open_labels(write_labels(tmp_path / "labels", corpus, episodes))
-    parts = [UnitEvidence(open_corpus(corpus), labels, GOALS)(unit) for unit in open_corpus(corpus).units()]
+    covered = truth_goals(open_corpus(corpus))
+    parts = [UnitEvidence(open_corpus(corpus), labels, GOALS, covered)(unit) for unit in open_corpus(corpus).units()]
     one, other = merge_evidence(parts), merge_evidence([parts[2], merge_evidence([parts[1], parts[0]])])
     assert (one.counts, one.examples, one.strips) == (other.counts, other.examples, other.strips)
     assert one.quality is not None
@@ -248,7 +253,7 @@ def test_workers_get_the_path_of_the_labels_not_their_goals(tmp_path: Path) -> N
     episodes = draw_episodes(3)
     corpus = write_corpus(tmp_path / "corpus", episodes)
     labels = open_labels(write_labels(tmp_path / "labels", corpus, episodes))
-    work = UnitEvidence(open_corpus(corpus), labels, GOALS[2:])
+    work = UnitEvidence(open_corpus(corpus), labels, GOALS[2:], truth_goals(open_corpus(corpus)))
     packed = pickle.dumps(work)
     assert GOALS[2].text.encode() not in packed
     unit = open_corpus(corpus).units()[0]
@@ -385,7 +390,7 @@ def test_labels_of_unknown_frames_are_refused(tmp_path: Path, unknown: str) -> N
     with pytest.raises(
         ValueError, match=f"must be of frames that the corpus holds, got frame {frame} of episode 'episode-001'"
     ):
-        UnitEvidence(open_corpus(other), open_labels(labels), GOALS)(other_unit)
+        UnitEvidence(open_corpus(other), open_labels(labels), GOALS, truth_goals(open_corpus(other)))(other_unit)
     assert unit.name == other_unit.name
     with pytest.raises(ValueError, match="must be of the shard they are used with"):
         evaluate(other, labels, output=tmp_path / "report")

@@ -138,6 +138,7 @@ def test_a_corpus_is_relabelled_as_by_hand(
         "instruction_matches_no_goal": 1,
         "no_instruction": 1,
         "episodes_without_a_goal": 0,
+        "episodes_of_one_frame": 0,
     }
     assert summary.usage == json.loads((folder / "relabelled" / "goal_usage.json").read_text())
     assert summary.run.manifest["rows"] == summary.run.manifest["episodes"] == 4
@@ -245,6 +246,9 @@ def test_an_episode_without_a_goal_is_left_out_and_counted(tmp_path: Path) -> No
     summary = run(tmp_path, {"corpus": corpus, "labels": labels})
     assert [item.episode_id for item in read_relabelled(tmp_path / "relabelled")] == ["d"]
     assert summary.usage["episodes"]["episodes_without_a_goal"] == 3
+    assert summary.usage["episodes"]["episodes_of_one_frame"] == 1  # b
+    assert summary.left_out == "; 3 left out without a goal, 1 of them of one frame"
+    assert "negative goals; 3 left out without a goal, 1 of them of one frame)" in repr(summary)
     assert summary.usage["episodes"]["original_holds_from_the_start"] == 1
 
 
