@@ -38,10 +38,11 @@ from vlm_rewards.schemas.formats.listing import PassedOver
 from vlm_rewards.schemas.formats.minari_corpus.reader import MINARI
 from vlm_rewards.schemas.formats.parquet_corpus.reader import PARQUET
 from vlm_rewards.schemas.formats.passed_over import find_passed_over, passed_over_lines, passed_over_record
+from vlm_rewards.schemas.formats.rlds_corpus.format import RLDS
 from vlm_rewards.schemas.formats.webdataset_corpus.reader import WEBDATASET
 from vlm_rewards.schemas.manifests import Failure, Unit
 
-FORMATS: tuple[CorpusFormat, ...] = (PARQUET, WEBDATASET, HDF5, LEROBOT, MINARI)
+FORMATS: tuple[CorpusFormat, ...] = (PARQUET, WEBDATASET, HDF5, LEROBOT, MINARI, RLDS)
 """The formats of this package; others come from entry points of the group EXTENSIONS."""
 EXTENSIONS = "vlm_rewards.formats"
 MAX_UNIT_BYTES = 256 * 2**20

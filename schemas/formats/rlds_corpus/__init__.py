@@ -1,0 +1,1 @@
+"""Corpora in RLDS, as TensorFlow Datasets writes them, read without TensorFlow."""

@@ -1,0 +1,285 @@
+"""Corpora in RLDS: TFRecord files with one record per episode, as TensorFlow Datasets writes them, and Open X-Embodiment is.
+
+    toy-train.tfrecord-00001-of-00012, record 7   ──►  episode "train-00001-00007"
+
+Where there are several data sets, the folder of its data set goes before an episode's id, as in "toy/1.0.0/train-00001-00007".
+What files hold goes before what dataset_info.json says. See `tfrecord` and `examples` for the bytes, `roles` for what the
+features are, `steps` for how an episode is put together.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import BinaryIO
+
+from vlm_rewards.schemas.episodes import CorpusFeatures, Episode
+from vlm_rewards.schemas.formats.folder import Folder
+from vlm_rewards.schemas.formats.interface import FoundEpisode, InvalidEpisodeError, Wanted
+from vlm_rewards.schemas.formats.rlds_corpus.examples import Example, parse_example
+from vlm_rewards.schemas.formats.rlds_corpus.layout import Builder, Shard, find_builders
+from vlm_rewards.schemas.formats.rlds_corpus.roles import LAST_ACTIONS, REWARD, Roles, choose_roles
+from vlm_rewards.schemas.formats.rlds_corpus.steps import (
+    DataSet,
+    build_episode,
+    count_in,
+    ends_with_filler,
+    present_cameras,
+)
+from vlm_rewards.schemas.formats.rlds_corpus.tfrecord import (
+    BrokenFileError,
+    BrokenRecordError,
+    Record,
+    open_record,
+    walk_records,
+)
+from vlm_rewards.schemas.formats.units import file_ranges, file_stem, share_units
+from vlm_rewards.schemas.manifests import Failure, Unit
+
+_PROBED_EPISODES = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RldsReader:
+    """An open RLDS corpus; see the module's picture.
+
+    Args:
+        folder: Its folder.
+        features: What its episodes hold.
+        data_sets: Its data sets.
+        shards: Its files by name, each with the number of its data set.
+        companions: Names of the other files of its data sets, and of shards that nobody asked for.
+        reverse: Whether channels are stored in the order BGR.
+    """
+
+    folder: Folder
+    features: CorpusFeatures
+    data_sets: tuple[DataSet, ...]
+    shards: Mapping[str, tuple[Shard, int]]
+    companions: tuple[str, ...]
+    reverse: bool
+
+    def own_files(self) -> Iterator[str]:
+        """The shards, and what lies beside them."""
+        yield from self.shards
+        yield from self.companions
+
+    def units(self, max_bytes: int) -> list[Unit]:
+        """One unit per file, or several of about `max_bytes` for a larger file; small files share a unit. Ranges count records."""
+        units = [unit for shard, _ in self.shards.values() for unit in self._plan_shard(shard, max_bytes)]
+        return share_units(self.folder, units, max_bytes)
+
+    def episodes(self, unit: Unit, wanted: Wanted) -> Iterator[FoundEpisode | Failure]:
+        """Streams the unit's episodes."""
+        for name, start, stop in file_ranges(unit):
+            with self.folder.open(name) as file:
+                try:
+                    for record in _range(file, start, stop):
+                        yield self._found(name, file, record, wanted)
+                except BrokenFileError as error:
+                    detail = f"a TFRecord file must be whole, got one that {error}; the rest is lost: copy it again"
+                    yield Failure(scope="shard", shard=name, reason="unreadable shard", detail=detail)
+                except Exception as error:
+                    error.add_note(f"while reading {self.folder.path(name)}")
+                    raise
+
+    def episode_ids(self, unit: Unit) -> Iterator[str]:
+        """Ids of the unit's episodes, by the lengths of records alone."""
+        for name, start, stop in file_ranges(unit):
+            with self.folder.open(name) as file:
+                try:
+                    for record in _range(file, start, stop):
+                        yield self._id(name, record.number)
+                except BrokenFileError:
+                    pass  # the read of the unit says so, as a Failure
+
+    def _id(self, name: str, record: int) -> str:
+        shard, number = self.shards[name]
+        return f"{self.data_sets[number].prefix}{shard.split}-{shard.number:05d}-{record:05d}"
+
+    def _found(self, name: str, file: BinaryIO, record: Record, wanted: Wanted) -> FoundEpisode:
+        """The episode of a record; what is wrong with it is said when it is read."""
+        data_set = self.data_sets[self.shards[name][1]]
+        episode_id = self._id(name, record.number)
+        where = f"record {record.number} at byte {record.start}"
+        problem: InvalidEpisodeError
+        try:
+            data, start = open_record(self.folder, name, file, record)
+            example = parse_example(data, start, record.num_bytes)
+            cameras = present_cameras(example, data_set.roles)
+            num_frames = count_in(example, data_set.roles, cameras)
+
+            def read() -> Episode:
+                try:
+                    return build_episode(episode_id, example, data_set, cameras, wanted, self.reverse)
+                except InvalidEpisodeError:
+                    raise
+                except ValueError as error:
+                    raise InvalidEpisodeError("invalid episode", f"{where}: {error}") from error
+
+            return FoundEpisode(episode_id, num_frames, name, read, cameras)
+        except BrokenRecordError as error:
+            problem = InvalidEpisodeError("wrong checksum", f"{error}. Copy the file again")
+        except ValueError as error:
+            detail = f"{where} cannot be read: {error}. Write the file again"
+            problem = InvalidEpisodeError("broken record", detail)
+
+        def refuse() -> Episode:
+            raise problem
+
+        return FoundEpisode(episode_id, 0, name, refuse)
+
+    def _plan_shard(self, shard: Shard, max_bytes: int) -> list[Unit]:
+        name = shard.file.name
+        prefix = self._id(name, 0).rpartition("-")[0]
+        whole = Unit(
+            name=file_stem(f"{name}."),  # the dot ends what is kept of the name: all of it
+            files=(name,),
+            num_bytes=shard.file.num_bytes,
+            num_episodes=shard.num_records,
+            id_bounds=(f"{prefix}-", f"{prefix}-~"),
+        )
+        if shard.file.num_bytes <= max_bytes:
+            return [whole]
+        starts: list[Record] = []
+        with self.folder.open(name) as file:
+            try:
+                for record in walk_records(file):
+                    if not starts or record.start - starts[-1].start >= max_bytes:
+                        starts.append(record)
+            except BrokenFileError:
+                pass  # the last unit stays uncut, and its reader says what is wrong
+        if len(starts) < 2:
+            return [whole]
+        return [
+            dataclasses.replace(
+                whole,
+                name=f"{whole.name}-r{first.number:07d}",
+                start=first.number,
+                stop=-1 if after is None else after.number,
+                num_bytes=(shard.file.num_bytes if after is None else after.start) - first.start,
+                num_episodes=None if after is None else after.number - first.number,
+                id_bounds=(
+                    self._id(name, first.number),
+                    f"{prefix}-~" if after is None else self._id(name, after.number - 1),
+                ),
+            )
+            for first, after in zip(starts, [*starts[1:], None], strict=True)
+        ]
+
+
+def open_rlds(folder: Folder, options: Mapping[str, str]) -> RldsReader:
+    """Opens a folder of TensorFlow Datasets.
+
+    Raises:
+        ValueError: There is no data set that can be read, data sets do not fit together, or an option has a value that is none.
+    """
+    _check(options, "channels", ("rgb", "bgr"))
+    _check(options, "last-action", LAST_ACTIONS)
+    all_builders = find_builders(folder)
+    builders = _chosen(all_builders, options, folder)
+    data_sets: list[DataSet] = []
+    shards: dict[str, tuple[Shard, int]] = {}
+    for number, builder in enumerate(builders):
+        roles = choose_roles(builder.declared, options, folder.path(builder.folder).rstrip("/"))
+        seen, filler = _probe(folder, builder, roles)
+        if seen and "cameras" not in options:
+            roles = dataclasses.replace(
+                roles, cameras={name: roles.cameras[name] for name in roles.cameras if name in seen}
+            )
+        how = options.get("last-action", "auto")
+        final = how == "invalid" or (how == "auto" and filler)
+        prefix = f"{builder.folder}/" if len(builders) > 1 and builder.folder else ""
+        data_sets.append(DataSet(prefix=prefix, roles=roles, has_final_steps=final))
+        shards |= {shard.file.name: (shard, number) for shard in builder.shards}
+    return RldsReader(
+        folder=folder,
+        features=_features(folder, builders, data_sets),
+        data_sets=tuple(data_sets),
+        shards=shards,
+        companions=tuple(
+            name
+            for builder in all_builders
+            for name in (*builder.companions, *(shard.file.name for shard in builder.shards))
+            if name not in shards
+        ),
+        reverse=options.get("channels") == "bgr",
+    )
+
+
+def _check(options: Mapping[str, str], name: str, values: Sequence[str]) -> None:
+    if options.get(name, values[0]) not in values:
+        raise ValueError(f"the option {name} must be {' or '.join(values)}: got {options[name]!r}. Choose one of them")
+
+
+def _chosen(builders: Sequence[Builder], options: Mapping[str, str], folder: Folder) -> list[Builder]:
+    """The builders with the shards of the chosen splits, without those that have none of them."""
+    if "split" not in options:
+        return list(builders)
+    known = {shard.split for builder in builders for shard in builder.shards}
+    splits = {split.strip() for split in options["split"].split(",")}
+    if not splits <= known:
+        raise ValueError(
+            f"a split must be one of {', '.join(sorted(known))}: got {sorted(splits - known)[0]!r} for {folder}. Choose one of them"
+        )
+    chosen = [
+        dataclasses.replace(builder, shards=tuple(shard for shard in builder.shards if shard.split in splits))
+        for builder in builders
+    ]
+    return [builder for builder in chosen if builder.shards]
+
+
+def _features(folder: Folder, builders: Sequence[Builder], data_sets: Sequence[DataSet]) -> CorpusFeatures:
+    for data_set, builder in zip(data_sets, builders, strict=True):
+        first, other = data_sets[0].roles, data_set.roles
+        for what, mine, theirs in (
+            ("an action", first.action_size, other.action_size),
+            ("a state", first.state_size, other.state_size),
+            ("rewards", first.has_number(REWARD), other.has_number(REWARD)),
+        ):
+            if mine != theirs:
+                raise ValueError(
+                    f"the data sets of a folder must have {what} of the same size: got {mine} in {builders[0].folder} and "
+                    f"{theirs} in {builder.folder} of {folder}. Give the folder of one of them"
+                )
+    has_actions = data_sets[0].roles.action_size is not None
+    return CorpusFeatures(
+        cameras=tuple(dict.fromkeys(camera for data_set in data_sets for camera in data_set.roles.cameras)),
+        action_size=data_sets[0].roles.action_size,
+        state_size=data_sets[0].roles.state_size,
+        has_rewards=data_sets[0].roles.has_number(REWARD),
+        has_instruction=any(data_set.roles.instructions for data_set in data_sets),
+        missing_frame="last" if has_actions and not any(data_set.has_final_steps for data_set in data_sets) else None,
+    )
+
+
+def _examples(folder: Folder, builder: Builder) -> Iterator[Example]:
+    """The readable records of a data set."""
+    for shard in builder.shards:
+        name = shard.file.name
+        with folder.open(name) as file:
+            try:
+                for record in walk_records(file):
+                    try:
+                        data, start = open_record(folder, name, file, record)
+                        yield parse_example(data, start, record.num_bytes)
+                    except (BrokenRecordError, ValueError):
+                        continue  # the read of the record says so, as a Failure
+            except BrokenFileError:
+                continue
+
+
+def _probe(folder: Folder, builder: Builder, roles: Roles) -> tuple[set[str], bool]:
+    """What the first episodes say: cameras that one of them has, and whether all of them end with a filler for an action."""
+    seen: set[str] = set()
+    endings = []
+    for example in itertools.islice(_examples(folder, builder), _PROBED_EPISODES):
+        try:
+            seen.update(present_cameras(example, roles))
+            endings.append(ends_with_filler(example, roles))
+        except ValueError:
+            endings.append(False)  # the read of the episode says what is wrong
+    return seen, bool(endings) and all(endings)
+
+
+def _range(file: BinaryIO, start: int, stop: int) -> Iterator[Record]:
+    return itertools.islice(walk_records(file), start, None if stop < 0 else stop)
