@@ -50,6 +50,7 @@ class JoinedCorpus:
         self.corpus = corpus
         self.goals: tuple[Goal, ...] = labels.goals
         self.model = model
+        self.is_sparse = labels.metadata.sparse
         self.episodes: list[ExportEpisode] = []
         self.left_out: dict[str, str] = {}
         self._labels = labels

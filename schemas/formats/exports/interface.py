@@ -83,6 +83,10 @@ class LabelledCorpus(Protocol):
         """Name of the model that made the labels."""
 
     @property
+    def is_sparse(self) -> bool:
+        """Whether scores at or under a goal's threshold are not known."""
+
+    @property
     def episodes(self) -> Sequence[ExportEpisode]:
         """All episodes that were labelled in every frame, in the order of the corpus."""
 
@@ -176,6 +180,19 @@ def require_all(labelled: LabelledCorpus, export: str) -> None:
             f"{export} needs a goal for every episode: got {len(aimless)} episodes without one, the first being "
             f"{aimless[0].episode_id!r} with the instruction {aimless[0].instruction!r}. Add the wording to a goal's "
             "instructions and label again, or name one goal for all with --goal"
+        )
+
+
+def require_all_scores(labelled: LabelledCorpus, export: str) -> None:
+    """Refuses sparse labels, for exports that write scores.
+
+    Raises:
+        ValueError: They are sparse.
+    """
+    if labelled.is_sparse:
+        raise ValueError(
+            f"{export} writes the score of every frame: got sparse labels, which hold those over the threshold alone. Label "
+            "again without --sparse"
         )
 
 

@@ -2,8 +2,9 @@
 
 from vlm_rewards.schemas.formats.exports.interface import ExportFormat
 from vlm_rewards.schemas.formats.exports.verdicts import VERDICTS
+from vlm_rewards.schemas.formats.lerobot_corpus.exports import LEROBOT_COLUMNS, RA_BC
 
-EXPORTS: tuple[ExportFormat, ...] = (VERDICTS,)
+EXPORTS: tuple[ExportFormat, ...] = (VERDICTS, RA_BC, LEROBOT_COLUMNS)
 
 
 def export_format(name: str) -> ExportFormat:

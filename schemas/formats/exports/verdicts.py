@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 
 from vlm_rewards.schemas.formats.exports.interface import ExportFormat, ExportSettings, LabelledCorpus, smoothed
 from vlm_rewards.schemas.formats.exports.publishing import Changes
+from vlm_rewards.schemas.formats.lerobot_corpus.episodes import episode_index_of
+from vlm_rewards.schemas.formats.lerobot_corpus.reader import LEROBOT
 
 VERDICTS_NAME = "verdicts.parquet"
 SUCCESSFUL_NAME = "successful.json"
@@ -55,11 +57,12 @@ def write_verdicts(labelled: LabelledCorpus, changes: Changes, settings: ExportS
                 row["why_none"] = "its instruction asks for none of the goals"
             else:
                 values = labelled.values(episode)
-                scores = smoothed(values.scores, settings.smooth)
+                scores = values.scores if labelled.is_sparse else smoothed(values.scores, settings.smooth)
                 achieved = bool(values.successes.any())
                 judged += 1
                 if achieved:
                     successful.append(episode.episode_id)
+                known = not labelled.is_sparse  # sparse labels do not know the scores at or under the threshold
                 row |= {
                     "goal_id": values.goal.id,
                     "goal_text": values.goal.text,
@@ -67,9 +70,9 @@ def write_verdicts(labelled: LabelledCorpus, changes: Changes, settings: ExportS
                     "success_at_end": bool(values.successes[-1]),
                     "first_success_frame": values.first_success,
                     "success_frames": int(np.count_nonzero(values.successes)),
-                    "score_max": float(scores.max()),
-                    "score_mean": float(scores.mean(dtype=np.float64)),
-                    "score_last": float(scores[-1]),
+                    "score_max": float(scores.max()) if np.isfinite(scores.max()) else None,
+                    "score_mean": float(scores.mean(dtype=np.float64)) if known else None,
+                    "score_last": float(scores[-1]) if np.isfinite(scores[-1]) else None,
                 }
             rows.append(row)
             if len(rows) == _BATCH:
@@ -78,7 +81,9 @@ def write_verdicts(labelled: LabelledCorpus, changes: Changes, settings: ExportS
         rows += [{"episode_id": name, "why_none": reason} for name, reason in labelled.left_out.items()]
         if rows:
             writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
-    changes.file(SUCCESSFUL_NAME).write_text(json.dumps(successful, ensure_ascii=False) + "\n", encoding="utf-8")
+    is_lerobot = labelled.corpus.format_name == LEROBOT.name
+    shown = [episode_index_of(name) for name in successful] if is_lerobot else successful
+    changes.file(SUCCESSFUL_NAME).write_text(json.dumps(shown, ensure_ascii=False) + "\n", encoding="utf-8")
     without = len(labelled.episodes) + len(labelled.left_out) - judged
     lines = [f"{len(successful):,} of {judged:,} episodes succeeded: {VERDICTS_NAME}, {SUCCESSFUL_NAME}"]
     if without:
