@@ -168,7 +168,7 @@ class Episode:
         return episode
 
     def _refuse(self, rule: str) -> None:
-        raise ValueError(f"episode {self.episode_id!r} {rule}; mend the recording or leave the episode out")
+        raise ValueError(f"episode {self.episode_id!r} {rule}. Correct the recording, or leave the episode out")
 
     @property
     def num_frames(self) -> int:
@@ -238,9 +238,13 @@ class CorpusFeatures:
         for camera in self.cameras:
             check_name("a camera's name", camera)
         if self.action_size is not None and self.action_size < 0:
-            raise ValueError(f"action_size must be None, 0 (discrete) or a width, got {self.action_size}; mend it")
+            raise ValueError(
+                f"action_size must be None, 0 (discrete) or a width, got {self.action_size}. Correct the number"
+            )
         if self.state_size is not None and self.state_size < 1:
-            raise ValueError(f"state_size must be None or a width of at least 1, got {self.state_size}; mend it")
+            raise ValueError(
+                f"state_size must be None or a width of at least 1, got {self.state_size}. Correct the number"
+            )
         if self.truth_goals is not None:
             object.__setattr__(self, "truth_goals", tuple(self.truth_goals))
             for goal in self.truth_goals:

@@ -34,8 +34,8 @@ def image_extension(data: bytes) -> str:
     if data.startswith(b"BM"):
         return "bmp"
     raise ValueError(
-        f"a picture must be PNG, JPEG, WebP or BMP, got {len(data)} bytes that start with {data[:8]!r}; "
-        "convert or re-record it"
+        f"a picture must be PNG, JPEG, WebP or BMP, got {len(data)} bytes that start with {data[:8]!r}. "
+        "Convert it to PNG"
     )
 
 
@@ -136,4 +136,7 @@ def _check_pixels(frame: np.ndarray) -> None:
 
 def _undecodable(data: bytes, error: Exception) -> ValueError:
     reason = str(error) or type(error).__name__
-    return ValueError(f"a picture must decode in full, got {len(data)} bytes that do not ({reason}); re-record it")
+    return ValueError(
+        f"a picture must decode in full, got {len(data)} bytes that do not ({reason}). Take it from a copy that is whole, or "
+        "leave it out"
+    )

@@ -56,7 +56,7 @@ class RewardRule:
         if self.reward == "discounted":
             if self.fire_rates is None:
                 raise ValueError(
-                    "fire_rates must be given for the reward 'discounted', got None; vlm-rewards calibrate measures them"
+                    "fire_rates must be given for the reward 'discounted', got None. Run vlm-rewards calibrate, which measures them"
                 )
             object.__setattr__(self, "fire_rates", tuple(float(rate) for rate in self.fire_rates))
             if len(self.fire_rates) != len(self.thresholds):
@@ -70,8 +70,8 @@ class RewardRule:
                 raise ValueError(f"discount must be 0 or more and finite, got {self.discount}; 1 is a good start")
         elif self.fire_rates is not None or self.discount:
             raise ValueError(
-                f"fire_rates and discount must be left out for the reward {self.reward!r}, got discount {self.discount}; they are "
-                f"for 'discounted'"
+                f"fire_rates and discount must be left out for the reward {self.reward!r}, got discount {self.discount}. Leave out "
+                "both, which are for 'discounted'"
             )
 
     @property

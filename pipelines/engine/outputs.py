@@ -364,6 +364,6 @@ class OutputFolder:
             raise ValueError(
                 f"at most a share of {max_failure_share:g} may fail, got {rows[1]} of {rows[0]} rows, {episodes[1]} of "
                 f"{episodes[0]} episodes and {shards[1]} of {shards[0]} shards; the first is: {Failure(**first)}; all are listed "
-                f"in {self.path / 'failures'}; everything else is done and kept: mend the input and run the same command again, or "
-                f"allow more with --max-failure-share"
+                f"in {self.path / 'failures'}; everything else is done and kept. Run the same command again when the input is "
+                f"corrected, or allow more with --max-failure-share"
             )

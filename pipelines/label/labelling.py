@@ -339,14 +339,19 @@ def check_episode_ids(corpus: Corpus, units: Sequence[Unit]) -> None:
     Raises:
         ValueError: An id occurs in two units.
     """
-    shard_of: dict[str, str] = {}
+    unit_of: dict[str, Unit] = {}
     for unit in units_to_compare(units):
         for episode_id in corpus.episode_ids(unit):
-            if shard_of.setdefault(episode_id, unit.name) != unit.name:
-                raise ValueError(
-                    f"an episode's id must occur once in a corpus, got {episode_id!r} in {shard_of[episode_id]} and in "
-                    f"{unit.name} ({corpus.place(unit)}); remove or rename one of the two"
-                )
+            other = unit_of.setdefault(episode_id, unit)
+            if other.name == unit.name:
+                continue
+            apart = set(other.files) & set(unit.files)
+            parts = "Sort the shard by episode where they are parts of one, or rename one of the two"
+            remedy = parts if apart else "Remove or rename one of the two"
+            raise ValueError(
+                f"an episode's id must occur once in a corpus, got {episode_id!r} in {other.name} and in {unit.name} "
+                f"({corpus.place(unit)}). {remedy}"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

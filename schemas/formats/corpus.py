@@ -114,7 +114,7 @@ class Corpus:
             ValueError: Two units have the same name, or `max_bytes` is less than 1.
         """
         if max_bytes < 1:
-            raise ValueError(f"max_unit_bytes must be at least 1, got {max_bytes}; the default is {MAX_UNIT_BYTES}")
+            raise ValueError(f"max_unit_bytes must be at least 1, got {max_bytes}. Leave it out for {MAX_UNIT_BYTES}")
         units = self.reader.units(max_bytes)
         twice = [name for name, count in Counter(unit.name for unit in units).items() if count > 1]
         if twice:
@@ -324,8 +324,7 @@ class _GuardedFrames:
                     self._found,
                     InvalidEpisodeError(
                         "missing frames",
-                        f"an episode of {len(self._frames)} rows must have as many frames, got {count}. Record it again or "
-                        "leave it out",
+                        f"an episode of {len(self._frames)} rows must have as many frames, got {count}. Leave it out",
                     ),
                 )
             )

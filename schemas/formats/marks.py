@@ -68,7 +68,7 @@ def read_marks(path: str | Path, goal_ids: Sequence[str]) -> list[Mark]:
             marks.append(mark)
     except csv.Error as error:
         raise ValueError(
-            f"marks must be lines of CSV, got {path}, line {rows.line_num + 1} ({error}); mend it"
+            f"marks must be lines of CSV, got {path}, line {rows.line_num + 1} ({error}). Correct it"
         ) from error
     if not marks:
         raise ValueError(f"marks must be at least one, got none in {path}; mark some frames of each goal")
@@ -79,12 +79,14 @@ def _mark(row: dict, numbers: dict[str, int], where: str, line: int) -> Mark:
     values = [row[name] for name in COLUMNS]
     stripped = [(value or "").strip() for value in values]
     if None in row or not all(stripped):
-        raise ValueError(f"a mark must have four values, got {[*values, *row.get(None, [])]} in {where}; mend the line")
+        raise ValueError(
+            f"a mark must have four values, got {[*values, *row.get(None, [])]} in {where}. Correct the line"
+        )
     episode_id, frame, goal, achieved = stripped
     if not frame.isascii() or not frame.isdigit():
-        raise ValueError(f"frame_index must be a number from 0, got {frame!r} in {where}; mend it")
+        raise ValueError(f"frame_index must be a number from 0, got {frame!r} in {where}. Correct it")
     if goal not in numbers:
-        raise ValueError(f"a marked goal must be one of the labels' goals, got {goal!r} in {where}; mend its id")
+        raise ValueError(f"a marked goal must be one of the labels' goals, got {goal!r} in {where}. Correct its id")
     if achieved not in ("0", "1"):
         raise ValueError(f"achieved must be 0 or 1, got {achieved!r} in {where}; leave the line out if you cannot tell")
     return Mark(line, episode_id, int(frame), numbers[goal], achieved == "1")
@@ -105,11 +107,11 @@ def check_marks(marks: Sequence[Mark], path: str | Path, found_episodes: set[str
     for mark in marks:
         if mark.episode_id not in found_episodes:
             raise ValueError(
-                f"a marked episode must have labels, got {mark.episode_id!r} in {path}, line {mark.line}; mend its id, or "
+                f"a marked episode must have labels, got {mark.episode_id!r} in {path}, line {mark.line}. Correct its id, or "
                 f"give the labels of that episode"
             )
         if mark.line not in found_lines:
             raise ValueError(
                 f"a marked frame must have a label, got frame {mark.frame_index} of episode {mark.episode_id!r} in {path}, line "
-                f"{mark.line}; frames count from 0: mend the number"
+                f"{mark.line}. Correct the number: frames count from 0"
             )

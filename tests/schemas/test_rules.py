@@ -18,7 +18,7 @@ from vlm_rewards.schemas.rules import RewardRule, rule_from_json
         ({"reward": "dense"}, "reward must be one of success, score, difference, discounted, got 'dense'"),
         (
             {"reward": "discounted"},
-            "fire_rates must be given for the reward 'discounted', got None; vlm-rewards calibrate",
+            "fire_rates must be given for the reward 'discounted', got None. Run vlm-rewards calibrate",
         ),
         ({"reward": "discounted", "fire_rates": (0.1, 0.2)}, "fire_rates must be as many as thresholds, 1, got 2"),
         ({"reward": "discounted", "fire_rates": (1.5,)}, "a fire rate must be 0 to 1, got 1.5"),

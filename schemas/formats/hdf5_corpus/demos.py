@@ -53,7 +53,7 @@ def demo_keys(file: "h5py.File", told: Told) -> list[str]:
     assert data is not None
     keys = sorted((name for name in data if group_at(data, name) is not None), key=_by_number)
     if not keys:
-        raise UnreadableFileError("an HDF5 corpus must hold demos: got none in its group 'data'. Record it again")
+        raise UnreadableFileError("an HDF5 corpus must hold demos: got none in its group 'data'. Leave the file out")
     if told.filter is None:
         return keys
     named = dataset_at(file, f"mask/{told.filter}")
@@ -125,7 +125,7 @@ def _pieces(dataset: "h5py.Dataset", following: "h5py.Group | None", name: str) 
             raise InvalidEpisodeError(
                 "invalid episode",
                 f"'next_obs' must be as long as 'obs': got {list(last.shape)} and {list(dataset.shape)} for {name!r}. "
-                "Record the demo again",
+                "Leave the demo out",
             )
         pieces.append(Piece(last, len(last) - 1, len(last)))
     return pieces

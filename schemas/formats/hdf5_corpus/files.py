@@ -45,9 +45,7 @@ def open_hdf5(folder: Folder, name: str) -> "h5py.File":
         raise
     except OSError as error:
         num_bytes = folder.size(name)
-        detail = (
-            f"a shard must be a whole HDF5 file: got {num_bytes} bytes that are not ({error}). Copy or record it again"
-        )
+        detail = f"a shard must be a whole HDF5 file: got {num_bytes} bytes that are not ({error}). Copy it again from its source"
         raise UnreadableFileError(detail) from error
 
 
@@ -61,7 +59,9 @@ def plain_errors(what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, KeyError) as error:
-        detail = f"{what} must be readable: got an error of the HDF5 library ({error}). Copy or record the file again"
+        detail = (
+            f"{what} must be readable: got an error of the HDF5 library ({error}). Copy the file again from its source"
+        )
         raise InvalidEpisodeError("unreadable data", detail) from error
 
 

@@ -60,7 +60,7 @@ def read_features(file: pq.ParquetFile) -> CorpusFeatures:
         if own.get("kind") == "corpus":
             features = CorpusFeatures(**own["features"], truth_goals=own.get("truth_goals"))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        detail = f"our entry in the schema's metadata must say what the corpus holds, got {error!r}; remove the entry"
+        detail = f"our entry in the schema's metadata must say what the corpus holds, got {error!r}. Remove the entry"
         raise UnknownLayoutError(detail) from error
     if features is not None and set(corpus_schema(features).names) <= set(schema.names):  # a tool may take columns away
         return features
@@ -100,7 +100,7 @@ def check_columns(schema: pa.Schema, cameras: Iterable[str] | None, fields: Iter
     if not {"episode_id", "frame_index"} <= set(schema.names) or not cameras_of(schema):
         raise UnknownLayoutError(
             f"a corpus must have the columns episode_id, frame_index and {IMAGE_PREFIX}<camera>, got "
-            f"{', '.join(schema.names)}; rename its columns or give a folder that holds a corpus"
+            f"{', '.join(schema.names)}. Rename its columns, or give a folder that holds a corpus"
         )
     for camera in cameras_of(schema) if cameras is None else cameras:
         _check_type(schema, image_column(camera), "encoded pictures (bytes)", _is_picture)
@@ -132,7 +132,7 @@ def check_widths(file: pq.ParquetFile, features: CorpusFeatures, fields: Iterabl
 def _check_type(schema: pa.Schema, name: str, rule: str, is_right: Callable[[pa.DataType], bool]) -> None:
     dtype = schema.field(name).type
     if not is_right(dtype):
-        raise UnknownLayoutError(f"column {name!r} must hold {rule}, got {dtype}; convert it")
+        raise UnknownLayoutError(f"column {name!r} must hold {rule}, got {dtype}. Convert the column")
 
 
 def columns_to_read(schema: pa.Schema, fields: Iterable[str]) -> list[str]:
@@ -205,5 +205,5 @@ def _width(file: pq.ParquetFile, name: str) -> int:
             if value.is_valid and len(value):
                 return len(value)
     raise UnknownLayoutError(
-        f"column {name!r} must hold numbers or lists of numbers of one length, got {dtype} without a number; convert it"
+        f"column {name!r} must hold numbers or lists of numbers of one length, got {dtype} without a number. Remove the column"
     )

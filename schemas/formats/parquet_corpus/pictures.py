@@ -215,7 +215,7 @@ class ParquetFrames:
                     index = frame + pc.index(pictures.is_null(), True).as_py()
                     detail = (
                         f"every frame must have the bytes of a picture of camera {self._cursor.camera!r}, got none in frame "
-                        f"{index}; record the episode again or embed its pictures"
+                        f"{index}. Embed the pictures of files that are only named, or leave the episode out"
                     )
                     raise InvalidEpisodeError("missing frames", detail)
                 yield from pictures.to_numpy(zero_copy_only=False)  # far cheaper than to_pylist
@@ -233,6 +233,6 @@ class ParquetFrames:
             raise InvalidEpisodeError(
                 "unreadable shard",
                 f"a Parquet file must be whole, got one that cannot be read after the start of episode {self._episode_id} "
-                f"({error}); the rest of it is not read: copy or record it again",
+                f"({error}); the rest of it is not read. Copy it again from its source",
                 scope="shard",
             ) from error

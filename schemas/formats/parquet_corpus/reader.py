@@ -123,7 +123,7 @@ def read_file_features(folder: Folder, name: str) -> CorpusFeatures:
     except MISSING_FILE:
         raise
     except BROKEN_FILE as error:
-        detail = f"a Parquet file must be whole, got {folder.path(name)} ({error}); copy or record it again"
+        detail = f"a Parquet file must be whole, got {folder.path(name)} ({error}). Copy it again from its source"
         raise ValueError(detail) from error
 
 
@@ -169,6 +169,7 @@ class _UnitPass:
         self._wanted = wanted
         self._files = OpenFiles(folder, wanted.cameras if wanted.frames else ())
         self._cursors: dict[str, PictureCursor] = {}
+        self._ids: set[str] = set()  # of the episodes so far
         self._pending: list[_Run] = []  # rows of the episode that is being read
         self._layout: _Layout | None = None  # of the file before
         self._begun: _Layout | None = None  # of the file that the episode begins in
@@ -216,11 +217,17 @@ class _UnitPass:
             if run.ends_episode:
                 yield from self._flush()
 
-    def _flush(self) -> Iterator[FoundEpisode]:
+    def _flush(self) -> Iterator[FoundEpisode | Failure]:
         if self._pending:
             assert self._begun is not None
             pending, self._pending = self._pending, []
-            yield self._found(pending, self._begun)
+            found = self._found(pending, self._begun)
+            index = pending[0].batch.column("frame_index")[0].as_py()
+            if found.episode_id in self._ids and index != 0:
+                yield _scattered(found, index)
+                return
+            self._ids.add(found.episode_id)
+            yield found
 
     def _break_off(self, name: str, error: Exception) -> Iterator[FoundEpisode | Failure]:
         after = ""
@@ -230,8 +237,8 @@ class _UnitPass:
             after = f" after the start of episode {self._pending[0].batch.column('episode_id')[0].as_py()}"
             self._pending = []
         detail = (
-            f"a Parquet file must be whole, got one that cannot be read{after} ({error}); the rest of it is not read: "
-            "copy or record it again"
+            f"a Parquet file must be whole, got one that cannot be read{after} ({error}); the rest of it is not read. "
+            "Copy it again from its source"
         )
         yield Failure(scope="shard", shard=name, reason="unreadable shard", detail=detail)
 
@@ -281,6 +288,21 @@ class _UnitPass:
         return FoundEpisode(episode_id, table.num_rows, runs[0].rows.file, read, layout.cameras)
 
 
+def _scattered(found: FoundEpisode, index: int | None) -> Failure:
+    detail = (
+        f"the rows of an episode must be side by side, got {found.episode_id!r} again from frame_index {index} on. "
+        "Sort the rows by episode_id and frame_index"
+    )
+    return Failure(
+        scope="episode",
+        shard=found.file,
+        episode_id=found.episode_id,
+        reason="scattered episode",
+        detail=detail,
+        num_frames=found.num_frames,
+    )
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Layout:
     """What a file holds: its columns that are read, by type and name, and by camera the leaves of those with pictures."""
@@ -323,11 +345,17 @@ def _assemble(episode_id: str, table: pa.Table, features: CorpusFeatures, images
     num_frames = table.num_rows
     indices = table.column("frame_index").to_numpy()
     wrong = np.flatnonzero(indices != np.arange(num_frames))
+    if wrong.size and np.array_equal(np.sort(indices), np.arange(num_frames)):
+        raise InvalidEpisodeError(
+            "frames out of order",
+            f"the rows of an episode must be in the order of frame_index, got {indices[wrong[0]]} in place of {wrong[0]}. "
+            "Sort the rows by episode_id and frame_index",
+        )
     if wrong.size:
         raise InvalidEpisodeError(
             "missing frames",
-            f"frame_index must count 0, 1, 2, ... in each episode, got {indices[wrong[0]]} in place of {wrong[0]}; "
-            "record the episode again or leave it out",
+            f"frame_index must count 0, 1, 2, ... in each episode, got {indices[wrong[0]]} in place of {wrong[0]}. "
+            "Number its frames in order, or leave it out",
         )
     values: dict[str, Any] = {}
     lacks_first_frame = features.missing_frame == "first"
@@ -359,21 +387,23 @@ def _numbers(name: str, column: pa.ChunkedArray, dtype: type) -> np.ndarray:
         index = pc.index(column.is_null(), True).as_py()
         where = f" in row {index}" if index >= 0 else ""
         raise ValueError(
-            f"column {name!r} must have a value in every row of a step, got null{where}; mend the recording"
+            f"column {name!r} must have a value in every row of a step, got null{where}. Fill it, or leave the episode out"
         )
     values: np.ndarray = np.asarray(flat.to_numpy()).astype(dtype, copy=False)
     if not is_list(column.type):
         return values[:, None] if name in ("action", "observation.state") and dtype is np.float32 else values
     widths = pc.unique(pc.list_value_length(column)).to_pylist()
     if len(widths) > 1:
-        raise ValueError(f"column {name!r} must have as many values in every row, got {sorted(widths)}; mend them")
+        raise ValueError(
+            f"column {name!r} must have as many values in every row, got {sorted(widths)}. Give all rows one length"
+        )
     return values.reshape(len(column), widths[0] if widths else 0)
 
 
 def _lists(column: pa.ChunkedArray) -> list[list[str]]:
     flat = pc.list_flatten(column).cast(pa.string())
     if column.null_count or flat.null_count:
-        raise ValueError("column 'achieved_goals' must have a list in every row, got null; write [] for no goal")
+        raise ValueError("column 'achieved_goals' must have a list in every row, got null. Write [] for no goal")
     texts = flat.to_numpy().tolist()
     ends = np.cumsum(pc.list_value_length(column).to_numpy()).tolist()
     return [texts[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
@@ -382,7 +412,7 @@ def _lists(column: pa.ChunkedArray) -> list[list[str]]:
 def _instruction(column: pa.ChunkedArray) -> str | None:
     texts = pc.unique(column).to_pylist()
     if len(texts) > 1:
-        raise ValueError(f"an episode must have one instruction, got {texts[0]!r} and {texts[1]!r}; split the episode")
+        raise ValueError(f"an episode must have one instruction, got {texts[0]!r} and {texts[1]!r}. Split the episode")
     return texts[0]
 
 

@@ -81,7 +81,7 @@ def check_size(member: tarfile.TarInfo, max_bytes: int) -> None:
     if member.size > max_bytes:
         raise InvalidEpisodeError(
             "oversized member",
-            f"{member.name!r} must have at most {max_bytes} bytes, got {member.size}; split the episode",
+            f"{member.name!r} must have at most {max_bytes} bytes, got {member.size}. Split the episode",
         )
 
 
@@ -105,13 +105,13 @@ def parse_record(data: bytes, name: str) -> dict:
     try:
         record = json.loads(data)
     except (ValueError, RecursionError) as error:
-        detail = f"{name!r} must be JSON, got {data[:40]!r} ({error}); record it again"
+        detail = f"{name!r} must be JSON, got {data[:40]!r} ({error}). Write this member again"
         raise InvalidEpisodeError("broken member", detail) from error
     count = record.get("num_frames") if isinstance(record, dict) else None
     cameras = record.get("cameras") if isinstance(record, dict) else None
     if not isinstance(count, int) or not isinstance(cameras, list) or not all(isinstance(c, str) for c in cameras):
         raise InvalidEpisodeError(
-            "broken member", f"{name!r} must hold num_frames and cameras, got {data[:80]!r}; add them"
+            "broken member", f"{name!r} must hold num_frames and cameras, got {data[:80]!r}. Add them"
         )
     return record
 
@@ -135,5 +135,5 @@ def parse_array(data: bytes, name: str) -> np.ndarray:
         values = np.frombuffer(data, dtype, count, buffer.tell())
         return values.reshape(shape, order="F" if fortran else "C")
     except (ValueError, TypeError, SyntaxError, EOFError, OverflowError, tokenize.TokenError) as error:
-        detail = f"{name!r} must be a .npy array of numbers, got {data[:16]!r} ({error}); record it again"
+        detail = f"{name!r} must be a .npy array of numbers, got {data[:16]!r} ({error}). Write this member again, with numpy.save"
         raise InvalidEpisodeError("broken member", detail) from error

@@ -17,7 +17,6 @@ import dataclasses
 import json
 import re
 import tarfile
-from array import array
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
@@ -28,6 +27,7 @@ from vlm_rewards.schemas.formats.folder import File, Folder
 from vlm_rewards.schemas.formats.interface import FIELDS, CorpusFormat, FoundEpisode, InvalidEpisodeError, Wanted
 from vlm_rewards.schemas.formats.member_names import escape_name, unescape_name
 from vlm_rewards.schemas.formats.units import file_ranges, file_stem, share_units
+from vlm_rewards.schemas.formats.webdataset_corpus.frames import PicturePlaces, Source, TarFrames
 from vlm_rewards.schemas.formats.webdataset_corpus.members import (
     BrokenTarError,
     check_size,
@@ -37,6 +37,7 @@ from vlm_rewards.schemas.formats.webdataset_corpus.members import (
     split_name,
     walk,
 )
+from vlm_rewards.schemas.formats.webdataset_corpus.order import SamplePlaces
 from vlm_rewards.schemas.formats.webdataset_corpus.writer import ARRAYS, FLAGS, TRUTH_GOALS, write_webdataset
 from vlm_rewards.schemas.manifests import Failure, Unit
 
@@ -158,8 +159,8 @@ def _sample_features(folder: Folder, name: str, episode: Episode) -> CorpusFeatu
         features = CorpusFeatures(**record["features"]) if "features" in record else CorpusFeatures.of(episode)
         return features if covered is None else dataclasses.replace(features, truth_goals=json.loads(covered))
     except (TypeError, ValueError) as error:
-        detail = f"features must say what the corpus holds, got {record['features']!r} ({error})"
-        raise _FeaturesError(f"{detail}; remove them from {member.name!r} in {folder.path(name)}") from error
+        detail = f"features must say what the corpus holds, got {record.get('features', covered)!r} ({error})"
+        raise _FeaturesError(f"{detail}. Remove them from {member.name!r} in {folder.path(name)}") from error
 
 
 def plan_file(folder: Folder, file: File, max_bytes: int) -> list[Unit]:
@@ -206,91 +207,44 @@ def plan_file(folder: Folder, file: File, max_bytes: int) -> list[Unit]:
 def _read_samples(folder: Folder, name: str, start: int, stop: int, wanted: Wanted) -> Iterator[FoundEpisode | Failure]:
     sample: _Sample | None = None
     with folder.open(name) as file, folder.open(name) as pictures:
-        source = _Source(folder, name, pictures)
+        source = Source(folder, name, pictures)
+        places = SamplePlaces(folder, name, _PICTURE)
         try:
             for member in walk(file, start, stop):
                 key, suffix = split_name(member.name)
                 if sample is None or sample.key != key:
                     if sample is not None:
                         done, sample = sample, None
-                        yield done.found()
+                        yield from _found(done, places)
                     sample = _Sample(key, source, wanted)
                 sample.add(member, suffix, file)
             if sample is not None:
-                yield sample.found()
+                yield from _found(sample, places)
         except BrokenTarError as error:
             within = "" if sample is None else f", in episode {sample.episode_id!r}"
             # Our own samples end with their pictures: one with all of them is whole.
             if sample is not None and sample.is_whole_one_of_ours:
                 yield sample.found()
                 within = f", after episode {sample.episode_id!r}"
-            detail = f"a tar file must be whole, got one that {error}{within}; the rest is lost: copy it again"
+            detail = (
+                f"a tar file must be whole, got one that {error}{within}; the rest of it is not read. Copy it again from its "
+                "source"
+            )
             yield Failure(scope="shard", shard=name, reason="unreadable shard", detail=detail)
 
 
-@dataclasses.dataclass
-class _Source:
-    """Where the pictures of a pass are read from; also after the pass, when the file has to be opened again."""
-
-    folder: Folder
-    name: str
-    file: BinaryIO
-
-    def read(self, offset: int, size: int) -> bytes:
-        if self.file.closed:
-            self.file = self.folder.open(self.name)
-        self.file.seek(offset)
-        return self.file.read(size)
-
-
-class _Pictures:
-    """Where the pictures of one camera are in the tar, by frame."""
-
-    def __init__(self) -> None:
-        self._places = array("q")  # frame, offset and size of each
-        self._sorted_to = -1  # frames so far came in order, up to this one
-        self._seen: set[int] | None = None
-
-    def __len__(self) -> int:
-        return len(self._places) // 3
-
-    def add(self, frame: int, offset: int, size: int) -> bool:
-        """Whether the frame is new; one that is not is left out."""
-        if self._seen is None and frame <= self._sorted_to:
-            self._seen = set(self._places[::3])
-        if self._seen is not None:
-            if frame in self._seen:
-                return False
-            self._seen.add(frame)
-        self._sorted_to = frame
-        self._places.extend((frame, offset, size))
-        return True
-
-    def places(self) -> np.ndarray:
-        """[N, 3] int64: frame, offset and size, in the order of the frames."""
-        places = np.array(self._places, np.int64).reshape(-1, 3)
-        return places[np.argsort(places[:, 0], kind="stable")]
-
-
-class _TarFrames:
-    """The pictures of one camera of one sample, read from their places."""
-
-    def __init__(self, source: _Source, places: np.ndarray) -> None:
-        self._source = source
-        self._places = places
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __iter__(self) -> Iterator[bytes]:
-        for _, offset, size in self._places:
-            yield self._source.read(int(offset), int(size))
+def _found(sample: "_Sample", places: SamplePlaces) -> Iterator[FoundEpisode | Failure]:
+    """The sample, or once for all its pieces that it lies in several places of the tar."""
+    if places.is_told(sample.key):
+        return
+    failure = None if sample.is_whole else places.failure(sample.key, sample.episode_id)
+    yield failure or sample.found()
 
 
 class _Sample:
     """The members of one episode, as they arrive; the first thing wrong is kept and the rest skipped."""
 
-    def __init__(self, key: str, source: _Source, wanted: Wanted) -> None:
+    def __init__(self, key: str, source: Source, wanted: Wanted) -> None:
         self.key = key
         self.episode_id = unescape_name(key)
         self._dotted: list[str] = []  # "b" where a member is named "<key>.b.json"
@@ -298,7 +252,7 @@ class _Sample:
         self._wanted = wanted
         self._record: dict | None = None
         self._arrays: dict[str, np.ndarray] = {}
-        self._pictures: dict[str, _Pictures] = {}
+        self._pictures: dict[str, PicturePlaces] = {}
         self._problem: InvalidEpisodeError | None = None
 
     def add(self, member: tarfile.TarInfo, suffix: str, file: BinaryIO) -> None:
@@ -315,7 +269,12 @@ class _Sample:
     @property
     def is_whole_one_of_ours(self) -> bool:
         """Whether all that its JSON promises is there, and we wrote it."""
-        if self._problem is not None or self._record is None or "features" not in self._record:
+        return self.is_whole and self._record is not None and "features" in self._record
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all pictures that its JSON promises are there."""
+        if self._problem is not None or self._record is None:
             return False
         cameras = self._record["cameras"] if self._wanted.cameras is None else self._wanted.cameras
         counts = [len(self._pictures.get(camera, ())) for camera in cameras if camera in self._record["cameras"]]
@@ -334,7 +293,7 @@ class _Sample:
     def _take(self, member: tarfile.TarInfo, suffix: str, match: re.Match[str] | None, file: BinaryIO) -> None:
         if not member.isreg() or member.sparse is not None:
             kind = f"a link, device or other (tar type {member.type!r})"
-            detail = f"a member must be a plain file, got {member.name!r}, {kind}; write the tar anew"
+            detail = f"a member must be a plain file, got {member.name!r}, {kind}. Pack plain files, without folders"
             raise InvalidEpisodeError("odd member", detail)
         if suffix == "json":
             self._record = parse_record(read_member(file, member, MAX_JSON_BYTES), member.name)
@@ -348,7 +307,7 @@ class _Sample:
             pictures = self._pictures_of(match)
             if not pictures.add(int(match["frame"]), member.offset_data, member.size):
                 raise InvalidEpisodeError(
-                    "duplicate frame", f"a frame must occur once, got {member.name!r} again; remove one"
+                    "duplicate frame", f"a frame must occur once, got {member.name!r} again. Remove one"
                 )
         elif suffix.endswith(".json"):
             self._dotted.append(suffix.removesuffix(".json"))
@@ -359,14 +318,14 @@ class _Sample:
         record = self._record
         self._check_key()
         if record is None:
-            detail = f"an episode must have the member '{self.key}.json', got none; record it again"
+            detail = f"an episode must have the member '{self.key}.json', got none. Add it"
             raise InvalidEpisodeError("missing member", detail)
         chosen = record["cameras"] if self._wanted.cameras is None else self._wanted.cameras
         images: dict[str, Frames] = {}
         for camera in chosen:
-            places = self._pictures.get(camera, _Pictures()).places()
+            places = self._pictures.get(camera, PicturePlaces()).places()
             self._check_frames(camera, places[:, 0], record["num_frames"])
-            images[camera] = _TarFrames(self._source, places) if self._wanted.frames else UnreadFrames(len(places))
+            images[camera] = TarFrames(self._source, places) if self._wanted.frames else UnreadFrames(len(places))
         features = record.get("features")
         first = isinstance(features, dict) and features.get("missing_frame") == "first"
         arrays: dict[str, Any] = {name: _as_recorded(name, values) for name, values in self._arrays.items()}
@@ -379,8 +338,8 @@ class _Sample:
             **arrays,
         )
 
-    def _pictures_of(self, match: re.Match[str]) -> _Pictures:
-        return self._pictures.setdefault(unescape_name(match["camera"]), _Pictures())
+    def _pictures_of(self, match: re.Match[str]) -> PicturePlaces:
+        return self._pictures.setdefault(unescape_name(match["camera"]), PicturePlaces())
 
     def _check_key(self) -> None:
         """Refuses members of which another tool meant "<key>.b" to be the key: those of several episodes are mixed."""
@@ -397,13 +356,16 @@ class _Sample:
         missing = int(gaps[0]) if len(gaps) else len(frames) if len(frames) < num_frames else None
         if missing is not None or len(frames) != num_frames:
             what = f"no frame {missing}" if missing is not None else f"{len(frames)} frames"
-            detail = f"camera {camera!r} must have frames 0 to {num_frames - 1}, got {what}; record it again"
+            detail = (
+                f"camera {camera!r} must have frames 0 to {num_frames - 1}, got {what}. Add what is missing, or correct "
+                "num_frames in its JSON"
+            )
             raise InvalidEpisodeError("missing frames", detail)
 
     def _instruction(self, record: dict) -> str | None:
         instruction = record.get("instruction")
         if instruction is not None and not isinstance(instruction, str):
-            detail = f"an instruction must be a text, got {str(instruction)[:60]} in {self.key}.json; correct it"
+            detail = f"an instruction must be a text, got {str(instruction)[:60]} in {self.key}.json. Correct it"
             raise InvalidEpisodeError("broken member", detail)
         return instruction
 
@@ -413,7 +375,7 @@ class _Sample:
             isinstance(achieved, list)
             and all(isinstance(goals, list) and all(isinstance(goal, str) for goal in goals) for goals in achieved)
         ):
-            detail = f"achieved_goals must be a list a frame, got {str(achieved)[:60]}; mend it"
+            detail = f"achieved_goals must be a list a frame, got {str(achieved)[:60]}. Correct it in {self.key}.json"
             raise InvalidEpisodeError("broken member", detail)
         return achieved
 
@@ -426,7 +388,7 @@ def _as_recorded(name: str, values: np.ndarray) -> np.ndarray:
         dtype = np.bool_ if name in FLAGS else np.float32
     rank = 2 if name == "states" or (name == "actions" and dtype is np.float32) else 1
     if values.ndim != rank and not (rank == 2 and values.ndim == 1):
-        detail = f"{name} must have {rank} axes, got {list(values.shape)}; mend the recording"
+        detail = f"{name} must have {rank} axes, got {list(values.shape)}. Write it again in that shape"
         raise InvalidEpisodeError("invalid episode", detail)
     return (values if values.ndim == rank else values[:, None]).astype(dtype)
 

@@ -404,7 +404,7 @@ def test_bad_input_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError,
         match=r"a corpus must have a readable shard, got 1 that are not, the first being .*shard-000.parquet "
-        r"\(a Parquet file must be whole, got .*; copy or record it again",
+        r"\(a Parquet file must be whole, got .*\. Copy it again from its source",
     ):
         run(tmp_path, {**given, "corpus": broken})
 

@@ -239,8 +239,8 @@ class _Reader:
 @pytest.mark.parametrize(
     ("frames", "scope", "reason", "detail"),
     [
-        (_Frames(2, 3), "episode", "missing frames", "an episode of 3 rows must have as many frames, got 2. Record"),
-        (_Frames(5, 3), "episode", "missing frames", "an episode of 3 rows must have as many frames, got 5. Record"),
+        (_Frames(2, 3), "episode", "missing frames", "an episode of 3 rows must have as many frames, got 2. Leave"),
+        (_Frames(5, 3), "episode", "missing frames", "an episode of 3 rows must have as many frames, got 5. Leave"),
         (_Frames(1, 3, InvalidEpisodeError("cut video", "it ends")), "episode", "cut video", "it ends"),
         (_Frames(1, 3, InvalidEpisodeError("cut file", "it ends", scope="shard")), "shard", "cut file", "it ends"),
     ],

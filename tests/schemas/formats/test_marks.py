@@ -33,7 +33,7 @@ def test_a_spreadsheets_byte_order_mark_is_no_part_of_a_column(tmp_path: Path) -
         # Python's csv reads fields of at most 131,072 characters.
         ([HEADER, "a" * 131_073 + ",0,ball,1"], r"marks must be lines of CSV, got .*, line 2 \(field larger than"),
         ([HEADER, "a,0,ball,1,1"], r"a mark must have four values, got \['a', '0', 'ball', '1', '1'\] in .*, line 2"),
-        ([HEADER, "a,-1,ball,1"], r"frame_index must be a number from 0, got '-1' in .*, line 2; mend it"),
+        ([HEADER, "a,-1,ball,1"], r"frame_index must be a number from 0, got '-1' in .*, line 2\. Correct it"),
         ([HEADER, "a,0,ball,1", "a,1.5,ball,1"], r"frame_index must be a number from 0, got '1.5' in .*, line 3"),
         ([HEADER, "a,0,cup,1"], r"must be one of the labels' goals, got 'cup' in .*, line 2"),
         ([HEADER, "a,0,ball,yes"], r"achieved must be 0 or 1, got 'yes' in .*, line 2"),

@@ -277,7 +277,7 @@ def test_a_file_that_is_not_parquet_is_a_failure(tmp_path, content):
     path.write_bytes({"cut": path.read_bytes()[:-40], "garbage": b"x" * 500, "empty": b""}[content])
     failure = _only_failure(path, num_good=0)
     assert (failure.scope, failure.reason, failure.num_frames) == ("shard", "unreadable shard", 0)
-    assert "the rest of it is not read: copy or record it again" in failure.detail
+    assert "the rest of it is not read. Copy it again from its source" in failure.detail
     assert plan(path, 1) == [Unit(name="a", files=(path.name,), num_bytes=path.stat().st_size)]
     assert ids_of(path) == []
     with pytest.raises(ValueError, match="a Parquet file must be whole, got"):

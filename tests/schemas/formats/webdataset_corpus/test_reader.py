@@ -392,7 +392,7 @@ def test_features_are_those_of_the_sample_or_as_its_json_says(tmp_path):
     assert features_of(path) == CorpusFeatures.of(robot_episode())
     _replace(path, "robot-0000.json", b'{"num_frames": 5, "cameras": ["front"], "features": {"wheels": 4}}')
     with pytest.raises(
-        ValueError, match=r"features must say what the corpus holds, got {'wheels': 4}.*; remove them from"
+        ValueError, match=r"features must say what the corpus holds, got {'wheels': 4}.*\. Remove them from"
     ):
         features_of(path)
 

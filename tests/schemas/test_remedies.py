@@ -1,0 +1,117 @@
+"""Every refusal of readers, checkpoints and outputs ends with one remedy, and it belongs to the cause."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PLACES = ("schemas", "labelers/encoders/checkpoints", "pipelines/engine/outputs.py", "pipelines/label/labelling.py")
+
+VERBS = re.compile(
+    "(add|allow|calibrate|change|check|choose|convert|copy|correct|download|embed|encode|export|fill|fix|free|give|install"
+    "|label|leave|load|mark|move|name|number|pack|put|read|remove|rename|restore|run|save|say|scale|sort|split|take|turn"
+    "|uninstall|merge|unpack|use|wait|when|with|write)",
+    re.IGNORECASE,
+)
+"""What a remedy begins with."""
+
+WITHOUT_REMEDY = (
+    r"the first (being|unreadable)",  # wrap the refusal of a file, which has one
+    r"a tar file must hold a readable episode",
+    r"^must (have|be) ",  # `_refuse` of an episode adds it
+    r"features must say what the corpus holds, got .* \(\{error\}\)$",  # added below it
+    r"; (0|1) (switches|is) ",  # say what the value would be
+    r"(\{remedy\}|\{_REMEDY\}|\{advice\}|\{_RENDER\})",  # given by the caller
+)
+"""Messages whose remedy stands elsewhere."""
+
+CAUSES = (
+    # what is wrong ──► what helps ── what does not
+    (r"must be whole|must be a whole HDF5", r"copy it again from its source", r"sort|rename|convert"),
+    (r"must decode in full", r"take it from a copy|leave it out", r"sort|rename"),
+    (r"side by side in its tar", r"tar --sort=name", r"copy|rename|remove"),
+    (r"side by side, got|in the order of frame_index", r"sort the rows by episode_id and frame_index", r"copy|rename"),
+    (r"must occur once", r"rename|remove", r"copy|record"),
+    (r"must be UTF-8", r"save the file as UTF-8", r"copy|sort"),
+    (r"every frame must have the bytes of a picture", r"embed the pictures", r"sort|copy"),
+)
+
+
+def messages(path: Path) -> Iterator[tuple[int, str]]:
+    """The texts of a module that say what was got, with what is filled in as {...}."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inner = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            parts = [
+                part.value if isinstance(part, ast.Constant) else f"{{{ast.unparse(part.value)}}}"  # type: ignore[attr-defined]
+                for part in node.values
+            ]
+            text = "".join(map(str, parts))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inner:
+            text = node.value
+        else:
+            continue
+        if re.search(r"[,:] got ", text) and "\n" not in text:  # docstrings have lines
+            yield node.lineno, text
+
+
+def remedies(text: str) -> list[str]:
+    """The clauses of a message that say what to do."""
+    clauses = re.split(r"(?:[;:] |[.)] )(?=[A-Za-z])", re.sub(r"\{[^{}]*\}", "{}", text))
+    return [clause for clause in clauses[1:] if VERBS.fullmatch(clause.split()[0].strip(","))]
+
+
+def faults(path: Path) -> list[str]:
+    """What is wrong with the remedies of a module's messages."""
+    found = []
+    for line, text in messages(path):
+        where = f"{path.name}:{line}: {text}"
+        said = remedies(text)
+        is_exempt = any(re.search(pattern, text) for pattern in WITHOUT_REMEDY)
+        if len(said) != 1 and not (is_exempt and not said):
+            found.append(f"{len(said)} remedies in {where}")
+        if re.search(r"record (it|the episode) again|re-record|\bmend\b", text):
+            found.append(f"a remedy that throws data away, or says nothing: {where}")
+        for cause, helps, does_not in CAUSES:
+            if re.search(cause, text) and said:
+                if not re.search(helps, said[-1], re.IGNORECASE):
+                    found.append(f"the remedy must be {helps!r} in {where}")
+                if re.search(does_not, said[-1], re.IGNORECASE):
+                    found.append(f"the remedy belongs to another cause in {where}")
+    return found
+
+
+def modules() -> list[str]:
+    """The modules that refuse what people give."""
+    paths = [
+        path for place in PLACES for path in ([ROOT / place] if place.endswith(".py") else (ROOT / place).rglob("*.py"))
+    ]
+    return sorted(path.relative_to(ROOT).as_posix() for path in paths)
+
+
+@pytest.mark.parametrize("module", modules())
+def test_every_message_ends_with_one_remedy_of_its_cause(module: str) -> None:
+    assert faults(ROOT / module) == []
+
+
+def test_messages_are_found() -> None:
+    assert sum(1 for module in modules() for _ in messages(ROOT / module)) > 200
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("a file must be whole, got {x}", "0 remedies"),
+        ("a file must be whole, got {x}. Copy it again from its source; remove it", "2 remedies"),
+        ("a file must be whole, got {x}. Sort it", "the remedy must be 'copy it again"),
+        ("a picture must decode in full, got {x}. Take it from a copy and sort it", "belongs to another cause"),
+        ("a file must be good, got {x}; record it again", "throws data away"),
+    ],
+)
+def test_a_wrong_remedy_is_found(tmp_path: Path, text: str, fault: str) -> None:
+    (tmp_path / "a.py").write_text(f'x = 1\nraise ValueError(f"{text}")\n')
+    assert any(fault in found for found in faults(tmp_path / "a.py")), faults(tmp_path / "a.py")
