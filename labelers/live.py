@@ -34,7 +34,7 @@ def check_labeler(labeler: Labeler, labels: Fingerprint, camera: str | None) -> 
         ValueError: A part of the fingerprint differs; the message names it.
     """
     stored = {
-        name: labels.parts[name] for name in ("sparse", "corpus_options") if name in labels.parts
+        name: labels.parts[name] for name in ("sparse", "corpus_options", "decoders") if name in labels.parts
     }  # not of scores
     here = Fingerprint({**labeler.fingerprint.parts, "camera": camera, **stored})
     labels.check_equal(

@@ -11,6 +11,7 @@ depend on.
 """
 
 import bisect
+import contextlib
 import functools
 import itertools
 import math
@@ -240,6 +241,8 @@ class _OpenVideo:
         try:
             yield from self.container.decode(self.stream)
         except av.FFmpegError as error:
+            with contextlib.suppress(av.FFmpegError):
+                yield from self.stream.codec_context.decode(None)  # whole frames that it still holds
             detail = f"{self._name} cannot be decoded to its end ({error.strerror}): it is cut short or damaged. Copy it again"
             raise InvalidEpisodeError(_UNREADABLE, detail) from error
 

@@ -251,7 +251,7 @@ def _rescored(labels: Labels, folder: Path, units: Sequence[Unit]) -> EmbeddingS
         )
     settings = labeler_of(labels.folder)
     labeler = shared_labeler(settings).labeler
-    read_as = {name: parts[name] for name in ("camera", "sparse", "corpus_options") if name in parts}
+    read_as = {name: parts[name] for name in ("camera", "sparse", "corpus_options", "decoders") if name in parts}
     Fingerprint(dict(parts)).check_equal(
         Fingerprint({**labeler.fingerprint.parts, **read_as}),
         f"the labels {labels.folder}",

@@ -45,6 +45,8 @@ from vlm_rewards.schemas.options import build_settings, shows_settings
 
 GOALS = "goals.jsonl"
 """The goals in the folder of the labels, to be edited and labelled with again."""
+_DECODERS = "decoders"
+"""Part of the fingerprint of labels and embeddings whose pixels come from video."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,8 @@ class LabelUnit:
         """Writes the unit's labels and, if asked for, its embeddings."""
         shared = shared_labeler(self.labeler)
         self.provenance.check(shared.labeler)
+        if self.corpus is not None and not self.is_kept(unit):
+            _check_decoders(self.metadata.fingerprint, self.corpus.decoders(self.camera))
         part.made_by = self.provenance.record()
         broken: set[str] = set()
         if self.embeddings is None:
@@ -208,7 +212,7 @@ def _label(corpus: str | Path | None, labeler: LabelerSettings, output: str | Pa
         title="label",
         counted_name="frames",
         total=plan.num_frames,
-        manifest_extra={"passed_over": dict(plan.passed_over)},
+        manifest_extra={"passed_over": dict(plan.passed_over), "notes": list(plan.notes)},
     )
     goals_path = Path(output) / GOALS
     if not goals_path.exists():  # an edited one stays
@@ -226,12 +230,14 @@ class LabelPlan:
         work: What is done with each.
         output: Where the labels go.
         passed_over: By reason, names of what lies below the corpus's folder and is not read.
+        notes: What people should know of the corpus, in sentences.
     """
 
     units: tuple[Unit, ...]
     work: LabelUnit
     output: OutputFolder
     passed_over: Mapping[str, list[str]]
+    notes: tuple[str, ...]
 
     @property
     def num_frames(self) -> int | None:
@@ -257,7 +263,8 @@ def plan_label(corpus: str | Path | None, labeler: LabelerSettings, output: str 
     opened = None
     if corpus is None:
         assert embeddings is not None
-        camera = read_manifest(Path(embeddings), "embeddings")["fingerprint"]["camera"]
+        made_of = read_manifest(Path(embeddings), "embeddings")["fingerprint"]
+        camera, decoders = made_of["camera"], made_of.get(_DECODERS, {})
         settings = read_settings(Path(embeddings))["settings"]
         max_unit_bytes, corpus_options = settings["max_unit_bytes"], settings.get("corpus_options", {})
         markers = sorted((Path(embeddings) / "markers").glob("*.json"))
@@ -266,16 +273,18 @@ def plan_label(corpus: str | Path | None, labeler: LabelerSettings, output: str 
         opened = open_corpus(corpus, corpus_options)
         units = opened.units(max_unit_bytes)
         camera = choose_camera(opened, camera)
+        decoders = opened.decoders(camera)
     built = shared_labeler(labeler).labeler
     labeler = built.settings
     read_as: dict[str, object] = {"corpus_options": dict(corpus_options)} if corpus_options else {}
-    label_fingerprint = Fingerprint({**built.fingerprint.parts, "camera": camera, "sparse": sparse, **read_as})
+    seen_as = {"camera": camera, **read_as, **({_DECODERS: decoders} if decoders else {})}
+    label_fingerprint = Fingerprint({**built.fingerprint.parts, "sparse": sparse, **seen_as})
     kept = None
     if embeddings is not None:
         kept = OutputFolder(
             embeddings,
             kind="embeddings",
-            fingerprint=Fingerprint({**built.embedding_fingerprint.parts, "camera": camera, **read_as}),
+            fingerprint=Fingerprint({**built.embedding_fingerprint.parts, **seen_as}),
             settings={"model": labeler.model, "camera": camera, "max_unit_bytes": max_unit_bytes, **read_as},
             extension="parquet",
         )
@@ -312,7 +321,22 @@ def plan_label(corpus: str | Path | None, labeler: LabelerSettings, output: str 
     )
     outputs = [claimed.path for claimed in (folder, kept) if claimed is not None]
     passed_over = () if opened is None else without_outputs(opened.passed_over, opened.folder, outputs)
-    return LabelPlan(units=tuple(units), work=work, output=folder, passed_over=passed_over_record(passed_over))
+    return LabelPlan(
+        units=tuple(units),
+        work=work,
+        output=folder,
+        passed_over=passed_over_record(passed_over),
+        notes=() if opened is None else opened.notes,
+    )
+
+
+def _check_decoders(run: Fingerprint, here: Mapping[str, str]) -> None:
+    """Refuses a worker whose decoders of video are not those of the run."""
+    if here != run.parts.get(_DECODERS, {}):
+        raise ValueError(
+            f"this worker decodes videos with other versions than the driver of the run: got {dict(here)} in place of "
+            f"{run.parts.get(_DECODERS)}. Install the same versions on every worker."
+        )
 
 
 def choose_camera(corpus: Corpus, camera: str | None) -> str:

@@ -101,6 +101,16 @@ class Corpus:
         """What lies below the folder and is not read, with the reason, in the order of the names."""
         return find_passed_over(self.folder, self.format_name, self.reader.own_files())
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What people should know of it, in sentences, such as where its metadata disagrees with its rows."""
+        return tuple(getattr(self.reader, "notes", ()))
+
+    def decoders(self, camera: str) -> dict[str, str]:
+        """Versions of the libraries that make a camera's pixels, by name; none where its frames are encoded pictures."""
+        decoders = getattr(self.reader, "decoders", None)
+        return {} if decoders is None else dict(decoders(camera))
+
     def units(self, max_bytes: int = MAX_UNIT_BYTES) -> list[Unit]:
         """Cuts the corpus into units of work, in its order.
 

@@ -89,7 +89,12 @@ class InvalidEpisodeError(ValueError):
 
 
 class CorpusReader(Protocol):
-    """An open corpus as its format sees it; picklable, since workers get a copy."""
+    """An open corpus as its format sees it; picklable, since workers get a copy.
+
+    It may have two more members: `notes`, sentences that people should read, such as where metadata disagrees with the rows; and
+    `decoders(camera)`, versions of the libraries that make the pixels of a camera by name, where frames are no encoded pictures
+    but arrays and another release may give other pixels. They become part of what labels depend on.
+    """
 
     @property
     def features(self) -> CorpusFeatures:

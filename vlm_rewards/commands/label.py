@@ -72,6 +72,7 @@ def run(options: argparse.Namespace) -> Said:
             *told,
             f"  model: {labeler.model}{'' if 'model' in given else ', since none was named'}",
             f"  measured: {guess.frames_per_s:,.0f} frames/s and worker; time: {seconds}; nothing was written",
+            *(f"  note: {note}" for note in plan.notes),
             *(f"  {line}" for line in passed_over_lines(plan.passed_over)),
         ], []
     summary = label(options.input, labeler, output=options.output, **of_run)
@@ -84,6 +85,7 @@ def run(options: argparse.Namespace) -> Said:
         lines.append(
             f"  model: {labeler.model}, since none was named: it knows every word of these goals, and of no other world"
         )
+    lines += [f"  note: {note}" for note in manifest["notes"]]
     lines += [f"  {line}" for line in passed_over_lines(manifest["passed_over"])]
     if manifest["failures"]:
         failed = manifest["failed_frames"]

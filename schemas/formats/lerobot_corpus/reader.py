@@ -13,7 +13,7 @@ the order of their rows; those that share a video are in one, as far as its size
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,8 @@ from vlm_rewards.schemas.formats.lerobot_corpus.frames import EpisodeVideo
 from vlm_rewards.schemas.formats.lerobot_corpus.info import INFO, INFO_OF_VERSION_1, Camera, Info, read_info
 from vlm_rewards.schemas.formats.lerobot_corpus.planning import plan_units
 from vlm_rewards.schemas.formats.lerobot_corpus.rows import RowCursor, numbers, texts
-from vlm_rewards.schemas.formats.parquet_corpus.pictures import OpenFiles, ParquetFrames, PictureCursor
+from vlm_rewards.schemas.formats.parquet_corpus.layout import is_picture
+from vlm_rewards.schemas.formats.parquet_corpus.pictures import OpenFiles, ParquetFrames, PictureCursor, Rows
 from vlm_rewards.schemas.manifests import Failure, Unit
 from vlm_rewards.schemas.videos import VideoCursor, decoder_versions
 
@@ -176,8 +177,20 @@ class _UnitPass:
             elif camera.is_video:
                 images[camera.name] = self._video(camera, position, rows)
             else:
+                self._check_pictures(camera, pieces)
                 images[camera.name] = ParquetFrames(self._pictures[camera.name], episode_id, pieces)
         return Episode(episode_id=episode_id, images=images, **values)
+
+    def _check_pictures(self, camera: Camera, pieces: Sequence[Rows]) -> None:
+        for piece in pieces:
+            schema = self._files.open(piece.file).schema
+            found = schema.field(camera.key).type if camera.key in schema.names else None
+            if found is None or not is_picture(found):
+                raise InvalidEpisodeError(
+                    "unknown layout",
+                    f"column {camera.key!r} must hold encoded pictures (bytes), got {found or 'no such column'} in {piece.file}. "
+                    "Write the data set again",
+                )
 
     def _video(self, camera: Camera, position: int, rows: Any) -> EpisodeVideo:
         place = self._reader.place(camera, position)

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from vlm_rewards.schemas.formats.folder import Folder
 from vlm_rewards.schemas.formats.interface import InvalidEpisodeError
 from vlm_rewards.schemas.formats.lerobot_corpus.episodes import read_episode_table
-from vlm_rewards.schemas.formats.lerobot_corpus.info import read_info
+from vlm_rewards.schemas.formats.lerobot_corpus.info import INFO, read_info
 from vlm_rewards.schemas.formats.parquet_corpus.layout import BROKEN_FILE, MISSING_FILE, is_list
 from vlm_rewards.schemas.formats.parquet_corpus.pictures import OpenFile, OpenFiles, Rows
 
@@ -141,9 +141,7 @@ def numbers(table: pa.Table, name: str, dtype: type) -> np.ndarray:
         ValueError: The column is missing, a value is null, or rows differ in length.
     """
     if name not in table.column_names:
-        raise ValueError(
-            f"the rows must have the column {name!r} that {'/'.join(('meta', 'info.json'))} names, got none"
-        )
+        raise ValueError(f"the rows must have the column {name!r} that {INFO} names, got none. Download the data again")
     column = table.column(name)
     flat, nulls = column, column.null_count
     while is_list(flat.type):
@@ -154,21 +152,22 @@ def numbers(table: pa.Table, name: str, dtype: type) -> np.ndarray:
     values: np.ndarray = np.asarray(flat.to_numpy()).astype(dtype, copy=False)
     if not is_list(column.type):
         return values
-    if len(column) and len(values) % len(column):
+    lengths = pc.unique(pc.list_value_length(column)).to_pylist()
+    if len(lengths) > 1 or len(values) % len(column):
         raise ValueError(
-            f"column {name!r} must have as many values in every row, got {len(values)} in {len(column)} rows"
+            f"column {name!r} must have as many values in every row, got {len(values)} in {len(column)} rows. Record it again"
         )
-    if pc.count_distinct(pc.list_value_length(column)).as_py() > 1:
-        raise ValueError(f"column {name!r} must have as many values in every row, got rows of different lengths")
-    return values.reshape(len(column), -1) if len(column) else values.reshape(0, 1)
+    return values.reshape(len(column), -1)
 
 
 def texts(table: pa.Table, tasks: Mapping[int, str | None]) -> list[str | None]:
     """The different texts of the tasks of some rows, in order; an empty one counts as none.
 
     Raises:
-        ValueError: A row has a task_index that is not in the tasks.
+        ValueError: A row has no task_index, or one that is not in the tasks.
     """
+    if "task_index" not in table.column_names:
+        raise ValueError("the rows must have the column 'task_index', got none. Download the data again")
     found = []
     for index in pc.unique(table.column("task_index")).to_pylist():
         if index not in tasks:

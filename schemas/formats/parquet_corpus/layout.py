@@ -103,7 +103,7 @@ def check_columns(schema: pa.Schema, cameras: Iterable[str] | None, fields: Iter
             f"{', '.join(schema.names)}. Rename its columns, or give a folder that holds a corpus"
         )
     for camera in cameras_of(schema) if cameras is None else cameras:
-        _check_type(schema, image_column(camera), "encoded pictures (bytes)", _is_picture)
+        _check_type(schema, image_column(camera), "encoded pictures (bytes)", is_picture)
     wanted = ["episode_id", "frame_index", *(column for field in sorted(fields) for column in FIELD_COLUMNS[field])]
     for name in wanted:
         if name in schema.names:
@@ -169,7 +169,8 @@ def _is_text(dtype: pa.DataType) -> bool:
     return pa.types.is_string(plain) or pa.types.is_large_string(plain)
 
 
-def _is_picture(dtype: pa.DataType) -> bool:
+def is_picture(dtype: pa.DataType) -> bool:
+    """Whether a column holds encoded pictures."""
     plain = dtype.field("bytes").type if pa.types.is_struct(dtype) and "bytes" in dtype.names else dtype
     return pa.types.is_binary(plain) or pa.types.is_large_binary(plain)
 
