@@ -10,13 +10,19 @@ two halves, again and again: one chooses thresholds, the other judges them, with
   the same by goal, over splits, and by split, over goals. On the held-out half the rate is itself an estimate from 1,000
   episodes, which makes the check stricter than the promise, which is of the expected rate. Over the whole corpus the rate is exact,
   and the half a sample of it drawn without replacement, for which the bound holds as well.
-- f1: macro F1 on the held-out half of a threshold a goal, of one threshold for all goals, which is the one of highest macro F1 on
-  the other half and so the hardest to beat, and of 0.5.
+- f1: figures of the held-out half for --objective f1 as the command applies it (the labels keep their threshold of 0.5 where the
+  chosen ones do worse on episodes that did not choose them), for one threshold for all goals, which is the one of highest macro F1
+  on the other half, and for 0.5.
+- command: `vlm-rewards calibrate` with kept embeddings, temperature included, on corpora of other seeds, judged by labels of the
+  whole corpus made with its file: none of these episodes chose anything.
 """
 
 import dataclasses
+import json
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from held_out import LEVELS, POLICIES, record, run
@@ -25,12 +31,21 @@ from report_result import machine, parse_arguments, write_result
 from vlm_rewards.labelers.calibration.counts import (
     CalibrationCounts,
     EpisodeScores,
+    Outcomes,
     calibration_counts,
     merge_counts,
     outcomes_at,
 )
-from vlm_rewards.labelers.calibration.thresholds import CalibrationSettings, choose_thresholds
-from vlm_rewards.labelers.calibration.worth import best_global_threshold, macro_f1
+from vlm_rewards.labelers.calibration.thresholds import CalibrationSettings, OperatingPoint, choose_thresholds
+from vlm_rewards.labelers.calibration.worth import (
+    NUM_FOLDS,
+    best_global_threshold,
+    held_out_outcomes,
+    is_no_worse,
+    log_losses,
+    macro_f1,
+    mean_log_loss,
+)
 from vlm_rewards.pipelines.calibrate.evidence import CorpusTruth
 from vlm_rewards.schemas.formats.label_parts.reader import open_labels, read_labels
 from vlm_rewards.schemas.goals import Goal
@@ -46,6 +61,8 @@ LABELS: dict[str, tuple[str, ...]] = {
 BOUND = CalibrationSettings(objective="fpr", level=0.01, confidence=0.95)
 BOUND_SPLITS = 100
 F1_SPLITS = 30
+COMMAND_EPISODES = {40: 101, 400: 102, 2_000: 103}
+"""Episodes to calibrate the command with, and the seed of their corpus."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,18 +106,26 @@ class Corpus:
         )
 
 
-def read_corpus(corpus: Path, folder: Path) -> Corpus:
-    """Joins labels with the ground truth of their corpus, episode by episode."""
+def joined_episodes(corpus: Path, folder: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Joins labels with the ground truth of their corpus: scores and truth, [F, G] each, of every episode."""
     labels = open_labels(folder)
     goals = labels.metadata.goals
     columns = {goal.id: number for number, goal in enumerate(goals)}
-    source = CorpusTruth(columns=columns, num_goals=len(goals), camera=None)
-    counted = []
-    for unit in labels.open_corpus(corpus)[1]:
+    opened, units = labels.open_corpus(corpus)
+    source = CorpusTruth(corpus=opened, columns=columns, num_goals=len(goals), camera=None)
+    for unit in units:
         truth = source.of_unit(unit)
         for episode in read_labels(labels.part(unit)):
-            known = truth.of_episode(episode.episode_id, episode.frame_indices)
-            counted.append(calibration_counts([EpisodeScores(episode.scores, known.truth)], len(goals)))
+            yield episode.scores, truth.of_episode(episode.episode_id, episode.frame_indices).truth
+
+
+def read_corpus(corpus: Path, folder: Path) -> Corpus:
+    """Counts the labels of every episode against its ground truth."""
+    goals = open_labels(folder).metadata.goals
+    counted = [
+        calibration_counts([EpisodeScores(scores, truth)], len(goals))
+        for scores, truth in joined_episodes(corpus, folder)
+    ]
     keys, entry = np.unique(np.concatenate([counts.keys for counts in counted]), return_inverse=True)
     return Corpus(
         goals=goals,
@@ -167,34 +192,131 @@ def coverage(rates: np.ndarray) -> dict[str, object]:
 
 
 def measure_f1(corpus: Corpus, default: float) -> dict[str, object]:
-    """Held-out macro F1 of a threshold a goal and of one for all."""
+    """Held-out figures of --objective f1, of one threshold for all goals, and of the labels' own."""
     rng = np.random.default_rng(1)
-    own, one, usual, strengths = [], [], [], []
+    figures: dict[str, list[dict[str, Any]]] = {"f1": [], "one_threshold": [], "default_threshold": []}
+    strengths, kept = [], 0
     for _ in range(F1_SPLITS):
         first, second = halves(corpus, rng)
-        fold = rng.integers(0, 2, len(first)).astype(bool)
-        folds, unseen = [corpus.counts(first & fold), corpus.counts(first & ~fold)], corpus.counts(second)
-        chosen = choose_thresholds(folds, corpus.goals, CalibrationSettings())
+        fold = rng.integers(0, NUM_FOLDS, len(first))
+        folds, unseen = [corpus.counts(first & (fold == index)) for index in range(NUM_FOLDS)], corpus.counts(second)
+        usual = [default] * len(corpus.goals)
+        labels = OperatingPoint(folds, usual)
+        chosen = choose_thresholds(folds, corpus.goals, CalibrationSettings(), labels)
+        held_out = held_out_outcomes(folds, corpus.goals, CalibrationSettings(), labels)
+        is_kept = not is_no_worse(held_out, labels.outcomes())
+        kept += is_kept
         one_for_all = best_global_threshold(merge_counts(folds))
-        own.append(macro_f1(outcomes_at(unseen, chosen.thresholds).f1))
-        one.append(macro_f1(outcomes_at(unseen, [one_for_all] * len(corpus.goals)).f1))
-        usual.append(macro_f1(outcomes_at(unseen, [default] * len(corpus.goals)).f1))
+        for name, thresholds in (
+            ("f1", usual if is_kept else chosen.thresholds),
+            ("one_threshold", [one_for_all] * len(corpus.goals)),
+            ("default_threshold", usual),
+        ):
+            figures[name].append(figures_of(outcomes_at(unseen, thresholds)))
         strengths.append(str(chosen.strength))
-    gain = np.subtract(own, one)
     return {
         "splits": F1_SPLITS,
-        "a_threshold_a_goal": float(np.mean(own)),
-        "one_threshold": float(np.mean(one)),
-        "default_threshold": float(np.mean(usual)),
-        "gain_over_one_threshold": {
-            "mean": float(gain.mean()),
-            "lowest": float(gain.min()),
-            "highest": float(gain.max()),
-            "splits_with_a_gain": int((gain > 0).sum()),
-            "splits_with_a_loss": int((gain < 0).sum()),
+        "splits_that_keep_the_labels": kept,
+        **{name: {figure: mean([row[figure] for row in rows]) for figure in rows[0]} for name, rows in figures.items()},
+        "change_from_the_labels": {
+            figure: spread(
+                [
+                    after[figure] - before[figure]
+                    for after, before in zip(figures["f1"], figures["default_threshold"], strict=True)
+                    if after[figure] is not None and before[figure] is not None
+                ]
+            )
+            for figure in figures["f1"][0]
         },
         "family_strengths": {strength: strengths.count(strength) for strength in sorted(set(strengths))},
     }
+
+
+def figures_of(outcomes: Outcomes) -> dict[str, Any]:
+    """Precision (None where nothing fires), recall and F1 of all frames together, and the mean F1 over goals."""
+    return {
+        "precision": outcomes.precision,
+        "recall": float(outcomes.true_positives.sum() / outcomes.positives.sum()),
+        "pooled_f1": outcomes.pooled_f1,
+        "macro_f1": macro_f1(outcomes.f1),
+    }
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """The mean of the values that are defined."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def spread(values: Sequence[float]) -> dict[str, float] | None:
+    """Mean, lowest and highest."""
+    if not values:
+        return None
+    return {"mean": float(np.mean(values)), "lowest": float(np.min(values)), "highest": float(np.max(values))}
+
+
+def measure_command(
+    corpora: Path, options: tuple[str, ...], corpus: Path, labels: Path, kept: Path
+) -> dict[str, object]:
+    """What a calibration from other episodes does to the labels of the corpus."""
+    results: dict[str, object] = {"before": judge(corpus, labels)}
+    for episodes, seed in COMMAND_EPISODES.items():
+        source, work = corpora / f"calibration-{episodes}", labels.with_name(f"{labels.name}-{episodes}")
+        record(source, episodes=episodes, seed=seed)
+        embeddings = corpora / f"{kept.name}-{episodes}"
+        inputs = ["--input", str(source), "--goals", str(source / "goals.jsonl"), "--embeddings", str(embeddings)]
+        run(["label", *inputs, *options, "--output", str(work)])
+        file = work.with_suffix(".json")
+        truth = ["--labels", str(work), "--input", str(source), "--embeddings", str(embeddings)]
+        run(["calibrate", *truth, "--output", str(file)])
+        again = [
+            "label",
+            "--embeddings",
+            str(kept),
+            "--goals",
+            str(corpus / "goals.jsonl"),
+            *without_threshold(options),
+        ]
+        calibrated = work.with_name(f"{work.name}-calibrated")
+        run([*again, "--calibration", str(file), "--output", str(calibrated)])
+        found = json.loads(file.read_text())
+        results[f"after {episodes} episodes"] = {
+            "temperature": found["temperature"],
+            "temperature_search": found["temperature_search"]["outcome"],
+            "goals_that_keep_the_threshold_of_the_labels": sum(
+                goal["chosen_from"] == "labels" for goal in found["goals"]
+            ),
+            **judge(corpus, calibrated),
+        }
+    return results
+
+
+def without_threshold(options: tuple[str, ...]) -> list[str]:
+    """The options that go together with --calibration, which holds the threshold."""
+    place = options.index("--threshold") if "--threshold" in options else len(options)
+    return [*options[:place], *options[place + 2 :]]
+
+
+def judge(corpus: Path, folder: Path) -> dict[str, Any]:
+    """Figures of labels at their own thresholds; the log loss where the scores are probabilities of a softmax."""
+    labels = open_labels(folder)
+    thresholds = labels.metadata.rule.thresholds
+    joined = read_corpus(corpus, folder)
+    whole = joined.counts(np.ones(joined.occurs.shape[1], dtype=bool))
+    return {
+        **figures_of(outcomes_at(whole, thresholds)),
+        "log_loss": log_loss(corpus, folder) if labels.metadata.formula == "softmax" else None,
+    }
+
+
+def log_loss(corpus: Path, folder: Path) -> float:
+    """The mean log loss over all frames of all goals, in nats."""
+    labels = open_labels(folder)
+    sums, frames = np.zeros((2, len(labels.metadata.goals), 2), dtype=np.int64)
+    for scores, truth in joined_episodes(corpus, folder):
+        sums += log_losses(scores, truth)
+        frames += np.stack([truth.sum(axis=0), (~truth).sum(axis=0)], axis=1)
+    return float(mean_log_loss(sums[None], frames)[0])
 
 
 def main() -> None:
@@ -211,7 +333,11 @@ def main() -> None:
             source = ["--input", str(corpus), "--goals", goals, "--embeddings", kept]
             run(["label", *source, *options, "--output", str(folder)])
             joined = read_corpus(corpus, folder)
-            results[title] = {"f1": measure_f1(joined, default=0.5), "bound": measure_bound(joined)}
+            results[title] = {
+                "f1": measure_f1(joined, default=0.5),
+                "command": measure_command(Path(name), options, corpus, folder, Path(kept)),
+                "bound": measure_bound(joined),
+            }
             print(title, results[title], flush=True)
             setting = {"levels": LEVELS, "policies": POLICIES, "episodes": EPISODES, "seed": SEED}
             write_result(arguments.output, "calibration", {"machine": machine(), **setting, "labels": results})

@@ -8,8 +8,13 @@ import sysconfig
 import zipfile
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+from small_corpora import plain_episode
+from tiny_models import save_siglip_of_the_hub
 
+from vlm_rewards.schemas.episodes import CorpusFeatures
+from vlm_rewards.schemas.formats.corpus import write_episodes
 from vlm_rewards.schemas.goals import Goal, write_goals
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -137,3 +142,25 @@ def test_worker_processes_work_among_other_peoples_packages(environment: Path, c
     assert (crowded / "calibration.json").is_file()
     run(crowded, command, "diff", "labels", "labels", "--input", "corpus", "--output", "diff", *PROCESSES)
     assert (crowded / "diff" / "diff.json").is_file()
+
+
+def test_the_wheel_labels_with_a_siglip_as_it_lies_on_the_hub(environment: Path, wheel: Path, crowded: Path) -> None:
+    # `benchmarks/fresh_install.py` does the same with libraries that pip installs, for any interpreter.
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        required = [line for line in archive.read(metadata).decode().splitlines() if line.startswith("Requires-Dist: ")]
+    for library in ("sentencepiece", "protobuf", "tokenizers"):  # what reads spiece.model
+        assert any(line.startswith(f"Requires-Dist: {library}") and "extra" not in line for line in required), library
+    save_siglip_of_the_hub(crowded / "siglip")
+    assert not (crowded / "siglip" / "tokenizer.json").exists()
+    episode = plain_episode(0)
+    (crowded / "corpus").mkdir()
+    write_episodes(crowded / "corpus" / "shard.parquet", CorpusFeatures.of(episode), [episode], "parquet")
+    write_goals((Goal("ball", "a ball in front"), Goal("key", "the agent carries a key")), crowded / "goals.jsonl")
+    inputs = ("--input", "corpus", "--goals", "goals.jsonl", "--model", "./siglip", "--formula", "sigmoid")
+    words = ("label", *inputs, "--threshold", "0.5", "--output", "labels")
+    assert "for 2 goals" in run(crowded, environment / "vlm-rewards", *words)
+    (part,) = (crowded / "labels" / "parts").iterdir()
+    scores = pq.read_table(part)["scores"].to_pylist()
+    assert len(scores) == episode.num_frames
+    assert all(0 < score < 1 for row in scores for score in row)

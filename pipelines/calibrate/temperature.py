@@ -72,13 +72,19 @@ def choose_temperature(
             "frames": int(coarse.counts["frames"]),
             "episodes": int(coarse.counts["episodes"]),
         }
-    best = min(losses, key=lambda temperature: sum(losses[temperature]))
-    work = dataclasses.replace(work, temperatures=tuple(refined_grid(best)))
+    choices: tuple[Callable[[float], float], ...] = (  # by all episodes, by the first half alone, by the second
+        lambda temperature: sum(losses[temperature]),
+        lambda temperature: losses[temperature][0],
+        lambda temperature: losses[temperature][1],
+    )
+    tried = [(*grid, *refined_grid(min(grid, key=loss))) for loss in choices]
+    work = dataclasses.replace(
+        work, temperatures=tuple(dict.fromkeys(value for row in tried for value in row[len(grid) :]))
+    )
     losses |= _losses_by_temperature(work, run(units, work))
-    best = min(losses, key=lambda temperature: sum(losses[temperature]))
-    # Each half is judged at the temperature that the other half alone chose.
-    by_half = [min(losses, key=lambda temperature: losses[temperature][half]) for half in (0, 1)]
-    held_out = losses[by_half[1]][0] + losses[by_half[0]][1]
+    best, by_first, by_second = (min(row, key=loss) for row, loss in zip(tried, choices, strict=True))
+    # Each half is judged at the temperature that the other half alone chose, its own refinement included.
+    held_out = losses[by_second][0] + losses[by_first][1]
     helps = held_out < sum(losses[own])
     return best if helps else own, {
         "outcome": "kept: the best of those tried"
@@ -92,7 +98,7 @@ def choose_temperature(
         "log_loss_held_out": held_out,
         "frames": int(coarse.counts["frames"]),
         "episodes": int(coarse.counts["episodes"]),
-        "tried": {f"{temperature:.6g}": sum(losses[temperature]) for temperature in sorted(losses)},
+        "tried": {f"{temperature:.6g}": sum(losses[temperature]) for temperature in sorted(tried[0])},
         # Refined steps may lie beyond the end, where a plateau or a lower loss may go on.
         "at_the_end_of_the_grid": not grid[0] < best < grid[-1],
     }
