@@ -60,7 +60,7 @@ LABELS: dict[str, tuple[str, ...]] = {
 }
 BOUND = CalibrationSettings(objective="fpr", level=0.01, confidence=0.95)
 BOUND_SPLITS = 100
-F1_SPLITS = 30
+F1_SPLITS = 10
 COMMAND_EPISODES = {40: 101, 400: 102, 2_000: 103}
 """Episodes to calibrate the command with, and the seed of their corpus."""
 

@@ -215,15 +215,17 @@ def _shared_thresholds(
         for index in members:
             shortage = _shortage(counts, [index], settings)
             own = None if shortage is not None else _own_threshold(counts, index, settings)
+            f1 = None if own is None or own.reason is not None else _f1_at(counts, index, curve.bins)
             for row, strength in zip(chosen, strengths, strict=True):
                 if own is None:
                     row[index] = GoalThreshold(shared, source, shortage)
-                elif own.reason is not None or (strength == 0 and before is None):
+                elif f1 is None or (strength == 0 and before is None):
                     row[index] = own
                 elif strength == math.inf:
                     row[index] = GoalThreshold(shared, source)
                 else:
-                    row[index] = GoalThreshold(_blended_threshold(counts, index, curve, strength), f"goal and {source}")
+                    weighted = int(counts.positive_episodes[index]) * f1
+                    row[index] = GoalThreshold(_blended_threshold(weighted, curve, strength), f"goal and {source}")
     return chosen
 
 
@@ -232,13 +234,15 @@ def _pooled_threshold(counts: CalibrationCounts, pool: Sequence[int], settings: 
     return threshold_at(ranking.bins, _depth(ranking, settings, 0))
 
 
-def _blended_threshold(counts: CalibrationCounts, goal: int, curve: F1Curve, strength: float) -> float:
+def _f1_at(counts: CalibrationCounts, goal: int, bins: np.ndarray) -> np.ndarray:
+    """The F1 of a goal when its scores in these bins, which hold all of its own, and higher ones fire: [P] float64."""
     own = rank_counts(counts, [goal])
     f1 = np.append(0.0, f1_by_depth(own.positives, own.negatives))
-    depth_of_own = np.searchsorted(
-        -own.bins, -curve.bins, side="right"
-    )  # at each bin of the curve, which holds all of these
-    blended = counts.positive_episodes[goal] * f1[depth_of_own] + strength * curve.f1
+    return f1[np.searchsorted(-own.bins, -bins, side="right")]
+
+
+def _blended_threshold(weighted_f1: np.ndarray, curve: F1Curve, strength: float) -> float:
+    blended = weighted_f1 + strength * curve.f1
     blended[curve.f1 < 0] = -1
     return threshold_at(curve.bins, int(np.argmax(blended)) + 1)
 
