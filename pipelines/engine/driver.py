@@ -219,8 +219,8 @@ def run_units(
             stack.enter_context(folder.claim(units))
         missing = [unit for unit in units if not all(folder.is_done(unit) for folder in folders)]
         if missing:
-            for folder in folders:
-                if not all(folder.is_done(unit) for unit in missing):
+            for folder in folders:  # the output loses markers below, and a folder is finished with all of them
+                if folder is output or not all(folder.is_done(unit) for unit in missing):
                     (folder.path / "manifest.json").unlink(missing_ok=True)
             done: dict[str, int] = {}
             for unit in missing:  # a marker that no longer holds must not count as progress

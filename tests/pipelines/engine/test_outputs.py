@@ -3,6 +3,8 @@
 import errno
 import hashlib
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,79 @@ def test_a_part_its_marker_and_the_manifest(tmp_path: Path) -> None:
         "parts",
         "settings.json",
     ]
+
+
+def watch(monkeypatch: pytest.MonkeyPatch, also: Callable[[str], None] = lambda _: None) -> list[str]:
+    """What is flushed and renamed from now on, by name; `also` is called before each."""
+    said: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def say(text: str) -> None:
+        also(text)
+        said.append(text)
+
+    def told_fsync(descriptor: int) -> None:
+        say("flush " + Path(f"/proc/self/fd/{descriptor}").readlink().name.split(".tmp-")[0])
+        fsync(descriptor)
+
+    def told_replace(source: Path, target: Path) -> None:
+        say(f"name {target.name}")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", told_fsync)
+    monkeypatch.setattr(os, "replace", told_replace)
+    return said
+
+
+FAILURE = Failure(scope="frame", shard="a", episode_id="e", frame_index=3, reason="undecodable", detail="d")
+
+
+def test_a_part_and_its_failures_are_on_the_disk_under_their_names_before_the_marker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folder_at(tmp_path)
+    with folder.claim(UNITS):
+        said = watch(monkeypatch)
+        write(folder, UNITS[0], failures=(FAILURE,))
+        assert said == [
+            *("flush a.txt", "flush a.jsonl", "name a.jsonl", "flush failures", "name a.txt", "flush parts"),
+            *("flush a.json", "name a.json", "flush markers"),
+        ]
+        said.clear()
+        folder.finish(UNITS[:1], max_failure_share=0.5)
+        assert said == ["flush manifest.json", "name manifest.json", f"flush {tmp_path.name}"]
+
+
+def test_a_run_killed_at_any_moment_has_a_unit_done_or_not_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class KilledError(BaseException):
+        pass
+
+    for moment in range(9):
+        folder = folder_at(tmp_path / str(moment))
+        calls: list[str] = []
+
+        def kill(text: str, moment: int = moment, calls: list[str] = calls) -> None:
+            calls.append(text)
+            if len(calls) > moment:
+                raise KilledError
+
+        with folder.claim(UNITS[:1]):
+            with monkeypatch.context() as context:
+                watch(context, kill)
+                with pytest.raises(KilledError):
+                    write(folder, UNITS[0], failures=(FAILURE,))
+            done = folder.read_marker(UNITS[0])
+            assert (done is not None) == (
+                moment == 8
+            )  # only its folder is not flushed: the marker may be lost, no more
+            if done is not None:
+                assert hashlib.sha256(folder.part_path(UNITS[0]).read_bytes()).hexdigest() == done.sha256
+                assert folder.failures_path(UNITS[0]).is_file()
+            write(folder, UNITS[0])
+            assert folder.finish(UNITS[:1])["rows"] == 2
+        assert not folder.failures_path(UNITS[0]).is_file()  # of the second time, which had none
 
 
 def test_work_that_raises_leaves_nothing(tmp_path: Path) -> None:
