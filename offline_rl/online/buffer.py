@@ -35,7 +35,10 @@ from vlm_rewards.offline_rl.online.checks import check_goals, check_rewards, che
 from vlm_rewards.offline_rl.online.transition_rings import TransitionRings
 from vlm_rewards.offline_rl.replay.replay import DEFAULT_DISCOUNT
 from vlm_rewards.offline_rl.replay.transitions import returns_to_go
-from vlm_rewards.schemas.folders import replacing
+from vlm_rewards.schemas.files.digests import check_digest_beside, digest_beside, digest_text
+from vlm_rewards.schemas.folders import replacing, write_atomically
+
+_REMEDY = "Remove it and the checkpoint of the same step, and the run resumes from the one before."
 
 
 class OnlineBuffer:
@@ -325,23 +328,26 @@ class OnlineBuffer:
         self._running = own["running"]
 
     def save(self, path: str | Path) -> None:
-        """Writes `state_dict` as .npz, complete or not at all."""
-        with replacing(Path(path)) as temporary, temporary.open("xb") as file:
-            np.savez(file, **self.state_dict())  # type: ignore[arg-type]
+        """Writes `state_dict` as .npz, complete or not at all, and its digest beside it."""
+        with replacing(Path(path)) as temporary:
+            with temporary.open("xb") as file:
+                np.savez(file, **self.state_dict())  # type: ignore[arg-type]
+            write_atomically(digest_beside(Path(path)), digest_text(temporary))
 
     def load(self, path: str | Path) -> None:
         """Restores what `save` wrote.
 
         Raises:
-            ValueError: The file is not one that `save` wrote, or see `load_state_dict`.
+            ValueError: The file is not one that `save` wrote, it has changed since, or see `load_state_dict`.
         """
+        if Path(path).is_file():
+            check_digest_beside(Path(path), _REMEDY)
         try:
             with np.load(path, allow_pickle=False) as state:
                 arrays = dict(state)
         except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise ValueError(
-                f"{path} must be a saved buffer, got {type(error).__name__}: {error}. Remove it and the checkpoint of the same "
-                f"step, and the run resumes from the one before."
+                f"{path} must be a saved buffer, got {type(error).__name__}: {error}. {_REMEDY}"
             ) from error
         self.load_state_dict(arrays)
 

@@ -31,6 +31,7 @@ from vlm_rewards.offline_rl.replay.replay import ReplayData
 from vlm_rewards.offline_rl.runs.folders import Metrics, pack_arrays, save_checkpoint, unpack_arrays
 from vlm_rewards.offline_rl.runs.saved_agents import SavedAgent
 from vlm_rewards.offline_rl.training.finetune_settings import FinetuneSettings
+from vlm_rewards.schemas.files.digests import digest_beside
 
 _EPISODES_SHOWN = 100
 _CHECKPOINT_VERSION = 2  # 0.2.0 had none
@@ -261,6 +262,7 @@ class FinetuneRun:
         save_checkpoint(folder, self.step, state)
         for old in sorted(folder.glob("buffer-*.npz"))[:-2]:
             old.unlink()
+            digest_beside(old).unlink(missing_ok=True)
 
     def load(self, folder: Path, step: int, state: Mapping[str, Any]) -> None:
         """Restores a checkpoint.

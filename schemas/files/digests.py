@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,17 +47,27 @@ def _sha256(path: str, *_: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_part(path: Path) -> None:
+def check_part(path: Path) -> bool:
     """Refuses a part of an output folder that is not as it was written, by its marker, else by the manifest.
 
-    A file that lies in no output folder is let through: nothing says what it was.
+    A file outside of its output folder is let through with a warning: nothing says what it was.
+
+    Returns:
+        Whether the part could be checked.
 
     Raises:
         ValueError: The part has another digest, or the marker or manifest cannot be read.
     """
     expected = _expected(path)
-    if expected is not None:
-        check_digest(path, expected)
+    if expected is None:
+        warnings.warn(
+            f"a part can be checked for changes only in the folder it was written to: got {path} without its marker and "
+            f"manifest. Read it there if you can",
+            stacklevel=2,
+        )
+        return False
+    check_digest(path, expected)
+    return True
 
 
 def _expected(path: Path) -> str | None:

@@ -14,8 +14,8 @@ from vlm_rewards.schemas.files.digests import check_part
 def open_part(path: Path, kind: str) -> Iterator[pq.ParquetFile]:
     """Context manager that opens a part for reading, and refuses what has changed since it was written.
 
-    The whole file is checked against the digest in its marker or manifest. For a part that was copied out of its folder, only
-    the checksums of its pages are left, where it has them.
+    The whole file is checked against the digest in its marker or manifest. A part that was copied out of its folder cannot be
+    checked, except for the checksums of its pages where it has them: a warning says so.
 
     Args:
         path: The part.
@@ -24,11 +24,16 @@ def open_part(path: Path, kind: str) -> Iterator[pq.ParquetFile]:
     Raises:
         ValueError: The part has changed, or is no complete Parquet file, which may show only while it is read.
     """
-    check_part(path)
+    is_whole = check_part(path)
+    # In a file that has not been checked, anything may be missing or have another name.
+    changed = () if is_whole else (LookupError, TypeError, ValueError)
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             yield file
-    except (pa.ArrowException, OSError, MemoryError) as error:
+    except (pa.ArrowException, OSError, MemoryError, *changed) as error:
+        if type(error) is ValueError:  # a refusal of ours, which says what is wrong
+            error.add_note(f"in the part {path}")
+            raise
         raise ValueError(
             f"a part of {kind} must be a complete Parquet file, got {path} ({error}). Remove it, and run the command that makes "
             f"it again"

@@ -1,8 +1,11 @@
 """A bit that the disk has flipped is noticed: what is read back is what was written, or is refused."""
 
 import dataclasses
+import itertools
 import json
-from collections.abc import Callable
+import shutil
+import warnings
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +14,12 @@ import torch
 from labelled_corpora import episode, holds, write_corpus, write_labels
 from relabelled_folders import GOALS, one_camera, write_embeddings, write_relabelled
 
+from vlm_rewards.offline_rl.interfaces import Spaces
+from vlm_rewards.offline_rl.online.buffer import OnlineBuffer
 from vlm_rewards.offline_rl.replay.builder import build_replay
 from vlm_rewards.offline_rl.replay.replay import open_replay
 from vlm_rewards.offline_rl.runs.folders import latest_checkpoint, save_checkpoint
+from vlm_rewards.schemas.files.digests import digest_beside
 from vlm_rewards.schemas.formats.label_parts.embeddings import read_embedding_rows
 from vlm_rewards.schemas.formats.label_parts.reader import open_labels, read_labels
 from vlm_rewards.schemas.formats.label_parts.rows import PartRows, locate_episodes
@@ -21,7 +27,9 @@ from vlm_rewards.schemas.formats.relabelled_parts.reader import read_relabelled
 
 
 def flip_bits(path: Path, read: Callable[[], object], num_flips: int, *, changed_is_an_error: bool = True) -> int:
-    """Flips single bits all over a file, one at a time: `read` must refuse or give what it gives of the whole file.
+    """Flips single bits all over a file, one at a time: `read` must refuse by name, or give what it gives of the whole.
+
+    The name is the file's, or of a marker or digest that of the file whose it is.
 
     Returns:
         How often it refused.
@@ -35,8 +43,10 @@ def flip_bits(path: Path, read: Callable[[], object], num_flips: int, *, changed
         path.write_bytes(data[:place] + bytes([data[place] ^ (1 << bit)]) + data[place + 1 :])
         try:
             found = read()
-        except ValueError:
+        except ValueError as error:
             refused += 1
+            said = [str(error), *getattr(error, "__notes__", [])]
+            assert any(path.name.split(".")[0] in text for text in said), (said, f"bit {bit} of byte {place}")
         else:
             assert not changed_is_an_error or repr(found) == repr(whole), f"bit {bit} of byte {place} of {len(data)}"
     path.write_bytes(data)
@@ -154,3 +164,61 @@ def test_checkpoints(tmp_path: Path) -> None:
     assert found is not None
     assert found[0] == 3
     assert json.loads(json.dumps(found[1]["random"])) == {"state": 3}
+
+
+def test_online_buffers(tmp_path: Path) -> None:
+    spaces = Spaces(observation="frames", observation_shape=(4, 4, 3), goal_size=2, num_actions=3)
+
+    def empty() -> OnlineBuffer:
+        return OnlineBuffer(spaces, np.eye(2, dtype=np.float32), num_environments=1, capacity=8)
+
+    ring = empty()
+    frames = np.arange(6, dtype=np.uint8)[:, None, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
+    for before, after in itertools.pairwise(frames):
+        ends = np.array([after[0, 0, 0, 0] == 5])
+        one, no = np.array([1]), np.array([False])
+        ring.add(before, one, after, one, np.array([0.5]), terminations=ends, truncations=no)
+    path = tmp_path / "buffer-000000005.npz"
+    ring.save(path)
+
+    def read() -> object:
+        loaded = empty()
+        loaded.load(path)
+        return plain([loaded.state_dict()[name] for name in sorted(loaded.state_dict())])
+
+    assert flip_bits(path, read, 200) == 200
+    assert flip_bits(digest_beside(path), read, 60) == 60
+    with pytest.raises(
+        ValueError, match="other contents .* Remove it and the checkpoint of the same step, and the run resumes"
+    ):
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+        read()
+
+
+@pytest.mark.parametrize("kind", ["labels", "embeddings", "parquet", "webdataset"])
+def test_a_part_outside_of_its_folder_is_refused_or_said_to_be_unchecked(
+    tmp_path: Path, labels: Path, kind: str
+) -> None:
+    vectors = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32)
+    read: Callable[[Path], Iterable[object]]
+    if kind == "labels":
+        folder, read = labels, read_labels
+    elif kind == "embeddings":
+        folder, read = write_embeddings(tmp_path / "out", [[("a", vectors), ("b", vectors + 1)]]), read_embedding_rows
+    else:
+        folder, read = write_relabelled(tmp_path / "out", [[one_camera("a"), one_camera("b")]], kind), read_relabelled
+    (part,) = (folder / "parts").iterdir()
+    copy = tmp_path / f"copy-{part.name}"
+    shutil.copy(part, copy)
+
+    def read_copy() -> object:
+        with pytest.warns(UserWarning, match=f"checked for changes only in the folder .* got .*{copy.name} without"):
+            return plain(list(read(copy)))
+
+    assert repr(read_copy()) == repr(plain(list(read(part))))
+    # Whatever changed, the warning was given, which read_copy demands, or the refusal names the file, which flip_bits does.
+    refused = flip_bits(copy, read_copy, 150, changed_is_an_error=False)
+    assert refused >= 40  # by the checksums of pages, of zlib and of tar headers
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        list(read(part))  # in its folder there is nothing to warn of

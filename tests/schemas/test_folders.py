@@ -287,6 +287,22 @@ def test_folders_that_hold_something_else_are_refused(tmp_path: Path) -> None:
     assert names(tmp_path) == ["file", "nowhere", "settings.json"]
 
 
+def test_a_folder_that_another_run_claimed_while_this_one_waited_for_the_lock_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock, others = fcntl.flock, [Fingerprint({"weights": "other", "seed": 0})]
+
+    def late(descriptor: int, operation: int) -> None:
+        if others:
+            claim(tmp_path / "out", fingerprint=others.pop())
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(ValueError, match=r'other weights \(weights is "other" there and "w" here\)'):
+        claim(tmp_path / "out")
+    assert read_settings(tmp_path / "out")["fingerprint"]["weights"] == "other"
+
+
 def test_a_claim_that_made_nothing_is_taken_back(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         with claimed(tmp_path / "deep" / "out", kind="labels", fingerprint=PRINT, settings={}) as folder:

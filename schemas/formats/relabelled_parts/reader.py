@@ -46,7 +46,6 @@ def read_relabelled(path: str | Path, *, camera: str | None = None) -> Iterator[
     """
     for part in _parts(Path(path)):
         try:
-            check_part(part)
             yield from _read_parquet(part, camera) if part.suffix == ".parquet" else _read_tar(part, camera)
         except (tarfile.TarError, EOFError, KeyError) as error:
             raise ValueError(
@@ -111,6 +110,7 @@ def _actions(actions: np.ndarray) -> np.ndarray:
 def _read_tar(part: Path, camera: str | None) -> Iterator[RelabelledEpisode]:
     key = ""
     members: dict[str, bytes] = {}
+    check_part(part)
     with tarfile.open(part, mode="r:") as tar:
         for member in tar:
             tar.members = []  # type: ignore[attr-defined]  # or it keeps a record of every frame ever read

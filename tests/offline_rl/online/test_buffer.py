@@ -7,6 +7,7 @@ from relabelled_folders import GOALS
 
 from vlm_rewards.offline_rl.interfaces import Batch, Spaces
 from vlm_rewards.offline_rl.online.buffer import OnlineBuffer
+from vlm_rewards.schemas.files.digests import digest_beside
 
 SPACES = Spaces(observation="frames", observation_shape=(8, 8, 3), goal_size=3, num_actions=41)
 
@@ -319,7 +320,7 @@ def test_a_saved_buffer_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> No
     ring.save(tmp_path / "online.npz")
     other = buffer(capacity=16)
     other.load(tmp_path / "online.npz")
-    assert [path.name for path in tmp_path.iterdir()] == ["online.npz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["online.npz", "online.npz.sha256"]
     assert_equal(resume(ring), resume(other))
     for name, value in ring.state_dict().items():
         assert np.array_equal(value, other.state_dict()[name]), name
@@ -334,6 +335,7 @@ def test_a_saved_buffer_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> No
 def test_a_file_that_is_no_saved_buffer_is_named(tmp_path: Path, spoil) -> None:
     path = tmp_path / "online.npz"
     buffer().save(path)
+    digest_beside(path).unlink()  # as an earlier version left it
     path.write_bytes(spoil(path.read_bytes()))
     with pytest.raises(
         ValueError, match=r"online.npz must be a saved buffer, got .*. Remove it and the checkpoint of the"
