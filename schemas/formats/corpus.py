@@ -40,9 +40,10 @@ from vlm_rewards.schemas.formats.parquet_corpus.reader import PARQUET
 from vlm_rewards.schemas.formats.passed_over import find_passed_over, passed_over_lines, passed_over_record
 from vlm_rewards.schemas.formats.rlds_corpus.format import RLDS
 from vlm_rewards.schemas.formats.webdataset_corpus.reader import WEBDATASET
+from vlm_rewards.schemas.formats.zarr_corpus.reader import ZARR
 from vlm_rewards.schemas.manifests import Failure, Unit
 
-FORMATS: tuple[CorpusFormat, ...] = (PARQUET, WEBDATASET, HDF5, LEROBOT, MINARI, RLDS)
+FORMATS: tuple[CorpusFormat, ...] = (PARQUET, WEBDATASET, HDF5, LEROBOT, MINARI, RLDS, ZARR)
 """The formats of this package; others come from entry points of the group EXTENSIONS."""
 EXTENSIONS = "vlm_rewards.formats"
 MAX_UNIT_BYTES = 256 * 2**20

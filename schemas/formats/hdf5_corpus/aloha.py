@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vlm_rewards.schemas.formats.hdf5_corpus.files import dataset_at, datasets, group_at, summary_of
-from vlm_rewards.schemas.formats.hdf5_corpus.frames import Looks, Piece, SliceFrames, why_no_camera
+from vlm_rewards.schemas.formats.hdf5_corpus.frames import Looks, Piece, SliceFrames, why_not_pictures
 from vlm_rewards.schemas.formats.hdf5_corpus.recording import Layout, Recording, Told
 from vlm_rewards.schemas.formats.interface import InvalidEpisodeError
 
@@ -43,7 +43,7 @@ def aloha_recording(file: "h5py.File", key: str, told: Told) -> Recording:
     cameras = {}
     for name, dataset in found.items():
         encoded = _is_encoded(dataset)
-        if encoded or not why_no_camera(dataset):
+        if encoded or not why_not_pictures(dataset):
             looks = Looks(encoded=encoded, upside_down=told.upside_down is True, bgr=told.bgr)
             cameras[name] = SliceFrames([Piece(dataset, 0, len(dataset))], looks)
     if not cameras:

@@ -20,7 +20,7 @@ from vlm_rewards.schemas.formats.hdf5_corpus.files import (
     summary_of,
     text_of,
 )
-from vlm_rewards.schemas.formats.hdf5_corpus.frames import Looks, Piece, SliceFrames, why_no_camera
+from vlm_rewards.schemas.formats.hdf5_corpus.frames import Looks, Piece, SliceFrames, why_not_pictures
 from vlm_rewards.schemas.formats.hdf5_corpus.recording import Layout, Recording, Told
 from vlm_rewards.schemas.formats.interface import InvalidEpisodeError
 
@@ -90,7 +90,7 @@ def demo_recording(file: "h5py.File", key: str, told: Told) -> Recording:
         )
     following = None if libero else group_at(demo, "next_obs")
     found = dict(datasets(observed))
-    reasons = {name: why_no_camera(dataset) for name, dataset in found.items()}
+    reasons = {name: why_not_pictures(dataset) for name, dataset in found.items()}
     cameras = [name for name, reason in reasons.items() if not reason]
     if not cameras:
         close = [f"{name} {reason}" for name, reason in reasons.items() if reason not in ("", "-")]

@@ -1,9 +1,7 @@
 """Frames that are slices of data sets along the first axis.
 
-data set [T, H, W, 3]   chunks of 5 frames and a quarter of a picture, compressed
-read as                 [0:300] [300:600] ...      whole chunks at a time, so that each is decompressed once
-
-A camera may lie in several pieces: robomimic's frames are obs[0:T] and then the last of next_obs.
+How a data set is cut into slices, `schemas.formats.array_slices` says. A camera may lie in several pieces: robomimic's frames are
+obs[0:T] and then the last of next_obs.
 """
 
 import dataclasses
@@ -13,19 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vlm_rewards.schemas.episodes import Frame
+from vlm_rewards.schemas.formats.array_slices import slice_bounds, why_no_camera
 from vlm_rewards.schemas.formats.hdf5_corpus.files import plain_errors
 from vlm_rewards.schemas.formats.interface import InvalidEpisodeError
 from vlm_rewards.schemas.pictures import decode_image
 
 if TYPE_CHECKING:
     import h5py
-
-_SLICE_FRAMES, _SLICE_BYTES = 300, 8 << 20
-"""Frames and bytes that are read at a time, unless one row of chunks holds more."""
-_CHUNK_ROW_BYTES = 256 << 20
-"""A row of chunks of more bytes than that is not read at once: what it costs in time is saved in memory."""
-MIN_SIDE = 32
-"""Arrays [H, W, 3] with a shorter side are no pictures: MiniGrid's symbolic grids are such. Minari has the same rule."""
 
 
 class Piece(NamedTuple):
@@ -100,28 +92,12 @@ def slices(piece: Piece) -> Iterator[np.ndarray]:
         InvalidEpisodeError: The file is broken there; from the iterator.
     """
     dataset = piece.dataset
-    row_bytes = max(1, dataset.dtype.itemsize * int(np.prod(dataset.shape[1:], dtype=np.int64)))
-    step = max(1, min(_SLICE_FRAMES, _SLICE_BYTES // row_bytes))
-    depth = dataset.chunks[0] if dataset.chunks else 1
-    if depth * row_bytes <= _CHUNK_ROW_BYTES:
-        step = max(1, step // depth) * depth
-    start = piece.start
-    while start < piece.stop:
-        stop = min(piece.stop, start - start % step + step)
+    for start, stop in slice_bounds(piece.start, piece.stop, dataset.shape, dataset.dtype, dataset.chunks):
         with plain_errors(f"rows {start} to {stop - 1} of {dataset.name!r}"):
             rows = dataset[start:stop]
         yield rows
-        start = stop
 
 
-def why_no_camera(dataset: "h5py.Dataset") -> str:
-    """What is wrong with a data set that may have been meant as pictures; "" for pictures, "-" for what is none by any means."""
-    shape: tuple[int, ...] = dataset.shape or ()
-    if len(shape) != 4 or 3 not in (shape[1], shape[3]):
-        return "-"
-    found = f"{list(shape)} {dataset.dtype}"
-    if shape[3] != 3:
-        return f"{found}, channels first"
-    if min(shape[1], shape[2]) < MIN_SIDE:
-        return f"{found}, smaller than {MIN_SIDE} x {MIN_SIDE}: a symbolic grid"
-    return "" if dataset.dtype == np.uint8 else f"{found}, not uint8"
+def why_not_pictures(dataset: "h5py.Dataset") -> str:
+    """What is wrong with a data set that may have been meant as pictures; see `why_no_camera`."""
+    return why_no_camera(dataset.shape or (), dataset.dtype)

@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode, Frame, UnreadFrames
+from vlm_rewards.schemas.formats.array_slices import MIN_SIDE
 from vlm_rewards.schemas.formats.folder import File, Folder
-from vlm_rewards.schemas.formats.hdf5_corpus.frames import MIN_SIDE
 from vlm_rewards.schemas.formats.hdf5_corpus.recording import Told, as_actions, as_outcome, not_numbers
 from vlm_rewards.schemas.formats.interface import FoundEpisode, InvalidEpisodeError, Wanted, missing_camera
 from vlm_rewards.schemas.formats.minari_corpus.hdf5_storage import no_observation, no_pictures

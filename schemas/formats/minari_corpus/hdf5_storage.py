@@ -17,7 +17,7 @@ from vlm_rewards.schemas.formats.hdf5_corpus.files import (
     summary_of,
     text_of,
 )
-from vlm_rewards.schemas.formats.hdf5_corpus.frames import Looks, Piece, SliceFrames, why_no_camera
+from vlm_rewards.schemas.formats.hdf5_corpus.frames import Looks, Piece, SliceFrames, why_not_pictures
 from vlm_rewards.schemas.formats.hdf5_corpus.recording import Layout, Recording, Told
 from vlm_rewards.schemas.formats.interface import InvalidEpisodeError
 from vlm_rewards.schemas.formats.minari_corpus.layout import INSTRUCTION, WHOLE
@@ -60,7 +60,7 @@ def minari_recording(file: "h5py.File", key: str, told: Told) -> Recording:
     cameras = {}
     for name, dataset in found.items():
         encoded = _is_encoded(dataset)
-        if encoded or not why_no_camera(dataset):
+        if encoded or not why_not_pictures(dataset):
             cameras[name] = SliceFrames([Piece(dataset, 0, len(dataset))], Looks(encoded=encoded))
     if not cameras:
         raise no_pictures({name: f"{list(dataset.shape)} {dataset.dtype}" for name, dataset in found.items()})

@@ -1,0 +1,58 @@
+"""Arrays of pictures [N, H, W, 3] in files that are cut into chunks: which are cameras, and how they are read in slices.
+
+chunks of 5 frames   |     |     |     |     |     |     |
+read                 [0             300)[300           600)      whole chunks at a time, so that each is decompressed once
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+_SLICE_FRAMES, _SLICE_BYTES = 300, 8 << 20
+"""Frames and bytes that are read at a time, unless one row of chunks holds more."""
+_CHUNK_ROW_BYTES = 256 << 20
+"""A row of chunks of more bytes than that is not read at once: what it costs in time is saved in memory."""
+MIN_SIDE = 32
+"""Arrays [H, W, 3] with a shorter side are no pictures: MiniGrid's symbolic grids are such. Minari has the same rule."""
+
+
+def slice_bounds(
+    start: int, stop: int, shape: Sequence[int], dtype: np.dtype, chunks: Sequence[int] | None
+) -> Iterator[tuple[int, int]]:
+    """Cuts a range of rows into slices to read one after another.
+
+    Args:
+        start: First row.
+        stop: End of the range, exclusive.
+        shape: Shape of the array.
+        dtype: Its dtype.
+        chunks: Shape of its chunks; None where it has none.
+
+    Yields:
+        Start and end of each slice, which end where chunks do.
+    """
+    row_bytes = max(1, dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64)))
+    step = max(1, min(_SLICE_FRAMES, _SLICE_BYTES // row_bytes))
+    depth = chunks[0] if chunks else 1
+    if depth * row_bytes <= _CHUNK_ROW_BYTES:
+        step = max(1, step // depth) * depth
+    while start < stop:
+        end = min(stop, start - start % step + step)
+        yield start, end
+        start = end
+
+
+def why_no_camera(shape: Sequence[int], dtype: np.dtype) -> str:
+    """What is wrong with an array that may have been meant as pictures.
+
+    Returns:
+        "" for pictures, "-" for what is none by any means.
+    """
+    if len(shape) != 4 or 3 not in (shape[1], shape[3]):
+        return "-"
+    found = f"{list(shape)} {dtype}"
+    if shape[3] != 3:
+        return f"{found}, channels first"
+    if min(shape[1], shape[2]) < MIN_SIDE:
+        return f"{found}, smaller than {MIN_SIDE} x {MIN_SIDE}: a symbolic grid"
+    return "" if dtype == np.uint8 else f"{found}, not uint8"

@@ -1,0 +1,1 @@
+"""Replay buffers in zarr, as diffusion policy and UMI keep them."""
