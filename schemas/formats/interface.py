@@ -16,9 +16,9 @@ in the output and the manifest, see `schemas.formats.passed_over`; a file that c
 
 How formats of several files and of arrays map to this:
 
-    LeRobot v3    recognised by meta/info.json. A unit is a range of episode numbers, its files the data files that hold them; what
-                  meta/episodes says is read at `open`. Frames are arrays: the video of another folder, decoded once and in order
-                  by an iterator that the episodes of a unit share. `missing_frame="last"`; the truth covers nothing.
+    LeRobot       recognised by meta/info.json. A unit is a range of episodes, its files the data files and videos that hold them;
+                  what meta/ says is read at `open`. Frames of videos are arrays: decoded once and in order, by one cursor per
+                  camera that the episodes of a unit share. `missing_frame="last"`; the truth covers nothing.
     RLDS          recognised by dataset_info.json and features.json. A unit is a range of records of one file, or several small
                   files. Frames are the encoded pictures of `steps/observation/<camera>`; options such as {"channels": "bgr"}.
     Minari, HDF5  recognised by main_data.hdf5 or the attributes of data/. A unit is a range of episodes of one file. Frames are
