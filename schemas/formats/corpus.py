@@ -35,6 +35,8 @@ from vlm_rewards.schemas.formats.interface import (
 )
 from vlm_rewards.schemas.formats.lerobot_corpus.reader import LEROBOT
 from vlm_rewards.schemas.formats.listing import PassedOver
+from vlm_rewards.schemas.formats.media_folders.pictures import PICTURES
+from vlm_rewards.schemas.formats.media_folders.videos import VIDEOS
 from vlm_rewards.schemas.formats.minari_corpus.reader import MINARI
 from vlm_rewards.schemas.formats.parquet_corpus.reader import PARQUET
 from vlm_rewards.schemas.formats.passed_over import find_passed_over, passed_over_lines, passed_over_record
@@ -43,7 +45,7 @@ from vlm_rewards.schemas.formats.webdataset_corpus.reader import WEBDATASET
 from vlm_rewards.schemas.formats.zarr_corpus.reader import ZARR
 from vlm_rewards.schemas.manifests import Failure, Unit
 
-FORMATS: tuple[CorpusFormat, ...] = (PARQUET, WEBDATASET, HDF5, LEROBOT, MINARI, RLDS, ZARR)
+FORMATS: tuple[CorpusFormat, ...] = (PARQUET, WEBDATASET, HDF5, LEROBOT, MINARI, RLDS, ZARR, VIDEOS, PICTURES)
 """The formats of this package; others come from entry points of the group EXTENSIONS."""
 EXTENSIONS = "vlm_rewards.formats"
 MAX_UNIT_BYTES = 256 * 2**20

@@ -1,0 +1,1 @@
+"""Corpora of plain files: a folder of videos, and folders of pictures."""
