@@ -1,4 +1,8 @@
-"""Picture files to pixels and back: PNG, JPEG, WebP and BMP bytes to uint8 [H, W, 3], and such frames to PNG bytes."""
+"""Picture files to pixels and back: PNG, JPEG, WebP and BMP bytes to uint8 [H, W, 3], and such frames to PNG bytes.
+
+Every picture of this project is decoded here, to what `datasets.Image` shows of it: turned as its EXIF says. Pictures of more
+than 8 bits per value, as of depth cameras, are refused, or scaled by a range that was stated (`scaled_picture`).
+"""
 
 import io
 
@@ -8,6 +12,17 @@ from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImag
 MAX_PIXELS = 64_000_000
 _PNG_LEVEL = 3
 
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture upright, by its orientation in EXIF."""
 _OPENERS = {
     "png": PngImagePlugin.PngImageFile,
     "jpg": JpegImagePlugin.JpegImageFile,
@@ -52,8 +67,62 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         [H, W, 3] uint8, RGB, as `to_rgb` converts other modes.
 
     Raises:
-        ValueError: The bytes are of another format, cut short or broken, or the picture is too large.
+        ValueError: The bytes are of another format, cut short or broken, or the picture is too large or has more than 8 bits per
+            value.
     """
+    return to_rgb(_loaded(data, max_pixels))
+
+
+def scaled_picture(data: bytes, black: float, white: float) -> bytes | np.ndarray:
+    """Scales a picture of more than 8 bits per value.
+
+    Args:
+        data: PNG, JPEG, WebP or BMP bytes.
+        black: Value that becomes 0, and so do values below it.
+        white: Value that becomes 255, and so do values above it; may be less than `black`.
+
+    Returns:
+        [H, W, 3] uint8, grey; of other pictures, and of what does not decode, the bytes as they are, for `decode_image` to judge.
+    """
+    try:
+        if not _is_deep(_opened(data, MAX_PIXELS)):
+            return data
+        values = np.asarray(_turned(_loaded(data, MAX_PIXELS)), np.float64)
+    except ValueError:
+        return data
+    shades = np.clip((values - black) / (white - black), 0, 1)
+    return np.repeat(np.rint(shades * 255).astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+def read_picture_range(text: str) -> tuple[float, float]:
+    """Reads the values that are black and white from a word such as "0:4000".
+
+    Raises:
+        ValueError: It is not two different numbers.
+    """
+    try:
+        black, white = (float(value) for value in text.split(":"))
+    except ValueError:
+        black = white = 0.0
+    if black == white or not np.isfinite([black, white]).all():
+        raise ValueError(
+            f"a range of values must be two different numbers, got {text!r}. Write BLACK:WHITE, such as 0:4000"
+        )
+    return black, white
+
+
+def _turned(picture: Image.Image) -> Image.Image:
+    turn = _TURNS.get(picture.getexif().get(_ORIENTATION, 1))
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _is_deep(picture: Image.Image) -> bool:
+    """Whether its values have more than 8 bits: Pillow would cut them off at 255."""
+    return picture.mode in ("I", "F") or picture.mode.startswith("I;")
+
+
+def _opened(data: bytes, max_pixels: int) -> Image.Image:
+    """The picture, of which only the header is read."""
     # The format's own class, not Image.open: that one warns of large pictures before we can look at the size.
     opener = _OPENERS[image_extension(data)]
     try:
@@ -68,24 +137,41 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             f"a picture must have at most {max_pixels} pixels, got {width} x {height}, a picture too large to be one; "
             "scale it down or leave it out"
         )
+    return picture
+
+
+def _loaded(data: bytes, max_pixels: int) -> Image.Image:
+    picture = _opened(data, max_pixels)
     try:
         picture.load()
+        picture.getexif()
     except MemoryError:
         raise
     except Exception as error:
         raise _undecodable(data, error) from error
-    return to_rgb(picture)
+    return picture
 
 
 def to_rgb(picture: Image.Image) -> np.ndarray:
-    """Turns a picture of any mode into a frame, transparency laid over white, as transformers' processors do.
+    """Turns a picture of any mode into a frame: as its EXIF says, and transparency laid over white, as transformers' processors do.
 
     Args:
-        picture: Grey, palette, CMYK, 16-bit, RGBA, ...: any mode that Pillow converts to RGB.
+        picture: Grey, palette, CMYK, RGBA, ...: any mode of 8 bits per value that Pillow converts to RGB.
 
     Returns:
         `[H, W, 3]` uint8, 0..255.
+
+    Raises:
+        ValueError: Its values have more than 8 bits.
     """
+    if _is_deep(picture):
+        low, high = picture.getextrema()
+        bits = "16 bits" if picture.mode.startswith("I;16") else "more than 8 bits"
+        raise ValueError(
+            f"a picture must have 8 bits per value, got {bits}, with values from {low:g} to {high:g}. Say which values are black "
+            "and white: --picture-range BLACK:WHITE, or convert it to 8 bits"
+        )
+    picture = _turned(picture)
     if "A" in picture.getbands() or picture.info.get("transparency") is not None:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, (255, 255, 255, 255))

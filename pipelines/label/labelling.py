@@ -253,7 +253,7 @@ def plan_label(corpus: str | Path | None, labeler: LabelerSettings, output: str 
         ValueError: The corpus, the camera or the embeddings do not fit, or labels of that reward cannot be sparse.
     """
     camera, sparse, embeddings = run.camera, run.sparse, run.embeddings
-    max_unit_bytes, corpus_options = run.max_unit_bytes, run.corpus_options
+    max_unit_bytes, corpus_options = run.max_unit_bytes, run.read_options
     if corpus is None and embeddings is None:
         raise ValueError("a corpus or kept embeddings must be given, got neither; give --input or --embeddings")
     if sparse and labeler.reward in ("score", "difference"):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vlm_rewards.pipelines.engine.settings import RunKeywords, RunSettings
+from vlm_rewards.schemas.formats.common_options import PICTURE_RANGE
 from vlm_rewards.schemas.options import option, read_assignment
 
 _RUN_GROUP = "the run"
@@ -20,6 +21,7 @@ class LabelRun(RunSettings):
         sparse: Store only the scores over the threshold.
         max_unit_mib: Size of the ranges that larger shards are cut into, in MiB.
         max_failure_share: Highest share of frames, and of shards, that may fail.
+        picture_range: Values that are black and white in pictures of more than 8 bits, such as "0:4000"; None refuses them.
         corpus_options: What the format of the corpus is told, see `schemas.formats.corpus.open_corpus`.
     """
 
@@ -49,6 +51,19 @@ class LabelRun(RunSettings):
         ),
     )
 
+    picture_range: str | None = dataclasses.field(
+        default=None,
+        metadata=option(
+            "BLACK:WHITE", "values that are black and white in pictures of 16 bits, such as 0:4000", unset="refused"
+        ),
+    )
+
+    @property
+    def read_options(self) -> dict[str, str]:
+        """What the corpus is opened with: the options of its format, and those of every format."""
+        given = {} if self.picture_range is None else {PICTURE_RANGE: self.picture_range}
+        return {**self.corpus_options, **given}
+
     @property
     def max_unit_bytes(self) -> int:
         """Size of a unit in bytes."""
@@ -64,3 +79,4 @@ class LabelKeywords(RunKeywords, total=False):
     max_unit_mib: float
     max_failure_share: float
     corpus_options: Mapping[str, str]
+    picture_range: str | None

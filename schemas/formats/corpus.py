@@ -21,6 +21,7 @@ from pathlib import Path
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode, Frame, Frames
 from vlm_rewards.schemas.extensions import load_extensions
 from vlm_rewards.schemas.folders import MANIFEST, SETTINGS
+from vlm_rewards.schemas.formats.common_options import COMMON_OPTIONS, PICTURE_RANGE
 from vlm_rewards.schemas.formats.exports.publishing import JOURNAL, JOURNAL_FOLDER
 from vlm_rewards.schemas.formats.folder import Folder
 from vlm_rewards.schemas.formats.hdf5_corpus.reader import HDF5
@@ -44,6 +45,7 @@ from vlm_rewards.schemas.formats.rlds_corpus.format import RLDS
 from vlm_rewards.schemas.formats.webdataset_corpus.reader import WEBDATASET
 from vlm_rewards.schemas.formats.zarr_corpus.reader import ZARR
 from vlm_rewards.schemas.manifests import Failure, Unit
+from vlm_rewards.schemas.pictures import read_picture_range, scaled_picture
 
 FORMATS: tuple[CorpusFormat, ...] = (PARQUET, WEBDATASET, HDF5, LEROBOT, MINARI, RLDS, ZARR, VIDEOS, PICTURES)
 """The formats of this package; others come from entry points of the group EXTENSIONS."""
@@ -161,7 +163,8 @@ class Corpus:
         assert not unknown, unknown
         chosen = frozenset(fields) | ({"actions"} if "rewards" in fields else set())
         wanted = Wanted(None if cameras is None else tuple(cameras), frames, chosen)
-        return _checked(self.reader, unit, wanted)
+        picture_range = read_picture_range(self.options[PICTURE_RANGE]) if PICTURE_RANGE in self.options else None
+        return _checked(self.reader, unit, wanted, picture_range)
 
     def episode_ids(self, unit: Unit) -> list[str]:
         """The ids of a unit's episodes in order, each once, without reading the episodes.
@@ -186,7 +189,7 @@ def open_corpus(path: str | Path, options: Mapping[str, str] | None = None) -> C
 
     Args:
         path: A folder, with files in it or in folders below it; a single file; the output folder of `record`; or a URL.
-        options: What its format is to be told; see its `CorpusFormat.options`.
+        options: What its format is to be told, see its `CorpusFormat.options`, and COMMON_OPTIONS.
 
     Raises:
         ValueError: There is no corpus, no format or several that know it, an unfinished one, or an option is unknown.
@@ -202,13 +205,16 @@ def open_corpus(path: str | Path, options: Mapping[str, str] | None = None) -> C
     folder = _opened_folder(path)
     chosen = _format_of(folder)
     options = dict(options or {})
-    unknown = sorted(options.keys() - chosen.options.keys())
+    unknown = sorted(options.keys() - chosen.options.keys() - COMMON_OPTIONS.keys())
     if unknown:
-        known = ", ".join(chosen.options) or "none"
+        known = ", ".join([*chosen.options, *COMMON_OPTIONS])
         raise ValueError(
             f"the format {chosen.name} has no option {unknown[0]!r}: its options are {known}. Leave it out"
         )
-    return Corpus(folder=folder, format_name=chosen.name, options=options, reader=chosen.open(folder, options))
+    if PICTURE_RANGE in options:
+        read_picture_range(options[PICTURE_RANGE])
+    of_format = {name: value for name, value in options.items() if name in chosen.options}
+    return Corpus(folder=folder, format_name=chosen.name, options=options, reader=chosen.open(folder, of_format))
 
 
 def corpus_formats() -> tuple[CorpusFormat, ...]:
@@ -315,9 +321,10 @@ def _joined(digests: Iterable[str]) -> str:
 class _GuardedFrames:
     """Frames that tell, where they break off, which episode and file they are of; and that they are as many as they said."""
 
-    def __init__(self, frames: Frames, found: FoundEpisode) -> None:
+    def __init__(self, frames: Frames, found: FoundEpisode, picture_range: tuple[float, float] | None) -> None:
         self._frames = frames
         self._found = found
+        self._picture_range = picture_range
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -328,7 +335,8 @@ class _GuardedFrames:
             for frame in self._frames:
                 count += 1
                 if count <= len(self._frames):
-                    yield frame
+                    scale = self._picture_range is not None and isinstance(frame, bytes)
+                    yield scaled_picture(frame, *self._picture_range) if scale else frame  # type: ignore[arg-type,misc]
         except InvalidEpisodeError as error:
             raise BrokenEpisodeError(_failure(self._found, error)) from error
         if count != len(self._frames):
@@ -357,7 +365,9 @@ def _failure(found: FoundEpisode, error: ValueError) -> Failure:
     )
 
 
-def _checked(reader: CorpusReader, unit: Unit, wanted: Wanted) -> Iterator[Episode | Failure]:
+def _checked(
+    reader: CorpusReader, unit: Unit, wanted: Wanted, picture_range: tuple[float, float] | None
+) -> Iterator[Episode | Failure]:
     seen: set[str] = set()
     file = ""
     lacking: list[Failure] = []  # episodes of this file that lack a camera, as long as none has it
@@ -369,7 +379,7 @@ def _checked(reader: CorpusReader, unit: Unit, wanted: Wanted) -> Iterator[Episo
         if found.file != file:
             yield from _of_file(lacking)
             file, lacking, has_camera = found.file, [], False
-        item = _read(reader.features, found, wanted, seen)
+        item = _read(reader.features, found, wanted, seen, picture_range)
         if isinstance(item, Failure) and item.reason == _MISSING_CAMERA and not has_camera:
             lacking.append(item)
             continue
@@ -387,7 +397,13 @@ def _of_file(lacking: Sequence[Failure]) -> Iterator[Failure]:
         yield Failure(scope="shard", shard=first.shard, reason=_MISSING_CAMERA, detail=first.detail)
 
 
-def _read(features: CorpusFeatures, found: FoundEpisode, wanted: Wanted, seen: set[str]) -> Episode | Failure:
+def _read(
+    features: CorpusFeatures,
+    found: FoundEpisode,
+    wanted: Wanted,
+    seen: set[str],
+    picture_range: tuple[float, float] | None,
+) -> Episode | Failure:
     try:
         if found.episode_id in seen:
             detail = f"an episode_id must occur once, got {found.episode_id!r} again; rename or remove one"
@@ -404,5 +420,5 @@ def _read(features: CorpusFeatures, found: FoundEpisode, wanted: Wanted, seen: s
     except Exception as error:
         error.add_note(f"while reading episode {found.episode_id} of {found.file}")
         raise
-    guarded = {camera: _GuardedFrames(frames, found) for camera, frames in episode.images.items()}
+    guarded = {camera: _GuardedFrames(frames, found, picture_range) for camera, frames in episode.images.items()}
     return episode.with_frames(guarded, found.file)

@@ -85,6 +85,7 @@ COMMANDS: dict[str, tuple[str, list[tuple[type, str, dict[str, Any]]]]] = {
             (LabelRun, "--max-unit-mib 0.5", {"max_unit_mib": 0.5}),
             (LabelRun, "--max-failure-share 0.5", {"max_failure_share": 0.5}),
             (LabelRun, "--corpus-option a=1 --corpus-option b=x=y", {"corpus_options": {"a": "1", "b": "x=y"}}),
+            (LabelRun, "--picture-range 0:4000", {"picture_range": "0:4000"}),
             (LabelRun, "--workers 2", {"workers": 2}),
         ],
     ),

@@ -3,12 +3,20 @@ import struct
 import warnings
 import zlib
 
+import datasets
 import numpy as np
 import pytest
 from PIL import Image
 from small_corpora import frame
 
-from vlm_rewards.schemas.pictures import decode_image, encode_png, image_extension
+from vlm_rewards.schemas.pictures import (
+    decode_image,
+    encode_png,
+    image_extension,
+    read_picture_range,
+    scaled_picture,
+    to_rgb,
+)
 
 
 def _encode(pixels: np.ndarray, format_name: str, **options: object) -> bytes:
@@ -101,3 +109,131 @@ def test_broken_bytes_never_raise_anything_else():
                 continue
             assert decoded.dtype == np.uint8
             assert decoded.shape[2] == 3
+
+
+def _shown_by_datasets(data: bytes) -> np.ndarray:
+    """The pixels that `datasets` gives for a picture, transparency laid over white."""
+    picture = datasets.Image().decode_example({"bytes": data, "path": None})
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, (255, 255, 255, 255)), picture)
+    return np.array(picture.convert("RGB"))
+
+
+def _saved(picture: Image.Image, format_name: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format_name, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP"])
+def test_a_picture_is_turned_as_its_exif_says(format_name, orientation):
+    pixels = np.zeros((16, 8, 3), np.uint8)
+    pixels[:8, :4] = (255, 0, 0)  # one quarter differs from the others: each of the eight turns shows
+    pixels[:8, 4:] = (0, 255, 0)
+    tag = Image.Exif()
+    tag[0x0112] = orientation
+    data = _saved(Image.fromarray(pixels), format_name, exif=tag, quality=100)
+    decoded = decode_image(data)
+    # 5 to 8 swap height and width; 6 is "turn by 90 degrees to the right": what was at the top comes to lie at the right
+    assert decoded.shape == ((8, 16, 3) if orientation >= 5 else (16, 8, 3))
+    if orientation == 6:
+        assert decoded[1, 14].argmax() == 0
+        assert decoded[6, 14].argmax() == 1
+    np.testing.assert_array_equal(decoded, _shown_by_datasets(data))
+
+
+_NOISE = frame(7, 12)
+_ALPHA = np.dstack([_NOISE, np.arange(144, dtype=np.uint8).reshape(12, 12)])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        _saved(Image.fromarray(_NOISE).convert("CMYK"), "JPEG"),
+        _saved(Image.fromarray(_ALPHA), "PNG"),
+        _saved(Image.fromarray(_ALPHA), "WEBP", lossless=True),
+        _saved(Image.fromarray(_ALPHA).convert("LA"), "PNG"),
+        _saved(Image.fromarray(_NOISE).convert("P"), "PNG", transparency=3),
+        _saved(Image.fromarray(_NOISE).convert("P"), "PNG"),
+        _saved(Image.fromarray(_NOISE[..., 0]).convert("1"), "PNG"),
+        _saved(Image.fromarray(_NOISE[..., 0]), "PNG", transparency=5),
+        _saved(Image.fromarray(_NOISE[..., 0]), "BMP"),
+        _saved(Image.fromarray(_NOISE), "WEBP", save_all=True, append_images=[Image.fromarray(frame(8, 12))]),
+        _saved(Image.fromarray(_NOISE), "PNG", save_all=True, append_images=[Image.fromarray(frame(8, 12))]),
+    ],
+    ids=[
+        "CMYK",
+        "RGBA",
+        "RGBA WebP",
+        "LA",
+        "P transparent",
+        "P",
+        "1",
+        "L transparent",
+        "L BMP",
+        "moving WebP",
+        "moving PNG",
+    ],
+)
+def test_every_mode_is_decoded_as_datasets_shows_it(data):
+    np.testing.assert_array_equal(decode_image(data), _shown_by_datasets(data))
+
+
+def _png_of_16_bits(values: np.ndarray) -> bytes:
+    """A PNG whose samples [H, W] or [H, W, 3] have 16 bits, laid as its standard says."""
+    height, width = values.shape[:2]
+    colour = 2 if values.ndim == 3 else 0
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def test_colours_of_16_bits_keep_their_high_byte():
+    values = np.array([[[0, 255, 256], [0x1234, 0xFF00, 0xFFFF]]], np.uint16)
+    data = _png_of_16_bits(values)
+    assert decode_image(data).tolist() == [[[0, 0, 1], [0x12, 0xFF, 0xFF]]]
+    np.testing.assert_array_equal(decode_image(data), _shown_by_datasets(data))
+    assert scaled_picture(data, 0, 4000) is data
+
+
+def test_depth_is_refused_or_scaled_by_the_range_that_was_stated():
+    depth = np.array([[0, 450, 1000], [2000, 3000, 65535]], np.uint16)
+    for data in (_png_of_16_bits(depth), _saved(Image.fromarray(depth), "PNG")):
+        message = r"8 bits per value, got 16 bits, with values from 0 to 65535\. Say which values .*--picture-range BLACK:WHITE"
+        with pytest.raises(ValueError, match=message):
+            decode_image(data)
+        # 450 of 2000 is 57.375 of 255; what lies beyond the range is white
+        expected = np.array([[0, 57, 128], [255, 255, 255]])
+        np.testing.assert_array_equal(scaled_picture(data, 0, 2000), np.repeat(expected[:, :, None], 3, axis=2))
+        # 3000 is white and 1000 black: 2000 is half of it, 127.5, rounded to even
+        near_is_white = scaled_picture(data, 3000, 1000)
+        assert near_is_white[:, :, 0].tolist() == [[255, 255, 255], [128, 0, 0]]
+    tag = Image.Exif()
+    tag[0x0112] = 6
+    lying = _saved(Image.fromarray(depth), "PNG", exif=tag)
+    assert scaled_picture(lying, 0, 65535).shape == (3, 2, 3)
+
+
+def test_other_pictures_are_not_scaled():
+    for data in (encode_png(_NOISE), b"nothing", encode_png(_NOISE)[:40]):
+        assert scaled_picture(data, 0, 10) is data
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_values_of_32_bits_are_refused(mode):
+    with pytest.raises(ValueError, match="8 bits per value, got more than 8 bits, with values from 3 to 7"):
+        to_rgb(Image.fromarray(np.array([[3, 7]], np.int32 if mode == "I" else np.float32)))
+
+
+@pytest.mark.parametrize("text", ["", "1", "1:2:3", "a:b", "5:5", "0:inf", "nan:1"])
+def test_a_range_is_two_different_numbers(text):
+    with pytest.raises(ValueError, match=r"a range of values must be two different numbers, got .*Write BLACK:WHITE"):
+        read_picture_range(text)
+    assert read_picture_range("0:4000.5") == (0.0, 4000.5)
+    assert read_picture_range("4000:-1") == (4000.0, -1.0)

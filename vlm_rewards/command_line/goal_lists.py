@@ -72,7 +72,7 @@ def _with_instructions(
     from vlm_rewards.schemas.formats.corpus import open_corpus
     from vlm_rewards.schemas.formats.instruction_goals import goals_of_corpus
 
-    corpus = open_corpus(options.input, given_settings(options, LabelRun).get("corpus_options"))
+    corpus = open_corpus(options.input, LabelRun(**given_settings(options, LabelRun)).read_options)
     of_files = [goal for goals in lists for goal in goals]
     found = goals_of_corpus(corpus, of_files)
     place = options.goals.index(FROM_CORPUS)

@@ -270,10 +270,12 @@ def test_an_unknown_option_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(corpus_module, "FORMATS", (*FORMATS, _toy(options={"channels": "order of the colours"})))
     (tmp_path / "toy.txt").write_text("")
     assert open_corpus(tmp_path, {"channels": "bgr"}).options == {"channels": "bgr"}
-    with pytest.raises(ValueError, match=r"the format toy has no option 'chanels': its options are channels\. Leave"):
+    with pytest.raises(
+        ValueError, match=r"the format toy has no option 'chanels': its options are channels, picture-range\. Leave"
+    ):
         open_corpus(tmp_path, {"chanels": "bgr"})
     _write(tmp_path / "b" / "a.parquet", [plain_episode()])
-    with pytest.raises(ValueError, match="the format parquet has no option 'channels': its options are none"):
+    with pytest.raises(ValueError, match="the format parquet has no option 'channels': its options are picture-range"):
         open_corpus(tmp_path / "b", {"channels": "bgr"})
 
 
