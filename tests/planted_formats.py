@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import zarr
 from gymnasium import spaces
 from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_storage import MinariStorage
@@ -74,6 +75,45 @@ def write_libero(folder: Path, episodes: Sequence[Episode]) -> None:
             demo["actions"] = np.asarray(episode.actions, np.float64)
             demo["rewards"] = np.asarray(episode.rewards)
             demo["dones"] = np.asarray(episode.terminations, np.uint8)
+
+
+def write_aloha(folder: Path, episodes: Sequence[Episode]) -> None:
+    """A file per episode, as ACT's simulation records it: pixels, and no frame after the last action."""
+    for number, episode in enumerate(episodes):
+        with h5py.File(folder / f"episode_{number}.hdf5", "w") as file:
+            file.attrs["sim"] = True
+            for camera in CAMERAS:
+                frames = pixels(episode, camera)[:-1]
+                file.create_dataset(f"observations/images/{camera}", data=frames, chunks=(1, SIZE, SIZE, 3))
+            file["observations/qpos"] = np.asarray(episode.states)[:-1]
+            file["action"] = np.asarray(episode.actions)
+
+
+def replay_buffers(zarr_format: int, *, pack: bool) -> Write:
+    """Two replay buffers of two episodes each, in chunks that do not end where episodes do; as zip files if they are packed."""
+
+    def write(folder: Path, episodes: Sequence[Episode]) -> None:
+        for start in (0, 2):
+            pair = episodes[start : start + 2]
+            path = folder / f"buffer-{start}.zarr"
+            store = zarr.storage.ZipStore(f"{path}.zip", mode="w") if pack else zarr.storage.LocalStore(path)
+            root = zarr.open_group(store, mode="w", zarr_format=zarr_format)
+            arrays = {f"data/{c}": np.concatenate([pixels(episode, c)[:-1] for episode in pair]) for c in CAMERAS}
+            arrays["data/action"] = np.concatenate([np.asarray(episode.actions) for episode in pair])
+            arrays["data/state"] = np.concatenate([np.asarray(episode.states)[:-1] for episode in pair])
+            arrays["meta/episode_ends"] = np.cumsum([episode.num_steps for episode in pair])
+            for name, values in arrays.items():
+                array = root.create_array(
+                    name,
+                    shape=values.shape,
+                    chunks=(2, *values.shape[1:]),
+                    dtype=values.dtype,
+                    config={"write_empty_chunks": True},  # as diffusion policy's version of zarr does
+                )
+                array[:] = values
+            store.close()
+
+    return write
 
 
 def minari(data_format: str) -> Write:

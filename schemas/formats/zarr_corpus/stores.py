@@ -74,7 +74,7 @@ class Store:
         """
         import zarr  # here, since it takes a while to load
 
-        with self._plain_errors():
+        with self._plain_errors("the root"):
             if not self.is_zip:
                 return zarr.open_group(self.folder.path(self.name.rstrip("/")), mode="r")
             if not self.folder.is_local:
@@ -93,7 +93,8 @@ class Store:
             raise UnreadableStoreError(
                 f"a replay buffer must have {ENDS}: got {', '.join(sorted(self.root)) or 'nothing'} in {self}. Convert it"
             )
-        with self._plain_errors():
+        is_one_file = (array.shards or array.chunks)[0] >= array.shape[0]
+        with self._plain_errors(_chunk_file(array, (0,)) if is_one_file else ENDS):
             ends = np.asarray(array[:])
         if ends.ndim != 1 or ends.dtype.kind not in "iu" or (np.diff(ends, prepend=0) < 1).any():
             raise UnreadableStoreError(
@@ -111,7 +112,7 @@ class Store:
         """The array at a path; None where there is none."""
         import zarr
 
-        with self._plain_errors():
+        with self._plain_errors(path):
             found = self.root.get(path)
         return found if isinstance(found, zarr.Array) else None
 
@@ -124,7 +125,7 @@ class Store:
         import zarr
         from numcodecs.errors import UnknownCodecError
 
-        with self._plain_errors():
+        with self._plain_errors("data"):
             group = self.root.get("data")
             if not isinstance(group, zarr.Group):
                 raise ValueError(f"it has no group 'data', but {', '.join(sorted(self.root)) or 'nothing'}")
@@ -153,25 +154,25 @@ class Store:
         rows = range(start // shape[0], (stop - 1) // shape[0] + 1)
         others = [range(-(-size // chunk)) for size, chunk in zip(array.shape[1:], shape[1:], strict=True)]
         for place in itertools.product(rows, *others):
-            name = f"{array.path}/{array.metadata.encode_chunk_key(place)}"
+            name = _chunk_file(array, place)
             if name not in self.chunk_files:
                 return name
         return None
 
     def content_files(self, arrays: Sequence["zarr.Array"]) -> list[str]:
-        """Names of files whose digests tell another content of the store: its ends, and some chunks of each array."""
+        """Names of files whose digests tell another content of the store: some chunks of each array, and its ends."""
         if self.is_zip:
             return [self.name]
-        chosen = sorted(name for name in self.chunk_files if name.startswith(f"{ENDS}/"))
-        for array in arrays:
-            names = sorted(name for name in self.chunk_files if name.startswith(f"{array.path}/"))
-            chosen += (
-                [names[index * len(names) // _SAMPLED] for index in range(_SAMPLED)] if len(names) > _SAMPLED else names
-            )
+        chosen: list[str] = []
+        for path in (*(array.path for array in arrays), ENDS):
+            names = sorted(name for name in self.chunk_files if name.startswith(f"{path}/"))
+            names.sort(key=lambda name: not name.endswith("zarr.json"))  # what describes the array comes first
+            count = min(_SAMPLED, len(names))
+            chosen += [names[index * len(names) // count] for index in range(count)]
         return [self.name + name for name in dict.fromkeys(chosen)]
 
     @contextlib.contextmanager
-    def _plain_errors(self) -> Iterator[None]:
+    def _plain_errors(self, what: str) -> Iterator[None]:
         from numcodecs.errors import UnknownCodecError
 
         try:
@@ -184,7 +185,7 @@ class Store:
             ) from error
         except _BROKEN as error:
             raise UnreadableStoreError(
-                f"a zarr store must be whole: got {self}, which is not ({_in_words(error)}). Copy it again"
+                f"a zarr store must be whole: got {what} of {self}, which is not ({_in_words(error)}). Copy it again"
             ) from error
 
 
@@ -214,6 +215,10 @@ def plain_errors(what: str) -> Iterator[None]:
     except _BROKEN as error:
         detail = f"{what} must be readable: got an error of zarr ({_in_words(error)}). Copy the store again"
         raise InvalidEpisodeError("unreadable data", detail) from error
+
+
+def _chunk_file(array: "zarr.Array", place: tuple[int, ...]) -> str:
+    return f"{array.path}/{array.metadata.encode_chunk_key(place)}"
 
 
 def _in_words(error: BaseException) -> Any:

@@ -22,7 +22,17 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from planted_episodes import CAMERAS, paint, planted_episodes, times_in
-from planted_formats import Write, lerobot, minari, ours, write_libero, write_rlds, write_robomimic
+from planted_formats import (
+    Write,
+    lerobot,
+    minari,
+    ours,
+    replay_buffers,
+    write_aloha,
+    write_libero,
+    write_rlds,
+    write_robomimic,
+)
 
 from vlm_rewards.schemas.episodes import Episode, Frames, UnreadFrames
 from vlm_rewards.schemas.formats.corpus import (
@@ -55,6 +65,8 @@ _NO_STATES = "actions rewards instruction"
 _NO_TRUTH = "actions rewards states instruction"
 _OF_HDF5 = ("demos-0/demo_0", "demos-0/demo_1", "demos-2/demo_0", "demos-2/demo_1")
 _OF_LIBERO = ("task-0_demo/demo_0", "task-1_demo/demo_0", "task-2_demo/demo_0", "task-3_demo/demo_0")
+_OF_ALOHA = ("episode_0", "episode_1", "episode_2", "episode_3")
+_OF_ZARR = ("buffer-0/episode_0", "buffer-0/episode_1", "buffer-2/episode_0", "buffer-2/episode_1")
 _OF_MINARI = ("episode_0", "episode_1", "episode_2", "episode_3")
 _OF_RLDS = ("train-00000-00000", "train-00000-00001", "train-00001-00000", "train-00001-00001")
 _OF_LEROBOT = ("episode_000000", "episode_000001", "episode_000002", "episode_000003")
@@ -64,9 +76,13 @@ CASES = [
     Case("webdataset", ours("webdataset")),
     Case("hdf5, robomimic", write_robomimic, "actions rewards", None, ("front_image", "wrist_image"), _OF_HDF5),
     Case("hdf5, LIBERO", write_libero, _NO_STATES, "first", ("front_rgb", "wrist_rgb"), _OF_LIBERO),
+    Case("hdf5, ALOHA", write_aloha, "actions", "last", ids=_OF_ALOHA),
     Case("minari, hdf5", minari("hdf5"), _NO_STATES, ids=_OF_MINARI, one_file=True),
     Case("minari, arrow", minari("arrow"), _NO_STATES, ids=_OF_MINARI),
     Case("minari, parquet", minari("parquet"), _NO_STATES, ids=_OF_MINARI),
+    Case("zarr, v2 folders", replay_buffers(2, pack=False), "actions", "last", ids=_OF_ZARR),
+    Case("zarr, v3 folders", replay_buffers(3, pack=False), "actions", "last", ids=_OF_ZARR),
+    Case("zarr, v2 zip files", replay_buffers(2, pack=True), "actions", "last", ids=_OF_ZARR),
     Case("rlds", write_rlds, _NO_TRUTH, "last", ids=_OF_RLDS),
     Case("lerobot, pictures", lerobot("image"), _NO_TRUTH, "last", ids=_OF_LEROBOT),
     Case("lerobot, video", lerobot("video"), _NO_TRUTH, "last", ids=_OF_LEROBOT, exact=False),
