@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from vlm_rewards.pipelines.evaluate.evaluation import evaluate
     from vlm_rewards.pipelines.export.exporting import export
     from vlm_rewards.pipelines.hindsight.relabelling import hindsight
+    from vlm_rewards.pipelines.inspect.inspection import inspect_corpus
     from vlm_rewards.pipelines.label.labelling import label
     from vlm_rewards.pipelines.record.recording import record
     from vlm_rewards.schemas.episodes import Episode
@@ -47,6 +48,7 @@ __all__ = [
     "export",
     "finetune",
     "hindsight",
+    "inspect_corpus",
     "label",
     "load_agent",
     "load_labeler",
@@ -74,6 +76,7 @@ _MODULES = {
     "export": "pipelines.export.exporting",
     "finetune": "offline_rl.training.finetune",
     "hindsight": "pipelines.hindsight.relabelling",
+    "inspect_corpus": "pipelines.inspect.inspection",
     "label": "pipelines.label.labelling",
     "load_agent": "offline_rl.runs.saved_agents",
     "load_labeler": "labelers.labeler",

@@ -23,6 +23,7 @@ from vlm_rewards.pipelines.diff.settings import DiffKeywords, DiffRun
 from vlm_rewards.pipelines.engine.settings import RunKeywords, RunSettings
 from vlm_rewards.pipelines.export.settings import ExportKeywords, ExportRun
 from vlm_rewards.pipelines.hindsight.settings import HindsightKeywords, HindsightRun
+from vlm_rewards.pipelines.inspect.settings import InspectKeywords, InspectRun
 from vlm_rewards.pipelines.label.settings import LabelKeywords, LabelRun
 from vlm_rewards.pipelines.record.settings import RecordKeywords, RecordRun, RecordSettings
 from vlm_rewards.schemas.goals import Goal
@@ -47,6 +48,13 @@ COMMANDS: dict[str, tuple[str, list[tuple[type, str, dict[str, Any]]]]] = {
             (RecordSettings, "--episodes-per-shard 5", {"episodes_per_shard": 5}),
             (RecordSettings, "--max-steps 9", {"max_steps": 9}),
             (RecordRun, "--workers 2", {"workers": 2}),
+        ],
+    ),
+    "inspect": (
+        "corpus",
+        [
+            (InspectRun, "--frames", {"frames": True}),
+            (InspectRun, "--corpus-option a=1 --corpus-option b=x", {"corpus_options": {"a": "1", "b": "x"}}),
         ],
     ),
     "label": (
@@ -278,6 +286,7 @@ def test_no_option_is_left_out(command: str) -> None:
         "beam_options",
         "takes_beam_options",
         "input",
+        "path",
         "labels",
         "goals",
         "output",
@@ -322,6 +331,7 @@ def test_help_tells_the_defaults_of_the_settings() -> None:
     ("function", "kinds", "keywords"),
     [
         ("pipelines.record.recording:record", (RecordSettings, RecordRun), RecordKeywords),
+        ("pipelines.inspect.inspection:inspect_corpus", (InspectRun,), InspectKeywords),
         ("pipelines.label.labelling:label", (LabelRun,), LabelKeywords),
         ("pipelines.hindsight.relabelling:hindsight", (HindsightSettings, HindsightRun), HindsightKeywords),
         ("pipelines.calibrate.calibration:calibrate", (CalibrationSettings, CalibrateRun), CalibrateKeywords),
