@@ -20,6 +20,7 @@ def main() -> None:
         "updates",
         "live_rewards",
         "report_size",
+        "reading",
     ]
     names += ["gpu"] if torch.cuda.is_available() else []
     for name in names:

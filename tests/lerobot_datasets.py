@@ -7,7 +7,7 @@ frame k of the whole data set, in every camera, is `numbered_frame(k)`     state
 import dataclasses
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class DataSet:
         per_video: Episodes per video, by key, in version 3; all by default.
         codec: Encoder of the videos.
         columns: Further columns, such as next.reward: the value of every row of the data set.
+        frame: Makes frame k of the data set, [H, W, 3] uint8.
         first_index: episode_index of the first episode.
         changes: What info.json says otherwise.
     """
@@ -67,6 +68,7 @@ class DataSet:
     per_video: Mapping[str, int] = dataclasses.field(default_factory=dict)
     codec: tuple[str, dict[str, str]] = H264
     columns: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
+    frame: Callable[[int], np.ndarray] = numbered_frame
     first_index: int = 0
     changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -108,7 +110,7 @@ class DataSet:
 
     def _info(self) -> dict[str, Any]:
         pictures = {
-            key: {"dtype": kind, "shape": [32, 64, 3], "names": ["height", "width", "channels"]}
+            key: {"dtype": kind, "shape": list(self.frame(0).shape), "names": ["height", "width", "channels"]}
             for key, kind in self.cameras.items()
         }
         others = {key: {"dtype": _dtype(values), "shape": [1], "names": None} for key, values in self.columns.items()}
@@ -149,7 +151,7 @@ class DataSet:
         columns: dict[str, pa.Array] = {}
         for key, kind in self.cameras.items():
             if kind == "image":
-                pictures = [encode_png(numbered_frame(start + t)) for t in range(length)]
+                pictures = [encode_png(self.frame(start + t)) for t in range(length)]
                 columns[key] = pa.array(
                     [{"bytes": data, "path": f"frame-{t:06d}.png"} for t, data in enumerate(pictures)], IMAGE
                 )
@@ -189,7 +191,7 @@ class DataSet:
                 chunk_index=0,
                 file_index=number,
             )
-            frames = [numbered_frame(k) for k in range(self.starts[first], self.starts[last])]
+            frames = map(self.frame, range(self.starts[first], self.starts[last]))
             write_video(folder / name, frames, self.codec, fps=FPS)
             for episode in range(first, last):
                 start, stop = (self.starts[e] - self.starts[first] for e in (episode, episode + 1))

@@ -1,6 +1,7 @@
 """Small videos for tests: frames that tell their number even after lossy encoding, and files that are damaged in known ways."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def number_of(frame: np.ndarray) -> int:
 
 def write_video(
     path: Path,
-    frames: Sequence[np.ndarray],
+    frames: Iterable[np.ndarray],
     codec: tuple[str, dict[str, str]] = H264,
     *,
     fps: int = 10,
@@ -41,7 +42,7 @@ def write_video(
 
     Args:
         path: The file; its index lies at the head of an mp4, so that one cut short still opens.
-        frames: Its frames, [H, W, 3] uint8, or [H, W] uint16.
+        frames: Its frames, [H, W, 3] uint8, or [H, W] uint16; read one at a time.
         codec: Name of the encoder, and its options.
         fps: Frames per second.
         stamps: Number of the frame's beat by frame; 0, 1, 2, ... by default.
@@ -51,12 +52,14 @@ def write_video(
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options={"movflags": "faststart"} if path.suffix == ".mp4" else {}) as container:
         stream = container.add_stream(codec[0], rate=fps, options=codec[1])
-        stream.height, stream.width = frames[0].shape[:2]
+        pixels = iter(frames)
+        first = next(pixels)
+        stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = pix_fmt
         if rotation:
             stream.set_display_rotation(rotation)
-        for index, pixels in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24" if pixels.ndim == 3 else "gray16le")
+        for index, shown in enumerate(itertools.chain([first], pixels)):
+            frame = av.VideoFrame.from_ndarray(shown, format="rgb24" if shown.ndim == 3 else "gray16le")
             frame.pts, frame.time_base = (index if stamps is None else stamps[index]), Fraction(1, fps)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

@@ -1,0 +1,234 @@
+"""Reading speed of each corpus format, frames as pixels, against the format's own reader; one table in one run.
+
+python benchmarks/reading.py [--frames N] [--only NAME] [--judge-python PATH] [--output FOLDER]
+
+Every reader runs in a process of its own, which times itself after its imports, and decodes every frame to [H, W, 3]. Compared is
+frames per second of processor time, all threads together, which other programs on the machine disturb least; frames per second
+on the clock stand beside it. Readers that are not installed are said to be absent: give an environment that has them
+(LeRobot, tfds, minari) with --judge-python. A format is one line of CASES.
+"""
+
+import argparse
+import functools
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import corpora  # noqa: F401 (lays tests/ on the path)
+import numpy as np
+from lerobot_datasets import DataSet
+from report_result import RESULTS, machine, write_result
+
+from vlm_rewards.schemas.episodes import CorpusFeatures, Episode
+from vlm_rewards.schemas.formats.corpus import write_episodes
+from vlm_rewards.schemas.pictures import encode_png
+
+EPISODE_FRAMES = 250
+JUDGED_FRAMES = 1000
+"""Frames that a slow reader is timed for at most."""
+
+TIMED = """
+import json, resource, sys, time
+folder, limit = sys.argv[1], int(sys.argv[2])
+{imports}
+usage, started, count = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter(), 0
+for frame in {frames}:
+    assert frame.ndim == 3
+    count += 1
+    if count == limit:
+        break
+seconds, used = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF)
+cpu = used.ru_utime + used.ru_stime - usage.ru_utime - usage.ru_stime
+print(json.dumps({{"frames": count, "seconds": seconds, "cpu_seconds": cpu}}))
+"""
+
+OURS = TIMED.format(
+    imports="""
+from vlm_rewards.schemas.formats.corpus import open_corpus
+from vlm_rewards.schemas.pictures import decoded_frame
+def read():
+    corpus = open_corpus(folder)
+    for unit in corpus.units():
+        for episode in corpus.episodes(unit, cameras=corpus.features.cameras[:1], fields=()):
+            yield from map(decoded_frame, episode.images[corpus.features.cameras[0]])
+""",
+    frames="read()",
+)
+LEROBOT = TIMED.format(
+    imports="""
+import torch
+library = torch.library.Library("torchvision", "DEF")
+library.define("nms(Tensor a, Tensor b, float c) -> Tensor")
+library.define("qnms(Tensor a, Tensor b, float c) -> Tensor")
+try:
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+except ImportError:
+    from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
+data = LeRobotDataset("local/set", root=folder)
+""",
+    frames='(data[i]["observation.images.front"] for i in range(len(data)))',
+)
+DATASETS = TIMED.format(
+    imports="""
+import datasets, numpy, tempfile
+cache = tempfile.mkdtemp()
+data = datasets.load_dataset("parquet", data_files=f"{folder}/*.parquet", split="train", cache_dir=cache)
+""",
+    frames='(numpy.asarray(row["observation.images.front"]) for row in data)',
+)
+WEBDATASET = TIMED.format(
+    imports="""
+import glob, webdataset
+data = webdataset.WebDataset(sorted(glob.glob(f"{folder}/*.tar")), shardshuffle=False).decode("rgb8")
+""",
+    frames='(value for sample in data for name, value in sample.items() if name.endswith(".png"))',
+)
+
+
+class Case(NamedTuple):
+    """A format that is measured.
+
+    Attributes:
+        name: Its name in the table.
+        write: Writes a corpus of some frames into a folder that is there.
+        judge: Program of the format's own reader, made from TIMED.
+        needs: The module that the program needs.
+        limit: Frames that the judge reads at most; 0 for all.
+    """
+
+    name: str
+    write: Callable[[Path, int], object]
+    judge: str
+    needs: str
+    limit: int = 0
+
+
+def camera_frame(number: int, height: int = 480, width: int = 640) -> np.ndarray:
+    """A frame of a moving camera over a textured floor."""
+    texture = _texture(height + 256, width + 256)
+    top, left = int(128 + 100 * np.sin(number / 40)), int(128 + 100 * np.cos(number / 57))
+    return np.ascontiguousarray(texture[top : top + height, left : left + width])
+
+
+@functools.cache
+def _texture(height: int, width: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    fine, coarse = (
+        rng.integers(0, top, (height // step + 1, width // step + 1, 3)) for step, top in ((4, 16), (32, 240))
+    )
+    sharp, smooth = (part.repeat(step, 0).repeat(step, 1) for part, step in ((fine, 4), (coarse, 32)))
+    return (sharp[:height, :width] + smooth[:height, :width]).astype(np.uint8)
+
+
+def write_lerobot(folder: Path, num_frames: int, *, version: str, kind: str, codec: str = "libx264") -> None:
+    """Writes a LeRobot data set of episodes of EPISODE_FRAMES: videos of 640x480, pictures of 128x128."""
+    count = -(-num_frames // EPISODE_FRAMES)
+    options = {"libx264": {"preset": "veryfast", "g": "2"}, "libsvtav1": {"preset": "12", "g": "2", "crf": "30"}}
+    DataSet(
+        version=version,
+        lengths=[EPISODE_FRAMES] * count,
+        tasks=["drive"] * count,
+        cameras={"observation.images.front": kind},
+        codec=(codec, options[codec]),
+        frame=camera_frame if kind == "video" else functools.partial(camera_frame, height=128, width=128),
+    ).write(folder)
+
+
+def write_own(folder: Path, num_frames: int, *, format_name: str, ending: str) -> None:
+    """Writes a corpus in a format of ours, pictures of 128x128."""
+    features = CorpusFeatures(cameras=("front",), action_size=None, has_rewards=False, has_instruction=False)
+    episodes = (
+        Episode(
+            episode_id=f"e{start:06d}",
+            images={"front": [encode_png(camera_frame(start + t, 128, 128)) for t in range(EPISODE_FRAMES)]},
+        )
+        for start in range(0, num_frames, EPISODE_FRAMES)
+    )
+    write_episodes(folder / f"all.{ending}", features, episodes, format_name)
+
+
+V21 = functools.partial(write_lerobot, version="v2.1", kind="video")
+V30 = functools.partial(write_lerobot, version="v3.0", kind="video", codec="libsvtav1")
+V30_PICTURES = functools.partial(write_lerobot, version="v3.0", kind="image")
+PARQUET = functools.partial(write_own, format_name="parquet", ending="parquet")
+TARS = functools.partial(write_own, format_name="webdataset", ending="tar")
+CASES = (
+    Case("LeRobot 2.1, H.264", V21, LEROBOT, "lerobot", JUDGED_FRAMES),
+    Case("LeRobot 3.0, AV1", V30, LEROBOT, "lerobot", JUDGED_FRAMES),
+    Case("LeRobot 3.0, pictures", V30_PICTURES, LEROBOT, "lerobot", JUDGED_FRAMES),
+    Case("Parquet", PARQUET, DATASETS, "datasets"),
+    Case("WebDataset", TARS, WEBDATASET, "webdataset"),
+)
+
+
+def run_reader(python: str, program: str, folder: Path, limit: int) -> dict[str, float]:
+    """Runs a reader in a process of its own; frames, and frames per second of the processor and on the clock.
+
+    Raises:
+        RuntimeError: It fails.
+    """
+    ended = subprocess.run(
+        [python, "-c", program, str(folder), str(limit)], capture_output=True, text=True, check=False
+    )
+    if ended.returncode != 0:
+        raise RuntimeError(f"a reader must end with status 0, got {ended.returncode}: {ended.stderr[-2000:]}")
+    found = json.loads(ended.stdout.splitlines()[-1])
+    return {
+        "frames": found["frames"],
+        "frames_per_cpu_s": found["frames"] / found["cpu_seconds"],
+        "frames_per_s": found["frames"] / found["seconds"],
+    }
+
+
+def is_installed(python: str, module: str) -> bool:
+    """Whether an environment has a module."""
+    program = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({module!r}) is None)"
+    return subprocess.run([python, "-c", program], check=False).returncode == 0
+
+
+def measure(case: Case, num_frames: int, judge_python: str) -> dict[str, object]:
+    """Writes a case's corpus, and reads it with both readers."""
+    with tempfile.TemporaryDirectory() as name:
+        case.write(Path(name), num_frames)
+        own = run_reader(sys.executable, OURS, Path(name), 0)
+        if own["frames"] != num_frames:
+            raise RuntimeError(f"{case.name} must give {num_frames} frames, got {own['frames']}")
+        judged = (
+            run_reader(judge_python, case.judge, Path(name), case.limit)
+            if is_installed(judge_python, case.needs)
+            else None
+        )
+    ratio = None if judged is None else own["frames_per_cpu_s"] / judged["frames_per_cpu_s"]
+    return {"ours": own, "judge": judged, "judge_module": case.needs, "ratio": ratio}
+
+
+def main() -> None:
+    """Measures all cases and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=10_000, help=f"frames per format, a multiple of {EPISODE_FRAMES}")
+    parser.add_argument("--only", action="append", help="case to measure; repeat for several (default: all)")
+    parser.add_argument(
+        "--judge-python", default=sys.executable, help="python of an environment with the other readers"
+    )
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the results as JSON")
+    options = parser.parse_args()
+    results = {}
+    print(f"{'format':24}{'frames/s of CPU':>17}{'on the clock':>14}   its own reader")
+    for case in CASES:
+        if options.only and case.name not in options.only:
+            continue
+        found = results[case.name] = measure(case, options.frames, options.judge_python)
+        own, judged = found["ours"], found["judge"]
+        told = f"absent ({case.needs} is not installed)"
+        if judged is not None:
+            told = f"{judged['frames_per_cpu_s']:,.0f} ({judged['frames_per_s']:,.0f} on the clock): {found['ratio']:.2f} times"
+        print(f"{case.name:24}{own['frames_per_cpu_s']:17,.0f}{own['frames_per_s']:14,.0f}   {told}", flush=True)
+    write_result(options.output, "reading", {"machine": machine(), "frames": options.frames, "formats": results})
+
+
+if __name__ == "__main__":
+    main()
