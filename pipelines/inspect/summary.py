@@ -102,6 +102,7 @@ class CorpusReport:
             "failures": [failure.to_json() for failure in self.failures],
             "failures_of_later_commands": [failure.to_json() for failure in self.later_failures],
             "repeated_episode_ids": list(self.repeated_ids),
+            "notes": list(self.corpus.notes),
             "passed_over": dict(self.passed_over),
         }
 
@@ -133,6 +134,7 @@ def summary_lines(report: CorpusReport) -> list[str]:
             "    label stops where more than 1 % of frames, episodes or files fail, or as --max-failure-share says"
         )
     lines += _failure_lines("label can read, later commands cannot", report.later_failures)
+    lines += [f"  note: {note}" for note in report.corpus.notes]
     return [*lines, *(f"  {line}" for line in passed_over_lines(report.passed_over))]
 
 

@@ -15,6 +15,7 @@ from vlm_rewards.labelers.settings import LabelerSettings
 from vlm_rewards.offline_rl.training.train import train
 from vlm_rewards.pipelines.engine.outputs import PartWriter
 from vlm_rewards.pipelines.hindsight.relabelling import hindsight
+from vlm_rewards.pipelines.inspect.inspection import inspect_corpus
 from vlm_rewards.pipelines.label.labelling import label, plan_label
 from vlm_rewards.pipelines.label.settings import LabelRun
 from vlm_rewards.schemas import videos
@@ -111,6 +112,9 @@ def test_where_metadata_disagrees_is_printed(
         assert main([*arguments, "--output", str(tmp_path / "labels"), *more]) == 0
         assert note in capsys.readouterr().out.splitlines()
     assert json.loads((tmp_path / "labels/manifest.json").read_text())["notes"] == [note.removeprefix("  note: ")]
+    report = inspect_corpus(corpus)
+    assert note in str(report).splitlines()
+    assert report.to_json()["notes"] == [note.removeprefix("  note: ")]
 
 
 def test_files_that_are_no_part_of_it_are_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from lerobot_datasets import DataSet
@@ -281,3 +282,17 @@ def test_a_video_of_other_content_is_another_unit(tmp_path: Path) -> None:
     path = folder / "videos/observation.images.front/chunk-000/file-000.mp4"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     assert not before.is_same_work(open_corpus(folder).units()[0])
+
+
+@pytest.mark.parametrize("layout", [LAYOUTS["2.1 AV1"], LAYOUTS["3.0 several files"]], ids=["2.1", "3.0"])
+def test_a_set_in_an_object_store_is_read_like_one_on_a_disk(tmp_path: Path, layout: DataSet) -> None:
+    here = open_corpus(layout.write(tmp_path / "set"))
+    store = fsspec.filesystem("memory")
+    store.put(str(tmp_path / "set"), "/lerobot/set", recursive=True)
+    there = open_corpus("memory://lerobot/set")
+    assert [dataclasses.replace(unit, content="") for unit in there.units(1)] == [
+        dataclasses.replace(unit, content="") for unit in here.units(1)
+    ]
+    assert [frame_numbers(episode) for episode in there] == [[0, 1, 2, 3, 4], [5, 6, 7], [8, 9, 10, 11]]
+    assert there.passed_over == ()
+    store.rm("/lerobot", recursive=True)
