@@ -10,6 +10,7 @@ So a file of F rows holds F frames and T = F-1 steps. Pictures are read some at 
 
 import contextlib
 import dataclasses
+import mmap
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,7 +18,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode, Frame, UnreadFrames
 from vlm_rewards.schemas.formats.array_slices import MIN_SIDE
@@ -47,43 +47,62 @@ class _EpisodeFile:
     folder: Folder
     name: str
 
-    @contextlib.contextmanager
-    def _opened(self) -> Iterator["pa.ipc.RecordBatchFileReader | pq.ParquetFile"]:
-        try:
-            if self.name.endswith(".parquet"):
-                yield open_parquet_file(self.folder, self.name)
-            elif self.folder.is_local:
-                with pa.memory_map(self.folder.path(self.name)) as file:  # an episode of raw pictures is one batch
-                    yield pa.ipc.open_file(file)
-            else:
-                with self.folder.open(self.name) as file:
-                    yield pa.ipc.open_file(file)
-        except (FileNotFoundError, PermissionError):
-            raise
-        except (pa.ArrowException, OSError) as error:
-            detail = f"a file of an episode must be whole: got {self.name}, which is not ({error}). Copy it again"
-            raise InvalidEpisodeError("unreadable shard", detail, scope="shard") from error
-
     def shape(self) -> tuple[pa.Schema, int]:
-        """The schema and the number of rows."""
-        with self._opened() as file:
-            if isinstance(file, pq.ParquetFile):
-                return file.schema_arrow, file.metadata.num_rows
+        """The schema and the number of rows.
+
+        Raises:
+            InvalidEpisodeError: The file cannot be read.
+        """
+        with self._plain_errors():
+            if self.name.endswith(".parquet"):
+                parquet = open_parquet_file(self.folder, self.name)
+                return parquet.schema_arrow, parquet.metadata.num_rows
+            file, _ = self._open_arrow()
             return file.schema, sum(file.get_batch(index).num_rows for index in range(file.num_record_batches))
 
     def column(self, path: Sequence[str]) -> Iterator[pa.Array]:
-        """A column, or a field of it, some rows at a time."""
-        with self._opened() as file:
-            if isinstance(file, pq.ParquetFile):
-                batches = file.iter_batches(batch_size=_ROWS, columns=[".".join(path)])
-            else:
-                batches = (file.get_batch(index) for index in range(file.num_record_batches))
-            for batch in batches:
+        """A column, or a field of it, some rows at a time.
+
+        Raises:
+            InvalidEpisodeError: The file cannot be read; from the iterator.
+        """
+        with self._plain_errors():
+            if self.name.endswith(".parquet"):
+                file = open_parquet_file(self.folder, self.name)
+                for batch in file.iter_batches(batch_size=_ROWS, columns=[".".join(path)]):
+                    yield _field(batch, path)
+                return
+            file, mapped = self._open_arrow()
+            for index in range(file.num_record_batches):
+                batch = file.get_batch(index)
                 for start in range(0, batch.num_rows, _ROWS):
-                    array = batch.column(batch.schema.get_field_index(path[0])).slice(start, _ROWS)
-                    for name in path[1:]:
-                        array = pc.struct_field(array, name)
-                    yield array
+                    yield _field(batch, path).slice(start, _ROWS)
+                    if mapped is not None:  # an episode of pixels may be of any size: what was read is given back
+                        mapped.madvise(mmap.MADV_DONTNEED)
+
+    def _open_arrow(self) -> tuple["pa.ipc.RecordBatchFileReader", mmap.mmap | None]:
+        with self.folder.open(self.name) as file:
+            if not self.folder.is_local:
+                return pa.ipc.open_file(pa.py_buffer(file.read())), None
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return pa.ipc.open_file(pa.py_buffer(mapped)), mapped
+
+    @contextlib.contextmanager
+    def _plain_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, PermissionError, InvalidEpisodeError):
+            raise
+        except (pa.ArrowException, OSError, ValueError) as error:
+            detail = f"a file of an episode must be whole: got {self.name}, which is not ({error}). Copy it again"
+            raise InvalidEpisodeError("unreadable shard", detail, scope="shard") from error
+
+
+def _field(batch: pa.RecordBatch, path: Sequence[str]) -> pa.Array:
+    array = batch.column(batch.schema.get_field_index(path[0]))
+    for name in path[1:]:
+        array = pc.struct_field(array, name)
+    return array
 
 
 @dataclasses.dataclass(frozen=True)
