@@ -37,6 +37,7 @@ from vlm_rewards.schemas.formats.corpus import BrokenEpisodeError, Corpus
 from vlm_rewards.schemas.formats.label_parts.reader import EpisodeLabels, Labels, open_labels, read_labels
 from vlm_rewards.schemas.formats.passed_over import passed_over_record, without_outputs
 from vlm_rewards.schemas.formats.relabelled_parts.writer import EXTENSIONS, check_relabelled_format, open_writer
+from vlm_rewards.schemas.formats.truth import tells_of
 from vlm_rewards.schemas.goals import GOAL_KINDS, Goal, normalize_instruction
 from vlm_rewards.schemas.manifests import Failure, Unit
 from vlm_rewards.schemas.options import build_settings, shows_settings
@@ -238,7 +239,7 @@ class HindsightSummary:
     Args:
         run: Units and manifest.
         usage: What `goal_usage` says.
-        has_ground_truth: Whether the corpus says which goals hold in its frames.
+        has_ground_truth: Whether the corpus says of one of the goals in which frames it holds.
     """
 
     run: RunSummary
@@ -330,7 +331,11 @@ def hindsight(
     )
     usage = goal_usage(folder, units)
     write_atomically(folder.path / USAGE_NAME, json.dumps(usage, indent=1, sort_keys=True) + "\n")
-    return HindsightSummary(run=summary, usage=usage, has_ground_truth=source.features.has_achieved_goals)
+    return HindsightSummary(
+        run=summary,
+        usage=usage,
+        has_ground_truth=tells_of(source.features, [goal.id for goal in opened.metadata.goals]),
+    )
 
 
 def goal_usage(folder: OutputFolder, units: Sequence[Unit]) -> dict:

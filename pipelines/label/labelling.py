@@ -37,6 +37,7 @@ from vlm_rewards.schemas.formats.label_parts.writer import (
     vector_column,
 )
 from vlm_rewards.schemas.formats.passed_over import passed_over_record, without_outputs
+from vlm_rewards.schemas.formats.truth import tells_of
 from vlm_rewards.schemas.formats.units import units_to_compare
 from vlm_rewards.schemas.goals import goals_to_lines
 from vlm_rewards.schemas.labels import LabelMetadata, embedding_schema, label_schema
@@ -161,7 +162,7 @@ class LabelSummary(RunSummary):
     """What a run of `label` did.
 
     Args:
-        has_ground_truth: Whether the corpus says which goals hold in its frames; False where only embeddings were read.
+        has_ground_truth: Whether the corpus says of one of the goals in which frames it holds; False where no corpus was read.
     """
 
     has_ground_truth: bool
@@ -217,7 +218,8 @@ def _label(corpus: str | Path | None, labeler: LabelerSettings, output: str | Pa
     goals_path = Path(output) / GOALS
     if not goals_path.exists():  # an edited one stays
         write_atomically(goals_path, goals_to_lines(labeler.goals))
-    has_truth = plan.work.corpus is not None and plan.work.corpus.features.has_achieved_goals
+    ids = [goal.id for goal in labeler.goals]
+    has_truth = plan.work.corpus is not None and tells_of(plan.work.corpus.features, ids)
     return LabelSummary(**vars(summary), has_ground_truth=has_truth)
 
 

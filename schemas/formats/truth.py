@@ -4,13 +4,13 @@ features.truth_goals                    as the corpus says; what our writers wri
 goals.jsonl beside the corpus           for corpora that do not say, such as those of version 0.2.0 or of other tools
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from vlm_rewards.schemas.episodes import Episode
+from vlm_rewards.schemas.episodes import CorpusFeatures, Episode
 from vlm_rewards.schemas.formats.corpus import Corpus
 from vlm_rewards.schemas.goals import read_goals
 
@@ -55,6 +55,12 @@ def truth_goals(corpus: Corpus) -> TruthGoals:
         )
     path = goals_beside(str(corpus.folder))
     return TruthGoals(frozenset(goal.id for goal in read_goals(path)), str(path))
+
+
+def tells_of(features: CorpusFeatures, ids: Iterable[str]) -> bool:
+    """Whether a corpus has ground truth that may cover one of some goals: it covers them, or does not say what it covers."""
+    covered = features.truth_goals
+    return features.has_achieved_goals and (covered is None or not set(covered).isdisjoint(ids))
 
 
 def goals_that_hold(episode: Episode, covered: TruthGoals, columns: Mapping[str, int]) -> np.ndarray:

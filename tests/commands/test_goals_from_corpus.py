@@ -1,11 +1,13 @@
 """`vlm-rewards label --goals from-corpus`: the corpus's instructions are the goals, and each episode knows its own."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 from labelled_corpora import episode, write_corpus
 
+import vlm_rewards as vr
 from vlm_rewards.cli import main
 from vlm_rewards.schemas.goals import Goal, read_goals, write_goals
 
@@ -121,3 +123,38 @@ def test_wrong_words_are_refused(
     assert label(*words, "--output", "labels") == 2
     assert message in capsys.readouterr().err
     assert not Path("labels").exists()
+
+
+def test_a_refused_instruction_is_told_with_the_way_to_edit_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    texts = ("a red ball", " ".join(["go to a red ball"] * 20))
+    write_corpus(Path("corpus"), [[episode(f"e{number}", 2, instruction=text) for number, text in enumerate(texts)]])
+    assert label("--input", "corpus", "--goals", "from-corpus", "--output", "labels") == 2
+    error = capsys.readouterr().err
+    assert "a text must have at most" in error
+    assert (
+        "the corpus's instructions are goals; vlm-rewards inspect corpus --write-goals goals.jsonl writes them" in error
+    )
+
+
+def test_evaluate_is_the_next_command_only_where_the_truth_covers_a_goal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    held = [["find-ball"], []]
+    episodes = [
+        dataclasses.replace(episode(f"e{number}", 2, instruction=text), achieved_goals=held)
+        for number, text in enumerate(("go to a red ball", "go to a blue key"))
+    ]
+    goals = (Goal("find-ball", "a red ball"), Goal("find-key", "a blue key"))
+    vr.write_corpus(episodes, output="corpus", goals=goals)
+    for words, is_next in ((("from-corpus",), False), (("from-corpus", "corpus/goals.jsonl"), True)):
+        given = [word for name in words for word in ("--goals", name)]
+        output = f"labels-{len(words)}"
+        assert label("--input", "corpus", *given, "--output", output) == 0
+        assert ("next: vlm-rewards evaluate" in capsys.readouterr().out) == is_next
+        of_labels = ["--input", "corpus", "--labels", output, "--workers", "1", "--output", f"relabelled-{len(words)}"]
+        assert main(["hindsight", *of_labels]) == 0
+        assert ("next: vlm-rewards evaluate" in capsys.readouterr().out) == is_next

@@ -1,10 +1,12 @@
 """The goals that `label` is given: those of files, and those of the corpus's own instructions."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vlm_rewards.command_line.options import given_settings
+from vlm_rewards.command_line.parser import command_line
 from vlm_rewards.pipelines.label.settings import LabelRun
 
 if TYPE_CHECKING:
@@ -61,6 +63,19 @@ def read_goal_lists(
         lists, encoder, told = _with_instructions(options, given, lists)
     goals = check_goals(goal for goals in lists for goal in goals)
     return select_goals(goals, options.goal) if options.goal else goals, encoder, told
+
+
+@contextlib.contextmanager
+def explaining_instructions(options: argparse.Namespace) -> Iterator[None]:
+    """Context manager that says of a refused goal where it comes from, and how its text can be changed."""
+    try:
+        yield
+    except ValueError as error:
+        words = command_line(["inspect", options.input, "--write-goals", "goals.jsonl"])
+        error.add_note(
+            f"with --goals {FROM_CORPUS}: the corpus's instructions are goals; {words} writes them to a file to edit"
+        )
+        raise
 
 
 def _with_instructions(

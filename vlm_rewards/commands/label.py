@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlm_rewards.command_line.goal_lists import add_goals, read_goal_lists
+from vlm_rewards.command_line.goal_lists import add_goals, explaining_instructions, read_goal_lists
 from vlm_rewards.command_line.options import add_output, add_settings, given_settings, say_where_it_runs
 from vlm_rewards.command_line.words import Said, reasons, skipped
 from vlm_rewards.labelers.settings import LabelerSettings
@@ -56,7 +56,8 @@ def run(options: argparse.Namespace) -> Said:
         given |= _operating_point(given, calibration, goals)
     labeler = LabelerSettings(goals=goals, **given)
     if encoder is not None:
-        shared_labeler(labeler, encoder)
+        with explaining_instructions(options):
+            shared_labeler(labeler, encoder)
     if calibration is not None:
         calibration.check_labeler(shared_labeler(labeler).labeler.fingerprint)
     of_run = {**given_settings(options, LabelRun), "beam_options": tuple(options.beam_options)}

@@ -219,3 +219,13 @@ def test_what_is_no_corpus_is_refused_with_what_was_found(tmp_path: Path) -> Non
         vr.inspect_corpus(write(tmp_path / "d", seen("a", 1)), corpus_options={"depth": "1"})
     with pytest.raises(ValueError, match="frames must be True or False: got 'all'"):
         vr.inspect_corpus(tmp_path / "d", frames="all")
+
+
+def test_metadata_that_disagrees_is_noted(tmp_path: Path) -> None:
+    corpora = Path(__file__).resolve().parents[4] / "shared" / "corpora" / "g1-v21"
+    if not corpora.is_dir():
+        pytest.skip(f"the real LeRobot data set {corpora} is not on this machine")
+    report = vr.inspect_corpus(corpora)
+    assert (report.tally.num_episodes, report.tally.lengths) == (3, {290: 1, 221: 1, 280: 1})
+    assert report.cameras["cam_high"].sizes == {(640, 480): 3}
+    assert "  note: meta/info.json speaks of 100 episodes" in text(report)
