@@ -42,7 +42,7 @@ from vlm_rewards.schemas.formats.minari_corpus.reader import MINARI
 from vlm_rewards.schemas.formats.parquet_corpus.reader import PARQUET
 from vlm_rewards.schemas.formats.passed_over import find_passed_over, passed_over_lines, passed_over_record
 from vlm_rewards.schemas.formats.rlds_corpus.format import RLDS
-from vlm_rewards.schemas.formats.webdataset_corpus.reader import WEBDATASET
+from vlm_rewards.schemas.formats.webdataset_others.format import WEBDATASET
 from vlm_rewards.schemas.formats.zarr_corpus.reader import ZARR
 from vlm_rewards.schemas.manifests import Failure, Unit
 from vlm_rewards.schemas.pictures import read_picture_range, scaled_picture

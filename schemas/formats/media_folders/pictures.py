@@ -10,7 +10,6 @@ Pictures are passed through as the bytes they are. A gap in even numbers is a fr
 import dataclasses
 import fnmatch
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -19,6 +18,7 @@ from vlm_rewards.schemas.episodes import CorpusFeatures, Episode, Frames, Unread
 from vlm_rewards.schemas.formats.folder import Folder
 from vlm_rewards.schemas.formats.interface import CorpusFormat, FoundEpisode, InvalidEpisodeError, Wanted
 from vlm_rewards.schemas.formats.listing import File
+from vlm_rewards.schemas.formats.media_folders.counting import find_gap
 from vlm_rewards.schemas.formats.media_folders.table import (
     TABLE_OPTIONS,
     Row,
@@ -34,7 +34,6 @@ from vlm_rewards.schemas.manifests import Failure, Unit
 PICTURE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 CAMERA = "image"
 LAYOUTS = ("episode/frame", "episode/camera/frame")
-_UNEVEN = 0.5
 _DIGITS = re.compile(r"(\d+)", re.ASCII)
 
 EpisodeFiles = dict[str, dict[str, list[str]]]
@@ -174,22 +173,19 @@ def _natural(pieces: Sequence[str]) -> list[tuple[str, int]]:
 
 def _check_gaps(names: Sequence[str], texts: Sequence[list[str]], numbers: Sequence[tuple[int, ...]]) -> None:
     """Refuses names that count evenly but for gaps of whole counts; names that do not count are left as they are."""
-    if len(names) < 3 or any(text != texts[0] for text in texts):
+    if any(text != texts[0] for text in texts):
         return
-    table = np.array(numbers, np.float64)
+    table = np.array(numbers, object).reshape(len(names), -1)
     counting = np.flatnonzero((table != table[0]).any(0))
-    if len(counting) != 1:
+    if len(counting) != 1 or table[:, counting[0]].max() > np.iinfo(np.int64).max:
         return
-    steps = np.diff(table[:, counting[0]])
-    step, count = Counter(steps.tolist()).most_common(1)[0]
-    if step <= 0 or count <= _UNEVEN * len(steps) or (steps % step).any() or steps.max() == step:
-        return
-    gap = int(np.argmax(steps > step))
-    raise InvalidEpisodeError(
-        "missing frames",
-        f"the numbers of its pictures leave room for {int(steps.sum() / step) + 1} frames, got {len(names)}: none lies between "
-        f"{names[gap]} and {names[gap + 1]}. Copy it too, or leave the episode out",
-    )
+    gap = find_gap(table[:, counting[0]].astype(np.int64))
+    if gap is not None:
+        raise InvalidEpisodeError(
+            "missing frames",
+            f"the numbers of its pictures leave room for {gap.num_expected} frames, got {len(names)}: none lies between "
+            f"{names[gap.before]} and {names[gap.before + 1]}. Copy it too, or leave the episode out",
+        )
 
 
 def picture_files(folder: Folder, pattern: str = "*") -> list[File]:

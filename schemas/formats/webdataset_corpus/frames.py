@@ -12,15 +12,15 @@ from vlm_rewards.schemas.formats.folder import Folder
 
 @dataclasses.dataclass
 class Source:
-    """Where the pictures of a pass are read from; also after the pass, when the file has to be opened again."""
+    """Where the pictures of a pass are read from; a file that is not open, or was closed after the pass, is opened."""
 
     folder: Folder
     name: str
-    file: BinaryIO
+    file: BinaryIO | None = None
 
     def read(self, offset: int, size: int) -> bytes:
         """Reads a range of bytes."""
-        if self.file.closed:
+        if self.file is None or self.file.closed:
             self.file = self.folder.open(self.name)
         self.file.seek(offset)
         return self.file.read(size)

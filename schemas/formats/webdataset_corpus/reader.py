@@ -24,7 +24,7 @@ import numpy as np
 
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode, Frames, UnreadFrames
 from vlm_rewards.schemas.formats.folder import File, Folder
-from vlm_rewards.schemas.formats.interface import FIELDS, CorpusFormat, FoundEpisode, InvalidEpisodeError, Wanted
+from vlm_rewards.schemas.formats.interface import FIELDS, FoundEpisode, InvalidEpisodeError, Wanted
 from vlm_rewards.schemas.formats.member_names import escape_name, unescape_name
 from vlm_rewards.schemas.formats.units import file_ranges, file_stem, share_units
 from vlm_rewards.schemas.formats.webdataset_corpus.frames import PicturePlaces, Source, TarFrames
@@ -38,7 +38,7 @@ from vlm_rewards.schemas.formats.webdataset_corpus.members import (
     walk,
 )
 from vlm_rewards.schemas.formats.webdataset_corpus.order import SamplePlaces
-from vlm_rewards.schemas.formats.webdataset_corpus.writer import ARRAYS, FLAGS, TRUTH_GOALS, write_webdataset
+from vlm_rewards.schemas.formats.webdataset_corpus.writer import ARRAYS, FLAGS, TRUTH_GOALS
 from vlm_rewards.schemas.manifests import Failure, Unit
 
 MAX_JSON_BYTES = 256 * 2**20
@@ -328,7 +328,7 @@ class _Sample:
             images[camera] = TarFrames(self._source, places) if self._wanted.frames else UnreadFrames(len(places))
         features = record.get("features")
         first = isinstance(features, dict) and features.get("missing_frame") == "first"
-        arrays: dict[str, Any] = {name: _as_recorded(name, values) for name, values in self._arrays.items()}
+        arrays: dict[str, Any] = {name: as_recorded(name, values) for name, values in self._arrays.items()}
         return Episode(
             episode_id=self.episode_id,
             images=images,
@@ -380,8 +380,16 @@ class _Sample:
         return achieved
 
 
-def _as_recorded(name: str, values: np.ndarray) -> np.ndarray:
-    """An array in the dtype and rank of its part of an Episode."""
+def as_recorded(name: str, values: np.ndarray) -> np.ndarray:
+    """Turns an array into the dtype and rank of its part of an Episode.
+
+    Args:
+        name: Name of that part, such as "actions".
+        values: The array.
+
+    Raises:
+        InvalidEpisodeError: It has another number of axes.
+    """
     if name == "actions" and values.ndim == 1 and values.dtype.kind in "iu":
         dtype: type = np.int64
     else:
@@ -391,12 +399,3 @@ def _as_recorded(name: str, values: np.ndarray) -> np.ndarray:
         detail = f"{name} must have {rank} axes, got {list(values.shape)}. Write it again in that shape"
         raise InvalidEpisodeError("invalid episode", detail)
     return (values if values.ndim == rank else values[:, None]).astype(dtype)
-
-
-WEBDATASET = CorpusFormat(
-    name="webdataset",
-    recognizes=lambda folder: bool(tar_files(folder)),
-    open=open_webdataset,
-    write=write_webdataset,
-    extension="tar",
-)

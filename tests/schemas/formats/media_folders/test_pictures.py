@@ -112,6 +112,7 @@ def test_a_pattern_chooses_pictures_and_the_others_are_passed_over(tmp_path):
             ["17.25", "17.31", "17.4", "18.01"],
             ["17.4", "17.25", "17.31", "18.01"],
         ),  # times are numbers with a dot between
+        (["1" * 30, "2"], ["2", "1" * 30]),
         (["3", "1"], ["1", "3"]),  # too few to tell a beat
     ],
 )

@@ -1,0 +1,72 @@
+"""What lies where in a tar of others: one walk over its headers."""
+
+import dataclasses
+import tarfile
+from collections.abc import Mapping
+
+from vlm_rewards.schemas.formats.folder import Folder
+from vlm_rewards.schemas.formats.webdataset_corpus.frames import PicturePlaces
+from vlm_rewards.schemas.formats.webdataset_corpus.members import BrokenTarError, walk
+from vlm_rewards.schemas.formats.webdataset_others.patterns import CAMERA, Patterns
+
+
+@dataclasses.dataclass
+class Pieces:
+    """What one tar holds of one episode.
+
+    Args:
+        pictures: Where its pictures are, by camera.
+        members: Members by role and frame; the frame is -1 for one of the whole episode.
+        problem: What is wrong with its members, or "".
+    """
+
+    pictures: dict[str, PicturePlaces] = dataclasses.field(default_factory=dict)
+    members: dict[str, dict[int, tarfile.TarInfo]] = dataclasses.field(default_factory=dict)
+    problem: str = ""
+
+
+@dataclasses.dataclass
+class TarIndex:
+    """What one tar holds.
+
+    Args:
+        episodes: By episode, in the order in which they begin.
+        broken: Why the tar cannot be read to its end; "" where it can.
+    """
+
+    episodes: Mapping[str, Pieces]
+    broken: str
+
+
+def index_tar(folder: Folder, name: str, patterns: Patterns) -> TarIndex:
+    """Walks over a tar."""
+    episodes: dict[str, Pieces] = {}
+    broken = ""
+    with folder.open(name) as file:
+        try:
+            for member in walk(file):
+                _add(episodes, member, patterns)
+        except BrokenTarError as error:
+            broken = str(error)
+    return TarIndex({episode: pieces for episode, pieces in episodes.items() if pieces.pictures}, broken)
+
+
+def _add(episodes: dict[str, Pieces], member: tarfile.TarInfo, patterns: Patterns) -> None:
+    name = member.name.removeprefix("./")
+    match = patterns.picture.match(name)
+    if match is not None:
+        found = match.groupdict()
+        pieces = episodes.setdefault(found["episode"], Pieces())
+        places = pieces.pictures.setdefault(found.get("camera", CAMERA), PicturePlaces())
+        if not member.isreg() or member.sparse is not None:
+            pieces.problem = (
+                pieces.problem or f"{name} must be a plain file, got a link, device or other. Write the tar anew"
+            )
+        elif not places.add(int(found["frame"]), member.offset_data, member.size):
+            pieces.problem = pieces.problem or f"a frame must occur once, got {name} again. Remove one"
+        return
+    for role, pattern in patterns.members.items():
+        match = pattern.match(name)
+        if match is not None:
+            frame = int(match["frame"]) if pattern.is_per_step else -1
+            episodes.setdefault(match["episode"], Pieces()).members.setdefault(role, {})[frame] = member

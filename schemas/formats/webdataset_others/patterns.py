@@ -1,0 +1,185 @@
+"""Patterns of the names of members: which is a picture of which frame, and which hold actions, states, rewards and instructions.
+
+    {episode}.frame_{frame}.jpg     ep0000.frame_0003.jpg     one sample per episode
+    {episode}_{frame}.{camera}.*    ep0000_0003.wrist.png     one sample per step; * stands for any ending of a picture
+    {episode}.json:instruction      ep0000.json               the value of a key in it
+
+Where none is given, they follow from the names in the first tar: the first of the known patterns that fits all its pictures.
+"""
+
+import dataclasses
+import functools
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+PICTURE_ENDINGS = r"(?:png|jpe?g|webp|bmp)"
+CAMERA = "image"
+ROLES = ("action", "state", "reward", "instruction")
+
+_PLACEHOLDERS = {"episode": r"(?P<episode>.+?)", "camera": r"(?P<camera>.+?)", "frame": r"(?P<frame>\d{1,18})"}
+_PICTURE = re.compile(rf".+\.{PICTURE_ENDINGS}", re.IGNORECASE)
+_WORDS = ("frame", "frames", "image", "images", "img", "rgb", "step", "obs", "t")
+_SAMPLES = (  # of an episode, then of a step
+    "{episode}.{frame}",
+    *(f"{{episode}}.{word}{mark}{{frame}}" for word in _WORDS for mark in ("_", "-", "", ".")),
+    "{episode}.{camera}.{frame}",
+    "{episode}.{camera}_{frame}",
+    *(f"{{episode}}{mark}{word}{{frame}}" for word in (*(f"{word}_" for word in _WORDS), "") for mark in "/_-"),
+)
+_KNOWN_PICTURES = (
+    *(f"{sample}.*" for sample in _SAMPLES),
+    *(f"{{episode}}{mark}{{frame}}.{{camera}}.*" for mark in "/_-"),
+)
+_KNOWN_MEMBERS = {
+    "action": ("action.npy", "actions.npy", "json:action", "json:actions"),
+    "state": ("state.npy", "states.npy", "json:state"),
+    "reward": ("reward.npy", "rewards.npy", "json:reward", "json:rewards"),
+    "instruction": ("json:instruction", "json:language_instruction", "json:task", "instruction.txt", "txt"),
+}
+
+_BY_NAMES = "for tars of others (default: by the names in the first tar)"
+OPTIONS = {
+    "picture": f"names of pictures, such as {{episode}}.frame_{{frame}}.jpg or {{episode}}_{{frame}}.{{camera}}.*, {_BY_NAMES}",
+    **{
+        role: f"member that holds the {role}, such as {{episode}}.{role}.npy or {{episode}}.json:{role}, {_BY_NAMES}"
+        for role in ROLES
+    },
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Pattern:
+    """The pattern of the names of some members.
+
+    Args:
+        text: The pattern, as people write it.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        names = re.findall(r"\{(\w*)\}", self.name)
+        unknown = [name for name in names if name not in _PLACEHOLDERS]
+        if unknown or names.count("episode") != 1 or len(set(names)) < len(names):
+            raise ValueError(
+                f"a pattern must have {{episode}} once, and {{frame}} and {{camera}} at most once: got {self.text!r}. Correct it"
+            )
+
+    @property
+    def name(self) -> str:
+        """The pattern of the name, without the key in the member."""
+        return self.text.partition(":")[0]
+
+    @property
+    def key(self) -> str:
+        """The key whose value counts; "" for the whole member."""
+        return self.text.partition(":")[2]
+
+    @property
+    def is_per_step(self) -> bool:
+        """Whether there is such a member for each frame."""
+        return "{frame}" in self.name
+
+    @functools.cached_property
+    def _regex(self) -> re.Pattern[str]:
+        pieces = re.split(r"(\{\w+\}|\*)", self.name)
+        made = [
+            _PLACEHOLDERS[p[1:-1]] if p.startswith("{") else PICTURE_ENDINGS if p == "*" else re.escape(p)
+            for p in pieces
+        ]
+        return re.compile("".join(made), re.IGNORECASE)
+
+    def match(self, name: str) -> re.Match[str] | None:
+        """What a name has in the places of the pattern; None for another name."""
+        return self._regex.fullmatch(name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Patterns:
+    """The patterns of a corpus.
+
+    Args:
+        picture: Of pictures.
+        members: Of other members, by their role.
+        is_guessed: Whether the pattern of pictures follows from the names.
+    """
+
+    picture: Pattern
+    members: Mapping[str, Pattern]
+    is_guessed: bool
+
+    @property
+    def cuts_episodes(self) -> bool:
+        """Whether a sample is a step, so that an episode may go on in the next tar."""
+        key = self.picture.name.rpartition("/")[2].partition(".")[0]
+        return "{frame}" in key
+
+
+def choose_patterns(names: Sequence[str], first_json: bytes, options: Mapping[str, str], place: str) -> Patterns:
+    """Chooses the patterns of a corpus.
+
+    Args:
+        names: Names of the first members.
+        first_json: The first member that ends with .json, or nothing.
+        options: What people said; see OPTIONS.
+        place: The tar, for messages.
+
+    Raises:
+        ValueError: No known pattern fits the pictures, or one that was given is none or fits nothing.
+    """
+    pictures = [name for name in names if _PICTURE.fullmatch(name)]
+    shown = ", ".join(pictures[:3] or names[:3])
+    if "picture" in options:
+        picture = Pattern(options["picture"])
+        if not picture.is_per_step:
+            raise ValueError(
+                f"a pattern of pictures must have {{frame}}: got {picture.text!r}. Say where the number is"
+            )
+        if not any(picture.match(name) for name in names):
+            raise ValueError(
+                f"pictures must have names like {picture.text!r}: got {shown} in {place}. Give another option picture"
+            )
+    else:
+        known = (Pattern(text) for text in _KNOWN_PICTURES)
+        found = next((p for p in known if pictures and all(_fits(p, name) for name in pictures)), None)
+        if found is None:
+            raise ValueError(
+                f"a tar of others must have pictures whose names tell episode and frame: got {shown} in "
+                f"{place}. Say what they are like with the option picture, such as picture={{episode}}.frame_{{frame}}.jpg"
+            )
+        picture = found
+    members = {role: Pattern(options[role]) for role in ROLES if role in options}
+    for role in ROLES:
+        if role not in members:
+            chosen = _known_member(role, picture, names, first_json)
+            if chosen is not None:
+                members[role] = chosen
+    return Patterns(picture, members, "picture" not in options)
+
+
+def _fits(pattern: Pattern, name: str) -> bool:
+    """Whether a name has the pattern, with an episode that has no dots: those end a key in WebDataset."""
+    match = pattern.match(name)
+    return match is not None and "." not in match["episode"].rpartition("/")[2]
+
+
+def _known_member(role: str, picture: Pattern, names: Iterable[str], first_json: bytes) -> Pattern | None:
+    """The first known pattern of a role that a member has."""
+    folder, slash, base = picture.name.rpartition("/")
+    key = folder + slash + base.partition(".")[0]  # as WebDataset cuts names: at the first dot
+    held = _keys(first_json)
+    for suffix in _KNOWN_MEMBERS[role]:
+        ending, _, inner = suffix.partition(":")
+        pattern = Pattern(f"{key}.{suffix}")
+        if any(pattern.match(name) for name in names if name.endswith(ending)) and (not inner or inner in held):
+            return pattern
+    return None
+
+
+def _keys(text: bytes) -> Iterable[str]:
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        return ()
+    return record.keys() if isinstance(record, dict) else ()
