@@ -24,6 +24,7 @@ from vlm_rewards.schemas.episodes import (
     IMAGE_TYPE,
     METADATA_KEY,
     CorpusFeatures,
+    Frames,
     huggingface_metadata,
     image_column,
 )
@@ -44,7 +45,7 @@ class RelabelledEpisode:
 
     Args:
         episode_id: Its key, that of the recorded episode.
-        images: By camera, F encoded pictures.
+        images: By camera, F frames; a list of encoded pictures as it is read back, and any `Frames` to be written.
         actions: [T] int64 (discrete) or [T, A] float32 (continuous); None if none were recorded.
         states: [F, S] float32; optional.
         instruction: What the agent was asked to do when it was recorded; optional.
@@ -61,7 +62,7 @@ class RelabelledEpisode:
     """
 
     episode_id: str
-    images: Mapping[str, Sequence[bytes]]
+    images: Mapping[str, Frames]
     actions: np.ndarray | None
     goal_ids: Sequence[str]
     goal_texts: Sequence[str]

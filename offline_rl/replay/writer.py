@@ -29,7 +29,7 @@ from vlm_rewards.schemas.folders import FinishedFolder
 from vlm_rewards.schemas.formats.label_parts.embeddings import read_embedding_rows
 from vlm_rewards.schemas.formats.relabelled_parts.reader import read_relabelled
 from vlm_rewards.schemas.goals import GOAL_KINDS
-from vlm_rewards.schemas.pictures import decode_image
+from vlm_rewards.schemas.pictures import decode_image, encoded_frame
 from vlm_rewards.schemas.relabelled import RelabelledEpisode
 
 MAX_DIGESTS = 4_000_000
@@ -243,7 +243,7 @@ class _Writer:
             raise ValueError(
                 f"every episode must have the camera of the first, {self._camera!r}, got {camera!r}; give it a corpus of its own"
             )
-        return list(episode.images[camera])
+        return [encoded_frame(frame) for frame in episode.images[camera]]
 
     def _check_actions(self, episode: RelabelledEpisode) -> np.ndarray:
         if episode.actions is None:

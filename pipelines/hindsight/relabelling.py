@@ -2,10 +2,11 @@
 
     pass 1   labels ──► achievements of each unit ──► sum by goal (Beam) ──► goal_statistics.json
                                                                                    │ how rare a goal is
-    pass 2   each unit: episodes with frames ─┬─► choose goals ◄───────────────────┘
-                        labels ───────────────┘        └──► rewards [K, T] ──► part (a row or sample an episode)
+    pass 2   each unit: labels, actions ──► choose goals ◄───────────────────┘
+                                                └──► rewards [K, T] ──┬──► part (a row or sample per episode)
+                        frames, streamed ─────────────────────────────┘
 
-Pass 1 reads no frame. Pass 2 reads the frames once and holds one row group of them.
+Pass 1 reads no frame. Pass 2 reads the frames once, after the goals of their episode are chosen, and holds a few of them.
 """
 
 import contextlib
@@ -41,7 +42,6 @@ from vlm_rewards.schemas.formats.truth import tells_of
 from vlm_rewards.schemas.goals import GOAL_KINDS, Goal, normalize_instruction
 from vlm_rewards.schemas.manifests import Failure, Unit
 from vlm_rewards.schemas.options import build_settings, shows_settings
-from vlm_rewards.schemas.pictures import encoded_frame
 from vlm_rewards.schemas.relabelled import RelabelledEpisode
 from vlm_rewards.schemas.rules import RewardRule
 
@@ -116,7 +116,7 @@ def relabel_episode(
     goals = [table.goals[item.goal] for item in chosen]
     return RelabelledEpisode(
         episode_id=episode.episode_id,
-        images={camera: [encoded_frame(frame) for frame in frames] for camera, frames in episode.images.items()},
+        images=episode.images,
         actions=None if episode.actions is None else episode.actions[episode.complete_steps],
         states=episode.states,
         instruction=episode.instruction,
@@ -164,18 +164,18 @@ class RelabelUnit:
                     continue
                 assert isinstance(episode, Episode)
                 assert labels is not None
-                try:
-                    with part.timing("choose"):
-                        relabelled, counts = relabel_episode(episode, labels.scores, table, self.settings)
-                except BrokenEpisodeError as error:
-                    part.fail(error.failure, num_rows=1)
-                    continue
-                part.counts.update(counts)
+                with part.timing("choose"):
+                    relabelled, counts = relabel_episode(episode, labels.scores, table, self.settings)
                 if relabelled is not None:
-                    with part.timing("write"):
-                        writer.write(relabelled)
+                    try:
+                        with part.timing("write"):
+                            writer.write(relabelled)
+                    except BrokenEpisodeError as error:
+                        part.fail(error.failure, num_rows=1)
+                        continue
                     part.episodes += 1
                     part.advance(1)
+                part.counts.update(counts)
 
     def _refusal(self, episode: Episode, labels: EpisodeLabels | None) -> Failure | None:
         labelled = [] if labels is None else labels.frame_indices.tolist()

@@ -15,7 +15,7 @@ Bytes depend on the episodes alone.
 import io
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -26,7 +26,8 @@ import pyarrow.parquet as pq
 from vlm_rewards.schemas.episodes import CorpusFeatures, image_column
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.formats.member_names import check_fields, escape_name
-from vlm_rewards.schemas.pictures import image_extension
+from vlm_rewards.schemas.formats.relabelled_parts.spool import LettingGo, PictureSpool
+from vlm_rewards.schemas.pictures import encoded_frame, image_extension
 from vlm_rewards.schemas.relabelled import RELABELLED_TIME_CONVENTION, RelabelledEpisode, relabelled_schema
 
 ROW_GROUP_BYTES = 32 * 2**20
@@ -37,7 +38,7 @@ class RelabelledWriter(Protocol):
     """Writes one part."""
 
     def write(self, episode: RelabelledEpisode) -> None:
-        """Adds an episode."""
+        """Adds an episode, whose frames stream; all of it or, where its frames break off, nothing."""
 
     def close(self) -> None:
         """Writes what is left."""
@@ -55,8 +56,10 @@ class ParquetRelabelledWriter:
     def __init__(self, path: Path, features: CorpusFeatures, fingerprint: Fingerprint) -> None:
         self._features = features
         self._schema = relabelled_schema(features, fingerprint)
+        self._folder = path.parent
+        self._file = LettingGo(path)
         self._writer = pq.ParquetWriter(
-            path,
+            self._file,
             self._schema,
             compression="zstd",
             use_dictionary=["instruction", *(f"goal_{name}.list.element" for name in ("ids", "texts", "kinds"))],
@@ -68,12 +71,14 @@ class ParquetRelabelledWriter:
 
     def write(self, episode: RelabelledEpisode) -> None:
         """Adds an episode."""
-        num_bytes = sum(len(picture) for pictures in episode.images.values() for picture in pictures)
+        spools = {camera: self._spooled(episode, camera) for camera in self._features.cameras}
+        num_bytes = sum(spool.num_bytes for spool in spools.values())
         if self._waiting and (
             self._waiting_bytes + num_bytes > ROW_GROUP_BYTES or len(self._waiting) == ROW_GROUP_ROWS
         ):
             self._flush()
-        self._waiting.append(pa.RecordBatch.from_pylist([self._row(episode)], schema=self._schema))
+        self._waiting.append(self._row(episode, spools))
+        self._file.spools += spools.values()
         self._waiting_bytes += num_bytes
 
     def close(self) -> None:
@@ -81,28 +86,50 @@ class ParquetRelabelledWriter:
         if self._waiting:
             self._flush()
         self._writer.close()
+        self._file.close()
 
     def _flush(self) -> None:
         self._writer.write_table(pa.Table.from_batches(self._waiting), row_group_size=len(self._waiting))
         self._waiting, self._waiting_bytes = [], 0
+        self._file.spools.clear()
 
-    def _row(self, episode: RelabelledEpisode) -> dict[str, object]:
-        row: dict[str, object] = {
-            image_column(camera): [{"bytes": picture, "path": None} for picture in episode.images[camera]]
-            for camera in self._features.cameras
-        }
-        for name, values in (
+    def _spooled(self, episode: RelabelledEpisode, camera: str) -> PictureSpool:
+        spool = PictureSpool(self._folder)
+        for frame in episode.images[camera]:
+            spool.append(encoded_frame(frame))
+        return spool
+
+    def _row(self, episode: RelabelledEpisode, spools: Mapping[str, PictureSpool]) -> pa.RecordBatch:
+        columns = {image_column(camera): spool.row() for camera, spool in spools.items()}
+        for name, value in (
+            ("episode_id", episode.episode_id),
+            ("instruction", episode.instruction),
             ("observation.state", episode.states),
             ("action", episode.actions),
+            ("goal_ids", episode.goal_ids),
+            ("goal_texts", episode.goal_texts),
+            ("goal_kinds", episode.goal_kinds),
             ("rewards", episode.rewards),
             ("start", episode.start),
             ("stop", episode.stop),
             ("terminated", episode.terminated),
         ):
-            row[name] = None if values is None else values.tolist()
-        for name in ("episode_id", "instruction", "goal_ids", "goal_texts", "goal_kinds"):
-            row[name] = getattr(episode, name)
-        return row
+            if name in self._schema.names:
+                columns[name] = _row_of(value, self._schema.field(name).type)
+        return pa.RecordBatch.from_arrays([columns[name] for name in self._schema.names], schema=self._schema)
+
+
+def _row_of(value: str | Sequence[str] | np.ndarray | None, dtype: pa.DataType) -> pa.Array:
+    """One row that holds a text, or an array or list of up to two axes; null for None."""
+    if value is None or not pa.types.is_list(dtype):
+        return pa.array([value], dtype)
+    if isinstance(value, np.ndarray) and value.ndim == 2:
+        ends = np.arange(len(value) + 1, dtype=np.int32) * value.shape[1]
+        flat = pa.array(np.ascontiguousarray(value).reshape(-1), dtype.value_type.value_type)
+        values = pa.ListArray.from_arrays(pa.array(ends), flat, type=dtype.value_type)
+    else:
+        values = pa.array(value, dtype.value_type)
+    return pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values, type=dtype)
 
 
 class WebDatasetRelabelledWriter:
@@ -121,20 +148,29 @@ class WebDatasetRelabelledWriter:
         check_fields(features.cameras)
         self._features = features
         self._digest = fingerprint.digest
-        self._tar = tarfile.open(path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 (closed by `close`)
+        self._file = path.open("wb")
+        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 (closed by `close`)
 
     def write(self, episode: RelabelledEpisode) -> None:
         """Adds an episode."""
-        for suffix, data in self._members(episode):
-            member = tarfile.TarInfo(f"{escape_name(episode.episode_id)}.{suffix}")
-            member.size = len(data)
-            member.mode = 0o644
-            self._tar.addfile(member, io.BytesIO(data))
-        self._tar.members = []  # type: ignore[attr-defined]  # or it keeps a record of every frame ever written
+        start = self._tar.offset
+        try:
+            for suffix, data in self._members(episode):
+                member = tarfile.TarInfo(f"{escape_name(episode.episode_id)}.{suffix}")
+                member.size = len(data)
+                member.mode = 0o644
+                self._tar.addfile(member, io.BytesIO(data))
+                self._tar.members = []  # type: ignore[attr-defined]  # or it keeps a record of every frame ever written
+        except BaseException:  # half an episode would look like a whole one
+            self._file.seek(start)
+            self._file.truncate()
+            self._tar.offset = start
+            raise
 
     def close(self) -> None:
         """Writes the tar's end mark."""
         self._tar.close()
+        self._file.close()
 
     def _members(self, episode: RelabelledEpisode) -> Iterator[tuple[str, bytes]]:
         record = {
@@ -163,7 +199,7 @@ class WebDatasetRelabelledWriter:
                 np.save(buffer, np.ascontiguousarray(values), allow_pickle=False)
                 yield f"{suffix}.npy", buffer.getvalue()
         for camera in self._features.cameras:
-            for frame, picture in enumerate(episode.images[camera]):
+            for frame, picture in enumerate(map(encoded_frame, episode.images[camera])):
                 yield f"{escape_name(camera)}.{frame:06d}.{image_extension(picture)}", picture
 
 
