@@ -1,7 +1,9 @@
 import io
+import re
 import struct
 import warnings
 import zlib
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -237,3 +239,15 @@ def test_a_range_is_two_different_numbers(text):
         read_picture_range(text)
     assert read_picture_range("0:4000.5") == (0.0, 4000.5)
     assert read_picture_range("4000:-1") == (4000.0, -1.0)
+
+
+def test_pictures_are_decoded_here_alone():
+    root = Path(__file__).resolve().parent.parent.parent
+    opening = re.compile(r"Image\.open\(|ImageFile\(|\bimread\(|\bcv2\b")
+    found = [
+        path.relative_to(root).as_posix()
+        for room in ("schemas", "labelers", "pipelines", "offline_rl")
+        for path in (root / room).rglob("*.py")
+        if opening.search(path.read_text(encoding="utf-8"))
+    ]
+    assert found == []

@@ -86,7 +86,7 @@ def test_a_goal_picture_is_turned_like_a_frame(tmp_path: Path, settings: Labeler
     (tmp_path / "goals.jsonl").write_text(
         "".join(
             json.dumps(record) + "\n"
-            for record in ({"id": "seen", "text": "as shown", "images": ["goal.png"]}, {"id": "wall", "text": "a wall"})
+            for record in ({"id": "seen", "text": "as shown", "images": ["goal.png"]}, {"id": "key", "text": "a key"})
         )
     )
     of_pictures = LabelerSettings(
