@@ -1,11 +1,12 @@
 """What a run of `label` reads and keeps besides corpus and labeler, as plain data."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from vlm_rewards.pipelines.engine.settings import RunKeywords, RunSettings
-from vlm_rewards.schemas.formats.common_options import PICTURE_RANGE
+from vlm_rewards.schemas.formats.common_options import COLUMNS, PICTURE_RANGE
 from vlm_rewards.schemas.options import option, read_assignment
 
 _RUN_GROUP = "the run"
@@ -22,6 +23,7 @@ class LabelRun(RunSettings):
         max_unit_mib: Size of the ranges that larger shards are cut into, in MiB.
         max_failure_share: Highest share of frames, and of shards, that may fail.
         picture_range: Values that are black and white in pictures of more than 8 bits, such as "0:4000"; None refuses them.
+        columns: By our names, columns of others' Parquet that stand for ours, such as {"episode_id": "episode_index"}.
         corpus_options: What the format of the corpus is told, see `schemas.formats.corpus.open_corpus`.
     """
 
@@ -58,10 +60,22 @@ class LabelRun(RunSettings):
         ),
     )
 
+    columns: Mapping[str, str] = dataclasses.field(
+        default_factory=dict,
+        metadata=option(
+            "OURS=NAME",
+            "column of others' Parquet that stands for ours, such as episode_id=episode_index; repeatable",
+            name="column",
+            read=read_assignment,
+        ),
+    )
+
     @property
     def read_options(self) -> dict[str, str]:
         """What the corpus is opened with: the options of its format, and those of every format."""
         given = {} if self.picture_range is None else {PICTURE_RANGE: self.picture_range}
+        if self.columns:
+            given[COLUMNS] = json.dumps(dict(self.columns), sort_keys=True)
         return {**self.corpus_options, **given}
 
     @property
@@ -80,3 +94,4 @@ class LabelKeywords(RunKeywords, total=False):
     max_failure_share: float
     corpus_options: Mapping[str, str]
     picture_range: str | None
+    columns: Mapping[str, str]

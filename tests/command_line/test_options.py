@@ -94,6 +94,11 @@ COMMANDS: dict[str, tuple[str, list[tuple[type, str, dict[str, Any]]]]] = {
             (LabelRun, "--max-failure-share 0.5", {"max_failure_share": 0.5}),
             (LabelRun, "--corpus-option a=1 --corpus-option b=x=y", {"corpus_options": {"a": "1", "b": "x=y"}}),
             (LabelRun, "--picture-range 0:4000", {"picture_range": "0:4000"}),
+            (
+                LabelRun,
+                "--column episode_id=episode_index --column frame_index=step",
+                {"columns": {"episode_id": "episode_index", "frame_index": "step"}},
+            ),
             (LabelRun, "--workers 2", {"workers": 2}),
         ],
     ),

@@ -12,7 +12,7 @@ PLACES = ("schemas", "labelers/encoders/checkpoints", "pipelines/engine/outputs.
 
 VERBS = re.compile(
     "(add|allow|calibrate|change|check|choose|convert|copy|correct|download|embed|encode|export|fill|fix|free|give|install"
-    "|label|leave|load|mark|move|name|number|pack|put|read|record|remove|rename|restore|run|save|say|scale|sort|split|take|turn"
+    "|label|leave|load|mark|move|name|number|pack|put|quote|read|record|remove|rename|restore|run|save|say|scale|sort|split|take|turn"
     "|uninstall|merge|unpack|use|wait|when|with|write)",
     re.IGNORECASE,
 )
@@ -33,12 +33,12 @@ WITHOUT_REMEDY = (
 
 CAUSES = (
     # what is wrong ──► what helps ── what does not
-    (r"must be whole|must be a whole HDF5", r"(copy|download) it again", r"sort|rename|convert"),
+    (r"must be whole[,:]|must be a whole HDF5", r"(copy|download) it again", r"sort|rename|convert"),
     (r"must decode in full", r"take it from a copy|leave it out", r"sort|rename"),
     (r"side by side in its tar", r"tar --sort=name", r"copy|rename|remove"),
     (r"side by side, got|in the order of frame_index", r"sort the rows by episode_id and frame_index", r"copy|rename"),
     (r"must occur once", r"rename|remove", r"copy|record"),
-    (r"must be UTF-8", r"save the file as UTF-8", r"copy|sort"),
+    (r"must be UTF-8", r"save (it|the file) as UTF-8", r"copy|sort"),
     (r"every frame must have the bytes of a picture", r"embed the pictures", r"sort|copy"),
 )
 

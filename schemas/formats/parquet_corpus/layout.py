@@ -44,6 +44,13 @@ def open_file(folder: Folder, name: str) -> pq.ParquetFile:
     return pq.ParquetFile(source, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True)
 
 
+def leaf_paths(file: pq.ParquetFile) -> list[str]:
+    """The paths of a file's leaf columns, in the order of its footer; under our names where the file is read so."""
+    renamed: list[str] | None = getattr(file, "leaf_paths", None)
+    metadata = file.metadata
+    return renamed or [metadata.schema.column(index).path for index in range(metadata.num_columns)]
+
+
 def read_features(file: pq.ParquetFile) -> CorpusFeatures:
     """What a file holds: as its schema's metadata says, or as its columns do if another tool wrote it.
 
@@ -100,7 +107,7 @@ def check_columns(schema: pa.Schema, cameras: Iterable[str] | None, fields: Iter
     if not {"episode_id", "frame_index"} <= set(schema.names) or not cameras_of(schema):
         raise UnknownLayoutError(
             f"a corpus must have the columns episode_id, frame_index and {IMAGE_PREFIX}<camera>, got "
-            f"{', '.join(schema.names)}. Rename its columns, or give a folder that holds a corpus"
+            f"{', '.join(schema.names)}. Say which they are, as --column episode_id=NAME, or give a folder that holds a corpus"
         )
     for camera in cameras_of(schema) if cameras is None else cameras:
         _check_type(schema, image_column(camera), "encoded pictures (bytes)", is_picture)

@@ -7,9 +7,10 @@ Reading a row group from its start for every episode in it would cost the square
 """
 
 import bisect
+import functools
 import itertools
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -23,6 +24,7 @@ from vlm_rewards.schemas.formats.parquet_corpus.layout import (
     BROKEN_FILE,
     MISSING_FILE,
     cameras_of,
+    leaf_paths,
     open_file,
     picture_leaf,
 )
@@ -68,21 +70,29 @@ class OpenFiles:
         folder: The corpus's folder.
         cameras: Cameras whose pictures are read, by which batches are measured; None for all.
         columns: Their columns; by default as corpora of ours name them.
+        opener: Opens a file of a name; `open_file` by default.
     """
 
-    def __init__(self, folder: Folder, cameras: Sequence[str] | None, columns: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Folder,
+        cameras: Sequence[str] | None,
+        columns: Mapping[str, str] | None = None,
+        opener: Callable[[str], pq.ParquetFile] | None = None,
+    ) -> None:
         self.folder = folder
         self.broken: set[str] = set()
         """Names of files that could not be read to their end."""
         self._cameras = cameras
         self._columns = columns
+        self._opener = opener or functools.partial(open_file, folder)
         self._files: OrderedDict[str, OpenFile] = OrderedDict()
 
     def open(self, name: str) -> OpenFile:
         """A file, opened if it is not."""
         opened = self._files.get(name)
         if opened is None:
-            file = open_file(self.folder, name)
+            file = self._opener(name)
             metadata, schema = file.metadata, file.schema_arrow
             groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
             bounds = [0, *itertools.accumulate(group.num_rows for group in groups)]
@@ -91,7 +101,7 @@ class OpenFiles:
                 metadata=metadata,
                 schema=schema,
                 bounds=bounds,
-                batch_rows=self._batch_rows(metadata, schema, groups),
+                batch_rows=self._batch_rows(file, schema, groups),
                 is_small=len(groups) == 1 and groups[0].total_byte_size <= BATCH_BYTES and bounds[-1] <= BATCH_ROWS,
             )
             self._files[name] = opened
@@ -107,13 +117,13 @@ class OpenFiles:
         """Lets go of all files; one that is asked for again is opened again."""
         self._files.clear()
 
-    def _batch_rows(self, metadata: pq.FileMetaData, schema: pa.Schema, groups: Sequence[pq.RowGroupMetaData]) -> int:
+    def _batch_rows(self, file: pq.ParquetFile, schema: pa.Schema, groups: Sequence[pq.RowGroupMetaData]) -> int:
         if all(group.total_byte_size <= BATCH_BYTES for group in groups):
             return BATCH_ROWS
         known = cameras_of(schema) if self._columns is None else tuple(self._columns)
         cameras = [camera for camera in known if self._cameras is None or camera in self._cameras]
         leaves = {picture_leaf(schema, self.column(camera)) for camera in cameras}
-        columns = [index for index in range(metadata.num_columns) if metadata.schema.column(index).path in leaves]
+        columns = [index for index, path in enumerate(leaf_paths(file)) if path in leaves]
         rows = BATCH_ROWS
         for group in groups:
             for column in columns:

@@ -15,13 +15,14 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vlm_rewards.schemas.formats.folder import File, Folder
+from vlm_rewards.schemas.formats.folder import File
+from vlm_rewards.schemas.formats.parquet_corpus.columns import ParquetFiles
 from vlm_rewards.schemas.formats.parquet_corpus.layout import (
     BROKEN_FILE,
     MISSING_FILE,
     UnknownLayoutError,
     check_columns,
-    open_file,
+    leaf_paths,
 )
 from vlm_rewards.schemas.formats.units import file_stem, joined_bounds, share_units
 from vlm_rewards.schemas.manifests import Unit
@@ -54,7 +55,7 @@ class _Edge(NamedTuple):
     frame_index: int | None
 
 
-def plan_files(folder: Folder, files: Sequence[File], max_bytes: int) -> list[Unit]:
+def plan_files(source: ParquetFiles, files: Sequence[File], max_bytes: int) -> list[Unit]:
     """Cuts files into units of about `max_bytes` at most; an episode is in one unit, and small files share one.
 
     A file that cannot be read is a unit of its own: its reader says what is wrong.
@@ -62,30 +63,30 @@ def plan_files(folder: Folder, files: Sequence[File], max_bytes: int) -> list[Un
     units: list[Unit] = []
     before: tuple[File, _Outline] | None = None
     for file in files:
-        outline = _read_outline(folder, file)
+        outline = _read_outline(source, file)
         planned = _cut(file, outline, max_bytes)
         if outline is not None and before is not None and _may_go_on(before[1], outline):
-            rows = _rows_of_last_episode(folder, before[0], file)
+            rows = _rows_of_last_episode(source, before[0], file)
             if rows:
                 units[-1] = _extended(units[-1], file, outline.num_rows, rows)
                 planned = _without_head(planned, file, outline.num_rows, rows)
         units += planned
         before = None if outline is None or not outline.num_rows else (file, outline)
-    return share_units(folder, units, max_bytes)
+    return share_units(source.folder, units, max_bytes)
 
 
-def _read_outline(folder: Folder, file: File) -> _Outline | None:
+def _read_outline(source: ParquetFiles, file: File) -> _Outline | None:
     try:
-        with open_file(folder, file.name) as opened:
+        with source.open(file.name) as opened:
             metadata = opened.metadata
-            column = id_column(metadata)
+            column = id_column(opened)
             row_groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
             return _Outline(
                 [_Group(group.num_rows, group.total_byte_size, id_bounds(group, column)) for group in row_groups]
             )
     except MISSING_FILE:
         raise
-    except BROKEN_FILE:
+    except (UnknownLayoutError, *BROKEN_FILE):
         return None
 
 
@@ -120,9 +121,9 @@ def _cut(file: File, outline: _Outline | None, max_bytes: int) -> list[Unit]:
     return units if len(units) > 1 else [whole]
 
 
-def id_column(metadata: pq.FileMetaData) -> int:
+def id_column(file: pq.ParquetFile) -> int:
     """Number of the column of ids; -1 where there is none."""
-    paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    paths = leaf_paths(file)
     return paths.index("episode_id") if "episode_id" in paths else -1
 
 
@@ -144,17 +145,17 @@ def _may_go_on(before: _Outline, outline: _Outline) -> bool:
     return outline.num_rows > 0 and not disjoint(before.groups[-1].bounds, outline.groups[0].bounds)
 
 
-def _rows_of_last_episode(folder: Folder, before: File, file: File) -> int:
+def _rows_of_last_episode(source: ParquetFiles, before: File, file: File) -> int:
     """Rows at the head of a file that belong to the last episode of the file before.
 
     They go on with its id, and do not count the frames from 0 again: that would be a second episode of the same id.
     """
     try:
-        if not (_has_keys(folder, before) and _has_keys(folder, file)):
+        if not (_has_keys(source, before) and _has_keys(source, file)):
             return 0
-        edge = _last_row(folder, before)
+        edge = _last_row(source, before)
         count = 0
-        for episode_id, frame_index in _edge_rows(folder, file):
+        for episode_id, frame_index in _edge_rows(source, file):
             if episode_id != edge.episode_id or (frame_index == 0 and (edge.frame_index or 0) > 0):
                 break
             edge = _Edge(episode_id, frame_index)
@@ -166,17 +167,17 @@ def _rows_of_last_episode(folder: Folder, before: File, file: File) -> int:
         return 0  # the reader of the file says what is wrong
 
 
-def _has_keys(folder: Folder, file: File) -> bool:
+def _has_keys(source: ParquetFiles, file: File) -> bool:
     """Whether a file has ids and frame indices; the reader of one that has none says so."""
     try:
-        check_columns(open_file(folder, file.name).schema_arrow, cameras=(), fields=())
+        check_columns(source.open(file.name).schema_arrow, cameras=(), fields=())
     except UnknownLayoutError:
         return False
     return True
 
 
-def _last_row(folder: Folder, file: File) -> _Edge:
-    with open_file(folder, file.name) as opened:
+def _last_row(source: ParquetFiles, file: File) -> _Edge:
+    with source.open(file.name) as opened:
         last = opened.num_row_groups - 1
         row: _Edge = _Edge(None, None)
         for batch in opened.iter_batches(row_groups=[last], columns=["episode_id", "frame_index"], use_threads=False):
@@ -185,8 +186,8 @@ def _last_row(folder: Folder, file: File) -> _Edge:
         return row
 
 
-def _edge_rows(folder: Folder, file: File) -> Iterator[_Edge]:
-    with open_file(folder, file.name) as opened:
+def _edge_rows(source: ParquetFiles, file: File) -> Iterator[_Edge]:
+    with source.open(file.name) as opened:
         for batch in opened.iter_batches(_EDGE_ROWS, columns=["episode_id", "frame_index"], use_threads=False):
             yield from map(_Edge, *(column.to_pylist() for column in _keys(batch)))
 

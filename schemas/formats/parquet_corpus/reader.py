@@ -22,8 +22,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vlm_rewards.schemas.episodes import METADATA_KEY, CorpusFeatures, Episode, Frames, UnreadFrames, image_column
+from vlm_rewards.schemas.formats.common_options import COLUMNS
 from vlm_rewards.schemas.formats.folder import File, Folder
 from vlm_rewards.schemas.formats.interface import CorpusFormat, FoundEpisode, InvalidEpisodeError, Wanted
+from vlm_rewards.schemas.formats.parquet_corpus.columns import ParquetFiles, read_columns
 from vlm_rewards.schemas.formats.parquet_corpus.layout import (
     BROKEN_FILE,
     MISSING_FILE,
@@ -33,7 +35,6 @@ from vlm_rewards.schemas.formats.parquet_corpus.layout import (
     check_widths,
     columns_to_read,
     is_list,
-    open_file,
     picture_leaf,
     read_features,
 )
@@ -51,14 +52,20 @@ class ParquetReader:
     Args:
         folder: Its folder.
         features: What its first readable file holds.
+        columns: By our name, the name of a column that has another.
     """
 
     folder: Folder
     features: CorpusFeatures
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def _files(self) -> ParquetFiles:
+        return ParquetFiles(self.folder, self.columns)
 
     def units(self, max_bytes: int) -> list[Unit]:
         """Units of whole episodes, see `schemas.formats.parquet_corpus.planning`; ranges count rows."""
-        return plan_files(self.folder, parquet_files(self.folder), max_bytes)
+        return plan_files(self._files, parquet_files(self.folder), max_bytes)
 
     def own_files(self) -> list[str]:
         """Names of the folder's files of this ending."""
@@ -66,20 +73,20 @@ class ParquetReader:
 
     def episodes(self, unit: Unit, wanted: Wanted) -> Iterator[FoundEpisode | Failure]:
         """Streams the unit's episodes."""
-        return _UnitPass(self.folder, unit, wanted).episodes()
+        return _UnitPass(self._files, unit, wanted).episodes()
 
     def episode_ids(self, unit: Unit) -> list[str]:
         """The ids of a unit's episodes in order, each once; up to the place where a file becomes unreadable."""
         ids: dict[str, None] = {}
         for name, start, stop in file_ranges(unit):
             try:
-                opened = OpenFiles(self.folder, ()).open(name)
+                opened = OpenFiles(self.folder, (), opener=self._files.open).open(name)
                 if "episode_id" in opened.schema.names:
                     for _, batch, _ in _batches(opened, start, stop, ["episode_id"]):
                         ids.update(dict.fromkeys(pc.unique(batch.column(0).cast(pa.string())).to_pylist()))
             except MISSING_FILE:
                 raise
-            except BROKEN_FILE:
+            except (UnknownLayoutError, *BROKEN_FILE):
                 pass  # the read of the unit says so, as a Failure
         return [episode_id for episode_id in ids if episode_id is not None]
 
@@ -97,9 +104,10 @@ def open_parquet(folder: Folder, options: Mapping[str, str]) -> ParquetReader:
     """
     first: ValueError | None = None
     files = parquet_files(folder)
+    columns = read_columns(options[COLUMNS]) if COLUMNS in options else {}
     for file in files:
         try:
-            return ParquetReader(folder, read_file_features(folder, file.name))
+            return ParquetReader(folder, read_file_features(ParquetFiles(folder, columns), file.name), columns)
         except ValueError as error:
             first = first or error
     raise ValueError(
@@ -108,22 +116,24 @@ def open_parquet(folder: Folder, options: Mapping[str, str]) -> ParquetReader:
     ) from first
 
 
-def read_file_features(folder: Folder, name: str) -> CorpusFeatures:
+def read_file_features(source: ParquetFiles, name: str) -> CorpusFeatures:
     """What a file holds.
 
     Raises:
         ValueError: The file is not Parquet, or a column that every corpus has is missing or of another type.
     """
     try:
-        with open_file(folder, name) as file:
+        with source.open(name) as file:
             return read_features(file)
     except UnknownLayoutError as error:
-        error.add_note(f"in {folder.path(name)}")
+        error.add_note(f"in {source.folder.path(name)}")
         raise
     except MISSING_FILE:
         raise
     except BROKEN_FILE as error:
-        detail = f"a Parquet file must be whole, got {folder.path(name)} ({error}). Copy it again from its source"
+        detail = (
+            f"a Parquet file must be whole, got {source.folder.path(name)} ({error}). Copy it again from its source"
+        )
         raise ValueError(detail) from error
 
 
@@ -134,7 +144,7 @@ def _batches(opened: OpenFile, start: int, stop: int, columns: list[str]) -> Ite
         Number of a batch's first row, the batch, and whether the row group that ends with it shares no episode with the next.
     """
     last_group = len(opened.bounds) - 2
-    column = id_column(opened.metadata) if last_group > 0 else -1
+    column = id_column(opened.file) if last_group > 0 else -1
     for group, (row, end) in enumerate(itertools.pairwise(opened.bounds)):
         if end <= start or 0 <= stop <= row:
             continue
@@ -163,11 +173,11 @@ class _Run:
 class _UnitPass:
     """One pass over the rows of a unit, from file to file: an episode may go on in the next."""
 
-    def __init__(self, folder: Folder, unit: Unit, wanted: Wanted) -> None:
-        self._folder = folder
+    def __init__(self, source: ParquetFiles, unit: Unit, wanted: Wanted) -> None:
+        self._folder = source.folder
         self._unit = unit
         self._wanted = wanted
-        self._files = OpenFiles(folder, wanted.cameras if wanted.frames else ())
+        self._files = OpenFiles(source.folder, wanted.cameras if wanted.frames else (), opener=source.open)
         self._cursors: dict[str, PictureCursor] = {}
         self._ids: set[str] = set()  # of the episodes so far
         self._pending: list[_Run] = []  # rows of the episode that is being read
@@ -422,4 +432,5 @@ PARQUET = CorpusFormat(
     open=open_parquet,
     write=write_parquet,
     extension="parquet",
+    options={COLUMNS: "names of columns that have others than ours, as --column gives them"},
 )

@@ -13,6 +13,7 @@ from vlm_rewards.schemas.episodes import METADATA_KEY, CorpusFeatures, Episode, 
 from vlm_rewards.schemas.formats.folder import Folder
 from vlm_rewards.schemas.formats.parquet_corpus import pictures as parquet_pictures
 from vlm_rewards.schemas.formats.parquet_corpus import writer as parquet_writer
+from vlm_rewards.schemas.formats.parquet_corpus.columns import ParquetFiles
 from vlm_rewards.schemas.formats.parquet_corpus.planning import plan_files
 from vlm_rewards.schemas.formats.parquet_corpus.reader import read_file_features
 from vlm_rewards.schemas.formats.parquet_corpus.writer import write_parquet
@@ -27,11 +28,11 @@ def _write(path, episodes):
 
 def plan(path, max_bytes):
     folder = Folder(str(path.parent), only=path.name)
-    return plan_files(folder, folder.files, max_bytes)
+    return plan_files(ParquetFiles(folder), folder.files, max_bytes)
 
 
 def features_of(path):
-    return read_file_features(Folder(str(path.parent), only=path.name), path.name)
+    return read_file_features(ParquetFiles(Folder(str(path.parent), only=path.name)), path.name)
 
 
 def ids_of(path, unit=None):
