@@ -181,7 +181,8 @@ class Store:
             raise
         except UnknownCodecError as error:
             raise UnreadableStoreError(
-                f"a zarr store must be of codecs that are installed: got {self} ({error}). Install them, for UMI with pip install imagecodecs"
+                f"a zarr store must be of codecs that are installed: got {self} ({error}). "
+                "Install them, for UMI with pip install imagecodecs"
             ) from error
         except _BROKEN as error:
             raise UnreadableStoreError(
