@@ -2,12 +2,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test lint docs bench figures claims clean
+JUDGES := $(patsubst tests/judges/requirements/%.txt,.judges/%/.installed,$(wildcard tests/judges/requirements/*.txt))
+
+.PHONY: help install demo test judges lint docs bench figures claims clean
 
 help:
 	@echo "make install   a virtual environment in $(VENV) with this project and all it needs"
 	@echo "make demo      from recording to a fine-tuned agent on 320 episodes: demo/report/report.html, demo/rollout/index.html"
 	@echo "make test      lint, type checks and all tests"
+	@echo "make judges    LeRobot's and other formats' own libraries read what we write, in environments of their own (about 1 GB)"
 	@echo "make lint      ruff and mypy alone"
 	@echo "make docs      the documentation as a static site: build/docs/index.html"
 	@echo "make bench     the measurements behind the README's figures (long)"
@@ -36,6 +39,16 @@ lint: install
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
+# Each judge is one file of exact versions; what a judge's packages ask for beside them is not installed.
+.judges/%/.installed: tests/judges/requirements/%.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade "pip>=25"
+	$(@D)/bin/python -m pip install --quiet --no-deps --requirement $<
+	touch $@
+
+judges: install $(JUDGES)
+	$(BIN)/python -m pytest tests/judges
+
 # Warnings are errors; nothing is downloaded, and the pages load nothing from elsewhere.
 docs: install
 	$(BIN)/sphinx-build --builder html --fail-on-warning --keep-going --quiet docs build/docs
@@ -50,4 +63,4 @@ claims: install
 	$(BIN)/python benchmarks/claims.py --budget full --output build/claims
 
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info
+	rm -rf $(VENV) .judges demo build dist *.egg-info
