@@ -43,7 +43,7 @@ class EpisodeGoals:
         self.indices = np.full(num_envs, -1, np.int64)
         self._index_of = known if allowed is None else {goal_id: known[goal_id] for goal_id in allowed}
         self._choices = np.array(list(self._index_of.values()), np.int64)
-        self._draws = [np.random.default_rng() for _ in range(num_envs)]
+        self._draws: list[np.random.Generator | None] = [None] * num_envs  # begun by a seed, or by the first draw
 
     def seed(self, seed: int | Sequence[int | None] | None, envs: np.ndarray) -> None:
         """Begins new streams of draws, with seeds as `reset` of a vector environment takes them.
@@ -73,7 +73,9 @@ class EpisodeGoals:
         for index in envs.tolist():
             if not says[index]:
                 choices = self._choices_among(possible[index], index) if limits[index] else self._choices
-                self.indices[index] = self._draws[index].choice(choices)
+                draws = self._draws[index] or np.random.default_rng()
+                self._draws[index] = draws
+                self.indices[index] = draws.choice(choices)
             elif told[index] in self._index_of:
                 self.indices[index] = self._index_of[told[index]]
             else:
@@ -101,10 +103,18 @@ class EpisodeGoals:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything needed to resume."""
-        return {"indices": self.indices.copy(), "draws": [draws.bit_generator.state for draws in self._draws]}
+        states = [None if draws is None else draws.bit_generator.state for draws in self._draws]
+        return {"indices": self.indices.copy(), "draws": states}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` returned."""
         self.indices[:] = state["indices"]
-        for draws, saved in zip(self._draws, state["draws"], strict=True):
-            draws.bit_generator.state = saved
+        assert len(state["draws"]) == len(self._draws), (len(state["draws"]), len(self._draws))
+        for index, saved in enumerate(state["draws"]):
+            self._draws[index] = None if saved is None else _generator(saved)
+
+
+def _generator(state: Mapping[str, Any]) -> np.random.Generator:
+    generator = np.random.default_rng()
+    generator.bit_generator.state = state
+    return generator

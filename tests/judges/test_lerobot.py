@@ -22,7 +22,9 @@ LENGTHS = (12, 1, 7)
 GOALS = (Goal("cup", "the cup is up", instructions=("lift the cup",)), Goal("drawer", "open the drawer"))
 
 
-@pytest.fixture(scope="module", params=[(version, kind) for version in JUDGES for kind in ("image", "video")], ids="-".join)
+@pytest.fixture(
+    scope="module", params=[(version, kind) for version in JUDGES for kind in ("image", "video")], ids="-".join
+)
 def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """A corpus of LeRobot's writer, and which judge wrote it."""
     version, kind = request.param
@@ -68,11 +70,7 @@ def test_our_frames_are_those_that_lerobot_gives(written: tuple[str, Path], tmp_
     episodes = [item for item in open_corpus(corpus) if isinstance(item, Episode)]
     assert [item.num_frames for item in episodes] == list(LENGTHS)
     assert {*episodes[0].images} == {"front", "wrist cam"}
-    ours = [
-        decoded_frame(frame)
-        for episode in episodes
-        for frame in episode.images["front"]
-    ]
+    ours = [decoded_frame(frame) for episode in episodes for frame in episode.images["front"]]
     assert np.array_equal(np.stack(ours), theirs["frames"])
     tasks = [episode.instruction for episode in episodes for _ in range(episode.num_frames)]
     assert tasks == theirs["tasks"].tolist()
