@@ -105,10 +105,9 @@ def test_lerobot_filters_by_our_verdicts(written: tuple[str, Path], tmp_path: Pa
     assert sorted({*np.load(tmp_path / "read.npz")["episode_index"].ravel().tolist()}) == successful
 
 
+@pytest.mark.parametrize("written", [("v3.0", "image")], ids="-".join, indirect=True)  # RA-BC came with LeRobot 0.4
 def test_ra_bc_weighs_by_our_sidecar(written: tuple[str, Path], tmp_path: Path) -> None:
     name, corpus = written
-    if name != JUDGES["v3.0"]:
-        pytest.skip("RA-BC came with LeRobot 0.4")
     scores = write_labels(corpus, tmp_path / "labels")
     summary = export(corpus, tmp_path / "labels", to="ra-bc", goal="cup", output=tmp_path / "out")
     found = json.loads(judge(name, "lerobot_weights", tmp_path / "out" / SIDECAR, len(scores), CHUNK))

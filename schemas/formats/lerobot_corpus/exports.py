@@ -222,6 +222,8 @@ def _schema(schema: pa.Schema, features: dict[str, dict[str, object]]) -> pa.Sch
     types = {"float32": pa.float32(), "bool": pa.bool_()}
     fields = []
     own: dict[str, object] = {}
+    # `datasets` before 4.0 knows no "List", and later ones do not write "Sequence": the file tells by its own lists which it is.
+    list_type = "Sequence" if b'"Sequence"' in metadata.get(b"huggingface", b"") else "List"
     for name, feature in features.items():
         kind = types[str(feature["dtype"])]
         value = {"dtype": feature["dtype"], "_type": "Value"}
@@ -229,7 +231,7 @@ def _schema(schema: pa.Schema, features: dict[str, dict[str, object]]) -> pa.Sch
             names = feature["names"]
             assert isinstance(names, list)
             fields.append(pa.field(name, pa.list_(kind, len(names))))
-            own[name] = {"feature": value, "length": len(names), "_type": "List"}
+            own[name] = {"feature": value, "length": len(names), "_type": list_type}
         else:
             fields.append(pa.field(name, kind))
             own[name] = value

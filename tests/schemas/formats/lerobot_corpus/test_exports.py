@@ -109,6 +109,26 @@ def test_everything_else_of_a_copy_is_as_it_was(layout: str, tmp_path: Path) -> 
     assert all(np.array_equal(a, b) for a, b in zip(*frames, strict=True))
 
 
+@pytest.mark.parametrize("list_type", ["List", "Sequence"])
+def test_a_vector_is_named_as_the_files_own_lists_are(list_type: str, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    DataSet().write(corpus)
+    [file] = (corpus / "data").rglob("*.parquet")
+    table = pq.read_table(file)
+    action = {"feature": {"dtype": "float32", "_type": "Value"}, "length": 3, "_type": list_type}
+    metadata = {b"huggingface": json.dumps({"info": {"features": {"action": action}}}).encode()}
+    pq.write_table(table.replace_schema_metadata(metadata), file)
+    labels = label(corpus, tmp_path / "labels")
+    export(corpus, labels, to="lerobot", goal="cup", all_scores=True, output=tmp_path / "copy")
+    schema = pq.read_schema(tmp_path / "copy" / file.relative_to(corpus))
+    features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+    assert features["vlm.scores"] == {
+        "feature": {"dtype": "float32", "_type": "Value"},
+        "length": 2,
+        "_type": list_type,
+    }
+
+
 def test_in_place_changes_the_data_set_and_columns_that_are_there_are_replaced(tmp_path: Path) -> None:
     corpus = tmp_path / "corpus"
     DataSet(columns={"next.reward": [0.5] * 12}).write(corpus)
