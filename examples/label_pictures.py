@@ -1,6 +1,6 @@
 """Scores pictures for goals in words. Run: python label_pictures.py MODEL PICTURE...
 
-MODEL is a Hugging Face dual encoder, such as openai/clip-vit-base-patch32, or its folder.
+MODEL is a Hugging Face dual encoder, such as openai/clip-vit-large-patch14, or its folder.
 """
 
 import sys

@@ -6,7 +6,13 @@ A package declares them as entry points, and needs no edit here:
     zarr = "my_package.zarr_corpus:ZARR"
 """
 
+import functools
+import sys
+import time
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+_SETTLED_S = 2.0  # a folder changed within the resolution of the clock would look the same
 
 
 def load_extensions(group: str) -> dict[str, object]:
@@ -21,6 +27,21 @@ def load_extensions(group: str) -> dict[str, object]:
     Raises:
         ValueError: Two packages declare the same name, or an entry point cannot be imported.
     """
+    folders = tuple((folder, _changed_at(folder)) for folder in sys.path)
+    is_settled = time.time() - max((changed for _, changed in folders), default=0.0) > _SETTLED_S
+    return dict((_loaded if is_settled else _loaded.__wrapped__)(group, folders))
+
+
+def _changed_at(folder: str) -> float:
+    try:
+        return Path(folder).stat().st_mtime
+    except OSError:  # sys.path may hold what is not there
+        return 0.0
+
+
+@functools.lru_cache(maxsize=64)
+def _loaded(group: str, _: tuple[tuple[str, float], ...]) -> dict[str, object]:
+    """Looks the group up anew where packages were installed or removed: it takes some 10 ms, and settings ask at every turn."""
     found: dict[str, EntryPoint] = {}
     for point in sorted(entry_points(group=group), key=lambda point: (point.name, _distribution(point))):
         other = found.setdefault(point.name, point)

@@ -10,7 +10,7 @@ from vlm_rewards.labelers.domains.domain import domains
 from vlm_rewards.labelers.reference_models import REFERENCE_FOLDER
 
 _REMEDY = (
-    "Give --model (model= in Python): a hub name such as openai/clip-vit-base-patch32, or the folder of a checkpoint"
+    "Give --model (model= in Python): a hub name such as openai/clip-vit-large-patch14, or the folder of a checkpoint"
 )
 
 

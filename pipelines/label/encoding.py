@@ -58,17 +58,25 @@ def one_run() -> Iterator[None]:
 
     Afterwards torch and NumPy's BLAS have as many threads as before, and labelers that were built in the run are let go.
     """
-    threads = torch.get_num_threads()
     with _labelers_lock:
         before = set(_labelers)
     try:
-        with threadpool_limits(limits=1, user_api="blas"):
+        with same_threads(), threadpool_limits(limits=1, user_api="blas"):
             yield
     finally:
-        torch.set_num_threads(threads)
         with _labelers_lock:
             for settings in set(_labelers) - before:
                 del _labelers[settings]
+
+
+@contextlib.contextmanager
+def same_threads() -> Iterator[None]:
+    """Context manager that restores torch's number of threads, which `shared_labeler` sets for the whole process."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def shared_labeler(settings: LabelerSettings, encoder: Encoder | None = None) -> SharedLabeler:

@@ -13,13 +13,14 @@ from apache_beam.ml.inference.base import ModelHandler
 from vlm_rewards.labelers.labeler import Labeler
 from vlm_rewards.labelers.provenance import Provenance
 from vlm_rewards.labelers.settings import LabelerSettings
-from vlm_rewards.pipelines.label.encoding import shared_labeler
+from vlm_rewards.pipelines.label.encoding import same_threads, shared_labeler
 
 
 class LabelerHandler(ModelHandler[np.ndarray, np.ndarray, Labeler]):
     """Scores frames for all goals: elements [H, W, 3] uint8 in, [G] float32 out, in the order of the goals.
 
-    Wrap it in Beam's `KeyedModelHandler` for elements with a key. A worker process has one copy of the model.
+    Wrap it in Beam's `KeyedModelHandler` for elements with a key. A worker process has one copy of the model, and as many threads
+    of torch as its owner gave it: scores have the same bits with any number.
 
     Args:
         settings: What to label with. The model is loaded at once, so that workers can tell whether theirs is the same.
@@ -35,7 +36,8 @@ class LabelerHandler(ModelHandler[np.ndarray, np.ndarray, Labeler]):
                 f"label with vlm-rewards label, or set the window to 1"
             )
         super().__init__(min_batch_size=1, max_batch_size=settings.batch_size)
-        labeler = shared_labeler(settings).labeler
+        with same_threads():
+            labeler = shared_labeler(settings).labeler
         if labeler.encoder.window > 1:
             raise ValueError(
                 f"an encoder must look at single frames for RunInference, whose elements have no order: got {settings.model}, "
@@ -50,7 +52,8 @@ class LabelerHandler(ModelHandler[np.ndarray, np.ndarray, Labeler]):
         Raises:
             ValueError: It is not the labeler that the pipeline was built with.
         """
-        labeler = shared_labeler(self._settings).labeler
+        with same_threads():
+            labeler = shared_labeler(self._settings).labeler
         self._provenance.check(labeler)
         return labeler
 

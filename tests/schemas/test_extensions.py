@@ -1,7 +1,10 @@
 import importlib
+import os
+import sys
 
 import pytest
 
+from vlm_rewards.schemas import extensions
 from vlm_rewards.schemas.extensions import load_extensions
 
 GROUP = "vlm_rewards.test_things"
@@ -23,6 +26,29 @@ def test_extensions_are_loaded_and_sorted_by_name(tmp_path, monkeypatch):
     _install(tmp_path, "extension_one", [("b", "extension_one:B"), ("c", "extension_one:C")], "B, C = 2, 3")
     _install(tmp_path, "extension_two", [("a", "extension_two:A")], "A = 1")
     assert list(load_extensions(GROUP).items()) == [("a", 1), ("b", 2), ("c", 3)]
+
+
+def test_packages_are_looked_up_again_only_where_one_was_installed(tmp_path, monkeypatch):
+    asked = []
+
+    def counted(group):
+        asked.append(group)
+        return entry_points(group=group)
+
+    entry_points = extensions.entry_points
+    monkeypatch.setattr(extensions, "entry_points", counted)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), str(tmp_path / "missing")])
+    os.utime(tmp_path, (1e9, 1e9))
+    assert [load_extensions(GROUP) for _ in range(3)] == [{}] * 3
+    assert len(asked) == 1
+    _install(tmp_path, "extension_later", [("a", "extension_later:A")], "A = 1")
+    assert [load_extensions(GROUP) for _ in range(2)] == [{"a": 1}] * 2
+    assert len(asked) == 3  # the folder has just changed, and might again within a tick of its clock
+    os.utime(tmp_path, (1e9 + 5, 1e9 + 5))
+    found = load_extensions(GROUP)
+    found.clear()
+    assert load_extensions(GROUP) == {"a": 1}
+    assert len(asked) == 4
 
 
 @pytest.mark.parametrize("code", ["raise RuntimeError('no licence')", "A = 1"])

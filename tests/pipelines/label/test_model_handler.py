@@ -5,6 +5,7 @@ from pathlib import Path
 import apache_beam as beam
 import numpy as np
 import pytest
+import torch
 from apache_beam.ml.inference.base import KeyedModelHandler, RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
 from tiny_models import save_tiny_clip
@@ -37,6 +38,22 @@ def test_run_inference_gives_the_bits_of_the_labeler(tmp_path: Path) -> None:
         )
     found = {int(path.name): path.read_bytes() for path in folder.iterdir()}
     assert found == {index: expected[index].tobytes() for index in frames}
+
+
+def test_the_threads_of_somebody_elses_process_stay(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    frames = [np.full((20, 30, 3), value, np.uint8) for value in range(3)]
+    before = torch.get_num_threads()
+    try:
+        scores = []
+        for threads in (2, 1):
+            torch.set_num_threads(threads)
+            handler = LabelerHandler(settings)
+            scores.append(np.stack(list(handler.run_inference(frames, handler.load_model()))))
+            assert torch.get_num_threads() == threads
+        assert scores[0].tobytes() == scores[1].tobytes()
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_size_of_a_batch_is_that_of_its_frames(tmp_path: Path) -> None:
