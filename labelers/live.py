@@ -15,7 +15,7 @@ import numpy as np
 from vlm_rewards.labelers.encoders.embedding_cache import EmbeddingCache, FrameLookup, frame_digest
 from vlm_rewards.labelers.labeler import Labeler
 from vlm_rewards.labelers.rewards.rewards import RuleProgress, advance, step_rewards
-from vlm_rewards.schemas.fingerprints import Fingerprint
+from vlm_rewards.schemas.fingerprints import READING_PARTS, Fingerprint
 from vlm_rewards.schemas.rules import RewardRule
 
 CACHE_BYTES = 64 << 20
@@ -33,10 +33,8 @@ def check_labeler(labeler: Labeler, labels: Fingerprint, camera: str | None) -> 
     Raises:
         ValueError: A part of the fingerprint differs; the message names it.
     """
-    stored = {
-        name: labels.parts[name] for name in ("sparse", "corpus_options", "decoders") if name in labels.parts
-    }  # not of scores
-    here = Fingerprint({**labeler.fingerprint.parts, "camera": camera, **stored})
+    read_as = {name: labels.parts[name] for name in READING_PARTS if name in labels.parts}
+    here = Fingerprint({**labeler.fingerprint.parts, **read_as, "camera": camera})
     labels.check_equal(
         here,
         "the labels that the agent was trained on",

@@ -19,9 +19,9 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vlm_rewards.schemas.fingerprints import Fingerprint
+from vlm_rewards.schemas.fingerprints import READING_PARTS, Fingerprint
 
-NOT_COMPARED = ("temperature", "rule", "camera", "sparse", "batch_size", "device", "attention", "score_block")
+NOT_COMPARED = (*READING_PARTS, "temperature", "rule", "batch_size", "device", "attention", "score_block")
 """Parts of labels' fingerprints that a calibration sets, that say nothing of the labeler, or that move scores by rounding only. The
 camera is among them: whether thresholds of one camera fit another is for the user to say."""
 

@@ -10,6 +10,9 @@ _LENGTH = 60  # characters of a value in a message
 _CONTEXT = 12  # of these before the first that differs
 """Differing values that a message shows of one part."""
 
+READING_PARTS = ("camera", "sparse", "corpus_options", "decoders")
+"""Parts of labels' fingerprints that a labeler's lacks: how their corpus was read, and how they are stored."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Fingerprint:

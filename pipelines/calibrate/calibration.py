@@ -57,7 +57,7 @@ from vlm_rewards.pipelines.engine.packed import merge_packed, pack_evidence, rai
 from vlm_rewards.pipelines.evaluate.evaluation import check_parts
 from vlm_rewards.pipelines.label.encoding import one_run, shared_labeler
 from vlm_rewards.schemas.calibrations import Calibration, compared_parts, read_calibration
-from vlm_rewards.schemas.fingerprints import Fingerprint
+from vlm_rewards.schemas.fingerprints import READING_PARTS, Fingerprint
 from vlm_rewards.schemas.folders import read_manifest, read_settings, write_atomically
 from vlm_rewards.schemas.formats.label_parts.reader import Labels, open_labels
 from vlm_rewards.schemas.formats.marks import Mark, check_marks, read_marks
@@ -239,7 +239,10 @@ def _rescored(labels: Labels, folder: Path, units: Sequence[Unit]) -> EmbeddingS
     manifest = read_manifest(folder, "embeddings")
     parts = labels.metadata.fingerprint.parts
     own = Fingerprint(manifest["fingerprint"])
-    expected = Fingerprint({name: parts.get(name) for name in own.parts})
+    # How the labels' corpus was read must be how that of the embeddings was; embeddings are never sparse.
+    read_as = {name: parts[name] for name in READING_PARTS if name in parts}
+    of_images = {name: parts.get(name) for name in own.parts}
+    expected = Fingerprint({**of_images, **{name: read_as[name] for name in read_as if name != "sparse"}})
     remedy = "give the embeddings that were kept when these labels were made"
     own.check_equal(expected, f"the embeddings {folder}", remedy)
     kept = OutputFolder(folder, kind="embeddings", fingerprint=expected, settings={}, extension="parquet")
@@ -251,7 +254,6 @@ def _rescored(labels: Labels, folder: Path, units: Sequence[Unit]) -> EmbeddingS
         )
     settings = labeler_of(labels.folder)
     labeler = shared_labeler(settings).labeler
-    read_as = {name: parts[name] for name in ("camera", "sparse", "corpus_options", "decoders") if name in parts}
     Fingerprint(dict(parts)).check_equal(
         Fingerprint({**labeler.fingerprint.parts, **read_as}),
         f"the labels {labels.folder}",

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from hdf5_recordings import write_robomimic
 from small_corpora import plain_episode
 from tiny_models import save_tiny_clip
 
@@ -197,3 +198,36 @@ def test_embeddings_must_be_those_of_the_labels(work: Path, tmp_path: Path, caps
     status, _, err = run(capsys, *words)
     assert status == 2
     assert "give the embeddings that were kept when these labels were made" in err
+
+
+def test_labels_of_a_corpus_with_options_are_calibrated_as_it_was_read(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_robomimic(tmp_path / "corpus" / "demos.hdf5", (3, 3))
+    read_as = ["--camera", "agentview_image", "--corpus-option", "channels=bgr"]
+    inputs = ["--input", tmp_path / "corpus", "--goals", work / "corpus" / "goals.jsonl", "--model", work / "clip"]
+    inputs += ["--negatives", "explicit", "--negative", "an empty room"]
+    kept = ["--embeddings", tmp_path / "kept"]
+    status, _, err = run(capsys, "label", *inputs, *read_as, *kept, "--output", tmp_path / "labels")
+    assert status == 0, err
+    assert open_labels(tmp_path / "labels").metadata.fingerprint.parts["corpus_options"] == {"channels": "bgr"}
+    first = next(open_labels(tmp_path / "labels").episodes()).episode_id
+    marks = [f"{first},{frame},{goal.id},{frame % 2}" for frame in range(3) for goal in GOALS]
+    (tmp_path / "marks.csv").write_text("\n".join(["episode_id,frame_index,goal,achieved", *marks]) + "\n")
+    words = ["calibrate", "--labels", tmp_path / "labels", "--marks", tmp_path / "marks.csv", *kept]
+    words += ["--objective", "precision", "--precision", 0.1, "--min-examples", 1]
+    status, out, err = run(capsys, *words, "--output", tmp_path / "calibration.json")
+    assert status == 0, err
+    assert "on 3 frames of 1 episodes (truth: marks)" in out
+    # The calibration holds for the scores, however the corpus is read.
+    again = ["label", *inputs, "--camera", "agentview_image", "--calibration", tmp_path / "calibration.json"]
+    status, _, err = run(capsys, *again, "--output", tmp_path / "plain")
+    assert status == 0, err
+    # Kept embeddings of frames that were read in another way are not those of the labels.
+    plain = ["--embeddings", tmp_path / "kept-plain", "--output", tmp_path / "other"]
+    assert run(capsys, "label", *inputs, "--camera", "agentview_image", *plain)[0] == 0
+    words[words.index(tmp_path / "kept")] = tmp_path / "kept-plain"
+    status, _, err = run(capsys, *words, "--output", tmp_path / "other.json")
+    assert status == 2
+    assert "give the embeddings that were kept when these labels were made" in err
+    assert not (tmp_path / "other.json").exists()

@@ -93,6 +93,11 @@ def test_a_full_cache_forgets_and_still_is_right(labeler):
 def test_a_labeler_of_another_fingerprint_is_refused_naming_the_part(labeler, tmp_path):
     labels = Fingerprint({**labeler.fingerprint.parts, "camera": "egocentric", "sparse": True})
     check_labeler(labeler, labels, "egocentric")
+    # How the corpus was read and decoded is in the fingerprint of its labels, and says nothing of live frames.
+    read = {"corpus_options": {"channels": "bgr"}, "decoders": {"av1": "libdav1d 1.5"}}
+    check_labeler(labeler, Fingerprint({**labels.parts, **read}), "egocentric")
+    with pytest.raises(ValueError, match="other channels"):  # any other part that the labeler does not have
+        check_labeler(labeler, Fingerprint({**labels.parts, "channels": "bgr"}), "egocentric")
     with pytest.raises(
         ValueError, match=r'got other camera \(camera is "egocentric" there and "top" here\); take the labeler'
     ):
