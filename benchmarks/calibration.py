@@ -47,7 +47,7 @@ from vlm_rewards.labelers.calibration.worth import (
     mean_log_loss,
 )
 from vlm_rewards.pipelines.calibrate.evidence import CorpusTruth
-from vlm_rewards.schemas.formats.label_parts.reader import open_labels, read_labels
+from vlm_rewards.schemas.formats.label_parts.reader import open_labels, part_of_unit, read_labels
 from vlm_rewards.schemas.goals import Goal
 
 EPISODES = 2_000
@@ -115,7 +115,7 @@ def joined_episodes(corpus: Path, folder: Path) -> Iterator[tuple[np.ndarray, np
     source = CorpusTruth(corpus=opened, columns=columns, num_goals=len(goals), camera=None)
     for unit in units:
         truth = source.of_unit(unit)
-        for episode in read_labels(labels.part(unit)):
+        for episode in read_labels(part_of_unit(labels, unit)):
             yield episode.scores, truth.of_episode(episode.episode_id, episode.frame_indices).truth
 
 

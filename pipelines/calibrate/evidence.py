@@ -23,7 +23,13 @@ from vlm_rewards.pipelines.engine.outputs import OutputFolder, PartWriter
 from vlm_rewards.pipelines.label.encoding import shared_labeler
 from vlm_rewards.pipelines.label.labelling import read_embeddings
 from vlm_rewards.schemas.formats.corpus import Corpus
-from vlm_rewards.schemas.formats.label_parts.reader import EpisodeLabels, Labels, episode_labels, read_labels
+from vlm_rewards.schemas.formats.label_parts.reader import (
+    EpisodeLabels,
+    Labels,
+    episode_labels,
+    part_of_unit,
+    read_labels,
+)
 from vlm_rewards.schemas.formats.label_parts.writer import Rows
 from vlm_rewards.schemas.formats.marks import Mark
 from vlm_rewards.schemas.formats.truth import TruthGoals, goals_that_hold
@@ -143,7 +149,7 @@ class LabelScores:
 
     def __call__(self, unit: Unit) -> Iterator[EpisodeLabels]:
         """The unit's scores by episode."""
-        return read_labels(self.labels.part(unit))
+        return read_labels(part_of_unit(self.labels, unit))
 
 
 class KnownTruth(NamedTuple):

@@ -27,7 +27,7 @@ from vlm_rewards.pipelines.report.page import write_report
 from vlm_rewards.schemas.files.errors import explain_os_error
 from vlm_rewards.schemas.folders import replacing, write_atomically
 from vlm_rewards.schemas.formats.corpus import Corpus
-from vlm_rewards.schemas.formats.label_parts.reader import Labels, open_labels
+from vlm_rewards.schemas.formats.label_parts.reader import Labels, check_units, open_labels
 from vlm_rewards.schemas.formats.truth import truth_goals
 from vlm_rewards.schemas.goals import Goal
 from vlm_rewards.schemas.manifests import Failure, PartStatistics, Unit
@@ -153,9 +153,9 @@ def check_parts(labels: Labels, corpus: Corpus, units: Sequence[Unit]) -> None:
     """Refuses labels that are not of these units, or of others besides.
 
     Raises:
-        ValueError: See `Labels.check_units`; or a part goes with no unit.
+        ValueError: See `schemas.formats.label_parts.reader.check_units`; or a part goes with no unit.
     """
-    labels.check_units(corpus, units)
+    check_units(labels, corpus, units)
     others = sorted({path.stem for path in (labels.folder / "parts").glob("*.parquet")} - {unit.name for unit in units})
     if others:
         raise ValueError(

@@ -20,7 +20,7 @@ from vlm_rewards.labelers.quality.figures import LabelledEpisode, QualityCounts,
 from vlm_rewards.labelers.rewards.hindsight import original_goals
 from vlm_rewards.labelers.rewards.rewards import successes
 from vlm_rewards.schemas.formats.corpus import Corpus
-from vlm_rewards.schemas.formats.label_parts.reader import Labels, open_labels, read_labels
+from vlm_rewards.schemas.formats.label_parts.reader import Labels, open_labels, part_of_unit, read_labels
 from vlm_rewards.schemas.formats.truth import TruthGoals, goals_that_hold
 from vlm_rewards.schemas.goals import Goal, normalize_instruction
 from vlm_rewards.schemas.manifests import Failure, Unit
@@ -122,14 +122,14 @@ class UnitEvidence:
             )
         ]
         block: list[_Joined] = []
-        for episode in read_labels(self.labels.part(unit)):
+        for episode in read_labels(part_of_unit(self.labels, unit)):
             known = truths.get(episode.episode_id)
             if known is None or episode.frame_indices[-1] >= known.num_frames:
                 frame = episode.frame_indices[0 if known is None else -1]
                 raise ValueError(
                     f"labels must be of frames that the corpus holds, got frame {frame} of episode {episode.episode_id!r} in "
-                    f"{self.labels.part(unit)}, which is not in {self._corpus.place(unit)}; give the corpus that was labelled, or "
-                    f"label it again"
+                    f"{part_of_unit(self.labels, unit)}, which is not in {self._corpus.place(unit)}; give the corpus that was "
+                    f"labelled, or label it again"
                 )
             truth = np.zeros((known.num_frames, len(self._selected)), dtype=bool)
             truth[known.frames, known.columns] = True

@@ -18,7 +18,7 @@ from vlm_rewards.schemas.formats.exports.publishing import (
     undo_interrupted,
 )
 from vlm_rewards.schemas.formats.exports.registry import export_format
-from vlm_rewards.schemas.formats.label_parts.reader import open_labels
+from vlm_rewards.schemas.formats.label_parts.reader import check_units, open_labels
 from vlm_rewards.schemas.options import build_settings, shows_settings
 
 
@@ -85,7 +85,7 @@ def export(corpus: str | Path, labels: str | Path, *, to: str, **settings: Unpac
             f"the export {chosen.name!r} takes corpora of the format {' or '.join(chosen.corpus_formats)}: got {source}. Choose "
             "another export: verdicts takes all"
         )
-    opened.check_units(source, units)
+    check_units(opened, source, units)
     model = str(read_settings(opened.folder)["settings"]["model"])
     goal = None if run.goal == OWN_GOAL else run.goal
     joined = JoinedCorpus(source, units, opened, goal=goal, model=model)

@@ -18,7 +18,7 @@ from vlm_rewards.labelers.rewards.rewards import rewards_of_scores, step_rewards
 from vlm_rewards.schemas.episodes import Episode
 from vlm_rewards.schemas.formats.corpus import Corpus
 from vlm_rewards.schemas.formats.exports.interface import EpisodeValues, ExportEpisode
-from vlm_rewards.schemas.formats.label_parts.reader import Labels
+from vlm_rewards.schemas.formats.label_parts.reader import Labels, part_of_unit
 from vlm_rewards.schemas.formats.label_parts.rows import EpisodeRows, PartRows, locate_episodes
 from vlm_rewards.schemas.goals import Goal, normalize_instruction
 from vlm_rewards.schemas.manifests import Failure, Unit
@@ -59,7 +59,7 @@ class JoinedCorpus:
         fixed = None if goal is None else self._index(goal)
         wordings = original_goals(labels.goals)
         for unit in units:
-            part = labels.part(unit)
+            part = part_of_unit(labels, unit)
             places = {rows.episode_id: rows for rows in locate_episodes(part)}
             for item in corpus.episodes(unit, frames=False, fields=("actions", "instruction")):
                 if isinstance(item, Failure):

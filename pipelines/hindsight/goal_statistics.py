@@ -15,7 +15,7 @@ from vlm_rewards.labelers.rewards.rewards import successes
 from vlm_rewards.pipelines.engine.driver import make_pipeline
 from vlm_rewards.pipelines.engine.outputs import OutputFolder
 from vlm_rewards.schemas.folders import write_atomically
-from vlm_rewards.schemas.formats.label_parts.reader import EpisodeLabels, Labels, read_labels
+from vlm_rewards.schemas.formats.label_parts.reader import EpisodeLabels, Labels, part_of_unit, read_labels
 from vlm_rewards.schemas.goals import Goal
 from vlm_rewards.schemas.manifests import Unit
 from vlm_rewards.schemas.rules import RewardRule
@@ -55,7 +55,7 @@ class _CountUnit(beam.DoFn):
         unit_to_count = Unit.from_json(unit)
         metadata = self._labels.metadata
         try:
-            read = read_labels(self._labels.part(unit_to_count))
+            read = read_labels(part_of_unit(self._labels, unit_to_count))
             return list(count_achievements(read, metadata.goals, metadata.rule).items())
         except Exception as error:  # raised by the driver, in plain words
             self._output.record_error(unit_to_count, error)

@@ -35,7 +35,14 @@ from vlm_rewards.schemas.episodes import CorpusFeatures, Episode
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.folders import read_settings, write_atomically
 from vlm_rewards.schemas.formats.corpus import BrokenEpisodeError, Corpus
-from vlm_rewards.schemas.formats.label_parts.reader import EpisodeLabels, Labels, open_labels, read_labels
+from vlm_rewards.schemas.formats.label_parts.reader import (
+    EpisodeLabels,
+    Labels,
+    check_units,
+    open_labels,
+    part_of_unit,
+    read_labels,
+)
 from vlm_rewards.schemas.formats.passed_over import passed_over_record, without_outputs
 from vlm_rewards.schemas.formats.relabelled_parts.writer import EXTENSIONS, check_relabelled_format, open_writer
 from vlm_rewards.schemas.formats.truth import tells_of
@@ -154,7 +161,7 @@ class RelabelUnit:
         """Writes the unit's relabelled episodes."""
         table = goal_table(self.labels.metadata.goals, self.labels.metadata.rule, self.counts)
         episodes = self.corpus.episodes(unit, fields=("actions", "states", "instruction"))
-        pairs = join_labels(episodes, read_labels(self.labels.part(unit)))
+        pairs = join_labels(episodes, read_labels(part_of_unit(self.labels, unit)))
         features = self.corpus.features
         with contextlib.closing(open_writer(self.format_name, part.path, features, self.fingerprint)) as writer:
             for episode, labels in _timed(pairs, part):
@@ -288,7 +295,7 @@ def hindsight(
     check_relabelled_format(format_name)
     opened = open_labels(labels)
     source, units = opened.open_corpus(corpus)
-    num_episodes = opened.check_units(source, units)
+    num_episodes = check_units(opened, source, units)
     recorded = {**dataclasses.asdict(which), "format": format_name}
     fingerprint = Fingerprint(
         {"labels": dict(opened.metadata.fingerprint.parts), "labels_digest": opened.digest, "hindsight": recorded}

@@ -16,6 +16,8 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Unpack
 
+import pyarrow as pa
+
 from vlm_rewards.labelers.encoders.embedding_cache import EmbeddingCache
 from vlm_rewards.labelers.provenance import Provenance
 from vlm_rewards.labelers.settings import LabelerSettings
@@ -94,12 +96,12 @@ class LabelUnit:
                 row_bytes = 4 * shared.labeler.dim + 16
                 with contextlib.closing(RowGroupWriter(kept.path, kept_schema, row_bytes)) as writer:
                     self._label(shared, _keep(rows, writer, kept), part)
-                _drop(kept, broken, row_bytes)
+                _drop(kept, broken, kept_schema, row_bytes)
             part.episodes = kept.episodes
             part.failures, part.failed_frames = kept.failures, kept.failed_frames
             part.seconds.update(kept.seconds)
             part.counts.update({name: kept.counts[name] for name in ("encoded_frames", "cached_frames")})
-        _drop(part, broken, self._row_bytes)
+        _drop(part, broken, label_schema(self.metadata), self._row_bytes)
 
     @property
     def _row_bytes(self) -> int:
@@ -129,11 +131,11 @@ class LabelUnit:
                 part.advance(len(group.episode_ids))
 
 
-def _drop(part: PartWriter, broken: set[str], row_bytes: int) -> None:
+def _drop(part: PartWriter, broken: set[str], schema: pa.Schema, row_bytes: int) -> None:
     """Takes back what was written of episodes that broke off, and what was said of their frames: they failed as a whole."""
     if not broken:
         return
-    part.rows -= drop_episodes(part.path, broken, row_bytes)
+    part.rows -= drop_episodes(part.path, broken, schema, row_bytes)
     frames = [failure for failure in part.failures if failure.scope == "frame" and failure.episode_id in broken]
     part.failures = [failure for failure in part.failures if failure not in frames]
     part.failed_frames -= len(frames)

@@ -25,7 +25,7 @@ from vlm_rewards.pipelines.report.heat_maps import (
 )
 from vlm_rewards.pipelines.report.pictures import ShownEpisode, shown_strips, strip_frames
 from vlm_rewards.pipelines.report.tables import plural
-from vlm_rewards.schemas.formats.label_parts.reader import EpisodeLabels, Labels, read_labels
+from vlm_rewards.schemas.formats.label_parts.reader import EpisodeLabels, Labels, part_of_unit, read_labels
 from vlm_rewards.schemas.goals import Goal
 from vlm_rewards.schemas.manifests import Unit
 
@@ -111,7 +111,7 @@ def _strip_grids(
     grids: dict[tuple[str, str, str], StripGrid] = {}
     for unit in units:
         wanted = [strip for strip in strips if strip["unit"] == unit.name]
-        for episode in read_labels(labels.part(unit)) if wanted else ():
+        for episode in read_labels(part_of_unit(labels, unit)) if wanted else ():
             families = [strip["family"] for strip in wanted if strip["episode_id"] == episode.episode_id]
             if families:
                 grid = episode_grid(episode, shown[unit.name, episode.episode_id], labels, columns)

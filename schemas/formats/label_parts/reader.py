@@ -111,43 +111,6 @@ class Labels:
         corpus = open_corpus(source, self.corpus_options)
         return corpus, corpus.units(self.max_unit_bytes)
 
-    def part(self, unit: Unit) -> Path:
-        """The part that holds the labels of this unit of the corpus."""
-        return self.folder / "parts" / f"{unit.name}.parquet"
-
-    def check_units(self, corpus: Corpus, units: Iterable[Unit]) -> int:
-        """Refuses a corpus that these labels were not made from.
-
-        Returns:
-            The number of labelled episodes in these units.
-
-        Raises:
-            ValueError: A unit has no part, its shard is not the one that was labelled, or the part was cut short since.
-        """
-        num_episodes = 0
-        for unit in units:
-            marker = self.folder / "markers" / f"{unit.name}.json"
-            if not self.part(unit).is_file() or not marker.is_file():
-                raise ValueError(
-                    f"labels must have a part for every unit of the corpus, got none for unit {unit.name!r} "
-                    f"({unit.shard}) in {self.folder}; give the labels of this corpus, or label it again"
-                )
-            statistics = PartStatistics.from_json(marker.read_text(encoding="utf-8"))
-            if not corpus.has_content(unit, statistics.unit.content):
-                raise ValueError(
-                    f"labels must be of the shard they are used with, got other contents in {unit.shard} than in the "
-                    f"labelled {statistics.unit.shard} (unit {unit.name!r}); give the labels of this corpus, or label "
-                    "it again"
-                )
-            if self.part(unit).stat().st_size != statistics.num_bytes:
-                raise ValueError(
-                    f"a part of labels must be as it was written, got {self.part(unit)} with "
-                    f"{self.part(unit).stat().st_size} bytes instead of {statistics.num_bytes}; remove it and run "
-                    "vlm-rewards label again with the same settings"
-                )
-            num_episodes += statistics.episodes
-        return num_episodes
-
 
 def open_labels(folder: str | Path) -> Labels:
     """Opens a finished folder of labels.
@@ -173,6 +136,45 @@ def open_labels(folder: str | Path) -> Labels:
         max_unit_bytes=settings["max_unit_bytes"],
         corpus_options=settings.get("corpus_options", {}),
     )
+
+
+def part_of_unit(labels: Labels, unit: Unit) -> Path:
+    """The part that holds the labels of a unit of their corpus."""
+    return labels.folder / "parts" / f"{unit.name}.parquet"
+
+
+def check_units(labels: Labels, corpus: Corpus, units: Iterable[Unit]) -> int:
+    """Refuses a corpus that labels were not made from.
+
+    Returns:
+        The number of labelled episodes in these units.
+
+    Raises:
+        ValueError: A unit has no part, its shard is not the one that was labelled, or the part was cut short since.
+    """
+    num_episodes = 0
+    for unit in units:
+        marker = labels.folder / "markers" / f"{unit.name}.json"
+        if not part_of_unit(labels, unit).is_file() or not marker.is_file():
+            raise ValueError(
+                f"labels must have a part for every unit of the corpus, got none for unit {unit.name!r} "
+                f"({unit.shard}) in {labels.folder}; give the labels of this corpus, or label it again"
+            )
+        statistics = PartStatistics.from_json(marker.read_text(encoding="utf-8"))
+        if not corpus.has_content(unit, statistics.unit.content):
+            raise ValueError(
+                f"labels must be of the shard they are used with, got other contents in {unit.shard} than in the "
+                f"labelled {statistics.unit.shard} (unit {unit.name!r}); give the labels of this corpus, or label "
+                "it again"
+            )
+        if part_of_unit(labels, unit).stat().st_size != statistics.num_bytes:
+            raise ValueError(
+                f"a part of labels must be as it was written, got {part_of_unit(labels, unit)} with "
+                f"{part_of_unit(labels, unit).stat().st_size} bytes instead of {statistics.num_bytes}; remove it and run "
+                "vlm-rewards label again with the same settings"
+            )
+        num_episodes += statistics.episodes
+    return num_episodes
 
 
 def read_labels(path: str | Path) -> Iterator[EpisodeLabels]:

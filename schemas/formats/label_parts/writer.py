@@ -95,12 +95,13 @@ def score_columns(scores: np.ndarray, metadata: LabelMetadata) -> list[pa.Array]
     ]
 
 
-def drop_episodes(path: Path, episode_ids: Collection[str], row_bytes: int) -> int:
+def drop_episodes(path: Path, episode_ids: Collection[str], schema: pa.Schema, row_bytes: int) -> int:
     """Writes a finished part anew without some episodes, with the bytes it would have if they had never been written.
 
     Args:
         path: A part of labels or embeddings.
         episode_ids: Episodes to leave out.
+        schema: As its `RowGroupWriter` was given it; what Parquet gives back is equal, and has other bytes.
         row_bytes: As its `RowGroupWriter` was given it.
 
     Returns:
@@ -109,7 +110,7 @@ def drop_episodes(path: Path, episode_ids: Collection[str], row_bytes: int) -> i
     dropped = 0
     left_out = pa.array(sorted(episode_ids), pa.string())
     with pq.ParquetFile(path) as file, replacing(path) as temporary:
-        writer = RowGroupWriter(temporary, file.schema_arrow, row_bytes)
+        writer = RowGroupWriter(temporary, schema, row_bytes)
         for group in range(file.num_row_groups):
             batch = file.read_row_group(group).combine_chunks().to_batches()[0]
             kept = batch.filter(pc.invert(pc.is_in(batch.column("episode_id"), value_set=left_out)))

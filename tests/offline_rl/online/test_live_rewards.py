@@ -24,7 +24,7 @@ from vlm_rewards.schemas.episodes import CorpusFeatures, Episode
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.folders import read_settings
 from vlm_rewards.schemas.formats.corpus import write_episodes
-from vlm_rewards.schemas.formats.label_parts.reader import open_labels, read_labels
+from vlm_rewards.schemas.formats.label_parts.reader import open_labels, part_of_unit, read_labels
 from vlm_rewards.schemas.pictures import encode_png
 
 POOL = frames(12)
@@ -397,7 +397,7 @@ def test_a_frame_labelled_by_the_pipeline_and_live_gets_the_same_bits(folder, tm
     label(tmp_path / "corpus", labeler.settings, output=tmp_path / "labels", workers=1)
     opened = open_labels(tmp_path / "labels")
     (unit,) = opened.open_corpus(tmp_path / "corpus")[1]
-    for i, labels in enumerate(read_labels(opened.part(unit))):
+    for i, labels in enumerate(read_labels(part_of_unit(opened, unit))):
         assert labels.scores[1:].tobytes() == np.stack(scores)[:, i].tobytes()
         expected = labeler.rewards(labels.scores)[:, live.goal_indices[i]]
         assert expected.tobytes() == np.stack(rewards)[:, i].tobytes()

@@ -9,7 +9,7 @@ from labelled_corpora import GOALS, episode, holds, label_metadata, label_table,
 
 from vlm_rewards.schemas.formats.corpus import open_corpus
 from vlm_rewards.schemas.formats.label_parts import reader as label_parts
-from vlm_rewards.schemas.formats.label_parts.reader import open_labels, read_labels
+from vlm_rewards.schemas.formats.label_parts.reader import check_units, open_labels, part_of_unit, read_labels
 
 A, B = holds("..X", ".X.", "...", "..."), holds("X.", "..", ".X", ".X")
 
@@ -25,9 +25,9 @@ def test_labels_come_back_by_unit(labelled: tuple[Path, Path]) -> None:
     labels = open_labels(folder)
     assert labels.metadata == label_metadata()
     units = open_corpus(corpus).units()
-    assert labels.check_units(open_corpus(corpus), units) == 2
+    assert check_units(labels, open_corpus(corpus), units) == 2
     for unit, (episode_id, achieved) in zip(units, [("a", A), ("b", B)], strict=True):
-        (read,) = read_labels(labels.part(unit))
+        (read,) = read_labels(part_of_unit(labels, unit))
         assert read.episode_id == episode_id
         assert read.frame_indices.tolist() == list(range(len(achieved)))
         assert read.scores.dtype == np.float32
@@ -92,10 +92,10 @@ def test_labels_of_another_corpus_are_refused(labelled: tuple[Path, Path], tmp_p
     with pytest.raises(
         ValueError, match="must have a part for every unit of the corpus, got none for unit 'shard-002'"
     ):
-        labels.check_units(open_corpus(larger), open_corpus(larger).units())
+        check_units(labels, open_corpus(larger), open_corpus(larger).units())
     replaced = write_corpus(tmp_path / "replaced", [[episode("a", 3)], [episode("b", 3)]])
     with pytest.raises(ValueError, match=r"got other contents in .*shard-001"):
-        labels.check_units(open_corpus(replaced), open_corpus(replaced).units())
+        check_units(labels, open_corpus(replaced), open_corpus(replaced).units())
 
 
 def test_a_part_that_was_cut_short_since_is_refused(labelled: tuple[Path, Path]) -> None:
@@ -107,7 +107,7 @@ def test_a_part_that_was_cut_short_since_is_refused(labelled: tuple[Path, Path])
     with pytest.raises(
         ValueError, match=rf"must be as it was written, got .* with {size - 20} bytes instead of {size}"
     ):
-        labels.check_units(open_corpus(corpus), open_corpus(corpus).units())
+        check_units(labels, open_corpus(corpus), open_corpus(corpus).units())
 
 
 def test_the_digest_is_of_the_labels_contents(labelled: tuple[Path, Path], tmp_path: Path) -> None:
@@ -171,8 +171,8 @@ def test_labels_of_version_0_2_are_known_by_the_digest_it_made(tmp_path: Path) -
     record["unit"]["content"] = opened.folder.digest_of_version_0_2(unit.files[0])
     record["unit"]["shard"] = str(corpus / record["unit"].pop("files")[0])
     marker.write_text(json.dumps(record))
-    assert labels.check_units(opened, [unit]) == 1
+    assert check_units(labels, opened, [unit]) == 1
     record["unit"]["content"] = "0" * 16
     marker.write_text(json.dumps(record))
     with pytest.raises(ValueError, match="labels must be of the shard they are used with, got other contents in"):
-        labels.check_units(opened, [unit])
+        check_units(labels, opened, [unit])
