@@ -32,12 +32,14 @@ class Shard:
         file: The file.
         split: Its split, such as "train".
         number: Its number within the split.
+        num_shards: Files that the split has, as its name says; 1 where it says nothing.
         num_records: Records that dataset_info.json promises, where it does.
     """
 
     file: File
     split: str
     number: int
+    num_shards: int
     num_records: int | None
 
 
@@ -126,7 +128,10 @@ def _builder(folder: Folder, place: str, files: list[File]) -> Builder:
         number = int(match["shard"] or 0)
         lengths = promised.get(match["split"], ())
         num_records = lengths[number] if number < len(lengths) else None
-        shards.append(Shard(file=file, split=match["split"], number=number, num_records=num_records))
+        num_shards = int(match["shards"] or 1)
+        shards.append(
+            Shard(file=file, split=match["split"], number=number, num_shards=num_shards, num_records=num_records)
+        )
     return Builder(folder=place, declared=declared, shards=tuple(shards), companions=_companions(folder, place))
 
 

@@ -17,6 +17,7 @@ from vlm_rewards.schemas.formats.folder import Folder
 from vlm_rewards.schemas.formats.interface import FoundEpisode, InvalidEpisodeError, Wanted
 from vlm_rewards.schemas.formats.rlds_corpus.examples import Example, parse_example
 from vlm_rewards.schemas.formats.rlds_corpus.layout import Builder, Shard, find_builders
+from vlm_rewards.schemas.formats.rlds_corpus.notes import data_set_notes
 from vlm_rewards.schemas.formats.rlds_corpus.roles import LAST_ACTIONS, REWARD, Roles, choose_roles
 from vlm_rewards.schemas.formats.rlds_corpus.steps import (
     DataSet,
@@ -57,6 +58,15 @@ class RldsReader:
     shards: Mapping[str, tuple[Shard, int]]
     companions: tuple[str, ...]
     reverse: bool
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Where files are missing, counts disagree, or pictures are no cameras."""
+        found: list[str] = []
+        for number, data_set in enumerate(self.data_sets):
+            shards = [shard for shard, owner in self.shards.values() if owner == number]
+            found += data_set_notes(self.folder, data_set.folder, shards, data_set.roles, data_set.all_cameras)
+        return tuple(found)
 
     def own_files(self) -> Iterator[str]:
         """The shards, and what lies beside them."""
@@ -182,6 +192,7 @@ def open_rlds(folder: Folder, options: Mapping[str, str]) -> RldsReader:
     for number, builder in enumerate(builders):
         roles = choose_roles(builder.declared, options, folder.path(builder.folder).rstrip("/"))
         seen, filler = _probe(folder, builder, roles)
+        all_cameras = list(roles.cameras)
         if seen and "cameras" not in options:
             roles = dataclasses.replace(
                 roles, cameras={name: roles.cameras[name] for name in roles.cameras if name in seen}
@@ -189,7 +200,15 @@ def open_rlds(folder: Folder, options: Mapping[str, str]) -> RldsReader:
         how = options.get("last-action", "auto")
         final = how == "invalid" or (how == "auto" and filler)
         prefix = f"{builder.folder}/" if len(builders) > 1 and builder.folder else ""
-        data_sets.append(DataSet(prefix=prefix, roles=roles, has_final_steps=final))
+        data_sets.append(
+            DataSet(
+                folder=builder.folder,
+                prefix=prefix,
+                roles=roles,
+                has_final_steps=final,
+                all_cameras=tuple(all_cameras),
+            )
+        )
         shards |= {shard.file.name: (shard, number) for shard in builder.shards}
     return RldsReader(
         folder=folder,

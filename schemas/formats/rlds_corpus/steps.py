@@ -23,14 +23,18 @@ class DataSet:
     """An open data set of the corpus.
 
     Args:
+        folder: Name of its folder below the corpus's.
         prefix: What its episodes' ids begin with.
         roles: What its features are.
         has_final_steps: Whether a last step with the flag is_last holds the final frame, and no action.
+        all_cameras: Names of the cameras that were asked for, those that the first episodes lack among them.
     """
 
+    folder: str
     prefix: str
     roles: Roles
     has_final_steps: bool
+    all_cameras: tuple[str, ...]
 
 
 def present_cameras(example: Example, roles: Roles) -> tuple[str, ...]:

@@ -382,6 +382,8 @@ def test_a_camera_that_no_first_episode_has_is_none_of_the_corpus(tmp_path):
     write(tmp_path, *(two_cameras(seed, False, BLACK) for seed in range(4)), features=TWO)
     corpus = open_corpus(tmp_path)
     assert corpus.features.cameras == ("image",)
+    (note,) = corpus.notes
+    assert note.startswith("the first episodes of toy/1.0.0 have no camera wrist: a filler stands for it")
     assert [sorted(episode.images) for episode in read(tmp_path)] == [["image"]] * 4
     assert open_corpus(tmp_path, {"cameras": "image,wrist"}).features.cameras == ("image", "wrist")
     dark = two_cameras(0, False, BLACK, has_image=False, observation__image=BLACK)
@@ -549,6 +551,27 @@ def test_a_folder_of_several_data_sets_is_one_corpus(tmp_path):
 def test_the_rows_go_before_what_dataset_info_promises(tmp_path):
     write(tmp_path, record(0), record(1), promised={"train": [100]})
     assert [episode.episode_id for episode in read(tmp_path)] == ["train-00000-00000", "train-00000-00001"]
+    assert open_corpus(tmp_path).notes == (
+        "dataset_info.json of toy/1.0.0 speaks of 100 records in the files of train that are there, but they hold 2, "
+        "which are read",
+    )
+
+
+def test_files_that_were_not_downloaded_are_said(tmp_path):
+    shards = {"train": [[record(0)], [record(1)], [record(2)]], "val": [[record(3)]]}
+    folder = write_data_set(tmp_path, FEATURES, shards)
+    assert open_corpus(tmp_path).notes == ()
+    (folder / "toy-train.tfrecord-00001-of-00003").unlink()
+    assert open_corpus(tmp_path).notes == (
+        "the split train has 3 files by their names, but 2 are there, which are read",
+    )
+
+
+def test_pictures_that_are_no_cameras_are_said(tmp_path):
+    depth = {"image": image(8, 8, 3), "depth": image(8, 8, 1, dtype="uint16")}
+    write(tmp_path, record(0), features=episode_features(STEPS | {"observation": group(depth)}))
+    note = "steps/observation/depth of toy/1.0.0 is no camera: it has uint16 values, as depth has"
+    assert open_corpus(tmp_path).notes == (note,)
 
 
 def test_what_lies_beside_the_files_is_the_data_sets_own(tmp_path):
