@@ -97,6 +97,7 @@ def write_robomimic(
 
 def write_libero(path: Path, lengths: Sequence[int] = (3, 2), *, convention: str | None = "opengl") -> Path:
     """Writes demos as LIBERO's create_dataset.py does: the frame after each step, upside down by the convention "opengl"."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
         data = file.create_group("data")
         data.attrs["env_name"] = "Libero_Kitchen_Tabletop_Manipulation"

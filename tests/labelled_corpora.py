@@ -1,7 +1,7 @@
 """Small labelled corpora: real shards, and label folders as `vlm-rewards label` leaves them, with scores given by hand."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +115,44 @@ def write_labels(
                 for episode_id, achieved in episodes
                 for frame, row in enumerate(achieved)
                 if (episode_id, frame) not in without
+            ]
+            with output.writing(unit) as part:
+                pq.write_table(label_table(rows, metadata), part.path)
+                part.rows, part.episodes = len(rows), len({row[0] for row in rows})
+        output.finish(units, max_failure_share=1.0)
+    return folder
+
+
+def write_labels_of(
+    folder: Path,
+    corpus: Path,
+    marks: Mapping[str, np.ndarray],
+    *,
+    goals: Sequence[Goal] = GOALS,
+    options: Mapping[str, str] | None = None,
+) -> Path:
+    """Writes a finished folder of labels of any corpus.
+
+    Args:
+        folder: Where to.
+        corpus: What was labelled.
+        marks: By episode id, [F, G] bool, which goals hold; scores are 0.9 and 0.1.
+        goals: The goals.
+        options: What the corpus's format was told.
+    """
+    metadata = label_metadata(goals)
+    opened = open_corpus(corpus, options)
+    units = opened.units()
+    settings = {"max_unit_bytes": 2**28, "model": "some/model", "corpus_options": dict(options or {})}
+    output = OutputFolder(
+        folder, kind="labels", fingerprint=metadata.fingerprint, settings=settings, extension="parquet"
+    )
+    with output.claim(units):
+        for unit in units:
+            rows = [
+                (name, frame, np.where(row, 0.9, 0.1).astype(np.float32))
+                for name in opened.episode_ids(unit)
+                for frame, row in enumerate(marks[name])
             ]
             with output.writing(unit) as part:
                 pq.write_table(label_table(rows, metadata), part.path)
