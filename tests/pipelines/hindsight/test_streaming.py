@@ -44,18 +44,19 @@ def failures(folder: Path) -> list[dict]:
 
 
 def relabel(corpus: Path, labels: Path, output: Path, container: str) -> HindsightSummary:
-    return hindsight(corpus, labels, output=output, format=container, ratio=(0, 1, 0), max_failure_share=1.0, workers=1)
+    return hindsight(corpus, labels, output=output, format=container, ratio=(1, 1, 0), max_failure_share=0.5, workers=1)
 
 
 @pytest.mark.parametrize("container", ["parquet", "webdataset"])
 def test_a_broken_episode_has_no_labels_and_is_not_relabelled(tmp_path: Path, container: str) -> None:
     corpus = corpus_without_a_picture(tmp_path / "corpus", "front")
     clip = save_tiny_clip(tmp_path / "clip")
+    goal = Goal("ball", "a red ball", instructions=tuple(f"put cup {number} in the sink" for number in range(4)))
     settings = LabelerSettings(
         model=str(clip),
-        goals=(Goal("ball", "a red ball"),),
+        goals=(goal,),
         formula="cosine",
-        threshold=0,
+        threshold=0.99,
         batch_size=4,
         precision="float32",
     )
@@ -68,6 +69,8 @@ def test_a_broken_episode_has_no_labels_and_is_not_relabelled(tmp_path: Path, co
     relabel(corpus, tmp_path / "labels", tmp_path / "relabelled", container)
     (failure,) = failures(tmp_path / "relabelled")
     assert (failure["episode_id"], failure["reason"]) == ("episode-0002", "unlabelled frame")
+    read = list(read_relabelled(tmp_path / "relabelled"))  # each with the goal it was asked for
+    assert [episode.episode_id for episode in read] == ["episode-0000", "episode-0001", "episode-0003"]
 
 
 @pytest.mark.parametrize("container", ["parquet", "webdataset"])
