@@ -1,12 +1,13 @@
-"""Language goals: what they are, and the goals.jsonl file that lists them."""
+"""Language goals: what they are, and the file that lists them: goals.jsonl, an array in JSON, or CSV."""
 
 import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from vlm_rewards.schemas.files.tables import read_text, table_rows
 from vlm_rewards.schemas.options import brief_repr
 
 GOAL_KINDS = ("original", "hindsight", "negative")
@@ -15,6 +16,8 @@ GOAL_KINDS = ("original", "hindsight", "negative")
 DEFAULT_SHARES = (0.2, 0.5, 0.3)
 """Shares of these kinds among the goals of a relabelled episode, and in a batch."""
 
+_SEVERAL = ("instructions", "negatives", "prompts", "images")
+"""Fields that hold several texts."""
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -217,11 +220,17 @@ def _goal_from_json(record: object, folder: Path | None = None) -> Goal:
             f"a goal's fields must be among {', '.join(sorted(known))}, got {', '.join(sorted(unknown))}; remove them"
         )
     images = record.get("images", [])
-    if not isinstance(images, list) or not all(isinstance(image, str | dict) for image in images):
+    if not isinstance(images, list) or not all(map(_is_image, images)):
         raise ValueError(
             f"images of goal {record['id']!r} must be a list of paths, got {images!r}; leave it out if there are none"
         )
     return Goal(**{**record, "images": tuple(_goal_image(image, folder or Path()) for image in images)})
+
+
+def _is_image(record: object) -> bool:
+    if isinstance(record, dict):
+        return record.keys() == {"path", "sha256"} and all(isinstance(value, str) for value in record.values())
+    return isinstance(record, str)
 
 
 def _goal_image(image: str | dict, folder: Path) -> GoalImage:
@@ -232,14 +241,15 @@ def _goal_image(image: str | dict, folder: Path) -> GoalImage:
 
 
 def read_goals(path: str | Path) -> tuple[Goal, ...]:
-    """Reads goals.jsonl: one JSON object a line with id, text and, optionally, the other fields of `Goal`.
+    """Reads a goals file: JSON with one object per line (goals.jsonl) or an array of them, or CSV from a spreadsheet.
 
-    Paths of images are relative to the file's folder.
+    An object has id, text and, optionally, the other fields of `Goal`; a table has them as columns, with "|" between several
+    texts of one cell and columns such as attributes.colour. Paths of images are relative to the file's folder.
 
     Raises:
         FileNotFoundError: There is no such file, or a picture that it names does not exist.
-        ValueError: The file is not UTF-8, a line is not JSON or not a goal, or two goals share an id or a text; the message or
-            the note names the file and, where it is one line's, the line.
+        ValueError: The file is a folder or not UTF-8, a line is no goal, or two goals share an id or a text; the message or the
+            note names the file and, where it is one line's, the line.
 
     Example:
         >>> import vlm_rewards as vr
@@ -248,35 +258,77 @@ def read_goals(path: str | Path) -> tuple[Goal, ...]:
         (342, 'find-red-key')
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(
             f"a goals file must exist, got {path}; write one goal a line, such as " + '{"id": ..., "text": ...}'
         )
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # editors on Windows begin a file with a byte order mark
-    except UnicodeDecodeError as error:
-        number, byte = error.object.count(b"\n", 0, error.start) + 1, error.object[error.start]
-        raise ValueError(
-            f"{path}, line {number}: a goals file must be UTF-8, got the byte 0x{byte:02x}; save the file as UTF-8"
-        ) from error
     goals = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
+    for place, record in _goal_records(path, read_text(path, "a goals file")):
         try:
-            goals.append(_goal_from_json(json.loads(line), path.parent))
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{path}, line {number}: a line must be a JSON object, got {line[:80]!r} ({error}); fix it"
-            ) from error
+            goals.append(_goal_from_json(record, path.parent))
         except (ValueError, FileNotFoundError) as error:
-            error.add_note(f"in line {number} of the goals file {path}")
+            error.add_note(f"in {place} of the goals file {path}")
             raise
     try:
         return check_goals(goals)
     except ValueError as error:
         error.add_note(f"in the goals file {path}")
         raise
+
+
+def _goal_records(path: Path, text: str) -> Iterator[tuple[str, object]]:
+    """The goals of a file as they stand there, each with its place: "line 3", or "goal 3" of an array."""
+    if text.lstrip()[:1] == "[":
+        try:
+            records = json.loads(text)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise ValueError(f"{path}: an array of goals must be JSON, got {error}. Correct it") from error
+        yield from ((f"goal {number}", record) for number, record in enumerate(records, 1))
+    elif path.suffix.lower() in (".csv", ".tsv") or _has_columns(text):
+        yield from _table_records(path, text)
+    else:
+        for number, line in enumerate(text.split("\n"), 1):
+            if line.strip():
+                try:
+                    yield f"line {number}", json.loads(line)
+                except (json.JSONDecodeError, RecursionError) as error:
+                    raise ValueError(
+                        f"{path}, line {number}: a line must be a JSON object, got {line[:80]!r} ({error}). Correct it"
+                    ) from error
+
+
+def _has_columns(text: str) -> bool:
+    """Whether the first line names the columns of a table of goals."""
+    words = {word.strip(' "\r') for word in re.split("[,;\t]", text.lstrip().partition("\n")[0])}
+    return {"id", "text"} <= words or re.match(r"\s*sep=", text) is not None
+
+
+def _table_records(path: Path, text: str) -> Iterator[tuple[str, object]]:
+    rows = table_rows(text, str(path))
+    _, columns = next(rows, (1, []))
+    known = [field.name for field in dataclasses.fields(Goal) if field.name != "attributes"]
+    unknown = [name for name in columns if name and name not in known and not re.match(r"attributes\.\S", name)]
+    if unknown or not {"id", "text"} <= set(columns) or len(set(columns)) < len(columns):
+        raise ValueError(
+            f"{path}: a table of goals must have the columns id and text, and may have {', '.join(known[2:])} and attributes.NAME, "
+            f"each once, got {', '.join(columns) or 'none'}. Correct its first line"
+        )
+    for line, values in rows:
+        if any(values[len(columns) :]):
+            raise ValueError(
+                f"{path}, line {line}: a line must have as many values as there are columns, {len(columns)}, got {len(values)}. "
+                "Put texts that hold the separator into quotes"
+            )
+        record: dict[str, object] = {}
+        attributes: dict[str, str] = {}
+        for name, value in zip(columns, values, strict=False):
+            if name.startswith("attributes.") and value:
+                attributes[name.removeprefix("attributes.")] = value
+            elif name in _SEVERAL and value:
+                record[name] = [part.strip() for part in value.split("|")]
+            elif value or name in ("id", "text"):
+                record[name] = value
+        yield f"line {line}", {**record, "attributes": attributes}
 
 
 def goals_to_lines(goals: Sequence[Goal]) -> str:

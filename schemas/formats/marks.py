@@ -5,13 +5,14 @@ kitchen-0001,5,cup-in-sink,1
 kitchen-0001,0,cup-in-sink,0
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from vlm_rewards.schemas.files.tables import read_text, table_rows
+
 COLUMNS = ("episode_id", "frame_index", "goal", "achieved")
+_YES, _NO = ("1", "true", "yes"), ("0", "false", "no")
 
 
 class Mark(NamedTuple):
@@ -37,59 +38,48 @@ def read_marks(path: str | Path, goal_ids: Sequence[str]) -> list[Mark]:
             the line.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"marks must be a CSV file, got {path}, which is not there; check the path")
     numbers = {goal: number for number, goal in enumerate(goal_ids)}
+    rows = table_rows(read_text(path, "a file of marks"), str(path))
+    _, columns = next(rows, (1, []))
+    if sorted(filter(None, columns)) != sorted(COLUMNS):
+        raise ValueError(
+            f"marks must have the columns {', '.join(COLUMNS)}, got {', '.join(columns) or 'none'} in {path}; write them into its "
+            f"first line"
+        )
     marks: list[Mark] = []
     seen: dict[tuple[str, int, int], Mark] = {}
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        number, byte = error.object.count(b"\n", 0, error.start) + 1, error.object[error.start]
-        raise ValueError(
-            f"marks must be UTF-8, got the byte 0x{byte:02x} in {path}, line {number}; save the file as UTF-8"
-        ) from error
-    rows = csv.DictReader(io.StringIO(text, newline=""))
-    try:
-        if sorted(rows.fieldnames or ()) != sorted(COLUMNS):
+    for line, values in rows:
+        mark = _mark(columns, values, numbers, f"{path}, line {line}", line)
+        before = seen.setdefault((mark.episode_id, mark.frame_index, mark.goal), mark)
+        if before is not mark:
+            verb = "repeats" if before.achieved == mark.achieved else "contradicts"
             raise ValueError(
-                f"marks must have the columns {', '.join(COLUMNS)}, got {', '.join(rows.fieldnames or ()) or 'none'} in {path}; "
-                f"write them into its first line"
+                f"a goal must be marked once in a frame, got {path}, line {mark.line}, which {verb} line {before.line}; "
+                f"remove one"
             )
-        for row in rows:
-            mark = _mark(row, numbers, f"{path}, line {rows.line_num}", rows.line_num)
-            before = seen.setdefault((mark.episode_id, mark.frame_index, mark.goal), mark)
-            if before is not mark:
-                verb = "repeats" if before.achieved == mark.achieved else "contradicts"
-                raise ValueError(
-                    f"a goal must be marked once in a frame, got {path}, line {mark.line}, which {verb} line {before.line}; "
-                    f"remove one"
-                )
-            marks.append(mark)
-    except csv.Error as error:
-        raise ValueError(
-            f"marks must be lines of CSV, got {path}, line {rows.line_num + 1} ({error}). Correct it"
-        ) from error
+        marks.append(mark)
     if not marks:
         raise ValueError(f"marks must be at least one, got none in {path}; mark some frames of each goal")
     return marks
 
 
-def _mark(row: dict, numbers: dict[str, int], where: str, line: int) -> Mark:
-    values = [row[name] for name in COLUMNS]
-    stripped = [(value or "").strip() for value in values]
-    if None in row or not all(stripped):
-        raise ValueError(
-            f"a mark must have four values, got {[*values, *row.get(None, [])]} in {where}. Correct the line"
-        )
-    episode_id, frame, goal, achieved = stripped
+def _mark(columns: Sequence[str], values: Sequence[str], numbers: dict[str, int], where: str, line: int) -> Mark:
+    row = {name: value for name, value in zip(columns, values, strict=False) if name}
+    if len(row) < len(COLUMNS) or not all(row.values()) or any(values[len(columns) :]):
+        raise ValueError(f"a mark must have four values, got {list(values)} in {where}. Correct the line")
+    frame, goal, achieved = row["frame_index"], row["goal"], row["achieved"].lower()
     if not frame.isascii() or not frame.isdigit():
         raise ValueError(f"frame_index must be a number from 0, got {frame!r} in {where}. Correct it")
     if goal not in numbers:
         raise ValueError(f"a marked goal must be one of the labels' goals, got {goal!r} in {where}. Correct its id")
-    if achieved not in ("0", "1"):
-        raise ValueError(f"achieved must be 0 or 1, got {achieved!r} in {where}; leave the line out if you cannot tell")
-    return Mark(line, episode_id, int(frame), numbers[goal], achieved == "1")
+    if achieved not in _YES + _NO:
+        raise ValueError(
+            f"achieved must be 0 or 1, or one of {', '.join((*_NO[1:], *_YES[1:]))}, got {row['achieved']!r} in {where}. Leave the "
+            "line out if you cannot tell"
+        )
+    return Mark(line, row["episode_id"], int(frame), numbers[goal], achieved in _YES)
 
 
 def check_marks(marks: Sequence[Mark], path: str | Path, found_episodes: set[str], found_lines: set[int]) -> None:

@@ -145,7 +145,7 @@ def test_files_of_other_editors(tmp_path):
     assert read_goals(path) == (Goal("a", "t"),)
     path.write_bytes('{"id": "a", "text": "t"}\n{"id": "b", "text": "tür"}\n'.encode("latin-1"))
     with pytest.raises(
-        ValueError, match=r"goals.jsonl, line 2: a goals file must be UTF-8, got the byte 0xfc; save the file as UTF-8"
+        ValueError, match=r"goals.jsonl, line 2: a goals file must be UTF-8, got the byte 0xfc. Save the file as UTF-8"
     ):
         read_goals(path)
 

@@ -18,7 +18,7 @@ VERBS = re.compile(
 )
 """What a remedy begins with."""
 
-ASSEMBLED = ("lerobot_corpus", "minari_corpus", "rlds_corpus")
+ASSEMBLED = ("lerobot_corpus", "minari_corpus", "rlds_corpus", "webdataset_others")
 """Formats that put their messages together from texts in several places, which is more than can be seen here."""
 
 WITHOUT_REMEDY = (
