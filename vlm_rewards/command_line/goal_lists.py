@@ -27,7 +27,8 @@ def add_goals(parser: argparse.ArgumentParser) -> None:
         action="append",
         required=True,
         metavar="FILE",
-        help=f"goals.jsonl (or a JSON array, or CSV): one goal per line with id, text and, optionally, family; or {FROM_CORPUS}: one goal per instruction of "
+        help="goals.jsonl (or a JSON array, or CSV): one goal per line with id, text and, optionally, family; or "
+        f"{FROM_CORPUS}: one goal per instruction of "
         "the corpus. Repeatable: the goals of all; an instruction that a goal of a file names gets no other goal",
     )
     parser.add_argument("--goal", action="append", metavar="ID", help="label this goal only; repeat for several")
