@@ -1,13 +1,14 @@
 """Writes the episodes of `planted_episodes` in other people's formats: with their libraries, or as these lay files out."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import webdataset
 import zarr
 from gymnasium import spaces
 from minari.data_collector import EpisodeBuffer
@@ -180,6 +181,61 @@ def write_rlds(folder: Path, episodes: Sequence[Episode]) -> None:
         for episode in episodes
     ]
     write_data_set(folder / "1.0.0", features, {"train": [records[:2], records[2:]]})
+
+
+def write_videos(folder: Path, episodes: Sequence[Episode]) -> None:
+    """A video of the first camera per episode, with a table of instructions."""
+    lines = ["file_name,instruction"]
+    for episode in episodes:
+        write_video(folder / f"{episode.episode_id}.mp4", list(pixels(episode, CAMERAS[0])))
+        lines.append(f"{episode.episode_id}.mp4,{episode.instruction}")
+    (folder / "metadata.csv").write_text("\n".join(lines))
+
+
+def write_pictures(folder: Path, episodes: Sequence[Episode]) -> None:
+    """A folder of pictures of the first camera per episode, with a table of instructions."""
+    lines = ["episode_id,instruction"]
+    for episode in episodes:
+        (folder / episode.episode_id).mkdir()
+        for number, frame in enumerate(pixels(episode, CAMERAS[0])):
+            (folder / episode.episode_id / f"{number}.png").write_bytes(encode_png(frame))
+        lines.append(f"{episode.episode_id},{episode.instruction}")
+    (folder / "metadata.csv").write_text("\n".join(lines))
+
+
+def others_tars(*, per_step: bool) -> Write:
+    """Two tars as webdataset packs them, with a sample per episode or per step; no frame after the last action."""
+
+    def write(folder: Path, episodes: Sequence[Episode]) -> None:
+        for start in (0, 2):
+            with webdataset.TarWriter(str(folder / f"train-{start}.tar")) as tar:
+                for episode in episodes[start : start + 2]:
+                    for sample in _steps(episode) if per_step else [_sample(episode)]:
+                        tar.write(sample)
+
+    return write
+
+
+def _sample(episode: Episode) -> dict[str, object]:
+    frames = {
+        f"{camera}.{number:03d}.png": encode_png(frame)
+        for camera in CAMERAS
+        for number, frame in enumerate(pixels(episode, camera)[:-1])
+    }
+    arrays = {
+        "action.npy": episode.actions,
+        "reward.npy": episode.rewards,
+        "state.npy": np.asarray(episode.states)[:-1],
+    }
+    return {"__key__": episode.episode_id, **frames, **arrays, "json": {"instruction": episode.instruction}}
+
+
+def _steps(episode: Episode) -> Iterator[dict[str, object]]:
+    for t in range(episode.num_steps):
+        frames = {f"{camera}.png": encode_png(pixels(episode, camera)[t]) for camera in CAMERAS}
+        values = {"action": episode.actions, "reward": episode.rewards, "state": episode.states}
+        arrays = {f"{name}.npy": np.asarray(value)[t] for name, value in values.items()}
+        yield {"__key__": f"{episode.episode_id}_{t:03d}", **frames, **arrays, "txt": episode.instruction}
 
 
 def lerobot(kind: str) -> Write:

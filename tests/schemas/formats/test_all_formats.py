@@ -9,6 +9,7 @@ format's own library, or a faithful writer of the tests), and what differs from 
     ids            ids of the four episodes as the format makes them; None where it keeps any id
     exact          False where pictures or video lose something
     one_file       True where all episodes lie in one file that cannot be read in part: cut short, it is refused as a whole
+    file_per_frame True where each frame is a file: cut short, it is passed through, and fails alone where it is decoded
 
 Episodes may be written in any order of storage, but are read in the order that `write` gets them.
 """
@@ -26,12 +27,15 @@ from planted_formats import (
     Write,
     lerobot,
     minari,
+    others_tars,
     ours,
     replay_buffers,
     write_aloha,
     write_libero,
+    write_pictures,
     write_rlds,
     write_robomimic,
+    write_videos,
 )
 
 from vlm_rewards.schemas.episodes import Episode, Frames, UnreadFrames
@@ -59,6 +63,7 @@ class Case(NamedTuple):
     ids: tuple[str, ...] | None = None
     exact: bool = True
     one_file: bool = False
+    file_per_frame: bool = False
 
 
 _NO_STATES = "actions rewards instruction"
@@ -69,6 +74,7 @@ _OF_ALOHA = ("episode_0", "episode_1", "episode_2", "episode_3")
 _OF_ZARR = ("buffer-0/episode_0", "buffer-0/episode_1", "buffer-2/episode_0", "buffer-2/episode_1")
 _OF_MINARI = ("episode_0", "episode_1", "episode_2", "episode_3")
 _OF_RLDS = ("train-00000-00000", "train-00000-00001", "train-00001-00000", "train-00001-00001")
+_OF_OTHERS = ("episode-0000", "episode-0001", "episode-0002", "episode-0003")
 _OF_LEROBOT = ("episode_000000", "episode_000001", "episode_000002", "episode_000003")
 
 CASES = [
@@ -84,6 +90,10 @@ CASES = [
     Case("zarr, v3 folders", replay_buffers(3, pack=False), "actions", "last", ids=_OF_ZARR),
     Case("zarr, v2 zip files", replay_buffers(2, pack=True), "actions", "last", ids=_OF_ZARR),
     Case("rlds", write_rlds, _NO_TRUTH, "last", ids=_OF_RLDS),
+    Case("webdataset, of others, per episode", others_tars(per_step=False), _NO_TRUTH, "last", ids=_OF_OTHERS),
+    Case("webdataset, of others, per step", others_tars(per_step=True), _NO_TRUTH, "last", ids=_OF_OTHERS),
+    Case("videos", write_videos, "instruction", None, ("video",), _OF_OTHERS, exact=False),
+    Case("pictures", write_pictures, "instruction", None, ("image",), _OF_OTHERS, file_per_frame=True),
     Case("lerobot, pictures", lerobot("image"), _NO_TRUTH, "last", ids=_OF_LEROBOT),
     Case("lerobot, video", lerobot("video"), _NO_TRUTH, "last", ids=_OF_LEROBOT, exact=False),
 ]
@@ -270,6 +280,13 @@ def test_a_file_cut_short_fails_and_the_others_are_read(case: Case, folder: Path
             open_corpus(tmp_path / "cut")
         return
     corpus = open_corpus(tmp_path / "cut")
+    if case.file_per_frame:
+        *_, last = (item for unit in corpus.units(1) for item in corpus.episodes(unit))
+        assert isinstance(last, Episode)
+        *_, frame = last.images[case.cameras[0]]
+        with pytest.raises(ValueError, match="must decode in full"):
+            decoded_frame(frame)
+        return
     read: list[str] = []
     failures: list[Failure] = []
     for item in (item for unit in corpus.units(1) for item in corpus.episodes(unit)):
