@@ -13,7 +13,6 @@ from vlm_rewards.pipelines.inspect.pictures import CameraCounts, look_at_all, lo
 from vlm_rewards.pipelines.inspect.settings import InspectKeywords, InspectRun
 from vlm_rewards.pipelines.inspect.summary import CorpusReport
 from vlm_rewards.pipelines.inspect.tally import Tally
-from vlm_rewards.schemas.episodes import Episode
 from vlm_rewards.schemas.formats.corpus import Corpus, open_corpus
 from vlm_rewards.schemas.formats.passed_over import passed_over_record
 from vlm_rewards.schemas.formats.truth import goals_beside
@@ -92,6 +91,7 @@ class _Reading:
     def read(self, unit: Unit) -> None:
         failures: list[Failure] = []
         whole: set[str] = set()
+        texts: list[tuple[str | None, ...]] = []
         for item in self._corpus.episodes(unit, frames=False):
             if isinstance(item, Failure):
                 failures.append(item)
@@ -99,16 +99,15 @@ class _Reading:
                 whole.add(item.episode_id)
                 self._note_id(item.episode_id, unit)
                 self.tally.add(item)
+                texts.append((item.instruction,))
         if failures:
             self._read_again(unit, failures, whole)
+            texts = [found for found in self._corpus.instructions(unit) if not isinstance(found, Failure)]
+        for several in texts:
+            self.tally.add_instructions(several)
 
     def _read_again(self, unit: Unit, failures: Sequence[Failure], whole: set[str]) -> None:
-        """Counts the episodes that `label` can read although another command cannot, with their instruction if that is sound."""
-        asked = {
-            item.episode_id: item
-            for item in self._corpus.episodes(unit, frames=False, fields=("instruction",))
-            if isinstance(item, Episode)
-        }
+        """Counts the frames of episodes that `label` can read although another command cannot."""
         still: Counter[tuple] = Counter()
         for item in self._corpus.episodes(unit, frames=False, fields=()):
             if isinstance(item, Failure):
@@ -116,7 +115,7 @@ class _Reading:
                 still[_key(item)] += 1
             elif item.episode_id not in whole:
                 self._note_id(item.episode_id, unit)
-                self.tally.add_partly(asked.get(item.episode_id, item), has_instruction=item.episode_id in asked)
+                self.tally.add_frames(item)
         for failure in failures:
             if still[_key(failure)]:
                 still[_key(failure)] -= 1

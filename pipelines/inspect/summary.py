@@ -94,6 +94,7 @@ class CorpusReport:
             "reward_range": tally.reward_range,
             "num_instructions": len(tally.instructions),
             "num_episodes_without_instruction": tally.num_without_instruction,
+            "num_episodes_of_several_instructions": tally.num_changing,
             "instructions": dict(tally.instructions.most_common()),
             "num_episodes_with_truth": tally.num_with_truth,
             "truth_goals": None if features.truth_goals is None else list(features.truth_goals),
@@ -259,7 +260,8 @@ def _instruction_lines(report: CorpusReport) -> list[str]:
         example = report.goals_path or '{"id": "cup-in-sink", "text": "a cup in the sink"}'
         return [f"  instructions: none, so goals come from a file, one per line, such as {example}"]
     without = tally.num_without_instruction
-    none = f"; none in {without:,} of {without + tally.instructions.total():,} episodes" if without else ""
+    none = f"; none in {without:,} of {tally.num_episodes:,} episodes" if without else ""
+    none += f"; several in {tally.num_changing:,} episodes" if tally.num_changing else ""
     shown = tally.instructions.most_common(SHOWN_INSTRUCTIONS)
     lines = [f"  instructions: {len(tally.instructions):,} distinct{none}"]
     lines += [f"    {count:,} x {text!r}" for text, count in shown]

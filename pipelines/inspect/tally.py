@@ -1,6 +1,7 @@
 """What episodes hold, counted one by one: lengths, actions, rewards, instructions, truth, and which frame is missing."""
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import TypeVar
 
 import numpy as np
@@ -12,7 +13,7 @@ N = TypeVar("N", int, float)
 
 
 class Tally:
-    """Counts over the episodes that were added.
+    """Counts over episodes.
 
     Attributes:
         lengths: Number of episodes by their number of frames.
@@ -24,6 +25,7 @@ class Tally:
         reward_range: Least and greatest reward; None for none.
         instructions: Number of episodes by instruction, in the first spelling.
         num_without_instruction: Number of episodes without an instruction.
+        num_changing: Number of episodes with several instructions.
         num_with_truth: Number of episodes with ground truth.
         achieved: Number of frames in which a goal holds, by its id.
     """
@@ -37,14 +39,14 @@ class Tally:
         self.reward_range: tuple[float, float] | None = None
         self.instructions: Counter[str] = Counter()
         self.num_without_instruction = 0
+        self.num_changing = 0
         self.num_with_truth = 0
         self.achieved: Counter[str] = Counter()
         self._spellings: dict[str, str] = {}
 
     def add(self, episode: Episode) -> None:
-        """Counts what an episode holds."""
-        self._add_frames(episode)
-        self._add_instruction(episode.instruction)
+        """Counts what an episode holds, its instruction apart."""
+        self.add_frames(episode)
         self.num_steps += episode.num_steps
         self.missing_frames[_missing_frame(episode)] += 1
         if episode.actions is not None and episode.actions.ndim == 1 and len(episode.actions):
@@ -55,22 +57,17 @@ class Tally:
             self.num_with_truth += 1
             self.achieved.update(goal for goals in episode.achieved_goals for goal in goals)
 
-    def add_partly(self, episode: Episode, *, has_instruction: bool) -> None:
-        """Counts an episode of which only the frames could be read, and perhaps the instruction."""
-        self._add_frames(episode)
-        if has_instruction:
-            self._add_instruction(episode.instruction)
-
-    def _add_frames(self, episode: Episode) -> None:
+    def add_frames(self, episode: Episode) -> None:
+        """Counts the frames of an episode of which nothing else could be read."""
         self.lengths[episode.num_frames] += 1
         self.cameras.update(episode.images.keys())
 
-    def _add_instruction(self, text: str | None) -> None:
-        key = normalize_instruction(text or "")
-        if key:
-            self.instructions[self._spellings.setdefault(key, text or "")] += 1
-        else:
-            self.num_without_instruction += 1
+    def add_instructions(self, texts: Iterable[str | None]) -> None:
+        """Counts the instruction of an episode, or several; or that it has none."""
+        keys = {key: text or "" for text in texts if (key := normalize_instruction(text or ""))}
+        self.instructions.update(self._spellings.setdefault(key, text) for key, text in keys.items())
+        self.num_without_instruction += not keys
+        self.num_changing += len(keys) > 1
 
     @property
     def num_episodes(self) -> int:

@@ -31,6 +31,7 @@ from vlm_rewards.schemas.formats.interface import (
     CorpusReader,
     FoundEpisode,
     InvalidEpisodeError,
+    SeveralInstructionsError,
     Wanted,
     missing_camera,
 )
@@ -165,6 +166,23 @@ class Corpus:
         wanted = Wanted(None if cameras is None else tuple(cameras), frames, chosen)
         picture_range = read_picture_range(self.options[PICTURE_RANGE]) if PICTURE_RANGE in self.options else None
         return _checked(self.reader, unit, wanted, picture_range)
+
+    def instructions(self, unit: Unit) -> Iterator[tuple[str | None, ...] | Failure]:
+        """Streams what the agent was asked to do in each episode of a unit; no frame is read.
+
+        Yields:
+            The text, or None for none; several texts in order where the task changes within an episode; or a Failure.
+        """
+        for found in self.reader.episodes(unit, Wanted(frames=False, fields=frozenset({"instruction"}))):
+            if isinstance(found, Failure):
+                yield found
+                continue
+            try:
+                yield (found.read().instruction,)
+            except SeveralInstructionsError as error:
+                yield error.texts
+            except ValueError as error:
+                yield _failure(found, error)
 
     def episode_ids(self, unit: Unit) -> list[str]:
         """The ids of a unit's episodes in order, each once, without reading the episodes.

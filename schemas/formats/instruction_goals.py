@@ -4,6 +4,7 @@
     episode 1   "pick up the cup"    ──┘       instructions=("Pick up the cup.", "pick up the cup"))
     episode 2   "把杯子放下"           ──►  Goal("goal-<digest of the text>", "把杯子放下", ...)
     episode 3   "" or None           ──►  none; counted
+    episode 4   "lift it", "drop it" ──►  two goals; counted: hindsight refuses the episode, which has no single goal
 
 Each goal names every spelling of its instruction, so hindsight and evaluation find an episode's own goal by its instruction, as
 they do with goals of a file. An instruction says what to do, which is not what a picture of its success shows: the texts can be
@@ -35,6 +36,7 @@ class InstructionGoals:
         num_instructions: Number of different instructions; more than goals where other goals stand for some.
         num_episodes: Number of episodes that could be read.
         num_without: Number of these without an instruction.
+        num_changing: Number of these whose task changes: each of their instructions is a goal, and none is the episode's own.
         failures: Number of failures by reason: episodes, or whole files, whose instruction could not be read.
     """
 
@@ -42,6 +44,7 @@ class InstructionGoals:
     num_instructions: int
     num_episodes: int
     num_without: int
+    num_changing: int
     failures: Mapping[str, int]
 
 
@@ -60,20 +63,20 @@ def goals_of_corpus(corpus: Corpus, beside: Sequence[Goal] = ()) -> InstructionG
         ValueError: No episode has an instruction.
     """
     spellings: dict[str, dict[str, None]] = {}
-    num_episodes = num_without = 0
+    num_episodes = num_without = num_changing = 0
     failures: Counter[str] = Counter()
     for unit in corpus.units():
-        for episode in corpus.episodes(unit, frames=False, fields=("instruction",)):
-            if isinstance(episode, Failure):
-                failures[episode.reason] += 1
+        for texts in corpus.instructions(unit):
+            if isinstance(texts, Failure):
+                failures[texts.reason] += 1
                 continue
             num_episodes += 1
-            text = episode.instruction or ""
-            key = normalize_instruction(text)
-            if key:
-                spellings.setdefault(key, {})[text] = None
-            else:
-                num_without += 1
+            keys = {text: normalize_instruction(text) for text in texts if text}
+            for text, key in keys.items():
+                if key:
+                    spellings.setdefault(key, {})[text] = None
+            num_without += not any(keys.values())
+            num_changing += len({key for key in keys.values() if key}) > 1
     if not spellings:
         unread = "".join(f", and {count} {reason}" for reason, count in failures.items())
         raise ValueError(
@@ -83,16 +86,17 @@ def goals_of_corpus(corpus: Corpus, beside: Sequence[Goal] = ()) -> InstructionG
     known = {normalize_instruction(wording) for goal in beside for wording in (*goal.instructions, goal.text)}
     taken = {goal.id for goal in beside}
     goals = []
-    for key, texts in spellings.items():
+    for key, wordings in spellings.items():
         if key not in known:
             goal_id = id_of_text(key, taken)
             taken.add(goal_id)
-            goals.append(Goal(goal_id, next(iter(texts)), instructions=tuple(texts)))
+            goals.append(Goal(goal_id, next(iter(wordings)), instructions=tuple(wordings)))
     return InstructionGoals(
         goals=tuple(goals),
         num_instructions=len(spellings),
         num_episodes=num_episodes,
         num_without=num_without,
+        num_changing=num_changing,
         failures=dict(failures),
     )
 

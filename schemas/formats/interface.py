@@ -88,6 +88,21 @@ class InvalidEpisodeError(ValueError):
         self.scope = scope
 
 
+class SeveralInstructionsError(InvalidEpisodeError):
+    """An episode whose task changes, so that it has no single instruction.
+
+    Attributes:
+        texts: Its different instructions, in order.
+    """
+
+    def __init__(self, texts: Sequence[str | None]) -> None:
+        super().__init__(
+            "several instructions",
+            f"an episode must have one instruction, got {texts[0]!r} and {texts[1]!r}. Split the episode",
+        )
+        self.texts = tuple(texts)
+
+
 class CorpusReader(Protocol):
     """An open corpus as its format sees it; picklable, since workers get a copy.
 

@@ -105,6 +105,7 @@ def _lines(options: argparse.Namespace, found: "InstructionGoals", num_joined: i
     notes = [f"{named:,} are named by goals of the files"] if named else []
     notes += [f"{num_joined:,} joined to others that the model reads as the same text"] if num_joined else []
     notes += [f"none in {found.num_without:,} of {found.num_episodes:,} episodes"] if found.num_without else []
+    notes += [f"several in {found.num_changing:,} episodes, all of them goals"] if found.num_changing else []
     notes += [f"not read: {count:,} {reason}" for reason, count in found.failures.items()]
     lines = [f"  goals from the corpus: {found.num_instructions:,} instructions{_in_brackets(notes)}"]
     if found.goals and not has_templates:

@@ -20,7 +20,13 @@ import numpy as np
 
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode, Frames, UnreadFrames
 from vlm_rewards.schemas.formats.folder import Folder
-from vlm_rewards.schemas.formats.interface import CorpusFormat, FoundEpisode, InvalidEpisodeError, Wanted
+from vlm_rewards.schemas.formats.interface import (
+    CorpusFormat,
+    FoundEpisode,
+    InvalidEpisodeError,
+    SeveralInstructionsError,
+    Wanted,
+)
 from vlm_rewards.schemas.formats.lerobot_corpus.episodes import (
     EpisodeTable,
     VideoPlace,
@@ -233,7 +239,7 @@ def _outcomes(info: Info, rows: Any, num_steps: int) -> dict[str, np.ndarray]:
 
 def _instruction(found: list[str | None]) -> str | None:
     if len(found) > 1:
-        raise ValueError(f"an episode must have one instruction, got {found[0]!r} and {found[1]!r}. Split the episode")
+        raise SeveralInstructionsError(found)
     return found[0]
 
 

@@ -24,7 +24,13 @@ import pyarrow.compute as pc
 from vlm_rewards.schemas.episodes import METADATA_KEY, CorpusFeatures, Episode, Frames, UnreadFrames, image_column
 from vlm_rewards.schemas.formats.common_options import COLUMNS
 from vlm_rewards.schemas.formats.folder import File, Folder
-from vlm_rewards.schemas.formats.interface import CorpusFormat, FoundEpisode, InvalidEpisodeError, Wanted
+from vlm_rewards.schemas.formats.interface import (
+    CorpusFormat,
+    FoundEpisode,
+    InvalidEpisodeError,
+    SeveralInstructionsError,
+    Wanted,
+)
 from vlm_rewards.schemas.formats.parquet_corpus.columns import ParquetFiles, read_columns
 from vlm_rewards.schemas.formats.parquet_corpus.layout import (
     BROKEN_FILE,
@@ -422,7 +428,7 @@ def _lists(column: pa.ChunkedArray) -> list[list[str]]:
 def _instruction(column: pa.ChunkedArray) -> str | None:
     texts = pc.unique(column).to_pylist()
     if len(texts) > 1:
-        raise ValueError(f"an episode must have one instruction, got {texts[0]!r} and {texts[1]!r}. Split the episode")
+        raise SeveralInstructionsError(texts)
     return texts[0]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vlm_rewards.schemas.episodes import Episode, UnreadFrames
-from vlm_rewards.schemas.formats.interface import InvalidEpisodeError, Wanted
+from vlm_rewards.schemas.formats.interface import InvalidEpisodeError, SeveralInstructionsError, Wanted
 from vlm_rewards.schemas.formats.rlds_corpus.examples import Example
 from vlm_rewards.schemas.formats.rlds_corpus.frames import camera_frames, count_frames, decoded_tensor, is_filler
 from vlm_rewards.schemas.formats.rlds_corpus.roles import IS_LAST, IS_TERMINAL, METADATA, REWARD, Roles
@@ -144,13 +144,19 @@ def _flags(example: Example, path: str, roles: Roles, num_frames: int) -> np.nda
 
 def _instruction(example: Example, roles: Roles) -> str | None:
     for path in roles.instructions:
-        for text in example.byte_strings(path):
-            if text:
-                try:
-                    return text.decode()
-                except UnicodeDecodeError as error:
-                    raise ValueError(f"{path} must be a text, got {text[:40]!r} ({error})") from error
+        texts = [_text(path, data) for data in dict.fromkeys(example.byte_strings(path)) if data]
+        if len(texts) > 1:
+            raise SeveralInstructionsError(texts)
+        if texts:
+            return texts[0]
     return None
+
+
+def _text(path: str, data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be a text, got {data[:40]!r} ({error})") from error
 
 
 def ends_with_filler(example: Example, roles: Roles) -> bool:

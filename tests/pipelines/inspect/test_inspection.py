@@ -130,11 +130,16 @@ def test_what_only_later_commands_cannot_read_is_told_apart(tmp_path: Path) -> N
     assert [failure.episode_id for failure in report.failures] == ["c"]
     assert [failure.episode_id for failure in report.later_failures] == ["a", "b"]
     assert (report.tally.num_episodes, report.tally.num_frames) == (3, 6)
-    assert report.tally.instructions == {"lift it": 2}  # of a and d
+    assert report.tally.instructions == {"lift it": 3, "drop it": 1}  # of a, b and d
+    assert report.tally.num_changing == 1
     assert report.tally.missing_frames == {"none": 1}  # of d alone
     told = text(report)
     assert "  cannot be read: 1 missing frames (episode)\n" in told
-    assert "  label can read, later commands cannot: 2 invalid episode (episode)\n" in told
+    assert (
+        "  label can read, later commands cannot: 1 invalid episode (episode), 1 several instructions (episode)\n"
+        in told
+    )
+    assert "  instructions: 2 distinct; several in 1 episodes\n" in told
 
 
 def test_ids_that_occur_twice_and_what_is_passed_over_are_told(tmp_path: Path) -> None:

@@ -90,13 +90,35 @@ def test_a_corpus_without_an_instruction_has_no_goals(tmp_path: Path) -> None:
         goals_of_corpus(corpus(tmp_path / "c", texts=["", None]))
 
 
-def test_episodes_whose_instruction_cannot_be_read_are_counted(tmp_path: Path) -> None:
-    opened = corpus(tmp_path / "c", texts=["open the door", "close it"])
-    path = tmp_path / "c" / "shard-000.parquet"
+def change(path: Path, name: str, values: list) -> None:
     table = pq.read_table(path)
-    texts = pa.array(["open the door", "something else", "close it", "close it"])
-    column = table.schema.get_field_index("instruction")
-    pq.write_table(table.set_column(column, table.schema.field(column), texts), path)
+    column = table.schema.get_field_index(name)
+    field = table.schema.field(column)
+    pq.write_table(table.set_column(column, field, pa.array(values, field.type)), path)
+
+
+def test_every_instruction_of_an_episode_whose_task_changes_is_a_goal(tmp_path: Path) -> None:
+    opened = corpus(tmp_path / "c", texts=["open the door", "close it", "lift it"])
+    texts = ["open the door", "lift it", "close it", "Close it.", None, "lift it"]
+    change(tmp_path / "c" / "shard-000.parquet", "instruction", texts)
+    found = goals_of_corpus(opened)
+    assert [(goal.id, goal.instructions) for goal in found.goals] == [
+        ("open-the-door", ("open the door",)),
+        ("lift-it", ("lift it",)),
+        ("close-it", ("close it", "Close it.")),
+    ]
+    # two spellings are one task, and so is one with rows that do not say
+    assert (found.num_episodes, found.num_changing, found.num_without, found.failures) == (3, 1, 0, {})
+    [unit] = opened.units()
+    assert list(opened.instructions(unit)) == [tuple(texts[0:2]), tuple(texts[2:4]), tuple(texts[4:6])]
+
+
+def test_episodes_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
+    opened = corpus(tmp_path / "c", texts=["open the door", "close it"])
+    change(tmp_path / "c" / "shard-000.parquet", "frame_index", [0, 2, 0, 1])
     found = goals_of_corpus(opened)
     assert [goal.id for goal in found.goals] == ["close-it"]
-    assert (found.num_episodes, found.failures) == (1, {"invalid episode": 1})
+    assert (found.num_episodes, found.failures) == (1, {"missing frames": 1})
+    change(tmp_path / "c" / "shard-000.parquet", "frame_index", [0, 2, 0, 2])
+    with pytest.raises(ValueError, match="got 0 without one, and 2 missing frames. Write the goals"):
+        goals_of_corpus(opened)

@@ -208,6 +208,8 @@ def test_tasks_that_change_hinder_only_those_who_need_one_instruction(tmp_path: 
     assert isinstance(failure, Failure)
     assert failure.detail == "an episode must have one instruction, got 'open' and 'close'. Split the episode"
     assert (before.instruction, after.instruction) == ("lift", "lift")
+    texts = [found for unit in corpus.units() for found in corpus.instructions(unit)]
+    assert texts == [("lift",), ("open", "close"), ("lift",)]
 
 
 def test_rows_count_and_not_what_the_metadata_says(tmp_path: Path) -> None:

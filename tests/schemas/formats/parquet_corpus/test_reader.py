@@ -227,7 +227,7 @@ def _value_at(name, row, value):
         (_value_at("reward", 7, None), "invalid episode", "'reward' must have a value in every row"),
         (_value_at("reward", 7, float("nan")), "invalid episode", "must have finite rewards, got nan at index"),
         (_value_at("achieved_goals", 7, None), "invalid episode", "'achieved_goals' must have a list in every row"),
-        (_value_at("instruction", 7, "fly"), "invalid episode", "must have one instruction, got .* and 'fly'"),
+        (_value_at("instruction", 7, "fly"), "several instructions", "must have one instruction, got .* and 'fly'"),
     ],
 )
 def test_an_invalid_episode_is_a_failure_and_the_rest_goes_on(tmp_path, change, reason, detail):

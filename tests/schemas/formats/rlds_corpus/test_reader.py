@@ -162,6 +162,18 @@ def test_an_instruction_is_the_first_text_that_is_not_empty(tmp_path, changes, f
     assert read(tmp_path)[0].instruction == found
 
 
+def test_an_instruction_that_changes_hinders_only_those_who_need_one(tmp_path):
+    write(tmp_path, record(language_instruction=["lift", "", "drop"]))
+    corpus = open_corpus(tmp_path)
+    [unit] = corpus.units()
+    assert list(corpus.instructions(unit)) == [("lift", "drop")]
+    [failure] = corpus.episodes(unit)
+    assert (failure.scope, failure.reason) == ("episode", "several instructions")
+    assert failure.detail == "an episode must have one instruction, got 'lift' and 'drop'. Split the episode"
+    [episode] = corpus.episodes(unit, fields=())
+    assert episode.num_frames == 3
+
+
 def test_an_instruction_may_be_in_the_observation_or_where_an_option_says(tmp_path):
     steps = {name: feature for name, feature in STEPS.items() if name != "language_instruction"}
     steps["observation"] = group(
