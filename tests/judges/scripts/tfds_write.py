@@ -1,4 +1,4 @@
-"""Writes a data set with TFDS: FOLDER. Two splits; episodes by the RLDS specification: the last step has no action, which zeros fill.
+"""Writes a data set with TFDS: FOLDER. Two splits, by the RLDS specification: the last step has no action, zeros stand for it.
 
 Frame k of the data set is a picture of value 3 k; the action of step t is [t + 1, -t], its reward 10 e + t + 1 for episode e.
 """
