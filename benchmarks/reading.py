@@ -10,6 +10,7 @@ on the clock stand beside it. Readers that are not installed are said to be abse
 
 import argparse
 import functools
+import io
 import json
 import subprocess
 import sys
@@ -21,7 +22,10 @@ from typing import NamedTuple
 import corpora  # noqa: F401 (lays tests/ on the path)
 import numpy as np
 from lerobot_datasets import DataSet
+from PIL import Image
 from report_result import RESULTS, machine, write_result
+from rlds_files import episode_features, group, image, serialized, tensor, text, write_data_set
+from small_videos import write_video
 
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode
 from vlm_rewards.schemas.formats.corpus import write_episodes
@@ -87,6 +91,31 @@ data = webdataset.WebDataset(sorted(glob.glob(f"{folder}/*.tar")), shardshuffle=
 """,
     frames='(value for sample in data for name, value in sample.items() if name.endswith(".png"))',
 )
+TFDS = TIMED.format(
+    imports="""
+import tensorflow_datasets
+data = tensorflow_datasets.builder_from_directory(f"{folder}/toy/1.0.0").as_dataset(split="train")
+""",
+    frames='(step["observation"]["image"].numpy() for episode in data for step in episode["steps"])',
+)
+PYAV = TIMED.format(
+    imports="""
+import av, glob
+def read():
+    for name in sorted(glob.glob(f"{folder}/*.mp4")):
+        with av.open(name) as container:
+            for frame in container.decode(video=0):
+                yield frame.to_ndarray(format="rgb24")
+""",
+    frames="read()",
+)
+PILLOW = TIMED.format(
+    imports="""
+import glob, numpy
+from PIL import Image
+""",
+    frames='(numpy.array(Image.open(name)) for name in sorted(glob.glob(f"{folder}/*/*.png")))',
+)
 
 
 class Case(NamedTuple):
@@ -138,6 +167,53 @@ def write_lerobot(folder: Path, num_frames: int, *, version: str, kind: str, cod
     ).write(folder)
 
 
+def write_rlds(folder: Path, num_frames: int) -> None:
+    """Writes an RLDS data set as Open X-Embodiment has them: JPEG pictures, actions, states, flags and an instruction."""
+    steps = {
+        "observation": group({"image": image(128, 128, 3, encoding="jpeg"), "state": tensor("float32", 7)}),
+        "action": tensor("float32", 7),
+        "reward": tensor("float32"),
+        "is_last": tensor("bool"),
+        "language_instruction": text(),
+    }
+    count = EPISODE_FRAMES
+    records = (
+        serialized(
+            {
+                "steps/observation/image": [_jpeg(camera_frame(start + t, 128, 128)) for t in range(count)],
+                "steps/observation/state": np.zeros((count, 7), np.float32),
+                "steps/action": np.zeros((count, 7), np.float32),
+                "steps/reward": np.zeros(count, np.float32),
+                "steps/is_last": np.arange(count) == count - 1,
+                "steps/language_instruction": ["drive"] * count,
+            }
+        )
+        for start in range(0, num_frames, count)
+    )
+    write_data_set(folder / "toy" / "1.0.0", episode_features(steps), {"train": [list(records)]})
+
+
+def _jpeg(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def write_mp4(folder: Path, num_frames: int) -> None:
+    """Writes a folder of H.264 videos of 640x480, an episode each."""
+    for start in range(0, num_frames, EPISODE_FRAMES):
+        frames = [camera_frame(start + t) for t in range(EPISODE_FRAMES)]
+        write_video(folder / f"{start:06d}.mp4", frames, ("libx264", {"preset": "veryfast", "g": "250"}))
+
+
+def write_pngs(folder: Path, num_frames: int) -> None:
+    """Writes folders of PNG pictures of 128x128."""
+    for number in range(num_frames):
+        path = folder / f"{number // EPISODE_FRAMES:06d}" / f"{number:06d}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(encode_png(camera_frame(number, 128, 128)))
+
+
 def write_own(folder: Path, num_frames: int, *, format_name: str, ending: str) -> None:
     """Writes a corpus in a format of ours, pictures of 128x128."""
     features = CorpusFeatures(cameras=("front",), action_size=None, has_rewards=False, has_instruction=False)
@@ -162,6 +238,9 @@ CASES = (
     Case("LeRobot 3.0, pictures", V30_PICTURES, LEROBOT, "lerobot", JUDGED_FRAMES),
     Case("Parquet", PARQUET, DATASETS, "datasets"),
     Case("WebDataset", TARS, WEBDATASET, "webdataset"),
+    Case("RLDS, JPEG", write_rlds, TFDS, "tensorflow_datasets"),
+    Case("videos, H.264", write_mp4, PYAV, "av", JUDGED_FRAMES),
+    Case("pictures, PNG", write_pngs, PILLOW, "PIL"),
 )
 
 

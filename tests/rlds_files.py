@@ -11,6 +11,7 @@ import google_crc32c
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+_FEATURES = "tensorflow_datasets.core.features"
 Values = Sequence[Any] | np.ndarray
 
 
@@ -82,28 +83,33 @@ def framed(data: bytes) -> bytes:
 def tensor(dtype: str, *shape: int, encoding: str = "none") -> dict[str, Any]:
     """A Tensor in features.json; a size of -1 varies."""
     sizes = {"dimensions": [str(size) for size in shape]} if shape else {}
-    return {"pythonClassName": "x.Tensor", "tensor": {"shape": sizes, "dtype": dtype, "encoding": encoding}}
+    content = {"shape": sizes, "dtype": dtype, "encoding": encoding}
+    return {"pythonClassName": f"{_FEATURES}.tensor_feature.Tensor", "tensor": content}
 
 
 def image(*shape: int, dtype: str = "uint8", encoding: str = "png") -> dict[str, Any]:
     """An Image in features.json."""
     sizes = {"dimensions": [str(size) for size in shape]}
-    return {"pythonClassName": "x.Image", "image": {"shape": sizes, "dtype": dtype, "encodingFormat": encoding}}
+    content = {"shape": sizes, "dtype": dtype, "encodingFormat": encoding}
+    return {"pythonClassName": f"{_FEATURES}.image_feature.Image", "image": content}
 
 
 def text() -> dict[str, Any]:
     """A Text in features.json."""
-    return {"pythonClassName": "x.Text", "text": {}}
+    return {"pythonClassName": f"{_FEATURES}.text_feature.Text", "text": {}}
 
 
 def group(features: Mapping[str, Any]) -> dict[str, Any]:
     """A FeaturesDict in features.json."""
-    return {"pythonClassName": "x.FeaturesDict", "featuresDict": {"features": dict(features)}}
+    return {"pythonClassName": f"{_FEATURES}.features_dict.FeaturesDict", "featuresDict": {"features": dict(features)}}
 
 
 def sequence(feature: Mapping[str, Any]) -> dict[str, Any]:
     """A Dataset in features.json."""
-    return {"pythonClassName": "x.Dataset", "sequence": {"feature": dict(feature), "length": "-1"}}
+    return {
+        "pythonClassName": f"{_FEATURES}.dataset_feature.Dataset",
+        "sequence": {"feature": dict(feature), "length": "-1"},
+    }
 
 
 def episode_features(steps: Mapping[str, Any], metadata: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -133,7 +139,9 @@ def write_data_set(
         for number, records in enumerate(files):
             write_shard(folder / f"{name}-{split}.tfrecord-{number:05d}-of-{len(files):05d}", records)
         lengths = [len(records) for records in files] if promised is None else promised[split]
-        splits.append({"name": split, "shardLengths": [str(length) for length in lengths]})
+        num_bytes = sum(len(record) for records in files for record in records)
+        counts = {"shardLengths": [str(length) for length in lengths], "numBytes": str(num_bytes)}
+        splits.append({"name": split, "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}", **counts})
     info = {"name": name, "version": folder.name, "fileFormat": "tfrecord", "splits": splits}
     (folder / "dataset_info.json").write_text(json.dumps(info))
     return folder
