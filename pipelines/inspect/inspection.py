@@ -44,7 +44,7 @@ def inspect_corpus(path: str | Path, **settings: Unpack[InspectKeywords]) -> Cor
           12 episodes of ...
     """
     (run,) = build_settings(settings, InspectRun)
-    corpus = open_corpus(path, run.corpus_options)
+    corpus = open_corpus(path, run.read_options)
     passed_over = corpus.passed_over
     left_out = {entry.name for entry in passed_over}
     files = [file for file in corpus.folder.files if file.name not in left_out]
@@ -60,6 +60,7 @@ def inspect_corpus(path: str | Path, **settings: Unpack[InspectKeywords]) -> Cor
     return CorpusReport(
         path=str(path),
         corpus=corpus,
+        read_with=run,
         num_files=len(files),
         num_bytes=num_bytes,
         tally=reading.tally,

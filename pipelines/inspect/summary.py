@@ -9,6 +9,7 @@ from typing import Any
 from vlm_rewards.labelers.reference_models.defaults import default_model
 from vlm_rewards.pipelines.inspect.pictures import CameraCounts
 from vlm_rewards.pipelines.inspect.tally import Tally
+from vlm_rewards.schemas.formats.common_options import ReadSettings
 from vlm_rewards.schemas.formats.corpus import Corpus
 from vlm_rewards.schemas.formats.passed_over import passed_over_lines
 from vlm_rewards.schemas.manifests import Failure
@@ -31,6 +32,7 @@ class CorpusReport:
     Args:
         path: Folder or file that was looked at.
         corpus: The open corpus.
+        read_with: What the corpus was told when it was opened.
         num_files: Number of files that it consists of.
         num_bytes: Their size together.
         tally: Counts over all episodes that could be read, or that `label` can read.
@@ -45,6 +47,7 @@ class CorpusReport:
 
     path: str
     corpus: Corpus
+    read_with: ReadSettings
     num_files: int
     num_bytes: int
     tally: Tally
@@ -148,8 +151,11 @@ def next_commands(report: CorpusReport, goals: Path | None = None) -> list[list[
     """
     tally = report.tally
     words: list[object] = ["label", "--input", report.path]
-    for option in report.corpus.options.items():
-        words += ["--corpus-option", "=".join(option)]
+    told = report.read_with
+    for name, given in (("--corpus-option", told.corpus_options), ("--column", told.columns)):
+        words += [word for pair in given.items() for word in (name, "=".join(pair))]
+    if told.picture_range is not None:
+        words += ["--picture-range", told.picture_range]
     cameras = list(report.cameras)
     if len(cameras) > 1:
         words += ["--camera", next((name for name in cameras if not _is_black(report.cameras[name])), cameras[0])]

@@ -55,6 +55,8 @@ COMMANDS: dict[str, tuple[str, list[tuple[type, str, dict[str, Any]]]]] = {
         [
             (InspectRun, "--frames", {"frames": True}),
             (InspectRun, "--corpus-option a=1 --corpus-option b=x", {"corpus_options": {"a": "1", "b": "x"}}),
+            (InspectRun, "--picture-range 0:4000", {"picture_range": "0:4000"}),
+            (InspectRun, "--column episode_id=episode_index", {"columns": {"episode_id": "episode_index"}}),
         ],
     ),
     "label": (

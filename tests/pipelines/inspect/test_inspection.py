@@ -176,6 +176,26 @@ def test_the_next_command_fits_the_corpus(tmp_path: Path) -> None:
     assert "    and 1,996 more" in text(vr.inspect_corpus(many))
 
 
+def test_the_next_command_reads_the_corpus_as_it_was_read(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "episode_index": pa.array([0, 0, 1]),
+            "step": pa.array([0, 1, 0]),
+            "observation.images.top": pa.array([{"bytes": picture(9), "path": None}] * 3),
+            "task": pa.array(["lift it", "lift it", "drop it"]),
+        }
+    )
+    (tmp_path / "c").mkdir()
+    pq.write_table(table, tmp_path / "c" / "a.parquet")
+    columns = {"episode_id": "episode_index", "frame_index": "step", "instruction": "task"}
+    report = vr.inspect_corpus(tmp_path / "c", columns=columns, picture_range="0:4000")
+    assert report.tally.instructions == {"lift it": 1, "drop it": 1}
+    assert command(report).startswith(
+        f"label --input {tmp_path / 'c'} --column episode_id=episode_index --column frame_index=step "
+        "--column instruction=task --picture-range 0:4000 --goals from-corpus"
+    )
+
+
 def test_a_camera_that_is_black_is_not_chosen(tmp_path: Path) -> None:
     black = seen("a", 0, 200, instruction="a red ball")
     frames = {
