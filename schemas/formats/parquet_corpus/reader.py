@@ -66,12 +66,13 @@ class ParquetReader:
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
-    def _files(self) -> ParquetFiles:
+    def files(self) -> ParquetFiles:
+        """The files, opened under our names."""
         return ParquetFiles(self.folder, self.columns)
 
     def units(self, max_bytes: int) -> list[Unit]:
         """Units of whole episodes, see `schemas.formats.parquet_corpus.planning`; ranges count rows."""
-        return plan_files(self._files, parquet_files(self.folder), max_bytes)
+        return plan_files(self.files, parquet_files(self.folder), max_bytes)
 
     def own_files(self) -> list[str]:
         """Names of the folder's files of this ending."""
@@ -79,14 +80,14 @@ class ParquetReader:
 
     def episodes(self, unit: Unit, wanted: Wanted) -> Iterator[FoundEpisode | Failure]:
         """Streams the unit's episodes."""
-        return _UnitPass(self._files, unit, wanted).episodes()
+        return _UnitPass(self.files, unit, wanted).episodes()
 
     def episode_ids(self, unit: Unit) -> list[str]:
         """The ids of a unit's episodes in order, each once; up to the place where a file becomes unreadable."""
         ids: dict[str, None] = {}
         for name, start, stop in file_ranges(unit):
             try:
-                opened = OpenFiles(self.folder, (), opener=self._files.open).open(name)
+                opened = OpenFiles(self.folder, (), opener=self.files.open).open(name)
                 if "episode_id" in opened.schema.names:
                     for _, batch, _ in _batches(opened, start, stop, ["episode_id"]):
                         ids.update(dict.fromkeys(pc.unique(batch.column(0).cast(pa.string())).to_pylist()))

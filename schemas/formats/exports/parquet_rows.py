@@ -1,0 +1,160 @@
+"""Parquet files written anew with columns of labels: row group by row group, everything else as it was.
+
+file of the corpus   episode a a a | a b b b          Piece(start 0, stop 4, frame 0, a)  Piece(4, 7, 0, b)
+                             │                                  │ values of the labels, per episode
+                             ▼                                  ▼
+new file             episode a a a | a b b b     +     next.reward ...
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlm_rewards.schemas.formats.exports.interface import EpisodeValues, ExportEpisode, LabelledCorpus
+
+
+class Piece(NamedTuple):
+    """Successive rows of one episode in a file: `start` to `stop`, the first of which is of the episode's frame `frame`."""
+
+    start: int
+    stop: int
+    frame: int
+    episode: ExportEpisode
+
+
+class Column(NamedTuple):
+    """A column that is added.
+
+    Attributes:
+        name: Its name; a column of that name is replaced.
+        type: Its Arrow type.
+        values: Its values for a range of an episode's frames.
+    """
+
+    name: str
+    type: pa.DataType
+    values: Callable[[EpisodeValues, slice], pa.Array]
+
+
+def check_rows(episode: ExportEpisode, num_rows: int) -> None:
+    """Refuses an episode whose rows are not as many as its labels.
+
+    Raises:
+        ValueError: They are not.
+    """
+    if episode.num_frames != num_rows:
+        raise ValueError(
+            f"an episode must have as many rows as labels: got {num_rows} rows and {episode.num_frames} labels for "
+            f"{episode.episode_id!r}. Label the corpus again"
+        )
+
+
+def write_with_columns(
+    labelled: LabelledCorpus, source: Path, target: Path, pieces: Sequence[Piece], columns: Sequence[Column]
+) -> int:
+    """Writes a file anew with more columns.
+
+    Args:
+        labelled: Where the values come from.
+        source: The file.
+        target: Path of the new one.
+        pieces: Which rows are of which episode, in order, without a gap.
+        columns: The columns.
+
+    Returns:
+        Number of rows.
+
+    Raises:
+        ValueError: The file has other rows than the pieces say.
+    """
+    names = {column.name for column in columns}
+    rows = _Rows(labelled, pieces)
+    with pq.ParquetFile(source) as file:
+        num_rows = file.metadata.num_rows
+        if num_rows != (pieces[-1].stop if pieces else 0):
+            raise ValueError(
+                f"a data file must have the rows that were labelled: got {num_rows} rows in {source}. Label the corpus again"
+            )
+        kept = [name for name in file.schema_arrow.names if name not in names]
+        compression = file.metadata.row_group(0).column(0).compression if file.num_row_groups else "SNAPPY"
+        own = pa.schema([file.schema_arrow.field(name) for name in kept], file.schema_arrow.metadata)
+        schema = _extended(own, columns)
+        row = 0
+        with pq.ParquetWriter(target, schema, compression=compression.lower()) as writer:
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group, columns=kept, use_threads=False).select(kept)
+                stop = row + table.num_rows
+                found = list(rows.between(row, stop))
+                added = [
+                    pa.chunked_array([column.values(values, frames) for values, frames in found], type=column.type)
+                    for column in columns
+                ]
+                new = pa.Table.from_arrays([*table.columns, *added], schema=schema)
+                writer.write_table(new, row_group_size=max(table.num_rows, 1))
+                row = stop
+    return row
+
+
+class _Rows:
+    """Reads the values of a file's rows, forward; holds those of one episode."""
+
+    def __init__(self, labelled: LabelledCorpus, pieces: Sequence[Piece]) -> None:
+        self._labelled = labelled
+        self._pieces = pieces
+        self._next = 0
+        self._held: tuple[str, EpisodeValues] | None = None
+
+    def between(self, start: int, stop: int) -> Iterator[tuple[EpisodeValues, slice]]:
+        """The values of rows `start` to `stop`: per episode, its values and which of its frames."""
+        while start < stop:
+            while self._pieces[self._next].stop <= start:
+                self._next += 1
+            piece = self._pieces[self._next]
+            end = min(stop, piece.stop)
+            first = piece.frame + start - piece.start
+            if self._held is None or self._held[0] != piece.episode.episode_id:
+                self._held = (piece.episode.episode_id, self._labelled.values(piece.episode))
+            yield self._held[1], slice(first, first + end - start)
+            start = end
+
+
+def _extended(schema: pa.Schema, columns: Sequence[Column]) -> pa.Schema:
+    """The schema with the new columns; also what `datasets` has in its metadata, which must name every column."""
+    metadata = dict(schema.metadata or {})
+    if b"huggingface" in metadata:
+        # `datasets` before 4.0 knows no "List", later ones do not write "Sequence": the file's own lists tell which it is.
+        list_type = "Sequence" if b'"Sequence"' in metadata[b"huggingface"] else "List"
+        record = json.loads(metadata[b"huggingface"])
+        kept = {name: value for name, value in record["info"]["features"].items() if name in schema.names}
+        record["info"]["features"] = kept | {column.name: _feature(column.type, list_type) for column in columns}
+        metadata[b"huggingface"] = json.dumps(record).encode()
+    return pa.schema([*schema, *(pa.field(column.name, column.type) for column in columns)], metadata=metadata)
+
+
+def _feature(kind: pa.DataType, list_type: str) -> dict[str, object]:
+    if pa.types.is_fixed_size_list(kind):
+        return {"feature": _feature(kind.value_type, list_type), "length": kind.list_size, "_type": list_type}
+    names = {pa.float32(): "float32", pa.bool_(): "bool", pa.string(): "string"}
+    return {"dtype": names[kind], "_type": "Value"}
+
+
+def scores_column(name: str, num_goals: int, scores: Callable[[EpisodeValues], np.ndarray]) -> Column:
+    """A column of the scores of all goals, a vector per frame.
+
+    Args:
+        name: Its name.
+        num_goals: G.
+        scores: Gives [F, G] float32 of an episode.
+    """
+    kind = pa.list_(pa.float32(), num_goals)
+
+    def values(episode: EpisodeValues, frames: slice) -> pa.Array:
+        part = scores(episode)[frames]
+        return pa.FixedSizeListArray.from_arrays(pa.array(part.ravel(), pa.float32()), type=kind)
+
+    return Column(name, kind, values)
