@@ -1,4 +1,4 @@
-"""Calibrated thresholds on episodes that did not choose them: does the bound hold, and is a threshold a goal worth it?
+"""Calibrated thresholds on episodes that did not choose them: does the bound hold, and is one threshold per goal worth it?
 
     python benchmarks/calibration.py [--output FOLDER]
 

@@ -9,8 +9,8 @@
                                                                  by wording                                     figure 5
 
 Writes claims.json, a picture of each as PNG and SVG, and claims.html, one page with all of it. A run is a folder under work/; what
-is finished is not done again, and a command that was killed goes on. What an earlier command has measured stays in the results:
-claims.json and settings.json alone are enough to go on from, on this machine or another.
+is finished is not done again, and a command that was killed resumes. What an earlier command has measured stays in the results:
+claims.json and settings.json alone are enough to resume from, on this machine or another.
 
 Nothing was chosen on what is reported here: corpora, levels of the evaluation and seeds of the agents are others than those that
 settings were chosen on.
@@ -136,7 +136,7 @@ def main() -> None:
         type=float,
         default=math.inf,
         metavar="N",
-        help="begin no run after so many, tell what was measured, and go on with the same command later",
+        help="begin no run after so many, tell what was measured, and resume with the same command later",
     )
     parser.add_argument("--only", default=",".join(EXPERIMENTS), metavar="NAMES", help="some of %(default)s")
     parser.add_argument(
@@ -175,7 +175,7 @@ def main() -> None:
     if not record["is_evidence"]:
         say("this budget is no evidence: it has too few seeds and steps, and shows that the command works")
     if record["waiting"]:
-        say(f"{len(record['waiting'])} runs are still to be made: the same command goes on with them")
+        say(f"{len(record['waiting'])} runs are still to be made: the same command makes them")
     say(f"written to {options.output / 'claims.html'}")
 
 

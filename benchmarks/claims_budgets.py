@@ -92,7 +92,7 @@ class Budget:
         unknown = set(self.wordings) - {wording.name for wording in WORDINGS}
         if unknown or self.wordings[0] != OWN_TEXT:
             raise ValueError(
-                f"wordings must be names of wordings.WORDINGS, {OWN_TEXT!r} first, got {self.wordings}; mend them"
+                f"wordings must be names of wordings.WORDINGS, {OWN_TEXT!r} first, got {self.wordings}. Fix them"
             )
         of_families = {*self.episodes, *self.family_train, *self.family_finetune}
         homeless = {*self.figure4_families, *self.figure5_families, *of_families} - set(self.levels)

@@ -5,7 +5,7 @@
     work/FAMILY/MODEL/WORDING/labels, relabelled
     work/FAMILY/MODEL/WORDING/ALGORITHM-SEED/     agent, rollout, online; offline.json and online.json say what was found
 
-What is found there is not done again, and what was interrupted goes on. Of a finished run the replay, the buffer and the
+What is found there is not done again, and what was interrupted resumes. Of a finished run the replay, the buffer and the
 checkpoints are removed: they are most of its bytes.
 """
 

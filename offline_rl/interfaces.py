@@ -1,4 +1,4 @@
-"""What passes between replay, agents and loops: batches of transitions, spaces, goal texts, and the interface of every agent.
+"""Interfaces between replay, agents and loops: batches of transitions, spaces, goal texts, and the interface of every agent.
 
     replay ──► Batch ──► Agent.update ──► losses            observation, goal ──► Agent.act ──► action
 
@@ -53,7 +53,7 @@ class Batch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Spaces:
-    """What an agent sees and does. Saved with the agent, and compared with every corpus and environment that it meets.
+    """Observations and actions of an agent. Saved with the agent, and compared with every corpus and environment that it meets.
 
     Args:
         observation: "frames" or "embeddings".
@@ -148,7 +148,7 @@ class GoalTexts:
         texts: G texts.
         embeddings: [G, E] float32 of unit length, by the text encoder of `model`.
         model: Name or folder of the model, as in `LabelerSettings.model`.
-        fingerprint: What the embeddings depend on: weights and text encoding.
+        fingerprint: Fingerprint of the embeddings: weights and text encoding.
 
     Raises:
         ValueError: The numbers of ids, texts and embeddings differ.

@@ -1,4 +1,4 @@
-"""One recorded episode, and its Arrow schema: a row a frame.
+"""One recorded episode, and its Arrow schema: one row per frame.
 
     frame       o_0   o_1   o_2   ...   o_T         F = T+1 frames (F = T where the last frame was not recorded)
     action        a_0   a_1   ...  a_{T-1}          T steps
@@ -324,7 +324,7 @@ def _value(dtype: str) -> dict[str, str]:
 
 
 def corpus_schema(features: CorpusFeatures) -> pa.Schema:
-    """The Arrow schema of a corpus, a row a frame, with the convention of time in its metadata.
+    """The Arrow schema of a corpus, one row per frame, with the convention of time in its metadata.
 
     Columns: episode_id, frame_index, observation.images.<camera>, observation.state, action, reward, terminated,
     truncated, instruction, achieved_goals; those the corpus does not hold are absent.

@@ -199,8 +199,8 @@ def claimed(
 
     Args:
         folder: Absent, empty, or of an earlier run of the same kind and fingerprint.
-        kind: What the folder holds, such as "labels" or "agent".
-        fingerprint: What the output depends on.
+        kind: Kind of output, such as "labels" or "agent".
+        fingerprint: Fingerprint of the output.
         settings: Settings for people to read, kept in settings.json.
         renew: Whether the settings of this run replace those of an earlier one.
 
@@ -356,7 +356,7 @@ class FinishedFolder:
 
     Args:
         path: The folder.
-        fingerprint: What its parts depend on.
+        fingerprint: Fingerprint of its parts.
         digest: Digest of the names and contents of all parts.
         parts: Its parts, in the order of their names.
     """
@@ -372,7 +372,7 @@ def open_finished(folder: str | Path, kind: str) -> FinishedFolder:
 
     Args:
         folder: A folder that a vlm-rewards command has finished.
-        kind: What it must hold, such as "labels", "relabelled" or "embeddings".
+        kind: Kind that it must be, such as "labels", "relabelled" or "embeddings".
 
     Raises:
         ValueError: The folder is not there, is of another kind or not finished, or a part has another size than the manifest

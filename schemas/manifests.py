@@ -76,7 +76,7 @@ class Unit:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Something that could not be read, and why; the rest goes on.
+    """Something that could not be read, and why; the rest is processed.
 
     Args:
         scope: "frame", "episode" or "shard".

@@ -92,7 +92,7 @@ class RelabelledEpisode:
                 )
         if np.shape(self.rewards) != (self.num_goals, self.num_steps):
             self._refuse(
-                f"must have rewards of shape [{self.num_goals}, {self.num_steps}], a row a goal and a column a step, got "
+                f"must have rewards of shape [{self.num_goals}, {self.num_steps}], one row per goal and one column per step, got "
                 f"{list(np.shape(self.rewards))}"
             )
         for name in ("actions", "states", "rewards"):

@@ -41,7 +41,7 @@ class RewardRule:
     def __post_init__(self) -> None:
         object.__setattr__(self, "thresholds", tuple(float(threshold) for threshold in self.thresholds))
         if not self.thresholds:
-            raise ValueError("a reward rule must have a threshold a goal, got none; give one for every goal")
+            raise ValueError("the reward rule needs one threshold per goal, got none. Give one for every goal")
         for threshold in self.thresholds:
             if not math.isfinite(threshold):
                 raise ValueError(f"threshold must be a finite number, got {threshold}; give one")

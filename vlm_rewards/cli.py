@@ -76,7 +76,9 @@ def _ending_at_once_on_signals(command: str) -> Iterator[None]:
     """
 
     def stop(number: int, frame: object) -> None:
-        message = f"vlm-rewards {command}: interrupted; what is finished is kept: run the same command again to go on\n"
+        message = (
+            f"vlm-rewards {command}: interrupted; what is finished is kept: run the same command again to resume\n"
+        )
         os.write(2, message.encode())
         os._exit(INTERRUPTED)
 

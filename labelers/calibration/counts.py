@@ -1,7 +1,7 @@
 """Scores and truth of episodes counted in histograms that add up, and what fires at a threshold.
 
     scores, truth of episodes ──► CalibrationCounts ──merge──► Ranking of a goal or of several: bins, best first
-          [F, G]                     G goals, B bins      └──► Outcomes at a threshold a goal
+          [F, G]                     G goals, B bins      └──► Outcomes at one threshold per goal
 
 A threshold lies on the edge of a bin, so what a histogram says of it is exact: no frame is counted on the wrong side. Bins
 are eight of those of `labelers.quality.rankings`: a 128th of the distance from 0 or 1 near these, 2^-13 between.
@@ -237,8 +237,8 @@ def pooled_f1_curve(counts: CalibrationCounts, goals: Sequence[int], min_precisi
     chooses thresholds that are too low where many goals hold in few episodes.
 
     Args:
-        counts: The frames.
-        goals: Which goals.
+        counts: Counts of the frames.
+        goals: Numbers of the pooled goals.
         min_precision: Precision under which a threshold may not lie; where none reaches it, the highest precision there is.
     """
     ranking = rank_counts(counts, goals)
@@ -256,7 +256,7 @@ def f1_by_depth(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
 
 
 class Outcomes(NamedTuple):
-    """What fires at a threshold a goal: [G] int64 each, and they add up.
+    """Counts of what fires at one threshold per goal: [G] int64 each, and they add up.
 
     Attributes:
         true_positives: Frames that fire and in which the goal holds.
@@ -282,7 +282,7 @@ class Outcomes(NamedTuple):
         )
 
     def of(self, goals: Sequence[int]) -> "Outcomes":
-        """The same of some goals."""
+        """Returns the outcomes of some goals."""
         return Outcomes(*(column[list(goals)] for column in self))
 
     @property
@@ -313,7 +313,7 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray, defined: np.ndarray) 
 
 
 def outcomes_at(counts: CalibrationCounts, thresholds: Sequence[float]) -> Outcomes:
-    """What fires at these thresholds, a threshold a goal; exact for thresholds on edges of bins."""
+    """Returns what fires at these thresholds, one per goal; exact for thresholds on edges of bins."""
     cuts = np.full(counts.num_goals, _NEVER_BIN)
     fires = np.array(thresholds) < NEVER
     values = np.array(thresholds, dtype=np.float32)[fires]
@@ -330,5 +330,5 @@ def outcomes_at(counts: CalibrationCounts, thresholds: Sequence[float]) -> Outco
 
 
 def add_outcomes(parts: Sequence[Outcomes]) -> Outcomes:
-    """The sums."""
+    """Returns the sums."""
     return Outcomes(*(np.sum(columns, axis=0) for columns in zip(*parts, strict=True)))

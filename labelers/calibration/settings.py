@@ -1,4 +1,4 @@
-"""What thresholds are calibrated for, as plain data."""
+"""Settings of a calibration."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ DEFAULT_CONFIDENCE = 0.95
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CalibrationSettings:
-    """What thresholds are chosen for.
+    """Objective of a calibration.
 
     Args:
         objective: "f1": the highest F1 of the frames, at a precision that is not below that of the labels; where that is worse
@@ -87,5 +87,5 @@ class CalibrationSettings:
             )
 
     def to_json(self) -> dict[str, object]:
-        """The settings that matter for the objective."""
+        """Returns the settings that matter for the objective."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}

@@ -1,4 +1,4 @@
-"""Thresholds a goal, chosen from counts of scores and truth: for the best F1, a precision, a bound on false positives, a quantile.
+"""Chooses one threshold per goal from counts: for the best F1, a precision, a bound on false positives, or a quantile.
 
     CalibrationCounts of folds ──► Ranking of a goal, or of its family ──► depth: how many of its bins fire ──► threshold
 
@@ -63,8 +63,8 @@ def bounded_depth(ranking: Ranking, num_episodes: int, level: float, confidence:
     only if the first that truly is has passed: nothing to correct for the number of thresholds (fixed sequence testing).
 
     Args:
-        ranking: Of one goal.
-        num_episodes: n, episodes with a frame in which the goal does not hold.
+        ranking: Ranking of one goal.
+        num_episodes: Number n of episodes with a frame in which the goal does not hold.
         level: Highest rate.
         confidence: Probability with which it holds.
 
@@ -116,7 +116,7 @@ class ChosenThresholds(NamedTuple):
 
 
 class OperatingPoint(NamedTuple):
-    """What labels say before they are calibrated: their thresholds, on the same episodes.
+    """Thresholds of the labels before calibration, on the same episodes.
 
     Attributes:
         folds: Counts of their scores, in the same folds as those that thresholds are chosen from.
@@ -127,11 +127,11 @@ class OperatingPoint(NamedTuple):
     thresholds: Sequence[float]
 
     def outcomes(self) -> Outcomes:
-        """What fires, over all folds."""
+        """Returns what fires, over all folds."""
         return outcomes_at(merge_counts(self.folds), self.thresholds)
 
     def half(self, first: bool) -> "OperatingPoint":
-        """The same on the first half of the folds, or on the second."""
+        """Returns the operating point on the first half of the folds, or on the second."""
         middle = len(self.folds) // 2
         return self._replace(folds=self.folds[:middle] if first else self.folds[middle:])
 
@@ -161,7 +161,7 @@ def choose_thresholds(
     Args:
         folds: The calibration data in parts that share no episode, at least two for "f1".
         goals: G goals, in the order of the counts.
-        settings: What for.
+        settings: Objective of the calibration.
         before: Thresholds of the labels, for "f1"; None to choose without regard to them.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What thresholds and temperatures are worth: figures at thresholds, one threshold for all, held-out figures, log loss.
+"""Quality of thresholds and temperatures: figures at thresholds, one threshold for all, held-out figures, log loss.
 
 Shape letters: F frames of one episode, G goals, T temperatures.
 """
@@ -100,7 +100,7 @@ def held_out_outcomes(
 
 
 def is_no_worse(calibrated: Outcomes, before: Outcomes) -> bool:
-    """Whether neither the precision nor the F1 of all goals' frames has fallen; what never fires has no precision to lose."""
+    """Returns whether neither precision nor F1 of all goals' frames has fallen; what never fires has no precision to lose."""
     precision = 1.0 if calibrated.precision is None else calibrated.precision
     return precision >= (before.precision or 0.0) and calibrated.pooled_f1 >= before.pooled_f1
 
@@ -112,12 +112,12 @@ def calibration_quality(
     chosen: ChosenThresholds,
     before: OperatingPoint | None = None,
 ) -> dict[str, object]:
-    """What the thresholds are worth, against one threshold for all goals: the one of highest macro F1.
+    """Compares thresholds with one threshold for all goals: the one of highest macro F1.
 
     Args:
         folds: The calibration data in `NUM_FOLDS` parts that share no episode.
         goals: G goals.
-        settings: What thresholds are chosen for.
+        settings: Objective of the calibration.
         chosen: Those chosen from all parts together.
         before: Thresholds of the labels; None leaves their figures out.
 

@@ -34,7 +34,7 @@ class EmbeddingCache:
 
     Args:
         dim: Size of an embedding.
-        max_bytes: Memory it may take, in bytes.
+        max_bytes: Bound of its memory, in bytes.
     """
 
     def __init__(self, dim: int, max_bytes: int = CACHE_BYTES) -> None:
@@ -76,7 +76,7 @@ class Slot:
     Attributes:
         digest: Key of the frame.
         embedding: [D] float32, None until it is known.
-        error: Why there will be none, where the frame cannot be decoded.
+        error: Reason why the frame cannot be decoded; None where it can.
     """
 
     __slots__ = ("digest", "embedding", "error")

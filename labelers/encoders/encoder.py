@@ -57,10 +57,10 @@ class Encoder(Protocol):
     Attributes:
         name: The model as the user named it: a reference model, a folder, a hub id, or a URL.
         pinned_name: The name that stands for exactly these weights, such as a hub id with its commit; else the name.
-        engine: What computes the vectors: "torch", or the name of another library, compiler or service.
+        engine: Engine that computes the vectors: "torch", or the name of another library, compiler or service.
         precision: Number format of the computation, such as "float32"; never "auto".
         batch_size: Rows of an image batch.
-        device: Where it computes, such as "cpu", "cuda:0" or "remote".
+        device: Device that computes, such as "cpu", "cuda:0" or "remote".
         weights_digest: Digest of the weights, or what stands for them, such as a remote model's version.
         dim: D, size of an embedding.
         image_size: Height and width of the pixels that `embed_images` takes.

@@ -1,4 +1,4 @@
-"""float32 that is float32: torch's switches that let products and convolutions round it, turned off for a while."""
+"""Context manager that disables TF32 and reduced-precision matmuls and convolutions."""
 
 import contextlib
 import threading

@@ -30,7 +30,7 @@ class FrameWindows:
         """Adds the next readable frame of an episode.
 
         Args:
-            episode: Its id; another than before begins anew.
+            episode: Id of the episode; a new id begins a new window.
             pixels: `[S, S, 3]` uint8.
 
         Returns:

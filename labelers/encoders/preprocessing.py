@@ -24,17 +24,17 @@ _CHECKED_KEYS = ("do_pad", "reducing_gap")  # steps that the lean copy leaves ou
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preprocessor:
-    """What a checkpoint's image processor does to a frame, as numbers.
+    """The operations of a checkpoint's image processor, as numbers.
 
     Args:
         processor: Class name of the image processor that this is a copy of.
-        shortest_edge: The shorter side is resized to this and the longer in proportion; None if `resize_to` is set or
+        shortest_edge: Target of the shorter side, with the longer in proportion; None if `resize_to` is set or
             nothing is resized.
-        resize_to: Height and width that the frame is resized to, or None.
+        resize_to: Target height and width, or None.
         crop_to: Height and width of the centre crop, zeros where the frame is smaller; None for no crop.
         resample: Pillow's number of the resampling filter.
-        scale: Factor of a pixel, a channel: `normalised = pixel * scale + shift`.
-        shift: Summand of a pixel, a channel.
+        scale: Factor per channel: `normalised = pixel * scale + shift`.
+        shift: Summand per channel.
 
     Raises:
         ValueError: The size of the result would depend on the frame's.
@@ -60,7 +60,7 @@ class Preprocessor:
         """Copies a transformers image processor of the Pillow back end, and checks the copy on synthetic pictures.
 
         Args:
-            processor: Such as `CLIPImageProcessorPil`, `SiglipImageProcessorPil` or `EfficientNetImageProcessorPil`.
+            processor: Image processor, such as `CLIPImageProcessorPil` or `SiglipImageProcessorPil`.
 
         Raises:
             ValueError: The processor has another back end, is for variable resolution (NaFlex), has settings that this copy
@@ -132,11 +132,11 @@ class Preprocessor:
         return frame if self.crop_to is None else _center_crop(frame, self.crop_to)
 
     def normalize(self, pixels: np.ndarray, device: str = "cpu") -> torch.Tensor:
-        """Turns bytes into the model's input, `pixel * scale + shift` a channel.
+        """Turns bytes into the model's input, `pixel * scale + shift` per channel.
 
         Args:
             pixels: `[B, S, S, 3]` uint8.
-            device: Where that is computed: bytes travel there, a quarter of what floats would.
+            device: Device of the computation: bytes travel there, a quarter of what floats would.
 
         Returns:
             `[B, 3, S, S]` float32 on the device, within 1e-5 of the checkpoint's own processor, which rounds between its steps.
@@ -179,7 +179,7 @@ class Preprocessor:
                 )
 
     def describe(self) -> dict[str, object]:
-        """What the pixels depend on, as JSON, for the fingerprint."""
+        """Returns what the pixels depend on, as JSON, for the fingerprint."""
         return {"backend": "pillow", **dataclasses.asdict(self)}
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
@@ -193,7 +193,7 @@ class Preprocessor:
 
 
 def _center_crop(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The centre of the frame; where the frame is smaller, zeros around it, the odd row or column above and to the left.
+    """Returns the centre of the frame; where the frame is smaller, zeros around it, the odd row or column above and to the left.
 
     A side that is too small is padded by ceil((crop - side) / 2) in front, which is where floor((side - crop) / 2) begins.
     """
@@ -209,7 +209,7 @@ def _center_crop(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _affine(processor: Any) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Scale and shift of a pixel, a channel: rescaling, offset, mean and standard deviation in one step, in float64."""
+    """Returns scale and shift per channel: rescaling, offset, mean and standard deviation in one step, in float64."""
     scale = np.ones(3)
     shift = np.zeros(3)
     if processor.do_rescale:

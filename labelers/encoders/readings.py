@@ -17,8 +17,8 @@ def check_readings(texts: Sequence[str], readings: Sequence[TextReading]) -> Non
     """Refuses texts that the encoder would not read as they stand.
 
     Args:
-        texts: The texts.
-        readings: What `Encoder.read_texts` makes of them.
+        texts: Texts to check.
+        readings: Readings of the texts by `Encoder.read_texts`.
 
     Raises:
         ValueError: A text has more tokens than the model reads, or a word that its tokenizer does not know, or no word.
@@ -45,8 +45,8 @@ def check_prompts_differ(name: str, prompts: Sequence[str], readings: Sequence[T
 
     Args:
         name: The goal, for messages.
-        prompts: Its prompts.
-        readings: What `Encoder.read_texts` makes of them.
+        prompts: Prompts of the goal.
+        readings: Readings of the prompts by `Encoder.read_texts`.
 
     Raises:
         ValueError: Two prompts have equal token ids.
@@ -68,7 +68,7 @@ def check_texts_differ(names: Sequence[str], readings: Sequence[Iterable[TextRea
 
     Args:
         names: Each candidate, for messages: its id and text.
-        readings: What `Encoder.read_texts` makes of each one's prompts.
+        readings: Readings of each candidate's prompts by `Encoder.read_texts`.
 
     Raises:
         ValueError: Two have the same token ids, in any order of their prompts.

@@ -120,7 +120,7 @@ def check_tokenizer(tokenizer: Any, model: Any, source: str) -> None:
     Args:
         tokenizer: A transformers tokenizer.
         model: The dual encoder.
-        source: Where both come from, for messages.
+        source: Name of the checkpoint, for messages.
 
     Raises:
         ValueError: The tokenizer knows no words, has no pad token, has more tokens than the model, or ends a text otherwise than

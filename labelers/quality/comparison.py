@@ -1,6 +1,6 @@
 """How two labelings of the same frames differ: whole numbers a goal that add up in any order, and what they come to.
 
-    scores and successes of A and B, one episode ──► ScoreChanges ──merge──► ScoreChanges of all ──► change_table, a row a goal
+    scores and successes of A and B, one episode ──► ScoreChanges ──merge──► ScoreChanges of all ──► change_table, one row per goal
                   [F, G]
 
 All sums are of integers, so a table depends neither on how frames are grouped nor on the order in which groups are added.

@@ -10,9 +10,9 @@ With min_frames = 2 and a hysteresis, a flicker neither begins a success nor end
     over        .    X    .    X    X    .     X    .
     success     .    .    .    .    X    X     X    .        begins at the second frame over .5, ends at or under .4
 
-Whole episodes and live environments, which give a frame at a time, share `advance` and `step_rewards`: the same bits.
+Whole episodes and live environments, which give one frame at a time, share `advance` and `step_rewards`: the same bits.
 
-Shape letters: F = T + 1 frames of one episode in order, G goals, N episodes that go on at once.
+Shape letters: F = T + 1 frames of one episode in order, G goals, N episodes that run at once.
 """
 
 from typing import NamedTuple

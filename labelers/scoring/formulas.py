@@ -37,7 +37,7 @@ _SMALLEST_LOGIT = -700.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Baselines:
-    """Where the baselines of G goals stand; made by `baselines_of`.
+    """Baselines of G goals as three numbers each; made by `baselines_of`.
 
     Args:
         columns: `[G]` int, each goal's baseline among the C candidates.
@@ -51,7 +51,7 @@ class Baselines:
 
 
 def baselines_of(candidates: np.ndarray, columns: np.ndarray) -> Baselines:
-    """What the goal-baseline formula needs to know of goals and baselines: three numbers a goal, no matrix.
+    """Returns the numbers that the goal-baseline formula needs: three per goal, no matrix.
 
     Args:
         candidates: `[C, D]`, unit length; the first G are the goals.
@@ -64,16 +64,16 @@ def baselines_of(candidates: np.ndarray, columns: np.ndarray) -> Baselines:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Context:
-    """What formulas know besides similarities; a formula reads the fields that it needs.
+    """Inputs of formulas besides similarities; a formula reads the fields that it needs.
 
     Args:
         num_goals: G; the first G candidates are the goals.
-        negatives: Of each goal, among the candidates.
-        temperature: Of the softmax, in units of cosine, at least 0.001.
-        baselines: Of each goal.
+        negatives: Negatives of each goal, among the candidates.
+        temperature: Temperature of the softmax, in units of cosine, at least 0.001.
+        baselines: Baseline of each goal.
         alpha: Strength of the goal-baseline projection, 0..1.
-        logit_scale: What the model multiplies a cosine by.
-        logit_bias: What the model adds to that.
+        logit_scale: Factor by which the model multiplies a cosine.
+        logit_bias: Summand that the model adds to the product.
     """
 
     num_goals: int
@@ -98,7 +98,7 @@ def score_frames(
         formula: Name of a formula.
         images: `[N, D]` float32, unit length.
         candidates: `[C, D]`, unit length; the first G are the goals.
-        context: What the formula needs besides.
+        context: Other inputs of the formula.
         out: `[N, G]` float32 to write to, such as a memory map.
 
     Returns:
@@ -118,7 +118,7 @@ def score_frames(
 
 
 def softmax_probability(similarity: np.ndarray, context: Context) -> np.ndarray:
-    """Probability of the goal among itself and its negatives.
+    """Returns the probability of each goal among itself and its negatives.
 
         p(o, l) = exp(f(o).g(l) / t) / sum over l' in {l} + negatives(l) of exp(f(o).g(l') / t)
 
@@ -164,7 +164,7 @@ def _softmax(similarity: np.ndarray, context: Context) -> np.ndarray:
 
 
 def shifted_softmax(similarity: np.ndarray, context: Context) -> np.ndarray:
-    """How far the goal's probability is above chance.
+    """Returns how far each goal's probability is above chance.
 
         max(p(o, l) - 1/N, 0),    N = 1 + number of the goal's negatives
 
@@ -186,11 +186,11 @@ def shifted_softmax(similarity: np.ndarray, context: Context) -> np.ndarray:
 
 
 def cosine(similarity: np.ndarray, context: Context) -> np.ndarray:
-    """The cosine itself.
+    """Returns the cosines themselves.
 
     Args:
         similarity: `[N, C]` cosines; the first G candidates are the goals.
-        context: Only G is taken from it.
+        context: Context, of which only G is used.
 
     Returns:
         `[N, G]` float32, -1..1.
@@ -202,7 +202,7 @@ def cosine(similarity: np.ndarray, context: Context) -> np.ndarray:
 
 
 def goal_baseline(similarity: np.ndarray, context: Context) -> np.ndarray:
-    """Nearness to the goal once the frame is moved towards the line through baseline and goal.
+    """Returns the nearness to each goal once the frame is moved towards the line through baseline and goal.
 
         y = 1 - |a P(x) + (1 - a) x - g|^2 / 2,    P(x) the projection of x onto the line L through b and g
           = 1 - ((1 - a)^2 |x - g|^2 + (1 - (1 - a)^2) ((x - g).d)^2 / |d|^2) / 2,    d = g - b
@@ -236,7 +236,7 @@ def goal_baseline(similarity: np.ndarray, context: Context) -> np.ndarray:
 
 
 def sigmoid_probability(similarity: np.ndarray, context: Context) -> np.ndarray:
-    """Probability that frame and text belong together, each pair judged for itself.
+    """Returns the probability that frame and text belong together, judging each pair for itself.
 
         p(o, l) = 1 / (1 + exp(-(scale f(o).g(l) + bias)))
 
@@ -263,12 +263,12 @@ def sigmoid_probability(similarity: np.ndarray, context: Context) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Formula:
-    """A formula of the list.
+    """A formula and its properties.
 
     Args:
         function: `(similarity [N, C], context) -> scores [N, G] float32`.
         summary: One line for the command line's help.
-        default_threshold: The threshold that has a meaning for every model, or None where there is none.
+        default_threshold: Threshold that has a meaning for every model, or None where there is none.
         needs_negatives: Whether it reads negatives and temperature.
         needs_baseline: Whether it reads baselines and alpha.
         needs_bias: Whether it reads the model's own scale and bias.
@@ -360,6 +360,6 @@ def formula_named(name: str) -> Formula:
 
 
 def claims_probability(name: str) -> bool:
-    """Whether scores of a formula claim to be probabilities; not where its package is not installed any more."""
+    """Returns whether scores of a formula claim to be probabilities; not where its package is not installed any more."""
     found = FORMULAS.get(name) or registered_formulas().get(name)
     return found is not None and found.is_probability

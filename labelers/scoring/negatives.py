@@ -1,4 +1,4 @@
-"""Negatives: which texts stand beside a goal in its softmax. Drawn once, from the settings and the goals alone.
+"""Negatives: the texts beside a goal in its softmax. They are drawn once, from the settings and the goals alone.
 
     candidates   c = 0 .. G-1   the goals, in order
                  c = G .. C-1   explicit texts, and those that goals name themselves, that are no goal's
@@ -27,14 +27,14 @@ REWARD_GROUP = "the reward"
 SCORE_BLOCK = 64
 """Rows of a matrix product: every product has this many, the last one padded, so that a row's bits do not depend on N."""
 
-_ENTRY_NS, _SPARSE_NS = 0.04, 0.2  # a frame and core, as measured: an entry of a product, and of a sparse sum
+_ENTRY_NS, _SPARSE_NS = 0.04, 0.2  # per frame and core, as measured: an entry of a product, and of a sparse sum
 _KEPT_SHARE = 1e-6
 """Of a sum, after a subtraction: float64 keeps the nine digits more that float32 scores have no use for."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NegativeSettings:
-    """Where negatives come from.
+    """Settings of the negatives.
 
     Args:
         kind: "explicit": the texts in `explicit` and those that a goal names itself, only. "family": also all other goals of
@@ -105,7 +105,7 @@ class Negatives:
     """The negatives of every goal.
 
     Args:
-        texts: The C candidate texts: those of the goals, in order, then the others.
+        texts: C candidate texts: those of the goals, in order, then the others.
         mask: `[C, G]` bool: candidate c is a negative of goal g.
     """
 
@@ -128,8 +128,8 @@ def choose_negatives(settings: NegativeSettings, goals: Sequence[Goal]) -> Negat
     seed and the goal's id, from the other goals in their order: it depends on which goals there are, on nothing else.
 
     Args:
-        settings: Where negatives come from.
-        goals: The goals, ids and texts distinct.
+        settings: Settings of the negatives.
+        goals: Goals with distinct ids and texts.
 
     Raises:
         ValueError: A goal has fewer than k goals to draw from.
@@ -172,7 +172,7 @@ def _sample(settings: NegativeSettings, goal: Goal, others: np.ndarray) -> np.nd
 
 
 class NegativeMask:
-    """Which candidates are which goal's negatives, made ready for sums over a goal and its negatives.
+    """Mask of each goal's negatives among the candidates, prepared for sums over a goal and its negatives.
 
     The sums are found in one of three ways, whichever is cheapest for the mask, chosen once:
 

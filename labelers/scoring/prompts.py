@@ -53,7 +53,7 @@ def average_prompts(embeddings: np.ndarray, names: Sequence[str]) -> np.ndarray:
 
     Args:
         embeddings: `[M, P, D]` float32, unit length: of prompts, or of a goal's pictures.
-        names: M, what the error calls each.
+        names: M names for messages.
 
     Returns:
         `[M, D]` float32, unit length.

@@ -26,12 +26,12 @@ _GROUP = "windows of several frames"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WindowSettings:
-    """What a window is.
+    """Settings of a window of frames.
 
     Args:
-        frames: w, how many frames a window has, its own included; 1 is no window.
-        over: What is taken together: "embeddings" or "scores".
-        reduce: How: "mean" or "max".
+        frames: Number w of frames in a window, the current one included; 1 is no window.
+        over: Quantity that is reduced: "embeddings" or "scores".
+        reduce: Reduction: "mean" or "max".
 
     Raises:
         ValueError: A setting is not what it must be.

@@ -68,7 +68,7 @@ def build_agent(
     Args:
         name: A name of `ALGORITHMS`.
         settings: Settings of that algorithm, or its fields by name, such as read from JSON; None for the defaults.
-        spaces: What the agent sees and does.
+        spaces: Observations and actions of the agent.
         seed: Seed of the weights and of the draws of updates. The same seed gives the same agent.
         device: Device on which the agent learns.
 

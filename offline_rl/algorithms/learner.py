@@ -1,4 +1,4 @@
-"""What all algorithms share: parts with one optimiser each, slowly moving targets, checks, and an exact state to resume from.
+"""Shared base of all algorithms: parts with one optimiser each, slowly moving targets, checks, and an exact state to resume from.
 
 One update encodes the observations once. The heads learn on a detached copy of the features, which accumulates their gradients; the
 encoder then takes one step on the sum:
@@ -100,7 +100,7 @@ class Learner(abc.ABC, Generic[SettingsT]):
 
     Args:
         settings: Settings of the algorithm.
-        spaces: What the agent sees and does.
+        spaces: Observations and actions of the agent.
         seed: Seed of the weights and of all draws of updates.
         device: Device on which the agent learns.
 
@@ -309,7 +309,7 @@ def check_batch(batch: Batch, spaces: Spaces) -> None:
 
     Args:
         batch: Transitions.
-        spaces: What the agent sees and does.
+        spaces: Observations and actions of the agent.
 
     Raises:
         ValueError: A shape or dtype differs, a number is not finite, an action is out of its range, or the batch is empty.

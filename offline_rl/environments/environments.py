@@ -49,7 +49,7 @@ SEEDS = {"live": "live", "held-out": "held_out"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EnvironmentSettings:
-    """Which environments to make.
+    """Settings of the environments to make.
 
     Args:
         envs: Exact names of a domain's environments, or other names registered with gymnasium, or MODULE:NAME where a module must
@@ -123,7 +123,7 @@ def make_environments(settings: EnvironmentSettings, goals: Sequence[Goal]) -> S
     again, at no cost.
 
     Args:
-        settings: Which environments.
+        settings: Settings of the environments.
         goals: Goals that episodes may be asked for. An episode gets one that its level can be asked for; see
             `offline_rl.environments.goal_environments`.
 
@@ -168,11 +168,11 @@ def _make(settings: EnvironmentSettings, goals: tuple[Goal, ...], index: int) ->
 
 
 def spaces_of(env: VectorEnv, goal_size: int, observation: str = "frames", frame_size: int | None = None) -> Spaces:
-    """What an agent in these environments sees and does.
+    """Returns the observations and actions of an agent in these environments.
 
     Args:
-        env: Whose observation is a frame.
-        goal_size: Of a goal's embedding.
+        env: Environment whose observation is a frame.
+        goal_size: Size of a goal's embedding.
         observation: "frames" or "embeddings".
         frame_size: D of a frame's embedding, for "embeddings"; None for the goal's.
 

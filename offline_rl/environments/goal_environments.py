@@ -39,7 +39,7 @@ class Stream:
         index: Index among the N.
         key: Text that determines all its levels and goals.
         seeds: Seeds by use.
-        use: Which of them levels are drawn from.
+        use: Range of seeds that levels are drawn from.
         max_steps: Time limit in steps; None for the environment's own.
     """
 
@@ -205,7 +205,7 @@ class FrameEnvironment(GoalEnvironment):
     Args:
         stream: The episodes that it plays.
         goals: Goals that episodes may be asked for.
-        frames: Where its frames are, see `EnvironmentSettings`.
+        frames: Place of its frames, see `EnvironmentSettings`.
 
     Raises:
         ValueError: There is no frame where the settings say.

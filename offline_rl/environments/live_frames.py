@@ -11,7 +11,7 @@ def fit_frame_size(settings: EnvironmentSettings, spaces: Spaces) -> Environment
     """Returns the settings with the frame size that an agent of frames was trained on.
 
     Args:
-        settings: Which environments.
+        settings: Settings of the environments.
         spaces: What the agent sees; for embeddings, which do not tell, the settings are returned unchanged: see `fit_to_corpus`.
     """
     return settings if spaces.observation != "frames" else _with_size(settings, spaces.observation_shape)
@@ -23,8 +23,8 @@ def fit_to_corpus(
     """Returns the settings with which the environments show what the corpus showed: frames of its shape by the labels' camera.
 
     Args:
-        settings: Which environments.
-        spaces: What the agent sees.
+        settings: Settings of the environments.
+        spaces: Observations and actions of the agent.
         frame_shape: (H, W, 3) of the corpus's frames, which the frames behind an agent's embeddings must have too; None where it
             is not known, which is enough for an agent of frames.
         camera: Camera whose frames the agent was trained on; None where it is not known.

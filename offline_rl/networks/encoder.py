@@ -76,7 +76,7 @@ class Encoder(nn.Module):
 
     Args:
         settings: Size of the networks.
-        spaces: What the agent sees.
+        spaces: Observations and actions of the agent.
 
     Raises:
         ValueError: The encoder does not fit the kind of observation or the size of a frame.

@@ -45,7 +45,7 @@ class OnlineBuffer:
     """The newest transitions of a vector of environments; see the module's picture.
 
     Args:
-        spaces: What the agent sees and does.
+        spaces: Observations and actions of the agent.
         goal_embeddings: [G, E] float32 of unit length, one row per goal; transitions name a goal by its row.
         num_environments: B, the environments of a step.
         capacity: Approximate number of frames to keep.

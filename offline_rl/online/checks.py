@@ -15,7 +15,7 @@ def check_step(spaces: Spaces, num_environments: int, values: Mapping[str, np.nd
     """Refuses a step of a vector of environments that does not fit the spaces of the agent.
 
     Args:
-        spaces: What the agent sees and does.
+        spaces: Observations and actions of the agent.
         num_environments: B.
         values: Arguments of `OnlineBuffer.add` by name; None if one is not given.
 

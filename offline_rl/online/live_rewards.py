@@ -194,7 +194,7 @@ class LiveRewards(VectorWrapper):
 
     @property
     def spaces(self) -> Spaces:
-        """What an agent in these environments sees and does; raises ValueError where no agent of this package can."""
+        """Returns the observations and actions of an agent here; raises ValueError where no agent of this package can act."""
         return spaces_of(self.env, self.labeler.dim, self.settings.observation)
 
     @property

@@ -50,7 +50,7 @@ class FramesToJudge(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What the labeler says of a `FramesToJudge`.
+    """Judgement of the labeler on a `FramesToJudge`.
 
     Attributes:
         rewards: [M] float32, for the environment's goal.

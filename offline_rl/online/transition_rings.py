@@ -105,7 +105,7 @@ class TransitionRings:
     """The ring of frames, the ring of transitions, and the list of transitions that can be sampled; see the module's pictures.
 
     Args:
-        spaces: What the agent sees and does.
+        spaces: Observations and actions of the agent.
         goal_embeddings: [G, E] float32; transitions name a goal by its row.
         num_environments: Number of environments whose steps are stored together.
         capacity: Minimum number of frames to keep.

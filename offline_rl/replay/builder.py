@@ -53,7 +53,7 @@ def build_replay(
         folder: Folder of the replay.
         goals: Text tower to embed the goals with, or their embeddings; of an encoder the default templates are used.
         embeddings: Folder that `vlm-rewards label --embeddings` filled: keep these image embeddings instead of frames.
-        camera: Whose frames; may be None where the corpus has one.
+        camera: Camera of the frames; may be None where the corpus has one.
         exclude_goals: As in `open_replay`; like the next three no part of the folder.
         discount: As in `open_replay`.
         num_actions: As in `open_replay`.

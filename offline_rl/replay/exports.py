@@ -39,7 +39,7 @@ def export_d3rlpy(replay: ReplayData, path: str | Path) -> Path:
     d3rlpy takes the number of actions from the data; where the environment has more, give it `action_size=spaces.num_actions`.
 
     Args:
-        replay: What to export; goals held out of it are left out.
+        replay: Replay to export; goals held out of it are left out.
         path: The .h5 file.
 
     Returns:
@@ -91,8 +91,8 @@ def export_torchrl(replay: ReplayData, folder: str | Path) -> Path:
     "truncated" | "done"), and returns, success and goal_index. It goes into `TensorDictReplayBuffer` by `extend(data)`.
 
     Args:
-        replay: What to export; goals held out of it are left out.
-        folder: Where to; made.
+        replay: Replay to export; goals held out of it are left out.
+        folder: Folder to write to; made if absent.
 
     Returns:
         The folder.
@@ -149,8 +149,8 @@ def export_minari(replay: ReplayData, folder: str | Path, dataset_id: str = "vlm
     as they are and not as JPEG, Minari's default, so that they come back to the bit.
 
     Args:
-        replay: What to export; goals held out of it are left out.
-        folder: Where to; made.
+        replay: Replay to export; goals held out of it are left out.
+        folder: Folder to write to; made if absent.
         dataset_id: Minari's id, `namespace/name-vN`.
 
     Returns:

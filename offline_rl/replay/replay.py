@@ -100,9 +100,9 @@ class ReplayData:
         use_states: Whether to give the states, if some were recorded. Live environments have none.
 
     Attributes:
-        spaces: What an agent sees and does.
+        spaces: Observations and actions of an agent.
         goals: The G goals; `Batch.goals` are rows of their embeddings.
-        fingerprint: What the samples depend on: what the folder was made from, and the held-out goals.
+        fingerprint: Fingerprint of the samples: what the folder was made from, and the held-out goals.
         segments: [M] records of `writer.SEGMENT`, those that are sampled, kind by kind.
         camera: Camera of the frames; None if the folder is older than this record.
         frame_shape: (H, W, 3) of the corpus's frames, also if the observations are their embeddings; None if these are older than

@@ -52,7 +52,7 @@ def transitions(episode: RelabelledEpisode, k: int) -> Transitions:
 
     Args:
         episode: A relabelled episode.
-        k: Which of its K goals.
+        k: Number of the goal among its K goals.
 
     Returns:
         N = stop[k] - start[k] transitions.

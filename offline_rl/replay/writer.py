@@ -53,11 +53,11 @@ frame is in rows.npy and its first reward in rewards.npy; whether its last step 
 
 
 class ArrayFile:
-    """A .npy file that grows by rows; its length need not be known before.
+    """A .npy file that grows by rows; its length need not be known in advance.
 
     Args:
         path: File to write.
-        what: Name of a row, for errors.
+        what: Name of a row, for messages.
     """
 
     _HEADER_BYTES = 1024
@@ -87,7 +87,7 @@ class ArrayFile:
         self.num_rows += len(rows)
 
     def close(self) -> None:
-        """Writes the header and puts the file on the disk."""
+        """Writes the header and flushes the file to the disk."""
         if self._row is not None:
             dtype, shape = self._row
             header = repr(
@@ -114,17 +114,17 @@ def _describe(row: tuple[np.dtype, tuple[int, ...]]) -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WrittenReplay:
-    """What `write_arrays` found out.
+    """Facts about a written replay, for its meta.json.
 
     Args:
         goal_ids: The goals, in the order of their numbers.
         goal_texts: Their texts.
-        num_episodes: Episodes.
-        num_frames: Recorded frames.
-        num_observations: Distinct observations.
-        max_action: The highest discrete action; None where actions are continuous.
-        camera: Whose frames.
-        frame_shape: (H, W, 3) of the frames, also where embeddings of them are kept: there of the first one.
+        num_episodes: Number of episodes.
+        num_frames: Number of recorded frames.
+        num_observations: Number of distinct observations.
+        max_action: Highest discrete action; None where actions are continuous.
+        camera: Camera of the frames.
+        frame_shape: Shape (H, W, 3) of the frames; with embeddings, that of the first frame behind them.
     """
 
     goal_ids: tuple[str, ...]
@@ -144,8 +144,8 @@ def write_arrays(
 
     Args:
         source: Relabelled trajectories.
-        folder: Where to.
-        camera: Whose frames; may be None where there is one.
+        folder: Folder to write to.
+        camera: Camera of the frames; None where there is only one.
         embeddings: Kept embeddings to store instead of frames; None for frames.
 
     Raises:

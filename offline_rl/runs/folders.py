@@ -1,12 +1,12 @@
-"""A training run's folder: whose it is, where it goes on from, and what it measured.
+"""The output folder of a training run: settings, checkpoints and metrics.
 
     settings.json       what the run depends on, written first; another run's folder is refused
     checkpoints/        step-000012000.pt, the last two: agent, optimisers, random states, replay position
     metrics.jsonl       one JSON object a record, each with its step
     tensorboard/        the same for TensorBoard, and for Weights & Biases where it is installed and asked for
-    wandb-run-id.txt    which run that is there, so that a run that goes on does so in the same one
+    wandb-run-id.txt    id of the run there, so that a resumed run continues it
 
-A checkpoint is written to a temporary name, flushed and renamed, so that a run that is killed at any moment goes on from a whole
+A checkpoint is written to a temporary name, flushed and renamed, so that a run that is killed at any moment resumes from a whole
 one; records after its step are taken back, since they will be measured again, to the same bits.
 """
 
@@ -95,11 +95,11 @@ def latest_checkpoint(folder: Path) -> tuple[int, dict[str, Any]] | None:
 class Metrics:
     """Records of a run: JSON lines and TensorBoard always, Weights & Biases where a project is given.
 
-    A run that goes on is the same run of Weights & Biases, which keeps what it has of steps that are measured again.
+    A resumed run is the same run of Weights & Biases, which keeps what it has of steps that are measured again.
 
     Args:
         folder: The run's.
-        step: Of the checkpoint that the run goes on from, or None where it begins; records after it, or all, are taken back.
+        step: Step of the checkpoint that the run resumes from, or None where it begins; records after it, or all, are taken back.
         project: Project of Weights & Biases, or None.
 
     Raises:
@@ -127,7 +127,7 @@ class Metrics:
 
         Args:
             step: Steps done.
-            kind: What was measured, such as "losses" or "evaluation".
+            kind: Kind of record, such as "losses" or "evaluation".
             values: Numbers by name; others (texts, lists, None) are kept in the JSON lines only.
 
         Raises:

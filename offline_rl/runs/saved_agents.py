@@ -77,15 +77,15 @@ class SavedAgent:
         agent: The agent.
         goals: The goals it was trained on, with their embeddings.
         labeler: JSON of the `LabelerSettings` whose rewards it was trained on.
-        labels_fingerprint: Of the labels it was trained on.
+        labels_fingerprint: Fingerprint of the labels it was trained on.
         held_out_goals: Ids of goals that were left out of training.
         replay: Folder of the replay it was trained on: the one beside it if there is one, else where it was made.
-        replay_fingerprint: Of that replay; None where no one recorded it.
+        replay_fingerprint: Fingerprint of that replay; None where no one recorded it.
         envs: Environments it was evaluated or fine-tuned in, by their names; none where no one said.
         steps: Gradient steps, or environment steps after fine-tuning.
-        camera: Whose frames it was trained on; None where no one recorded it.
+        camera: Camera of the frames it was trained on; None where no one recorded it.
         frame_shape: (H, W, 3) of the corpus's frames, also of an agent that sees embeddings, where they may be unknown: None.
-        frames: Where these environments have their frames, see `EnvironmentSettings`.
+        frames: Place of the frames in these environments, see `EnvironmentSettings`.
         digest: 32 hexadecimal digits of its weights; "" where it has not been saved.
     """
 
@@ -119,7 +119,7 @@ class SavedAgent:
 
     @property
     def labels_camera(self) -> str:
-        """Whose frames were labelled."""
+        """Returns the camera whose frames were labelled."""
         return str(self.labels_fingerprint.parts["camera"])
 
 

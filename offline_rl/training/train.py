@@ -3,7 +3,7 @@
     relabelled/ ──► replay (frames once, memory-mapped) ──► batches in the stated mix ──► agent ──► agent.pt
                                                                                           └─ evaluation, if levels are given
 
-A run that was killed goes on from its last checkpoint to the same bits, on a CPU: agent, optimisers and both random states are in
+A run that was killed resumes from its last checkpoint to the same bits, on a CPU: agent, optimisers and both random states are in
 it. The learner sees frames, actions, goals and the labels' rewards; ground truth is for evaluation alone.
 """
 
@@ -246,7 +246,7 @@ def _check_actions(replay: ReplayData) -> None:
         low, high = replay.action_range
         if not (np.isfinite(low) and np.isfinite(high)):
             raise ValueError(
-                f"actions must be finite, got {low:g} to {high:g}; mend them in the corpus, or leave their episodes out"
+                f"actions must be finite, got {low:g} to {high:g}. Fix them in the corpus, or leave their episodes out"
             )
         if not -1 <= low <= high <= 1:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""How an agent is trained offline, as plain data."""
+"""Settings of offline training."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from vlm_rewards.schemas.options import as_declared, option, read_value
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """How an agent is trained offline.
+    """Settings of offline training.
 
     Args:
         algorithm: A name of `offline_rl.algorithms.agents.ALGORITHMS`.
@@ -18,7 +18,7 @@ class TrainSettings:
         steps: Gradient steps.
         batch_size: Transitions a step.
         mix: Shares of original, hindsight and negative goals.
-        seed: Of weights and draws.
+        seed: Seed of weights and draws.
         hold_out: Ids of goals, or kinds of objects such as "green box", that are never trained on and evaluated apart.
         num_actions: Discrete actions of the environment; None for the highest recorded one and those under it.
         states: The agent takes the states that the corpus has besides its frames. Live environments supply none, so that such an
@@ -26,12 +26,12 @@ class TrainSettings:
         envs: Environments to evaluate the trained agent in; none for no evaluation.
         eval_episodes: Episodes of that evaluation, of held-out levels, at least one of each environment.
         eval_temperature: Temperature of the policy there; 0 or None for the most likely action.
-        camera: Whose frames; may be None where the corpus has one. Environments show the camera that was labelled, so that an
-            agent of another one can neither be evaluated nor fine-tuned in any.
-        frames: Where `envs` have their frames, see `EnvironmentSettings`.
+        camera: Camera of the frames; may be None where the corpus has one. Environments show the camera that was labelled,
+            so that an agent of another one can neither be evaluated nor fine-tuned in any.
+        frames: Place of the frames in `envs`, see `EnvironmentSettings`.
         threads: Threads of torch; other numbers round otherwise, so it is part of the run.
-        device: Where it learns: "cpu", "cuda" or "cuda:N"; part of the run. A run that was killed goes on to the same bits on a
-            CPU.
+        device: Device of the training: "cpu", "cuda" or "cuda:N"; part of the run. A run that was killed resumes to the same
+            bits on a CPU.
         log_every: Steps between records of losses.
         checkpoint_every: Steps between checkpoints.
 

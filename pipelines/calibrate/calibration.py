@@ -1,4 +1,4 @@
-"""Chooses the temperature and a threshold a goal, and writes them to the file that `label --calibration` takes.
+"""Chooses the temperature and one threshold per goal, and writes them to the file that `label --calibration` takes.
 
     [kept embeddings ──► log losses of a subsample at many temperatures ──► the best one]
                                                                                │
@@ -83,7 +83,7 @@ def calibrate(labels: str | Path, *, output: str | Path, **settings: Unpack[Cali
         settings: Fields of `CalibrationSettings`, what thresholds are chosen for, and of `CalibrateRun`, what from.
 
     Returns:
-        What the file holds.
+        The calibration that the file holds.
 
     Raises:
         ValueError: Labels, truth, embeddings and settings do not go together, a score is not finite, or no goal could ever fire.
@@ -170,7 +170,7 @@ def _check_output(output: Path, settings: CalibrationSettings) -> None:
 def _truth(
     labels: Labels, settings: CalibrationSettings, corpus: str | Path | None, marks: str | Path | None
 ) -> tuple[list[Unit], TruthSource, list[Mark]]:
-    """The units of the labels, where truth comes from, and the marks."""
+    """Returns the units of the labels, the source of truth, and the marks."""
     goals = labels.metadata.goals
     if corpus is not None and marks is not None:
         raise ValueError(
@@ -221,7 +221,7 @@ def _truth(
 
 
 def labeler_of(labels: str | Path) -> LabelerSettings:
-    """The settings that labels were made with.
+    """Returns the labeler settings that labels were made with.
 
     Raises:
         ValueError: The labels do not say.
@@ -235,7 +235,7 @@ def labeler_of(labels: str | Path) -> LabelerSettings:
 
 
 def _rescored(labels: Labels, folder: Path, units: Sequence[Unit]) -> EmbeddingScores:
-    """The kept embeddings of these labels, with the labeler that made them."""
+    """Returns the kept embeddings of the labels, with their labeler."""
     manifest = read_manifest(folder, "embeddings")
     parts = labels.metadata.fingerprint.parts
     own = Fingerprint(manifest["fingerprint"])
@@ -270,7 +270,7 @@ def _gather(
     beam_options: Sequence[str],
     workers: int | None,
 ) -> Evidence:
-    """What all units say together."""
+    """Runs the work on every unit and returns the merged evidence."""
     output.parent.mkdir(parents=True, exist_ok=True)
     outcome = output.with_name(f".{output.name}.{uuid.uuid4().hex}")
     pipeline = make_pipeline(beam_options, workers)
@@ -344,7 +344,7 @@ def _calibration(
 
 
 def _as_labelled(before: OperatingPoint) -> ChosenThresholds:
-    """The thresholds of the labels: those that were chosen were worse than these on episodes that had not chosen them."""
+    """Returns the thresholds of the labels, for use where the chosen ones did worse on held-out episodes."""
     reason = "those chosen were worse on episodes that had not chosen them"
     return ChosenThresholds([GoalThreshold(threshold, "labels", reason) for threshold in before.thresholds], None)
 

@@ -1,4 +1,4 @@
-"""What a unit says for a calibration: its scores, at any temperature, joined with what is known to be true.
+"""Gathers the evidence of a unit for a calibration: scores at any temperature, joined with the known truth.
 
     labels of a unit, or its kept embeddings scored again ──► episodes ──┬─► CalibrationCounts of four folds
     ground truth of its corpus, or marks of a person ────────────────────┴─► log losses of several temperatures
@@ -41,17 +41,17 @@ _MAX_LISTED = 20
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Evidence:
-    """What a unit, or several, say; evidence adds up.
+    """Evidence of one or several units; evidence adds up.
 
     Args:
-        folds: `NUM_FOLDS` counts; None where nothing was counted.
-        counts: frames and episodes, and unreadable episodes of the corpus.
+        folds: Counts in `NUM_FOLDS` folds; None where nothing was counted.
+        counts: Numbers of frames and episodes, and of unreadable episodes of the corpus.
         losses: [2, T, G, 2] int64, log losses of two halves of the episodes at T temperatures, see
             `labelers.calibration.worth.log_losses`; None without.
         loss_frames: [2, G, 2] int64, frames they are summed over.
         found_episodes: Marked episodes that have labels.
         found_lines: Lines of marks whose frames have labels.
-        refusals: Why units cannot be used.
+        refusals: Reasons why units cannot be used.
     """
 
     folds: Sequence[CalibrationCounts] | None = None
@@ -88,8 +88,8 @@ class EmbeddingScores:
     """Scores a unit's kept embeddings again.
 
     Args:
-        folder: The embeddings.
-        labeler: What to score with.
+        folder: Folder of the embeddings.
+        labeler: Settings of the labeler that scores them.
         provenance: What the driver's labeler is made of; a worker whose own differs refuses the unit.
     """
 
@@ -98,7 +98,7 @@ class EmbeddingScores:
     provenance: Provenance
 
     def embeddings(self, unit: Unit) -> Iterator[Rows]:
-        """The unit's embeddings, an episode at a time; memory is bounded by one episode and one batch of rows."""
+        """Yields the unit's embeddings, one episode at a time; memory is bounded by one episode and one batch of rows."""
         scratch = PartWriter(Path("unused"), Path("unused"))
         held: list[Rows] = []
         for rows in read_embeddings(self.folder, unit, scratch):
@@ -124,7 +124,7 @@ class EmbeddingScores:
         return labeler
 
     def __call__(self, unit: Unit) -> Iterator[EpisodeLabels]:
-        """The unit's scores by episode, as `vlm-rewards label` would write them."""
+        """Yields the unit's scores per episode, as `vlm-rewards label` would write them."""
         labeler = self.at_own_temperature()
         if self.labeler.temperature is not None:
             labeler = labeler.at_temperature(self.labeler.temperature)
@@ -148,12 +148,12 @@ class LabelScores:
     labels: Labels
 
     def __call__(self, unit: Unit) -> Iterator[EpisodeLabels]:
-        """The unit's scores by episode."""
+        """Yields the unit's scores per episode."""
         return read_labels(part_of_unit(self.labels, unit))
 
 
 class KnownTruth(NamedTuple):
-    """What is true of an episode's labelled frames: [F, G] bool each, and the lines of the marks that say so, if marks do."""
+    """Truth of an episode's labelled frames, [F, G] bool each, and the lines of the marks behind it, where marks are the source."""
 
     truth: np.ndarray
     known: np.ndarray
@@ -161,22 +161,22 @@ class KnownTruth(NamedTuple):
 
 
 class TruthSource(Protocol):
-    """Where truth comes from; picklable, since workers get a copy."""
+    """Source of truth; picklable, since workers get a copy."""
 
     def of_unit(self, unit: Unit) -> "UnitTruth":
-        """What is known of a unit's episodes."""
+        """Returns the truth of a unit's episodes."""
 
 
 class UnitTruth(Protocol):
-    """What is known of a unit's episodes."""
+    """Truth of a unit's episodes."""
 
     def of_episode(self, episode_id: str, frame_indices: np.ndarray) -> KnownTruth | None:
-        """What is true in these frames; None where nothing is known of the episode."""
+        """Returns the truth of these frames; None where nothing is known of the episode."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NoTruth:
-    """Every frame is one in which the goal is not known to hold; for quantiles.
+    """No truth at all, for quantiles: every frame counts as one in which no goal is known to hold.
 
     Args:
         num_goals: G.
@@ -189,18 +189,18 @@ class NoTruth:
         return self
 
     def of_episode(self, episode_id: str, frame_indices: np.ndarray) -> KnownTruth:
-        """All frames."""
+        """Returns all frames as known and without goals."""
         shape = (len(frame_indices), self.num_goals)
         return KnownTruth(np.zeros(shape, dtype=bool), np.ones(shape, dtype=bool))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MarkedTruth:
-    """Truth by marks.
+    """Truth from the marks of a person.
 
     Args:
         num_goals: G.
-        marks: By episode.
+        marks: Marks per episode id.
     """
 
     num_goals: int
@@ -211,7 +211,7 @@ class MarkedTruth:
         return self
 
     def of_episode(self, episode_id: str, frame_indices: np.ndarray) -> KnownTruth | None:
-        """Known where a mark is."""
+        """Returns the truth of the marked frames; all others are unknown."""
         if episode_id not in self.marks:
             return None
         truth, known = np.zeros((2, len(frame_indices), self.num_goals), dtype=bool)
@@ -229,10 +229,10 @@ class CorpusTruth:
 
     Args:
         corpus: The corpus.
-        columns: By goal id, its number; of the goals that the ground truth covers.
-        covered: All goals that it covers.
+        columns: Number of each goal by its id, for the goals that the ground truth covers.
+        covered: Ids of all goals that the ground truth covers.
         num_goals: G.
-        camera: Of the labels.
+        camera: Camera of the labels.
     """
 
     corpus: Corpus
@@ -242,7 +242,7 @@ class CorpusTruth:
     camera: str | None
 
     def of_unit(self, unit: Unit) -> "_UnitGroundTruth":
-        """Reads the unit without its pictures.
+        """Reads the truth of a unit, without its pictures.
 
         Raises:
             ValueError: An episode has no ground truth, or it names unknown goals.
@@ -288,8 +288,8 @@ class CountUnit:
     """Counts a unit's scores against the truth; memory is bounded by its truth and a block of episodes.
 
     Args:
-        scores: Where scores come from.
-        truth: Where truth comes from.
+        scores: Source of scores.
+        truth: Source of truth.
         num_goals: G.
         held_back: Share of episodes, by their ids, that are not counted: those of `LossUnit`.
     """
@@ -333,7 +333,7 @@ class LossUnit:
         scores: Kept embeddings, with a labeler whose scores are probabilities.
         truth: Where truth comes from.
         temperatures: T temperatures.
-        share: Of episodes, by their ids.
+        share: Share of episodes in the subsample, by their ids.
     """
 
     scores: EmbeddingScores

@@ -1,4 +1,4 @@
-"""What a run of `calibrate` reads besides labels, as plain data; what it optimises is in `labelers.calibration.settings`."""
+"""Settings of what `calibrate` reads besides labels; what it optimises is in `labelers.calibration.settings`."""
 
 import dataclasses
 from pathlib import Path
@@ -9,7 +9,7 @@ from vlm_rewards.schemas.options import option
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CalibrateRun(RunSettings):
-    """What a run of `calibrate` reads besides labels.
+    """Inputs of a run of `calibrate` besides labels.
 
     Args:
         corpus: Corpus that was labelled, with ground truth; None with `marks`, or without any truth.

@@ -1,4 +1,4 @@
-"""What a calibration says for people: what was chosen, what it is worth, and the command that labels with it."""
+"""Describes a calibration for people: the choices, their quality, and the command that labels with it."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ _SHOWN_GOALS = 3
 
 
 def describe(calibration: Calibration) -> list[str]:
-    """What was chosen and what it is worth, in lines for people."""
+    """Returns lines for people: the choices and their quality."""
     data, search, objective = calibration.data, calibration.temperature_search, calibration.objective
     names = {
         "f1": "the best F1",
@@ -100,7 +100,7 @@ def _temperature_line(temperature: float | None, search: Mapping[str, object]) -
 def next_label(
     labels: str | Path, calibration: str | Path, corpus: str | Path | None, embeddings: str | Path | None
 ) -> list[str]:
-    """The command that labels again with the calibration: the settings of the labels, without temperature and threshold.
+    """Returns the command that labels again with the calibration: the settings of the labels, without temperature and threshold.
 
     The goals file is the corpus's where it holds the goals of the labels as they are, else a placeholder. Hysteresis is left out
     where the calibration bounds false positives, since the two do not go together.
@@ -127,7 +127,7 @@ def _goal_words(path: Path | None, goals: Sequence[Goal]) -> list[str]:
 
 
 def _words_of(settings: LabelerSettings) -> list[str]:
-    """The options of `vlm-rewards label` that are not at their default."""
+    """Returns the options of `vlm-rewards label` that are not at their defaults."""
     default = LabelerSettings(model=settings.model, goals=settings.goals, threshold=0.5)
     words = ["--model", settings.model]
     if settings.templates != default.templates:

@@ -30,16 +30,16 @@ def choose_temperature(
     share: float,
     run: Callable[[Sequence[Unit], Callable[[Unit], Evidence]], Evidence],
 ) -> tuple[float | None, dict[str, object]]:
-    """Chooses the temperature, and says how it was found.
+    """Chooses the temperature, and describes the search.
 
     Args:
         labels: The labels.
-        settings: What for.
+        settings: Objective of the calibration.
         rescored: Kept embeddings to score again; None keeps the temperature.
-        truth: Where truth comes from.
-        units: All units.
+        truth: Source of truth.
+        units: All units of the labels.
         share: Share of episodes, by their ids, to choose it with.
-        run: Gathers the evidence of all units.
+        run: Function that gathers the evidence of all units.
 
     Raises:
         ValueError: There is no frame to choose it with.
@@ -99,13 +99,13 @@ def choose_temperature(
         "frames": int(coarse.counts["frames"]),
         "episodes": int(coarse.counts["episodes"]),
         "tried": {f"{temperature:.6g}": sum(losses[temperature]) for temperature in sorted(tried[0])},
-        # Refined steps may lie beyond the end, where a plateau or a lower loss may go on.
+        # Refined steps may lie beyond the end, where a plateau or a lower loss may continue.
         "at_the_end_of_the_grid": not grid[0] < best < grid[-1],
     }
 
 
 def _losses_by_temperature(work: LossUnit, evidence: Evidence) -> dict[float, tuple[float, float]]:
-    """What each half of the episodes adds to the mean log loss over all frames, by temperature."""
+    """Returns, per temperature, the share of each half of the episodes in the mean log loss over all frames."""
     if not evidence.counts.get("frames"):
         raise ValueError(
             "frames to choose a temperature with must be at least one, got none in the subsample; leave out --embeddings, or give "

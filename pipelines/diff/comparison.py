@@ -57,7 +57,7 @@ def diff(labels_a: str | Path, labels_b: str | Path, **settings: Unpack[DiffKeyw
 
     Returns:
         What diff.json holds: `identical`; `fingerprint` (the parts that differ, with both values), `goals`, `thresholds`,
-        `fire_rates` and `rule`; `counts`; `changes`, a row a common goal, see `labelers.quality.comparison.change_table`;
+        `fire_rates` and `rule`; `counts`; `changes`, one row per common goal, see `labelers.quality.comparison.change_table`;
         `episodes`, those that changed most; `quality`, None without a corpus.
 
     Raises:
@@ -214,7 +214,7 @@ def _locate(source: tuple[str, str], comparison: GroupComparison) -> Iterator[tu
 
 
 def _join(located: tuple[str, Iterable[str]]) -> Iterator[tuple[str, str]]:
-    """From the places of an episode to the parts that hold it, and what to read in them."""
+    """Turns the places of an episode into the parts that hold it and the rows to read."""
     episode_id, texts = located
     if episode_id == _REFUSAL:
         yield from ((_REFUSAL, text) for text in texts)
@@ -333,7 +333,7 @@ def _description(a: Labels, b: Labels, goals: Sequence[Goal], tolerance: float) 
 
 
 def _is_identical(result: Mapping[str, Any]) -> bool:
-    """Whether the labels are the same: goals, thresholds, fire rates, rule, frames, every score bit for bit; not what made them."""
+    """Returns whether goals, thresholds, fire rates, rule, frames and every score are the same, bit for bit."""
     counts = Counter(result["counts"])
     held = ("changed", "only_in_a", "only_in_b", "gained_frames", "lost_frames")
     return (

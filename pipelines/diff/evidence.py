@@ -1,4 +1,4 @@
-"""What a group of episodes says of how two folders of labels differ: sums that add up, and the episodes that changed most."""
+"""Differences between two folders of labels in a group of episodes: sums that add up, and the most changed episodes."""
 
 import contextlib
 import dataclasses
@@ -26,7 +26,7 @@ _BLOCK_SCORES = 1 << 20
 
 
 class Location(NamedTuple):
-    """Where an episode is: `side` is "a", "b" or "truth", `name` a part or unit, `start` and `stop` its rows in a part."""
+    """Place of an episode: `side` is "a", "b" or "truth", `name` a part or unit, `start` and `stop` its rows in a part."""
 
     side: str
     name: str
@@ -38,14 +38,14 @@ class EpisodeChange(NamedTuple):
     """An episode that changed.
 
     Attributes:
-        episode_id: Its key.
+        episode_id: Id of the episode.
         gained_goals: Goals that it achieves in B alone; `gained` lists the first few.
         lost_goals: Goals that it achieves in A alone; `lost` lists the first few.
-        flipped: Pairs of frame and goal that are a success in one alone.
-        changed: Scores that changed.
-        largest_change: The largest absolute change of a score.
-        gained: Ids.
-        lost: Ids.
+        flipped: Number of pairs of frame and goal that are a success in one alone.
+        changed: Number of scores that changed.
+        largest_change: Largest absolute change of a score.
+        gained: Ids of the first gained goals.
+        lost: Ids of the first lost goals.
     """
 
     episode_id: str
@@ -60,15 +60,15 @@ class EpisodeChange(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Difference:
-    """What some episodes say; differences of several groups add up.
+    """Differences in some episodes; those of several groups add up.
 
     Args:
-        changes: Of the common goals; None where no frame is in both.
+        changes: Changes of the common goals; None where no frame is in both.
         quality: Histograms of A and of B on frames with ground truth; None where there are none.
-        counts: Episodes and frames, compared and not.
-        episodes: Those that changed most.
-        only_in: By side, the first episodes that the other side lacks.
-        refusals: Why labels cannot be compared.
+        counts: Numbers of episodes and frames, compared and not.
+        episodes: Episodes that changed most.
+        only_in: First episodes that the other side lacks, per side.
+        refusals: Reasons why labels cannot be compared.
     """
 
     changes: ScoreChanges | None = None
@@ -101,8 +101,8 @@ class Side:
 
     Args:
         folder: The folder.
-        metadata: Of its labels.
-        columns: Of the common goals, in their order.
+        metadata: Metadata of its labels.
+        columns: Columns of the common goals, in their order.
         parts: Paths of its parts below the folder.
     """
 
@@ -126,10 +126,10 @@ class GroupComparison:
         a: The first labels.
         b: The second labels.
         goals: Ids of the common goals.
-        truth_goals: Those of them that the ground truth covers.
-        covered: All goals that it covers; None without a corpus.
-        corpus: With ground truth; None to compare the labels alone.
-        units: Of the corpus, by name.
+        truth_goals: Common goals that the ground truth covers.
+        covered: All goals that the ground truth covers; None without a corpus.
+        corpus: Corpus with ground truth; None to compare the labels alone.
+        units: Units of the corpus by name.
         tolerance: See `labelers.quality.comparison.compare_scores`.
     """
 
@@ -145,7 +145,7 @@ class GroupComparison:
     def __call__(
         self, part_a: str | None, part_b: str | None, unit: str | None, entries: Sequence[tuple[str, Any, Any]]
     ) -> Difference:
-        """What the group says.
+        """Returns the differences in the group.
 
         Args:
             part_a: Part of A that holds the episodes; None if A lacks them.
@@ -271,7 +271,7 @@ class _Gathering:
         self._blocks = []
 
     def difference(self) -> Difference:
-        """The sums."""
+        """Returns the sums."""
         if self._blocks:
             self._close_block()
         return merge_differences(

@@ -1,4 +1,4 @@
-"""What a change of labels does to their quality: the figures of A and of B on the same frames, and their difference."""
+"""Compares the quality of two folders of labels: the figures of A and of B on the same frames, and their difference."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,14 +14,14 @@ FIGURES = ("average_precision", "precision", "recall", "f1", "false_positive_rat
 
 
 def quality_change(quality: tuple[ScoreHistogram, ScoreHistogram], goals: Sequence[Goal]) -> dict[str, Any]:
-    """Quality in A, in B and the difference B - A, of every goal, every family and overall.
+    """Returns quality in A, in B and the difference B - A, per goal, per family and overall.
 
     Of a family, the average precision is the mean over its goals that occur, and the other figures are at the thresholds, its
     goals pooled.
 
     Args:
         quality: Histograms of A and B on the same frames.
-        goals: Of the histograms.
+        goals: Goals of the histograms.
 
     Returns:
         `overall`, `families` by name and `goals`, a list; each with `a`, `b` and `difference`, which hold `FIGURES`: numbers, or

@@ -1,4 +1,4 @@
-"""What `diff` compares besides two folders of labels, as plain data."""
+"""Settings of `diff`."""
 
 import dataclasses
 from pathlib import Path
@@ -9,7 +9,7 @@ from vlm_rewards.schemas.options import option
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DiffRun(RunSettings):
-    """What `diff` compares besides two folders of labels, and where it writes.
+    """Inputs of `diff` besides two folders of labels, and its output.
 
     Args:
         output: Folder for diff.json; absent, empty, or of an earlier diff.

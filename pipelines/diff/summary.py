@@ -1,4 +1,4 @@
-"""A diff in words: lines to print, from what diff.json holds."""
+"""Describes a diff in lines to print, from the contents of diff.json."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,14 +20,14 @@ _TITLES = {
 
 
 class LabelDiff(dict):
-    """What diff.json holds, by the same names; shown as the first lines of its summary, without the tables."""
+    """Contents of diff.json, by the same names; shown as the first lines of its summary, without the tables."""
 
     def __repr__(self) -> str:
         return "\n".join(_first_lines(self))
 
 
 def summary_lines(result: Mapping[str, Any]) -> list[str]:
-    """The lines of the summary.
+    """Returns the lines of the summary.
 
     Args:
         result: What `pipelines.diff.comparison.diff` returns.

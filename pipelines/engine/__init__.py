@@ -1,1 +1,1 @@
-"""What every command runs on: output folder, Beam runner, progress, workers."""
+"""Shared machinery of all commands: output folder, Beam runner, progress, workers."""

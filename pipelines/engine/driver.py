@@ -28,7 +28,7 @@ _MAX_ENDED_WORKERS = 2  # that one unit may cost
 
 
 class UnitWork(Protocol):
-    """What is done with one unit; picklable, since workers get a copy."""
+    """Work on one unit; picklable, since workers get a copy."""
 
     def __call__(self, unit: Unit, part: PartWriter) -> None:
         """Writes the unit's part to `part.path` and fills in the rest of `part`."""
@@ -36,12 +36,12 @@ class UnitWork(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """What a run did.
+    """Summary of a run.
 
     Args:
         manifest: The output's manifest.
-        num_units: Units in all.
-        num_skipped: Units that were done before.
+        num_units: Number of all units.
+        num_skipped: Number of units that were done before.
     """
 
     manifest: dict
@@ -139,7 +139,7 @@ def beam_options_of(
     except SystemExit as error:  # Beam's parser prints its whole usage and exits
         reason = complaint.getvalue().strip().splitlines()[-1:]
         raise ValueError(
-            f"options for Beam must be valid, got {' '.join(options)} ({' '.join(reason)}); mend them"
+            f"options for Beam must be valid, got {' '.join(options)} ({' '.join(reason)}). Fix them"
         ) from error
     return parsed
 
@@ -190,21 +190,21 @@ def run_units(
 
     Args:
         units: All units of the run.
-        work: What to do with each.
-        output: Where parts and markers go; claimed for the time of the run.
+        work: Work on one unit.
+        output: Output folder of parts and markers; claimed for the time of the run.
         also_filled: Folders that the work fills beside the output; a unit is done when it is done in all.
         beam_options: Options for Beam, as given after a bare `--`.
         workers: Workers on this machine, see `beam_arguments`.
         in_processes: See `beam_arguments`; for work that is plain Python.
         max_failure_share: Highest share of frames, and of units, that may fail.
         title: Name of the work in the progress display.
-        counted: What progress counts: "rows" or "episodes".
-        counted_name: What that is, in the plural.
-        total: How many are expected in all, if known.
+        counted: Quantity that progress counts: "rows" or "episodes".
+        counted_name: Name of that quantity, in the plural.
+        total: Expected total of that quantity, if known.
         manifest_extra: More entries for the manifest.
 
     Returns:
-        What was done.
+        Summary of the run.
 
     Raises:
         ValueError: The output folder is not ours to write, or too much failed.

@@ -33,17 +33,17 @@ _HEARTBEAT_S = 1.0
 
 
 class PartWriter:
-    """What the work on one unit fills in; given by `OutputFolder.writing`.
+    """Record of one unit that the work on it fills in; given by `OutputFolder.writing`.
 
     Attributes:
         path: Temporary file to write the part to.
         rows: Rows (or samples) written so far.
         episodes: Episodes written so far.
         failed_frames: Frames that got no row.
-        failures: What could not be read.
+        failures: Records of what could not be read.
         seconds: Time by stage.
         counts: Other numbers for the marker.
-        made_by: What made the part, for the marker, such as versions of libraries.
+        made_by: Makers of the part for its marker, such as versions of libraries.
     """
 
     def __init__(self, path: Path, heartbeat: Path) -> None:
@@ -62,7 +62,7 @@ class PartWriter:
         """Records something that could not be read.
 
         Args:
-            failure: What and why.
+            failure: Record of what and why.
             num_rows: Rows lost with it; by default its frames, as far as they are known.
         """
         self.failures.append(failure)
@@ -96,9 +96,9 @@ class OutputFolder:
     Args:
         path: The folder.
         kind: "corpus", "labels", "embeddings" or "relabelled".
-        fingerprint: What every part depends on.
+        fingerprint: Fingerprint of every part.
         settings: The command's settings, for people to read.
-        extension: Of parts, without the dot.
+        extension: Extension of parts, without the dot.
     """
 
     def __init__(
@@ -112,15 +112,15 @@ class OutputFolder:
         self._digest = fingerprint.digest
 
     def part_path(self, unit: Unit) -> Path:
-        """Where the unit's part is, or will be."""
+        """Returns the path of the unit's part."""
         return self.path / "parts" / f"{unit.name}.{self.extension}"
 
     def marker_path(self, unit: Unit) -> Path:
-        """Where the unit's marker is, or will be."""
+        """Returns the path of the unit's marker."""
         return self.path / "markers" / f"{unit.name}.json"
 
     def failures_path(self, unit: Unit) -> Path:
-        """Where the unit's failures are, if it has any."""
+        """Returns the path of the unit's failures, which exists if it has any."""
         return self.path / "failures" / f"{unit.name}.jsonl"
 
     @contextlib.contextmanager
@@ -160,7 +160,7 @@ class OutputFolder:
             )
 
     def read_marker(self, unit: Unit) -> PartStatistics | None:
-        """The unit's statistics if it is done, else None."""
+        """Returns the unit's statistics if it is done, else None."""
         path = self.marker_path(unit)
         if not path.is_file():
             return None
@@ -176,7 +176,7 @@ class OutputFolder:
         return marker
 
     def is_done(self, unit: Unit) -> bool:
-        """Whether nothing is left to do for the unit; one whose shard could not be read is tried again."""
+        """Returns whether nothing is left to do for the unit; one whose shard could not be read is tried again."""
         marker = self.read_marker(unit)
         return marker is not None and not marker.counts.get("failed_shards")
 

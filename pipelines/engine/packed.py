@@ -22,7 +22,7 @@ def refusal_of(error: ValueError) -> str:
 
 
 def pack_evidence(unit: dict, work: Callable[[Unit], EvidenceT], refused: Callable[..., EvidenceT]) -> bytes:
-    """What a unit says, as bytes.
+    """Returns the evidence of a unit as bytes.
 
     Args:
         unit: A unit as a JSON object.
@@ -46,7 +46,7 @@ def raise_refusals(refusals: Sequence[str], others_are: str = "more units like i
 
     Args:
         refusals: In order; none is fine.
-        others_are: What the others are called after their number.
+        others_are: Name of the others, put after their number.
 
     Raises:
         ValueError: There is one.

@@ -16,11 +16,11 @@ class Progress:
     """Shows how much is done, the rate and the time left, until the block ends.
 
     Args:
-        title: What is being done, such as "label".
-        count: Tells how much is done; called about twice a second from a thread of its own.
-        total: How much there is, if known.
-        unit: What is counted, such as "frames".
-        stream: Where to write; standard error by default.
+        title: Name of the work, such as "label".
+        count: Function that returns how much is done; called about twice a second from a thread of its own.
+        total: Total, if known.
+        unit: Unit of the count, such as "frames".
+        stream: Stream to write to; standard error by default.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Progress:
         """One plain line, such as "label: 1,200 of 4,000 frames (30 %), 400 frames/s, 7 s left".
 
         Args:
-            done: How much is done, what was done before included.
+            done: Amount done, including what was done before.
             seconds: Time since the start.
         """
         rate = (done - self._first) / max(seconds, 1e-9)

@@ -1,4 +1,4 @@
-"""How a run goes about its work on Beam, as plain data; nothing here changes what it writes."""
+"""Settings of how a run works on Beam; nothing here changes what it writes."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from vlm_rewards.schemas.options import as_declared, option
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """How a run goes about its work.
+    """Settings of how a run works.
 
     Args:
         workers: Workers on this machine; None for one per core.

@@ -111,7 +111,7 @@ def _write_json(path: Path, record: dict) -> None:
 
 
 def _measure(work: UnitEvidence, units: Sequence[Unit], outcome_path: Path, run: RunSettings) -> dict:
-    """What all units say: counts, unreadable, figures, examples and film strips."""
+    """Returns the merged evidence of all units: counts, unreadable, figures, examples and film strips."""
     pipeline = make_pipeline(run.beam_options, run.workers)
     _ = (
         pipeline
@@ -127,7 +127,7 @@ def _measure(work: UnitEvidence, units: Sequence[Unit], outcome_path: Path, run:
     raise_refusals(outcome.pop("refusals"))
     if not outcome["counts"].get("frames"):
         raise ValueError(
-            f"labels must hold at least one frame of the corpus, got none in {work.labels.folder}; see its failures, mend the "
+            f"labels must hold at least one frame of the corpus, got none in {work.labels.folder}. See its failures, fix the "
             f"corpus and label it again"
         )
     return outcome
@@ -257,7 +257,7 @@ def _description(corpus: Path, labels: Labels, bank: frozenset[str], goals: Sequ
 
 
 def run_statistics(labels: Path) -> dict[str, object]:
-    """What the markers of a folder of labels say of the run, summed over its units.
+    """Returns what the markers of a folder of labels record of the run, summed over its units.
 
     Returns:
         units, rows, episodes, failed_frames, num_bytes; seconds by stage and other counts; failures by reason, and the

@@ -1,4 +1,4 @@
-"""What a unit says about its labels: joins them with the ground truth, counts, and keeps the few frames worth looking at.
+"""Gathers the evidence of a unit: joins labels with the ground truth, counts, and keeps the few frames worth looking at.
 
     labels of a unit ──┐ by (episode_id,   blocks of
                        ├─ frame_index) ──► episodes ──► count_quality ──► Evidence ──► merge_evidence
@@ -51,12 +51,12 @@ class StripCandidate(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Evidence:
-    """What a unit, or several, say about the labels; evidence of units adds up.
+    """Evidence of one or several units about the labels; evidence adds up.
 
     Args:
-        quality: Of the evaluated goals; None where no frame was joined.
+        quality: Histograms of the evaluated goals; None where no frame was joined.
         counts: frames and episodes joined, and unlabelled_frames of the corpus.
-        failures: What of the corpus could not be read, by reason.
+        failures: Numbers of unreadable items of the corpus, by reason.
         examples: By kind and goal column, at most `EXAMPLES_PER_GOAL` frames: highest scores, or lowest of false negatives, one
             an episode.
         strips: By family, the episodes with most goals that change.

@@ -1,4 +1,4 @@
-"""What an evaluation found, in a few lines for people."""
+"""Describes an evaluation in a few lines for people."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ _SHOWN = 3
 
 
 class Quality(dict):
-    """What quality.json holds, by the same names; shown as its summary."""
+    """Contents of quality.json, by the same names; shown as its summary."""
 
     def __repr__(self) -> str:
         return "\n".join(summary_lines(self))

@@ -1,4 +1,4 @@
-"""How many episodes of a corpus achieve each goal, by its labels alone; summed by Beam over all parts.
+"""Counts the episodes of a corpus that achieve each goal, by its labels alone; summed by Beam over all parts.
 
 part of labels ──► names and counts ──► sum by name ──► one dict ──► goal_statistics.json
 """
@@ -29,7 +29,7 @@ def count_achievements(labels: Iterable[EpisodeLabels], goals: Sequence[Goal], r
     Args:
         labels: Episodes; those with a gap in their frames count as incomplete and no further.
         goals: The G goals, in the order of the scores.
-        rule: Where a goal holds.
+        rule: Reward rule that says where a goal holds.
 
     Returns:
         "episodes", "incomplete_episodes", and "achieved/<id>" and "holds/<id>" for the goals with any.
@@ -107,7 +107,7 @@ def goal_statistics(
     Args:
         labels: The labels of the corpus.
         units: All of its units.
-        output: Where the pipeline writes goal_statistics.json; claimed, and its fingerprint is of these labels.
+        output: Folder in which the pipeline writes goal_statistics.json; claimed, and its fingerprint is of these labels.
         beam_options: Options for Beam, as given after a bare `--`.
         workers: Workers on this machine, see `pipelines.engine.driver.beam_arguments`.
 

@@ -85,9 +85,9 @@ def relabel_episode(
 
     Args:
         episode: The recorded episode.
-        scores: [F, G] float32, its labels, a row a frame.
+        scores: [F, G] float32, its labels, one row per frame.
         table: The goals.
-        settings: Which goals to choose.
+        settings: Settings of the choice of goals.
 
     Returns:
         The relabelled episode, None if there is no goal for it, and counts: what became of its instruction, and the goals
@@ -145,9 +145,9 @@ class RelabelUnit:
         corpus: The corpus.
         labels: Its labels.
         counts: By goal, the episodes of the corpus that achieve it.
-        settings: Which goals to choose.
+        settings: Settings of the choice of goals.
         format_name: "parquet" or "webdataset".
-        fingerprint: What the output depends on.
+        fingerprint: Fingerprint of the output.
     """
 
     corpus: Corpus
@@ -194,7 +194,7 @@ class RelabelUnit:
                 episode_id=episode.episode_id,
                 reason="unlabelled frame",
                 detail=f"every frame must have a label, got {len(labelled)} labels for {episode.num_frames} frames, the "
-                f"first missing being of frame {missing[0] if missing else None}; see the failures of the labels, mend "
+                f"first missing being of frame {missing[0] if missing else None}; see the failures of the labels, fix "
                 "the recording and label it again",
             )
         own = CorpusFeatures.of(episode)
@@ -241,7 +241,7 @@ def join_labels(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HindsightSummary:
-    """What a run of `hindsight` made.
+    """Summary of a run of `hindsight`.
 
     Args:
         run: Units and manifest.

@@ -1,4 +1,4 @@
-"""How a run of `hindsight` writes, as plain data; which goals it chooses is in `labelers.rewards.hindsight`."""
+"""Settings of how `hindsight` writes; which goals it chooses is in `labelers.rewards.hindsight`."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from vlm_rewards.schemas.options import option
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HindsightRun(RunSettings):
-    """How a run of `hindsight` writes.
+    """Settings of how `hindsight` writes.
 
     Args:
         format: Container of the output: "parquet" or "webdataset".

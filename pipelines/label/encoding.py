@@ -116,9 +116,9 @@ def encode_unit(
 
     Args:
         shared: The labeler and the cache.
-        groups: What `pipelines.label.reading.frame_groups` gives.
-        part: Where failures, times and counts go.
-        broken: Where ids go of episodes that broke off after some of their rows: those rows must be dropped.
+        groups: Items of `pipelines.label.reading.frame_groups`.
+        part: Part that collects failures, times and counts.
+        broken: Set that collects ids of episodes that broke off after some of their rows: those rows must be dropped.
 
     Yields:
         Rows, at least one each time.

@@ -58,9 +58,9 @@ class LabelUnit:
 
     Args:
         labeler: Settings of the labeler, with nothing left open; every worker process builds it once.
-        provenance: What the driver's labeler is made of; a worker whose own differs refuses the unit.
-        metadata: What the labels say of themselves.
-        camera: Whose frames are labelled.
+        provenance: Provenance of the driver's labeler; a worker whose own differs refuses the unit.
+        metadata: Metadata of the labels.
+        camera: Camera whose frames are labelled.
         corpus: The corpus; None where the embeddings are all there is, units that failed included.
         embeddings: Folder of kept embeddings: read where the unit is done there, else filled.
     """
@@ -161,7 +161,7 @@ def read_embeddings(folder: OutputFolder, unit: Unit, part: PartWriter) -> Gener
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class LabelSummary(RunSummary):
-    """What a run of `label` did.
+    """Summary of a run of `label`.
 
     Args:
         has_ground_truth: Whether the corpus says of one of the goals in which frames it holds; False where no corpus was read.
@@ -227,14 +227,14 @@ def _label(corpus: str | Path | None, labeler: LabelerSettings, output: str | Pa
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LabelPlan:
-    """What a labelling run will do.
+    """Plan of a labelling run.
 
     Args:
-        units: Its units.
-        work: What is done with each.
-        output: Where the labels go.
+        units: Units of the run.
+        work: Work on one unit.
+        output: Output folder of the labels.
         passed_over: By reason, names of what lies below the corpus's folder and is not read.
-        notes: What people should know of the corpus, in sentences.
+        notes: Sentences that people should know about the corpus.
     """
 
     units: tuple[Unit, ...]
@@ -384,7 +384,7 @@ def check_episode_ids(corpus: Corpus, units: Sequence[Unit]) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What a run would do, from the plan and a short measurement.
+    """Estimate of a run, from its plan and a short measurement.
 
     Args:
         units: Units to do.

@@ -23,7 +23,7 @@ class LabelerHandler(ModelHandler[np.ndarray, np.ndarray, Labeler]):
     of torch as its owner gave it: scores have the same bits with any number.
 
     Args:
-        settings: What to label with. The model is loaded at once, so that workers can tell whether theirs is the same.
+        settings: Settings of the labeler. The model is loaded at once, so that workers can tell whether theirs is the same.
 
     Raises:
         ValueError: A window is of more than one frame, that of the scores or of the encoder: a Beam pipeline has no order.

@@ -66,7 +66,7 @@ def read_ahead(
 
     Args:
         read: Starts the reader.
-        part: Where the time spent waiting goes.
+        part: Part that collects the time spent waiting.
         ahead: Items that may wait.
     """
     items: queue.Queue = queue.Queue(maxsize=ahead)

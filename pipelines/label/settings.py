@@ -1,4 +1,4 @@
-"""What a run of `label` reads and keeps besides corpus and labeler, as plain data."""
+"""Settings of `label` besides corpus and labeler."""
 
 import dataclasses
 from pathlib import Path
@@ -12,7 +12,7 @@ _RUN_GROUP = "the run"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LabelRun(RunSettings, ReadSettings):
-    """What a run of `label` reads and keeps besides corpus and labeler.
+    """Settings of `label` besides corpus and labeler.
 
     Args:
         embeddings: Folder of kept embeddings: read where it is filled, filled where it is not; None to keep none.

@@ -283,7 +283,7 @@ def test_an_interrupted_training_ends_at_once_and_goes_on(relabelled: Path, tmp_
         out, err = process.communicate(timeout=60)
         assert time.monotonic() - started < 5
     assert (process.returncode, out) == (130, ""), err
-    message = "vlm-rewards train: interrupted; what is finished is kept: run the same command again to go on\n"
+    message = "vlm-rewards train: interrupted; what is finished is kept: run the same command again to resume\n"
     assert err.endswith(message)
     assert not (folder / "agent.json").exists()
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)

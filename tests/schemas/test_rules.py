@@ -9,7 +9,7 @@ from vlm_rewards.schemas.rules import RewardRule, rule_from_json
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"thresholds": ()}, "must have a threshold a goal, got none"),
+        ({"thresholds": ()}, "needs one threshold per goal, got none"),
         ({"thresholds": (0.5, math.nan)}, "threshold must be a finite number, got nan"),
         ({"hysteresis": -0.1}, "hysteresis must be 0 or more and finite, got -0.1"),
         ({"min_frames": 0}, "min_frames must be a whole number of at least 1, got 0"),

@@ -33,7 +33,7 @@ class Adapter(NamedTuple):
 
 
 def read_adapter(folder: Path) -> Adapter:
-    """Reads what an adapter is of, and its digest.
+    """Reads an adapter's base model and digest.
 
     Args:
         folder: A folder with adapter_config.json, as `peft` saves it.

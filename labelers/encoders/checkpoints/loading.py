@@ -25,11 +25,11 @@ from vlm_rewards.labelers.reference_models import REFERENCE_FOLDER
 
 
 class Located(NamedTuple):
-    """Where a model lies.
+    """Place of a model.
 
     Attributes:
-        folder: Its folder on this machine.
-        pinned_name: The name that stands for exactly these files: a hub id with its commit; else the name as given.
+        folder: Folder of the model on this machine.
+        pinned_name: Name that stands for exactly these files: a hub id with its commit; else the name as given.
     """
 
     folder: Path
@@ -40,7 +40,7 @@ class Checkpoint(NamedTuple):
     """A dual encoder as transformers loads it.
 
     Attributes:
-        located: Where it lies.
+        located: Place of the checkpoint.
         model: The model in float32 on the CPU, in evaluation mode.
         tokenizer: Its tokenizer.
         image_processor: Its image processor, of the Pillow back end.

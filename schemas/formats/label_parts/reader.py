@@ -27,7 +27,7 @@ _BATCH_BYTES = 16 << 20
 
 
 class EpisodeLabels(NamedTuple):
-    """The labels of one episode: `frame_indices` [N] int32 and `scores` [N, G] float32, a row a labelled frame."""
+    """The labels of one episode: `frame_indices` [N] int32 and `scores` [N, G] float32, one row per labelled frame."""
 
     episode_id: str
     frame_indices: np.ndarray

@@ -199,7 +199,7 @@ def _bytes_of(pictures: pa.Array) -> pa.Array:
 
 
 class ParquetFrames:
-    """The pictures of one camera in one episode, which may go on in the next file.
+    """The pictures of one camera in one episode, which may continue in the next file.
 
     Args:
         cursor: Of the unit and the camera.

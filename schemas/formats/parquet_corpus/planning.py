@@ -1,4 +1,4 @@
-"""Cuts Parquet corpora into units: ranges of rows that hold whole episodes, also where an episode goes on in the next file.
+"""Cuts Parquet corpora into units: ranges of rows that hold whole episodes, also where an episode continues in the next file.
 
     a.parquet                     b.parquet                     c.parquet
     e1 e1 e1 e1 e2 e2 e2 e2  ──►  e2 e2 e3 e3 e3 e3 e3 e3  ──►  e3 e3 e4 e4 e4          as `datasets` cuts, anywhere
@@ -141,14 +141,14 @@ def disjoint(left: tuple[str | int, str | int] | None, right: tuple[str | int, s
 
 
 def _may_go_on(before: _Outline, outline: _Outline) -> bool:
-    """Whether the last episode of a file may go on in the next, by the footers of both."""
+    """Whether the last episode of a file may continue in the next, by the footers of both."""
     return outline.num_rows > 0 and not disjoint(before.groups[-1].bounds, outline.groups[0].bounds)
 
 
 def _rows_of_last_episode(source: ParquetFiles, before: File, file: File) -> int:
     """Rows at the head of a file that belong to the last episode of the file before.
 
-    They go on with its id, and do not count the frames from 0 again: that would be a second episode of the same id.
+    They continue its id, and do not count the frames from 0 again: that would be a second episode of the same id.
     """
     try:
         if not (_has_keys(source, before) and _has_keys(source, file)):

@@ -178,7 +178,7 @@ class _Run:
 
 
 class _UnitPass:
-    """One pass over the rows of a unit, from file to file: an episode may go on in the next."""
+    """One pass over the rows of a unit, from file to file: an episode may continue in the next."""
 
     def __init__(self, source: ParquetFiles, unit: Unit, wanted: Wanted) -> None:
         self._folder = source.folder
@@ -227,7 +227,7 @@ class _UnitPass:
                 self._begun = layout
             elif self._begun != layout:
                 raise UnknownLayoutError(
-                    f"an episode that goes on in another file must have the same columns there, got others in {name}. "
+                    f"an episode that continues in another file must have the same columns there, got others in {name}. "
                     "Write the shards anew with one schema"
                 )
             self._pending.append(run)
@@ -352,7 +352,7 @@ class _Layout:
         return cls(schema, features, cameras, columns, columns.names, leaves)
 
     def __eq__(self, other: object) -> bool:
-        """Whether an episode may go on from a file of the one layout to one of the other."""
+        """Returns whether an episode may continue from a file of the one layout to one of the other."""
         if not isinstance(other, _Layout):
             return NotImplemented
         return self is other or (self.cameras == other.cameras and self.columns.equals(other.columns))

@@ -111,7 +111,7 @@ class Patterns:
 
     @property
     def cuts_episodes(self) -> bool:
-        """Whether a sample is a step, so that an episode may go on in the next tar."""
+        """Whether a sample is a step, so that an episode may continue in the next tar."""
         key = self.picture.name.rpartition("/")[2].partition(".")[0]
         return "{frame}" in key
 

@@ -64,7 +64,7 @@ class OtherTarsReader:
         return [file.name for file in tar_files(self.folder)]
 
     def units(self, max_bytes: int) -> list[Unit]:
-        """One unit per tar, with the rest of an episode that goes on in the next; small ones share a unit."""
+        """One unit per tar, with the rest of an episode that continues in the next; small ones share a unit."""
         files = tar_files(self.folder)
         units = [Unit(name=file_stem(file.name), files=(file.name,), num_bytes=file.num_bytes) for file in files]
         if self.patterns.cuts_episodes:

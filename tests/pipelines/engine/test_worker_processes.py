@@ -196,7 +196,7 @@ def test_an_interrupt_with_worker_processes_prints_one_line_and_leaves_none(
     _, errors = recording.communicate(timeout=30)
     assert recording.returncode == 130
     assert [line for line in errors.splitlines() if not line.startswith("record: ")] == [
-        "vlm-rewards record: interrupted; what is finished is kept: run the same command again to go on"
+        "vlm-rewards record: interrupted; what is finished is kept: run the same command again to resume"
     ]
     deadline = time.monotonic() + 10
     while any(Path(f"/proc/{pid}/cmdline").exists() for pid in workers) and time.monotonic() < deadline:

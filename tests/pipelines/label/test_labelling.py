@@ -201,7 +201,7 @@ def test_an_interrupt_keeps_what_is_finished_and_ends_at_once(tmp_path: Path, cl
         run.send_signal(signal.SIGINT)
         _, errors = run.communicate(timeout=20)
     assert run.returncode == 130, errors
-    assert errors.endswith("interrupted; what is finished is kept: run the same command again to go on\n")
+    assert errors.endswith("interrupted; what is finished is kept: run the same command again to resume\n")
     assert len(list((tmp_path / "l" / "markers").glob("*.json"))) < 120
 
 
