@@ -5,9 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from judging import judge
+from labelled_corpora import holds, write_labels_of
 
+from vlm_rewards.pipelines.export.exporting import export
 from vlm_rewards.schemas.episodes import Episode
 from vlm_rewards.schemas.formats.corpus import open_corpus
+from vlm_rewards.schemas.goals import Goal
 from vlm_rewards.schemas.pictures import decoded_frame
 
 TFDS = "tfds-4.9.10"
@@ -39,3 +42,25 @@ def test_we_give_what_tfds_gives(corpus: Path, tmp_path: Path) -> None:
             assert np.array_equal(episode.actions, theirs["actions"][start : stop - 1])
             assert np.array_equal(episode.rewards, theirs["rewards"][start : stop - 1])
             assert episode.instruction == theirs["instructions"][start]
+
+
+def test_tfds_reads_our_rewards_and_the_same_frames(corpus: Path, tmp_path: Path) -> None:
+    marks = {
+        "train-00000-00000": holds(".X..X", "....."),
+        "train-00000-00001": holds("..X", "XXX"),
+        "val-00000-00000": holds("X.XX", "...."),
+    }
+    lengths = {
+        episode.episode_id: episode.num_frames for episode in open_corpus(corpus) if isinstance(episode, Episode)
+    }
+    assert {name: len(goals) for name, goals in marks.items()} == lengths
+    goals = (Goal("cup", "the cup is up"), Goal("drawer", "the drawer is open"))
+    labels = write_labels_of(tmp_path / "labels", corpus, marks, goals=goals)
+    export(corpus, labels, to="rlds", goal="cup", output=tmp_path / "copy")
+    for split, expected in (("train", [1, 0, 0, 1, 0, 0, 1, 0]), ("val", [0, 1, 1, 0])):
+        for name, folder in (("before", corpus), ("after", tmp_path / "copy")):
+            judge(TFDS, "tfds_read", folder, split, tmp_path / f"{name}.npz")
+        before, after = np.load(tmp_path / "before.npz"), np.load(tmp_path / "after.npz")
+        assert after["rewards"].tolist() == expected
+        for column in set(before) - {"rewards"}:
+            assert np.array_equal(before[column], after[column]), column

@@ -6,8 +6,17 @@ from vlm_rewards.schemas.formats.hdf5_corpus.exports import ROBOMIMIC
 from vlm_rewards.schemas.formats.lerobot_corpus.exports import LEROBOT_COLUMNS, RA_BC
 from vlm_rewards.schemas.formats.minari_corpus.exports import MINARI_REWARDS
 from vlm_rewards.schemas.formats.parquet_corpus.exports import PARQUET_COLUMNS
+from vlm_rewards.schemas.formats.rlds_corpus.exports import RLDS_REWARDS
 
-EXPORTS: tuple[ExportFormat, ...] = (VERDICTS, RA_BC, LEROBOT_COLUMNS, ROBOMIMIC, MINARI_REWARDS, PARQUET_COLUMNS)
+EXPORTS: tuple[ExportFormat, ...] = (
+    VERDICTS,
+    RA_BC,
+    LEROBOT_COLUMNS,
+    ROBOMIMIC,
+    MINARI_REWARDS,
+    PARQUET_COLUMNS,
+    RLDS_REWARDS,
+)
 
 
 def export_format(name: str) -> ExportFormat:

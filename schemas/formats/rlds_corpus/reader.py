@@ -98,18 +98,24 @@ class RldsReader:
             with self.folder.open(name) as file:
                 try:
                     for record in _range(file, start, stop):
-                        yield self._id(name, record.number)
+                        yield self.episode_id(name, record.number)
                 except BrokenFileError:
                     pass  # the read of the unit says so, as a Failure
 
-    def _id(self, name: str, record: int) -> str:
+    def episode_id(self, name: str, record: int) -> str:
+        """The id of the episode in a record.
+
+        Args:
+            name: Name of the file.
+            record: Number of the record in it.
+        """
         shard, number = self.shards[name]
         return f"{self.data_sets[number].prefix}{shard.split}-{shard.number:05d}-{record:05d}"
 
     def _found(self, name: str, file: BinaryIO, record: Record, wanted: Wanted) -> FoundEpisode:
         """The episode of a record; what is wrong with it is said when it is read."""
         data_set = self.data_sets[self.shards[name][1]]
-        episode_id = self._id(name, record.number)
+        episode_id = self.episode_id(name, record.number)
         where = f"record {record.number} at byte {record.start}"
         problem: InvalidEpisodeError
         try:
@@ -140,7 +146,7 @@ class RldsReader:
 
     def _plan_shard(self, shard: Shard, max_bytes: int) -> list[Unit]:
         name = shard.file.name
-        prefix = self._id(name, 0).rpartition("-")[0]
+        prefix = self.episode_id(name, 0).rpartition("-")[0]
         whole = Unit(
             name=file_stem(f"{name}."),  # the dot ends what is kept of the name: all of it
             files=(name,),
@@ -169,8 +175,8 @@ class RldsReader:
                 num_bytes=(shard.file.num_bytes if after is None else after.start) - first.start,
                 num_episodes=None if after is None else after.number - first.number,
                 id_bounds=(
-                    self._id(name, first.number),
-                    f"{prefix}-~" if after is None else self._id(name, after.number - 1),
+                    self.episode_id(name, first.number),
+                    f"{prefix}-~" if after is None else self.episode_id(name, after.number - 1),
                 ),
             )
             for first, after in zip(starts, [*starts[1:], None], strict=True)

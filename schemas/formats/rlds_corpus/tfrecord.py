@@ -112,10 +112,7 @@ def open_record(folder: Folder, name: str, file: BinaryIO, record: Record) -> tu
         crc = google_crc32c.value(data)
         opened: tuple[Bytes, int] = (io.BytesIO(data), 0)
     else:
-        crc, left = 0, record.num_bytes
-        while left:
-            piece = file.read(min(left, _PIECE_BYTES))
-            crc, left = google_crc32c.extend(crc, piece), left - len(piece)
+        crc = _crc_of(file, record.num_bytes)
         opened = (SteadyFile(folder, name), record.data_start)
     file.seek(record.data_start + record.num_bytes)
     (check,) = _CHECK.unpack(file.read(_CHECK.size))
@@ -125,6 +122,23 @@ def open_record(folder: Folder, name: str, file: BinaryIO, record: Record) -> tu
             f"{masked_crc(crc):08x}"
         )
     return opened
+
+
+def write_checksum(file: BinaryIO, record: Record) -> None:
+    """Writes the checksum of a record whose data was overwritten in a file that is open for reading and writing."""
+    file.seek(record.data_start)
+    check = _CHECK.pack(masked_crc(_crc_of(file, record.num_bytes)))
+    file.seek(record.data_start + record.num_bytes)
+    file.write(check)
+
+
+def _crc_of(file: BinaryIO, num_bytes: int) -> int:
+    """The CRC-32C of the next bytes, read piece by piece."""
+    crc, left = 0, num_bytes
+    while left:
+        piece = file.read(min(left, _PIECE_BYTES))
+        crc, left = google_crc32c.extend(crc, piece), left - len(piece)
+    return crc
 
 
 class SteadyFile:
