@@ -23,7 +23,7 @@ from typing import Any
 
 from vlm_rewards.schemas.files.digests import check_seal
 from vlm_rewards.schemas.files.errors import explaining_os_errors
-from vlm_rewards.schemas.files.json_records import read_json_object
+from vlm_rewards.schemas.files.json_records import Field, check_fields, read_json_object
 from vlm_rewards.schemas.files.lock_files import busy_error, lock_file
 from vlm_rewards.schemas.fingerprints import Fingerprint
 
@@ -283,11 +283,15 @@ def _holds_nothing(folder: Path) -> bool:
 # Finished folders
 
 
-def read_settings(folder: Path) -> dict[str, Any]:
+def read_settings(folder: Path, fields: Mapping[str, Field] | None = None) -> dict[str, Any]:
     """Reads settings.json of an output folder.
 
+    Args:
+        folder: The folder.
+        fields: What fields of its settings must be, by their names; see `schemas.files.json_records.check_fields`.
+
     Raises:
-        ValueError: It is missing, or not ours.
+        ValueError: It is missing, not ours, or a field is absent or something else.
     """
     path = folder / SETTINGS
     if not path.is_file():
@@ -305,6 +309,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
             raise ValueError(
                 f"{name} of {path} must be a JSON object, got {record[name]!r:.60}. Give a folder that vlm-rewards wrote"
             )
+    check_fields(record["settings"], fields or {}, path, _REMEDY)
     return record
 
 

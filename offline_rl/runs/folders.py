@@ -157,12 +157,29 @@ class Metrics:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """All records of a run, in order; a last line that was cut short is left out."""
+    """All records of a run, in order; a last line that was cut short is left out.
+
+    Raises:
+        ValueError: Another line is broken.
+    """
     path = folder / _METRICS
     if not path.is_file():
         return []
-    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
-    return [json.loads(line) for line in whole.split("\n") if line]
+    whole = path.read_bytes().rpartition(b"\n")[0]
+    return [
+        _metrics_record(line, f"{path}, line {number}") for number, line in enumerate(whole.split(b"\n"), 1) if line
+    ]
+
+
+def _metrics_record(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict):
+        shown = line[:60].decode("utf-8", "replace")
+        raise ValueError(f"{where}: a line of metrics must be a JSON object, got {shown!r}. Remove the line")
+    return record
 
 
 def _start_wandb(project: str, folder: Path) -> Any:

@@ -8,7 +8,7 @@ it. The learner sees frames, actions, goals and the labels' rewards; ground trut
 """
 
 import dataclasses
-import json
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,8 +38,9 @@ from vlm_rewards.offline_rl.runs.folders import (
 from vlm_rewards.offline_rl.runs.saved_agents import SavedAgent, save_agent
 from vlm_rewards.offline_rl.training.held_out_goals import split_goals
 from vlm_rewards.offline_rl.training.train_settings import TrainKeywords, TrainSettings
+from vlm_rewards.schemas.files.json_records import OBJECT
 from vlm_rewards.schemas.fingerprints import Fingerprint
-from vlm_rewards.schemas.folders import claimed, open_finished
+from vlm_rewards.schemas.folders import claimed, open_finished, read_settings
 from vlm_rewards.schemas.goals import goals_from_json
 from vlm_rewards.schemas.options import build_settings, shows_settings
 
@@ -102,11 +103,16 @@ def _train(
     )
     shown = {**dataclasses.asdict(settings), "source": str(source)}
     with claimed(Path(output), kind="training", fingerprint=fingerprint, settings=shown, renew=True) as folder:
-        replay = _replay(source, folder / "replay", settings, embeddings, labeler)
-        if settings.algorithm != "bc":  # which clones whatever was done, rewarded or not
-            replay.check_mix(settings.mix)
-        _check_actions(replay)
-        _check_environments(replay, settings, labeler, labels)
+        try:
+            replay = _replay(source, folder / "replay", settings, embeddings, labeler)
+            if settings.algorithm != "bc":  # which clones whatever was done, rewarded or not
+                replay.check_mix(settings.mix)
+            _check_actions(replay)
+            _check_environments(replay, settings, labeler, labels)
+        except ValueError:  # corrected settings are those of another run: nothing may stay that holds the folder
+            if latest_checkpoint(folder) is None:
+                shutil.rmtree(folder / "replay", ignore_errors=True)
+            raise
         print(_described(replay, settings), file=sys.stderr, flush=True)
         agent = build_agent(
             settings.algorithm, settings.algorithm_settings, replay.spaces, settings.seed, settings.device
@@ -182,7 +188,9 @@ def read_relabelled_settings(source: str | Path) -> dict[str, Any]:
         ValueError: The folder is not one that `vlm-rewards hindsight` has finished.
     """
     folder = open_finished(source, "relabelled")
-    return json.loads((folder.path / "settings.json").read_text(encoding="utf-8"))["settings"]
+    fields = {"labels_settings.labeler": OBJECT, "labels_fingerprint": OBJECT}
+    settings: dict[str, Any] = read_settings(folder.path, fields)["settings"]
+    return settings
 
 
 def _replay(

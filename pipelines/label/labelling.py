@@ -30,6 +30,7 @@ from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.folders import read_manifest, read_settings, write_atomically
 from vlm_rewards.schemas.formats.corpus import Corpus, open_corpus
 from vlm_rewards.schemas.formats.label_parts.embeddings import read_embedding_rows
+from vlm_rewards.schemas.formats.label_parts.reader import READ_WITH
 from vlm_rewards.schemas.formats.label_parts.writer import (
     RowGroupWriter,
     Rows,
@@ -269,8 +270,8 @@ def plan_label(corpus: str | Path | None, labeler: LabelerSettings, output: str 
         assert embeddings is not None
         made_of = read_manifest(Path(embeddings), "embeddings")["fingerprint"]
         camera, decoders = made_of["camera"], made_of.get(_DECODERS, {})
-        settings = read_settings(Path(embeddings))["settings"]
-        max_unit_bytes, corpus_options = settings["max_unit_bytes"], settings.get("corpus_options", {})
+        settings = read_settings(Path(embeddings), READ_WITH)["settings"]
+        max_unit_bytes, corpus_options = settings["max_unit_bytes"], settings.get("corpus_options") or {}
         markers = sorted((Path(embeddings) / "markers").glob("*.json"))
         units = [PartStatistics.from_json(path.read_text()).unit for path in markers]
     else:

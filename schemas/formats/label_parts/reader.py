@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from vlm_rewards.schemas.files.json_records import OBJECT, POSITIVE, optional
 from vlm_rewards.schemas.folders import open_finished, read_settings
 from vlm_rewards.schemas.formats.corpus import Corpus, open_corpus
 from vlm_rewards.schemas.formats.part_files import open_part
@@ -23,6 +24,8 @@ from vlm_rewards.schemas.manifests import PartStatistics, Unit
 if TYPE_CHECKING:
     import pandas
 
+READ_WITH = {"max_unit_bytes": POSITIVE, "corpus_options": optional(OBJECT)}
+"""What the settings of labels and of kept embeddings say of how the corpus was read."""
 _BATCH_BYTES = 16 << 20
 
 
@@ -128,13 +131,13 @@ def open_labels(folder: str | Path) -> Labels:
     """
     folder = Path(folder)
     finished = open_finished(folder, "labels")
-    settings = read_settings(folder)["settings"]
+    settings = read_settings(folder, READ_WITH)["settings"]
     return Labels(
         folder=folder,
         metadata=_part_metadata(finished.parts[0]),
         digest=finished.digest,
         max_unit_bytes=settings["max_unit_bytes"],
-        corpus_options=settings.get("corpus_options", {}),
+        corpus_options=settings.get("corpus_options") or {},
     )
 
 

@@ -114,6 +114,15 @@ def test_metrics_file_is_plain_json(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["q"] == 1
 
 
+@pytest.mark.parametrize("line", [b"{broken", b"3", b"\xff"])
+def test_a_broken_line_of_metrics_is_refused_by_number(tmp_path: Path, line: bytes) -> None:
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n' + line + b'\n{"cut')
+    with pytest.raises(
+        ValueError, match=r"metrics.jsonl, line 2: a line of metrics must be a JSON object, got .*Remove"
+    ):
+        read_metrics(tmp_path)
+
+
 WANDB = """
 import json, pathlib
 def init(**given):

@@ -151,7 +151,7 @@ def test_an_evaluation_that_was_recorded_is_not_recorded_again(relabelled: Path,
 def test_a_mix_without_a_success_is_refused_before_training(relabelled: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="mix must draw successes and rewards above 0, got .*: negative goals have 0"):
         train(relabelled, output=tmp_path / "agent", **vars(dataclasses.replace(SMALL, mix=(0.0, 0.0, 1.0))))
-    assert read_metrics(tmp_path / "agent") == []
+    assert not (tmp_path / "agent").exists()  # not claimed for settings that are refused
 
 
 def test_continuous_actions_out_of_range_are_refused_before_training(relabelled: Path, tmp_path: Path) -> None:
@@ -164,13 +164,14 @@ def test_continuous_actions_out_of_range_are_refused_before_training(relabelled:
     settings = dataclasses.replace(SMALL, num_actions=None)
     with pytest.raises(ValueError, match="continuous actions must be from -1 to 1, got -1.5 to 0; scale the actions"):
         train(source, output=tmp_path / "agent", **vars(settings))
+    assert not (tmp_path / "agent").exists()
 
 
 def test_an_environment_of_other_actions_is_refused_before_training(relabelled: Path, tmp_path: Path) -> None:
     settings = dataclasses.replace(SMALL, num_actions=9, envs=("BabyAI-GoToObj-v0",))
     with pytest.raises(ValueError, match="the environment BabyAI-GoToObj-v0 must have the num_actions .* 9, got 7"):
         train(relabelled, output=tmp_path / "agent", **vars(settings))
-    assert read_metrics(tmp_path / "agent") == []
+    assert not (tmp_path / "agent").exists()
 
 
 @pytest.mark.parametrize(
@@ -186,7 +187,7 @@ def test_a_level_that_asks_for_none_of_the_goals_is_refused_before_training(
     settings = dataclasses.replace(SMALL, envs=(level,), hold_out=held_out)
     with pytest.raises(ValueError, match=f"{level} can be asked for none of the .* goals: got none in 1000 levels"):
         train(relabelled, output=tmp_path / "agent", **vars(settings))
-    assert read_metrics(tmp_path / "agent") == []
+    assert not (tmp_path / "agent").exists()
 
 
 def test_goals_are_not_embedded_by_another_model_than_the_labels(relabelled: Path, tmp_path: Path) -> None:

@@ -74,6 +74,28 @@ def test_unfinished_labels_are_refused(labelled: tuple[Path, Path]) -> None:
         open_labels(labelled[1])
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"max_unit_bytes": None},
+            "max_unit_bytes in .* must be a whole number of at least 1, got nothing. Remove the",
+        ),
+        ({"max_unit_bytes": "4"}, 'max_unit_bytes in .*settings.json must be a whole number of at least 1, got "4"'),
+        ({"corpus_options": [1]}, r"corpus_options in .* must be an object or null, got \[1\]"),
+    ],
+)
+def test_settings_that_lack_what_labels_are_read_with_are_refused(
+    labelled: tuple[Path, Path], change: dict, message: str
+) -> None:
+    path = labelled[1] / "settings.json"
+    record = json.loads(path.read_text())
+    record["settings"] |= change
+    path.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=message):
+        open_labels(labelled[1])
+
+
 def test_another_kind_of_parts_is_refused(labelled: tuple[Path, Path]) -> None:
     corpus, folder = labelled
     part = folder / "parts" / "shard-000.parquet"
