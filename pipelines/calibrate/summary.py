@@ -40,11 +40,13 @@ def describe(calibration: Calibration) -> list[str]:
     if "holds" in objective:
         lines.append(f"  holds {objective['holds']}")
     if calibration.quality:
-        for title, key in (("on these data", "on_calibration_data"), ("held out", "held_out")):
+        is_kept = all(detail["chosen_from"] == "labels" for detail in calibration.details)
+        held_out = "held out (at thresholds that were not taken)" if is_kept else "held out"
+        for title, key in (("on these data", "on_calibration_data"), (held_out, "held_out")):
             own, one = (_macro(calibration.quality, key, name) for name in ("a_threshold_a_goal", "one_threshold"))
             lines.append(f"  macro F1 {title}: {own} with one threshold per goal, {one} with one for all")
         own, before = (_pooled(calibration.quality, name) for name in ("a_threshold_a_goal", "before"))
-        lines.append(f"  precision and recall of all frames, held out: {own}; of the labels as they are: {before}")
+        lines.append(f"  precision and recall of all frames, {held_out}: {own}; of the labels as they are: {before}")
     groups: dict[str, list[str]] = {}
     for detail in calibration.details:
         never = detail["threshold"] == "never fires"

@@ -12,9 +12,10 @@ from transformers import CLIPModel, CLIPProcessor, SiglipModel, SiglipProcessor
 
 from vlm_rewards.labelers.encoders.dual_encoder import DualEncoder
 from vlm_rewards.labelers.labeler import Labeler
-from vlm_rewards.labelers.scoring.negatives import NegativeSettings
+from vlm_rewards.labelers.scoring.negatives import SCORE_BLOCK, NegativeSettings
 from vlm_rewards.labelers.scoring.windows import WindowSettings
 from vlm_rewards.labelers.settings import LabelerSettings, settings_from_json
+from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.goals import Goal, read_goals
 from vlm_rewards.schemas.pictures import to_rgb
 
@@ -182,6 +183,27 @@ def test_fingerprint_changes_with_everything_that_matters(settings: LabelerSetti
     assert labeler.embedding_fingerprint.differing_parts(other.embedding_fingerprint) == ["batch_size"]
     assert set(labeler.embedding_fingerprint.parts) == set(labeler.encoder.describe_images())
     json.dumps(dict(labeler.fingerprint.parts), allow_nan=False)
+
+
+def test_the_fingerprint_names_all_that_a_score_depends_on(labeler: Labeler) -> None:
+    parts = labeler.fingerprint.parts
+    of_scores = {"text_encoding", "templates", "goals", "negatives", "temperature", "formula", "rule", "score_block"}
+    assert set(parts) == set(labeler.encoder.describe_images()) | of_scores
+    assert parts["text_encoding"] == Fingerprint(labeler.encoder.describe_texts()).parts
+    assert parts["score_block"] == SCORE_BLOCK
+    assert parts["formula"] == "softmax"
+
+
+def test_another_temperature_is_another_labeler_of_the_same_embeddings(
+    settings: LabelerSettings, labeler: Labeler, random_frames: np.ndarray
+) -> None:
+    warmer = labeler.at_temperature(0.5)
+    built = Labeler(dataclasses.replace(settings, temperature=0.5), labeler.encoder)
+    assert labeler.fingerprint.differing_parts(warmer.fingerprint) == ["temperature"]
+    assert (warmer.fingerprint, warmer.settings, warmer.temperature) == (built.fingerprint, built.settings, 0.5)
+    before = labeler(random_frames)
+    assert warmer(random_frames).tobytes() == built(random_frames).tobytes() != before.tobytes()
+    assert labeler(random_frames).tobytes() == before.tobytes()  # it stays as it was
 
 
 def test_alpha_and_baselines_are_in_the_fingerprint_of_goal_baseline_alone(

@@ -140,10 +140,17 @@ def test_labels_keep_their_thresholds_where_those_chosen_do_worse_on_unseen_epis
     ]
     assert f1[0] < f1[1]
     assert record["quality"]["on_calibration_data"]["a_threshold_a_goal"] == held_out["before"]
+    told = "\n".join(describe(read_calibration(tmp_path / "c.json")))
+    assert (
+        f"held out (at thresholds that were not taken): {chosen['precision']:.3f} and {chosen['recall']:.3f};" in told
+    )
+    assert f"of the labels as they are: {before['precision']:.3f} and {before['recall']:.3f}" in told
+    assert "4 goals keep the threshold of the labels: those chosen were worse" in told
     (tmp_path / "better").mkdir()
     corpus, labels = labelled(tmp_path / "better", draw_episodes(12), rule=LOW)
     record = run(labels, tmp_path / "better.json", corpus=corpus)
     assert not {0.02, 0.5} & set(record["thresholds"].values())
+    assert "held out: " in "\n".join(describe(read_calibration(tmp_path / "better.json")))
     held_out = record["quality"]["held_out"]
     assert held_out["a_threshold_a_goal"]["precision"] > held_out["before"]["precision"] + 0.3
 
