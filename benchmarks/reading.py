@@ -20,7 +20,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import corpora  # noqa: F401 (lays tests/ on the path)
+import h5py
 import numpy as np
+import zarr
+from hdf5_recordings import jpeg
 from lerobot_datasets import DataSet
 from PIL import Image
 from report_result import RESULTS, machine, write_result
@@ -52,6 +55,7 @@ print(json.dumps({{"frames": count, "seconds": seconds, "cpu_seconds": cpu}}))
 
 OURS = TIMED.format(
     imports="""
+import h5py, zarr  # before the clock starts, as for the other readers; formats load them when they are opened
 from vlm_rewards.schemas.formats.corpus import open_corpus
 from vlm_rewards.schemas.pictures import decoded_frame
 def read():
@@ -115,6 +119,46 @@ import glob, numpy
 from PIL import Image
 """,
     frames='(numpy.array(Image.open(name)) for name in sorted(glob.glob(f"{folder}/*/*.png")))',
+)
+
+DEMOS = TIMED.format(
+    imports="""
+import h5py
+file = h5py.File(f"{folder}/demos.hdf5")
+def read():  # as robomimic's SequenceDataset does, item by item
+    for demo in file["data"].values():
+        for index in range(demo.attrs["num_samples"]):
+            yield demo["obs/front_image"][index]
+""",
+    frames="read()",
+)
+ALOHA = TIMED.format(
+    imports="""
+import glob, h5py, io, numpy
+from PIL import Image
+def read():  # as ACT's loader does, step by step
+    for path in sorted(glob.glob(f"{folder}/*.hdf5")):
+        with h5py.File(path) as file:
+            rows = file["observations/images/front"]
+            for index in range(len(rows)):
+                yield numpy.asarray(Image.open(io.BytesIO(rows[index].tobytes())))
+""",
+    frames="read()",
+)
+MINARI = TIMED.format(
+    imports="""
+from minari.dataset.minari_storage import MinariStorage
+storage = MinariStorage.read(f"{folder}/data")
+""",
+    frames='(frame for e in storage.get_episodes(range(storage.total_episodes)) for frame in e["observations"]["front"])',
+)
+ZARR = TIMED.format(
+    imports="""
+import zarr
+root = zarr.open_group(f"{folder}/buffer.zarr", mode="r")
+ends = root["meta/episode_ends"][:].tolist()
+""",
+    frames='(frame for start, end in zip([0, *ends], ends) for frame in root["data/front"][start:end])',
 )
 
 
@@ -227,6 +271,70 @@ def write_own(folder: Path, num_frames: int, *, format_name: str, ending: str) -
     write_episodes(folder / f"all.{ending}", features, episodes, format_name)
 
 
+def pictures(start: int) -> np.ndarray:
+    """Frames of one episode, [EPISODE_FRAMES, 128, 128, 3]."""
+    return np.stack([camera_frame(start + t, 128, 128) for t in range(EPISODE_FRAMES)])
+
+
+def write_demos(folder: Path, num_frames: int) -> None:
+    """Writes demos as robomimic's dataset_states_to_obs.py does with --compress, without next_obs."""
+    with h5py.File(folder / "demos.hdf5", "w") as file:
+        file.create_group("data").attrs["env_args"] = "{}"
+        for index, start in enumerate(range(0, num_frames, EPISODE_FRAMES)):
+            demo = file.create_group(f"data/demo_{index}")
+            demo.attrs["num_samples"] = EPISODE_FRAMES
+            demo.create_dataset("obs/front_image", data=pictures(start), compression="gzip")
+            demo["actions"] = np.zeros((EPISODE_FRAMES, 7))
+
+
+def write_aloha(folder: Path, num_frames: int) -> None:
+    """Writes an episode per file, JPEG padded with zeros."""
+    for index, start in enumerate(range(0, num_frames, EPISODE_FRAMES)):
+        encoded = [jpeg(frame) for frame in pictures(start)]
+        rows = np.zeros((len(encoded), max(map(len, encoded))), np.uint8)
+        for row, data in zip(rows, encoded, strict=True):
+            row[: len(data)] = np.frombuffer(data, np.uint8)
+        with h5py.File(folder / f"episode_{index:04d}.hdf5", "w") as file:
+            file.create_dataset("observations/images/front", data=rows, chunks=(1, rows.shape[1]))
+            file["action"] = np.zeros((EPISODE_FRAMES, 14))
+
+
+def write_minari(folder: Path, num_frames: int, *, data_format: str) -> None:
+    """Writes a data set by Minari itself, pictures as JPEG."""
+    from gymnasium import spaces
+    from minari.data_collector import EpisodeBuffer
+    from minari.dataset.minari_storage import MinariStorage
+
+    (folder / "data").mkdir()
+    space = spaces.Dict({"front": spaces.Box(0, 255, (128, 128, 3), np.uint8)})
+    storage = MinariStorage.new(folder / "data", space, spaces.Discrete(3), data_format=data_format)
+    num_steps = EPISODE_FRAMES - 1
+    storage.update_episodes(
+        EpisodeBuffer(
+            id=index,
+            observations={"front": pictures(start)},
+            actions=np.zeros(num_steps, np.int64),
+            rewards=[0.0] * num_steps,
+            terminations=[False] * num_steps,
+            truncations=[False] * num_steps,
+            infos={},
+        )
+        for index, start in enumerate(range(0, num_frames, EPISODE_FRAMES))
+    )
+
+
+def write_buffer(folder: Path, num_frames: int) -> None:
+    """Writes a replay buffer as diffusion policy does: chunks of some frames, compressed."""
+    root = zarr.open_group(folder / "buffer.zarr", mode="w", zarr_format=2)
+    shape = (num_frames, 128, 128, 3)
+    front = root.create_array("data/front", shape=shape, chunks=(32, *shape[1:]), dtype=np.uint8)
+    starts = range(0, num_frames, EPISODE_FRAMES)
+    for start in starts:
+        front[start : start + EPISODE_FRAMES] = pictures(start)
+    ends = root.create_array("meta/episode_ends", shape=(len(starts),), dtype=np.int64)
+    ends[:] = np.array(starts) + EPISODE_FRAMES
+
+
 V21 = functools.partial(write_lerobot, version="v2.1", kind="video")
 V30 = functools.partial(write_lerobot, version="v3.0", kind="video", codec="libsvtav1")
 V30_PICTURES = functools.partial(write_lerobot, version="v3.0", kind="image")
@@ -241,6 +349,12 @@ CASES = (
     Case("RLDS, JPEG", write_rlds, TFDS, "tensorflow_datasets"),
     Case("videos, H.264", write_mp4, PYAV, "av", JUDGED_FRAMES),
     Case("pictures, PNG", write_pngs, PILLOW, "PIL"),
+    Case("robomimic, gzip", write_demos, DEMOS, "h5py", JUDGED_FRAMES),
+    Case("ALOHA, JPEG", write_aloha, ALOHA, "h5py"),
+    Case("Minari, HDF5", functools.partial(write_minari, data_format="hdf5"), MINARI, "minari"),
+    Case("Minari, Arrow", functools.partial(write_minari, data_format="arrow"), MINARI, "minari"),
+    Case("Minari, Parquet", functools.partial(write_minari, data_format="parquet"), MINARI, "minari"),
+    Case("zarr", write_buffer, ZARR, "zarr"),
 )
 
 

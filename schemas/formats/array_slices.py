@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-_SLICE_FRAMES, _SLICE_BYTES = 300, 8 << 20
+_SLICE_FRAMES, _SLICE_BYTES = 300, 16 << 20
 """Frames and bytes that are read at a time, unless one row of chunks holds more."""
 _CHUNK_ROW_BYTES = 256 << 20
 """A row of chunks of more bytes than that is not read at once: what it costs in time is saved in memory."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ENDS = "meta/episode_ends"
 ZIPS = (".zarr.zip",)
-_SAMPLED = 32
+_SAMPLED = 16
 _BROKEN = (OSError, ValueError, RuntimeError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)
 """What zarr and its codecs raise on broken stores."""
 
