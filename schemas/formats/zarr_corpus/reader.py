@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode, UnreadFrames
-from vlm_rewards.schemas.formats.array_slices import slice_bounds, why_no_camera
+from vlm_rewards.schemas.formats.array_slices import why_no_camera
 from vlm_rewards.schemas.formats.folder import Folder
 from vlm_rewards.schemas.formats.interface import (
     CorpusFormat,
@@ -24,6 +24,7 @@ from vlm_rewards.schemas.formats.interface import (
     missing_camera,
 )
 from vlm_rewards.schemas.formats.units import file_stem
+from vlm_rewards.schemas.formats.zarr_corpus.rows import ArrayRows
 from vlm_rewards.schemas.formats.zarr_corpus.stores import Store, find_stores, plain_errors
 from vlm_rewards.schemas.manifests import Failure, Unit
 
@@ -77,7 +78,7 @@ class _StoreFrames:
     """Rows of one camera's array."""
 
     store: Store
-    array: "zarr.Array"
+    rows: ArrayRows
     start: int
     stop: int
     told: Told
@@ -86,17 +87,15 @@ class _StoreFrames:
         return self.stop - self.start
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        missing = None if self.told.black else self.store.missing_chunk(self.array, self.start, self.stop)
+        array = self.rows.array
+        missing = None if self.told.black else self.store.missing_chunk(array, self.start, self.stop)
         if missing is not None:
             detail = (
                 f"every chunk of pictures must have a file: got none at {missing!r}, which zarr would read as black. Copy the "
                 "store again, or say that it is black: --corpus-option missing-is-black=yes"
             )
             raise InvalidEpisodeError("missing data", detail)
-        array = self.array
-        for start, stop in slice_bounds(self.start, self.stop, array.shape, np.dtype(array.dtype), array.chunks):
-            with plain_errors(f"rows {start} to {stop - 1} of {array.name}"):
-                rows = np.asarray(array[start:stop])
+        for rows in self.rows.slices(self.start, self.stop):
             yield from self._as_pictures(rows)
 
     def _as_pictures(self, rows: np.ndarray) -> np.ndarray:
@@ -106,7 +105,7 @@ class _StoreFrames:
             if not (np.isfinite(scaled).all() and scaled.min() >= 0 and scaled.max() <= 255):
                 detail = (
                     f"pictures must be from 0 to {self.told.floats}, as the option white says: got values from {rows.min()} to "
-                    f"{rows.max()} in {self.array.name}. Correct the option"
+                    f"{rows.max()} in {self.rows.array.name}. Correct the option"
                 )
                 raise InvalidEpisodeError("invalid episode", detail)
             rows = np.rint(scaled).astype(np.uint8)
@@ -126,7 +125,7 @@ class Buffer:
 
     store: Store
     told: Told
-    cameras: Mapping[str, "zarr.Array"]
+    cameras: Mapping[str, ArrayRows]
     others: Mapping[str, "zarr.Array"]
 
     @classmethod
@@ -164,7 +163,8 @@ class Buffer:
                     f"arrays must have as many rows as the episodes end with: got {arrays[name].shape[0]} of {name!r}, and "
                     f"episodes end with {num_rows} in {store}. Copy the store again"
                 )
-        return cls(store, told, cameras, {name: array for name, array in arrays.items() if name not in cameras})
+        rows = {name: ArrayRows(array) for name, array in cameras.items()}
+        return cls(store, told, rows, {name: array for name, array in arrays.items() if name not in cameras})
 
     @property
     def features(self) -> CorpusFeatures:
@@ -300,8 +300,9 @@ class ZarrReader:
         except ValueError:
             return [Unit(name=stem, files=tuple(store.content_files([])))]  # the read of the unit says so, as a Failure
         lengths = np.diff(store.ends, prepend=0)
-        row_bytes = max(1, sum(_row_bytes(array) for array in (*buffer.cameras.values(), *buffer.others.values())))
-        files = tuple(store.content_files([*buffer.cameras.values(), *buffer.others.values()]))
+        arrays = [*(rows.array for rows in buffer.cameras.values()), *buffer.others.values()]
+        row_bytes = max(1, sum(_row_bytes(array) for array in arrays))
+        files = tuple(store.content_files(arrays))
         starts = [0]
         waiting = 0
         for index, length in enumerate(lengths.tolist()):

@@ -163,7 +163,7 @@ def test_a_broken_chunk_fails_its_episodes(tmp_path):
     (path / "data" / "img" / "0.0.0.0").write_bytes(b"abc")
     failure, whole = read(path)
     assert (failure.scope, failure.reason, failure.num_frames) == ("episode", "unreadable data", 3)
-    assert "rows 0 to 2 of /data/img must be readable: got an error of zarr" in failure.detail
+    assert "rows 0 to 3 of /data/img must be readable: got an error of zarr" in failure.detail
     assert_aligned(whole, "img")
 
 
