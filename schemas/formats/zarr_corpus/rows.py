@@ -50,5 +50,5 @@ class ArrayRows:
             with plain_errors(f"rows {begin} to {last - 1} of {array.name}"):
                 rows = np.asarray(array[begin:last])
             if last > end:
-                self._waiting = (end, rows[end - begin :].copy())
+                self._waiting = (end, rows[end - begin :])
             yield rows[: end - begin]
