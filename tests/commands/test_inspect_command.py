@@ -29,7 +29,7 @@ def test_the_next_command_runs_as_it_is_printed(corpus: Path, capsys: pytest.Cap
     capsys.readouterr()
     assert main(["inspect", "labels/"]) == 0
     told = capsys.readouterr().out
-    assert told.startswith("labels: labels of a corpus, made by vlm-rewards\n  model: reference-s\n  camera: main\n")
+    assert told.startswith("labels: labels of a corpus\n  model: reference-s\n  camera: main\n")
     assert "  9 rows of 3 episodes\n" in told
     assert told.endswith("  next: vlm-rewards hindsight --input CORPUS --labels labels --output relabelled/\n")
 

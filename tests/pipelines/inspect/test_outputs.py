@@ -19,7 +19,7 @@ def labels(tmp_path: Path) -> Path:
 def test_labels_are_told_with_the_command_that_uses_them(labels: Path) -> None:
     found = output_at(labels)
     assert found is not None
-    assert found.lines() == [f"{labels}: labels of a corpus, made by vlm-rewards", "  3 rows of 1 episodes"]
+    assert found.lines() == [f"{labels}: labels of a corpus", "  3 rows of 1 episodes"]
     expected = ["hindsight", "--input", "CORPUS", "--labels", labels, "--output", "relabelled/"]
     assert list(found.following) == expected
     assert found.to_json() == {
@@ -35,7 +35,7 @@ def test_an_unfinished_folder_is_said_to_be_that(labels: Path) -> None:
     found = output_at(labels)
     assert found is not None
     assert found.lines() == [
-        f"{labels}: labels of a corpus, made by vlm-rewards, not finished",
+        f"{labels}: labels of a corpus, not finished",
         "  run the command that made it again: it does what is missing",
     ]
     assert found.following == []
@@ -55,15 +55,56 @@ def test_kinds_that_have_no_manifest(tmp_path: Path, kind: str, what: str, follo
     (tmp_path / "settings.json").write_text(json.dumps(record))
     found = output_at(tmp_path)
     assert found is not None
-    assert found.lines() == [f"{tmp_path}: {what}, made by vlm-rewards", "  algorithm: iql"]
+    assert found.lines() == [f"{tmp_path}: {what}", "  algorithm: iql"]
     assert " ".join(map(str, found.following)) == following.format(tmp_path)
 
 
-def test_reports_are_told_by_their_files(tmp_path: Path) -> None:
-    (tmp_path / "quality.json").write_text("{}")
-    found = output_at(tmp_path)
-    assert found is not None
-    assert found.lines()[1] == f"  open {tmp_path / 'report.html'} in a browser"
+def test_reports_are_told_by_what_their_files_say(tmp_path: Path) -> None:
+    for name, kind, what in (
+        ("quality.json", "evaluation", "an evaluation of labels"),
+        ("diff.json", "diff", "a comparison of labels"),
+    ):
+        folder = tmp_path / kind
+        folder.mkdir()
+        (folder / name).write_text(json.dumps({"kind": "another tool's"}))
+        assert output_at(folder) is None
+        (folder / name).write_text(json.dumps({"kind": kind}))
+        found = output_at(folder)
+        assert found is not None
+        assert found.lines() == [f"{folder}: {what}", f"  its figures: {folder / name}"]
+        (folder / "report.html").write_text("<html>")
+        found = output_at(folder)
+        assert found is not None
+        assert found.lines()[1] == f"  open {folder / 'report.html'} in a browser"
+
+
+def test_models_calibrations_and_embeddings_are_told_with_label(tmp_path: Path) -> None:
+    from vlm_rewards.labelers.reference_models import REFERENCE_FOLDER
+
+    model = output_at(REFERENCE_FOLDER / "reference-s")
+    assert model is not None
+    assert model.lines() == [f"{REFERENCE_FOLDER / 'reference-s'}: a checkpoint of a model"]
+    assert model.following[-3:] == [REFERENCE_FOLDER / "reference-s", "--output", "labels/"]
+    path = tmp_path / "calibration.json"
+    path.write_text(json.dumps({"kind": "calibration"}))
+    calibration = output_at(path)
+    assert calibration is not None
+    assert "--calibration" in calibration.following
+    for text in ("[]", "{", '{"kind": 1}'):
+        path.write_text(text)
+        assert output_at(path) is None
+    record = {"kind": "embeddings", "version": 1, "fingerprint": {}, "settings": {"model": "reference-s"}}
+    (tmp_path / "settings.json").write_text(json.dumps(record))
+    kept = output_at(tmp_path)
+    assert kept is not None
+    assert (kept.is_finished, kept.following) == (False, [])
+
+
+def test_a_manifest_that_was_changed_is_refused(labels: Path) -> None:
+    path = labels / "manifest.json"
+    path.write_text(path.read_text().replace('"rows": 3', '"rows": 4'))
+    with pytest.raises(ValueError, match="manifest.json"):
+        output_at(labels)
 
 
 def test_corpora_and_other_things_are_no_outputs(tmp_path: Path) -> None:
