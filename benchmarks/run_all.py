@@ -12,6 +12,7 @@ def main() -> None:
     names = [
         "goals",
         "memory",
+        "long_episode",
         "small_files",
         "throughput",
         "scoring",

@@ -19,6 +19,7 @@ MISSING_FILE = (FileNotFoundError, PermissionError)
 BROKEN_FILE = (pa.ArrowException, OSError, UnicodeDecodeError)
 """What reading a broken file raises."""
 _BUFFER_BYTES = 2**20
+_INDEX_BYTES = 2**16  # beside 4 bytes per value: headers and levels of pages that hold indices into a dictionary
 
 FIELD_COLUMNS = {
     "actions": ("action",),
@@ -38,10 +39,45 @@ def open_file(folder: Folder, name: str) -> pq.ParquetFile:
     """Opens a file for streaming; it is closed when nothing refers to it any more.
 
     Several `iter_batches` of one file may go side by side if all have the same batch size, which pyarrow keeps in the file.
+    Pictures that a file holds once and names often stay so: they are read as a dictionary, or 3 MB become gigabytes.
     """
     source = pa.OSFile(folder.path(name)) if folder.is_local else folder.open(name)  # cheaper to open than a path
     # Not memory-mapped: a file cut short while it is read would end the process. Not read ahead: a row group may be huge.
-    return pq.ParquetFile(source, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True)
+    file = pq.ParquetFile(source, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True)
+    repeated = _repeated_pictures(file.metadata)
+    if not repeated:
+        return file
+    return pq.ParquetFile(
+        source,
+        metadata=file.metadata,
+        read_dictionary=repeated,
+        buffer_size=_BUFFER_BYTES,
+        pre_buffer=False,
+        page_checksum_verification=True,
+    )
+
+
+def dictionary_bytes(chunk: pq.ColumnChunkMetaData) -> tuple[int, bool]:
+    """Most bytes that one value of a column's dictionary has, and whether all of its values are in the dictionary.
+
+    Returns:
+        0 and false for a column without a dictionary.
+    """
+    if not chunk.has_dictionary_page:
+        return 0, False
+    of_pages = chunk.total_compressed_size - (chunk.data_page_offset - chunk.dictionary_page_offset)
+    return max(0, chunk.total_uncompressed_size - of_pages), of_pages <= 4 * chunk.num_values + _INDEX_BYTES
+
+
+def _repeated_pictures(metadata: pq.FileMetaData) -> list[str]:
+    """Leaf columns of bytes some row group of which has all of its values in a dictionary."""
+    columns = [metadata.schema.column(index) for index in range(metadata.num_columns)]
+    return [
+        column.path
+        for index, column in enumerate(columns)
+        if column.physical_type == "BYTE_ARRAY" and column.logical_type.type == "NONE"
+        if any(dictionary_bytes(metadata.row_group(g).column(index))[1] for g in range(metadata.num_row_groups))
+    ]
 
 
 def leaf_paths(file: pq.ParquetFile) -> list[str]:
@@ -179,6 +215,7 @@ def _is_text(dtype: pa.DataType) -> bool:
 def is_picture(dtype: pa.DataType) -> bool:
     """Whether a column holds encoded pictures."""
     plain = dtype.field("bytes").type if pa.types.is_struct(dtype) and "bytes" in dtype.names else dtype
+    plain = plain.value_type if pa.types.is_dictionary(plain) else plain
     return pa.types.is_binary(plain) or pa.types.is_large_binary(plain)
 
 

@@ -24,6 +24,7 @@ from vlm_rewards.schemas.formats.parquet_corpus.layout import (
     BROKEN_FILE,
     MISSING_FILE,
     cameras_of,
+    dictionary_bytes,
     leaf_paths,
     open_file,
     picture_leaf,
@@ -96,13 +97,15 @@ class OpenFiles:
             metadata, schema = file.metadata, file.schema_arrow
             groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
             bounds = [0, *itertools.accumulate(group.num_rows for group in groups)]
+            rows = self._batch_rows(file, schema, groups)
+            small_enough = len(groups) == 1 and groups[0].total_byte_size <= BATCH_BYTES
             opened = OpenFile(
                 file=file,
                 metadata=metadata,
                 schema=schema,
                 bounds=bounds,
-                batch_rows=self._batch_rows(file, schema, groups),
-                is_small=len(groups) == 1 and groups[0].total_byte_size <= BATCH_BYTES and bounds[-1] <= BATCH_ROWS,
+                batch_rows=rows,
+                is_small=small_enough and bounds[-1] <= rows,
             )
             self._files[name] = opened
             if len(self._files) > _MAX_OPEN:
@@ -118,8 +121,6 @@ class OpenFiles:
         self._files.clear()
 
     def _batch_rows(self, file: pq.ParquetFile, schema: pa.Schema, groups: Sequence[pq.RowGroupMetaData]) -> int:
-        if all(group.total_byte_size <= BATCH_BYTES for group in groups):
-            return BATCH_ROWS
         known = cameras_of(schema) if self._columns is None else tuple(self._columns)
         cameras = [camera for camera in known if self._cameras is None or camera in self._cameras]
         leaves = {picture_leaf(schema, self.column(camera)) for camera in cameras}
@@ -127,7 +128,12 @@ class OpenFiles:
         rows = BATCH_ROWS
         for group in groups:
             for column in columns:
-                rows = min(rows, group.num_rows * BATCH_BYTES // max(1, group.column(column).total_uncompressed_size))
+                chunk = group.column(column)
+                if group.total_byte_size > BATCH_BYTES:
+                    rows = min(rows, group.num_rows * BATCH_BYTES // max(1, chunk.total_uncompressed_size))
+                largest, has_all = dictionary_bytes(chunk)
+                if not has_all and largest * rows > 4 * BATCH_BYTES:  # each row may name the largest value
+                    rows = 4 * BATCH_BYTES // largest
         return max(1, rows)
 
 

@@ -410,3 +410,24 @@ def test_broken_bytes_never_raise_anything(tmp_path):
             assert isinstance(item, Episode | Failure)
         ids_of(path)
         plan(path, 1)
+
+
+@pytest.mark.parametrize("plain_at_end", [False, True], ids=["repeated alone", "others after them"])
+def test_pictures_that_a_file_holds_once_and_names_often_stay_small(tmp_path, plain_at_end):
+    big = encode_png(frame(0, 400))  # 480 kB of noise, once in the file
+    others = [encode_png(frame(seed, 400)) for seed in range(1, 5)] if plain_at_end else []
+    pictures = [*[big] * 1000, *others]
+    path = _write(
+        tmp_path / "a.parquet", [plain_episode(num_steps=len(pictures) - 1, images={"front": [big] * len(pictures)})]
+    )
+    rows = [{"bytes": data, "path": None} for data in pictures]
+    _rewrite(path, lambda t: _set(t, "observation.images.front", rows), use_dictionary=True)
+    assert path.stat().st_size < 8 * len(big)
+    before, peak, read = pa.total_allocated_bytes(), 0, 0
+    for item in opened(path).episodes(whole_file(path)):
+        for index, picture in enumerate(item.images["front"]):
+            assert picture == pictures[index]
+            peak = max(peak, pa.total_allocated_bytes() - before)
+            read += 1
+    assert read == len(pictures)
+    assert peak < 100 * len(big)  # of the 1,000 that they are when spelled out
