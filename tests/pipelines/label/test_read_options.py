@@ -101,3 +101,46 @@ def test_a_goal_picture_is_turned_like_a_frame(tmp_path: Path, settings: Labeler
     first, second = scores(tmp_path / "labels")
     assert first == second
     assert first[0] == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(("num_broken", "allowed"), [(1, 0.25), (3, 0.75)])
+def test_frames_that_do_not_decode_count_towards_the_share_that_may_fail(
+    tmp_path: Path, settings: LabelerSettings, num_broken: int, allowed: float
+) -> None:
+    whole = encode_png(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8))
+    frames = [whole] * (4 - num_broken) + [whole[: len(whole) // 2]] * num_broken
+    corpus = write_corpus(tmp_path / "corpus", frames)
+    message = rf"at most a share of {allowed - 0.01:g} may fail, got {num_broken} of 4 rows, 0 of 1 episodes"
+    with pytest.raises(ValueError, match=message):
+        label(corpus, settings, output=tmp_path / "labels", max_failure_share=allowed - 0.01)
+    manifest = label(corpus, settings, output=tmp_path / "labels", max_failure_share=allowed).manifest
+    assert (manifest["failed_frames"], manifest["rows"]) == (num_broken, 4 - num_broken)
+    assert manifest["failures"] == {"undecodable image": num_broken}
+
+
+def test_a_refused_run_claims_no_folder(tmp_path: Path, settings: LabelerSettings) -> None:
+    corpus = write_corpus(tmp_path / "corpus", [encode_png(np.zeros((8, 8, 3), np.uint8))])
+    for wrong, message in (
+        ({"workers": 0}, "workers must be at least 1, got 0"),
+        ({"max_failure_share": 1.5}, "max_failure_share must be from 0 to 1, got 1.5"),
+        ({"camera": "side"}, "the camera must be one of the corpus's"),
+        ({"picture_range": "4"}, "a range of values must be two different numbers"),
+        ({"beam_options": ["--runer=FnApiRunner"]}, "did you mean --runner"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            label(corpus, settings, output=tmp_path / "labels", embeddings=tmp_path / "kept", **wrong)
+        assert not (tmp_path / "labels").exists(), wrong
+        assert not (tmp_path / "kept").exists(), wrong
+
+
+def test_kept_embeddings_say_how_their_corpus_was_read(tmp_path: Path, settings: LabelerSettings) -> None:
+    corpus = write_corpus(tmp_path / "corpus", [encode_png(np.zeros((8, 8, 3), np.uint8))])
+    label(corpus, settings, output=tmp_path / "labels", embeddings=tmp_path / "kept")
+    path = tmp_path / "kept" / "settings.json"
+    record = json.loads(path.read_text())
+    del record["settings"]["max_unit_bytes"]
+    path.write_text(json.dumps(record))
+    with pytest.raises(
+        ValueError, match=r"max_unit_bytes in .*settings.json must be a whole number of at least 1, got noth"
+    ):
+        label(None, settings, output=tmp_path / "again", embeddings=tmp_path / "kept")
