@@ -1,5 +1,6 @@
 """The same six episodes of BridgeData V2 in the layouts of several libraries have the same labels."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,15 @@ NUM_EPISODES = 6
 LOSSLESS = {
     "bridge-lerobot-v21-image": "image_0",
     "bridge-lerobot-v30-image": "image_0",
+    "bridge-hf-parquet": "image",
     "bridge-robomimic": "agentview_image",
     "bridge-wds-episode": "image",
 }
 """Cameras by corpus; the pictures of each are those of image_0, whatever they are encoded in."""
+OPTIONS = {
+    "bridge-hf-parquet": {"columns": json.dumps({"episode_id": "episode_index", "frame_index": "step"})},
+}
+"""What formats must be told of a corpus."""
 LOSSY = {"bridge-mp4": "video", "bridge-minari-hdf5": "image"}
 """Corpora whose pictures were encoded again with loss."""
 
@@ -48,7 +54,7 @@ def scores(corpus: str, camera: str, clip: Path, folder: Path, **options: str) -
 def test_labels_are_the_same_bits_in_every_lossless_layout(
     corpus: str, clip: Path, expected: np.ndarray, tmp_path: Path
 ) -> None:
-    found = scores(corpus, LOSSLESS[corpus], clip, tmp_path)
+    found = scores(corpus, LOSSLESS[corpus], clip, tmp_path, **OPTIONS.get(corpus, {}))
     assert found.dtype == np.float32
     assert found.tobytes() == expected.tobytes()
 

@@ -1,9 +1,12 @@
 import io
 import pickle
 
+import fsspec
+import numpy as np
 import pytest
 from PIL import Image
 from small_corpora import frame, read_whole
+from small_videos import numbered_frame, write_video
 
 from vlm_rewards.schemas.formats.corpus import open_corpus
 from vlm_rewards.schemas.formats.interface import InvalidEpisodeError
@@ -173,6 +176,25 @@ def test_short_episodes_share_units_and_units_keep_their_names(tmp_path):
     assert unit.name.endswith("-e00020")
     assert len(corpus.units(1)) == 20
     assert [e.episode_id for e in read(tmp_path)] == corpus.episode_ids(unit) == sorted(f"e{n}" for n in range(20))
+
+
+@pytest.mark.parametrize("kind", ["pictures", "videos"])
+def test_folders_in_an_object_store_are_read(tmp_path, kind):
+    if kind == "pictures":
+        write(tmp_path, "a/0.png", "a/1.png")
+    else:
+        write_video(tmp_path / "a.mp4", [numbered_frame(number) for number in range(4)])
+    (tmp_path / "metadata.csv").write_text(f"file_name,text\n{'a/0.png' if kind == 'pictures' else 'a.mp4'},lift\n")
+    files = fsspec.filesystem("memory")
+    files.put(str(tmp_path), f"/{kind}", recursive=True)
+    try:
+        (remote,) = read(f"memory://{kind}")
+    finally:
+        files.rm(f"/{kind}", recursive=True)
+    (local,) = read(tmp_path)
+    assert (remote.episode_id, remote.instruction) == (local.episode_id, local.instruction) == ("a", "lift")
+    for camera, frames in local.images.items():
+        assert all(np.array_equal(one, other) for one, other in zip(frames, remote.images[camera], strict=True))
 
 
 def test_pictures_beside_another_corpus_are_passed_over(tmp_path):

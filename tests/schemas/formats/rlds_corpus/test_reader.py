@@ -2,6 +2,7 @@ import json
 import pickle
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from rlds_files import (
@@ -20,6 +21,7 @@ from small_corpora import frame, read_whole
 
 from vlm_rewards.schemas.formats.corpus import open_corpus
 from vlm_rewards.schemas.formats.rlds_corpus import tfrecord
+from vlm_rewards.schemas.manifests import Failure
 from vlm_rewards.schemas.pictures import encode_png
 
 STEPS = {
@@ -633,6 +635,37 @@ def test_a_data_set_without_files_says_so(tmp_path):
     (folder / "dataset_info.json").write_text(json.dumps({"fileFormat": "array_record"}))
     with pytest.raises(ValueError, match=r"whose records are in 'array_record'. Convert it with `tfds convert_format`"):
         open_corpus(folder)
+
+
+def test_a_flipped_bit_is_a_failure_wherever_it_is(tmp_path):
+    folder = write(tmp_path, record(0), record(1), record(2))
+    path = folder / "toy-train.tfrecord-00000-of-00001"
+    corpus, data = open_corpus(tmp_path), path.read_bytes()
+    (unit,) = corpus.units()
+    whole = {episode.episode_id: list(episode.images["image"]) for episode in read_whole(corpus.episodes(unit))}
+    random = np.random.default_rng(0)
+    for place in [*range(12), *random.integers(len(data), size=200).tolist()]:
+        path.write_bytes(data[:place] + bytes([data[place] ^ (1 << random.integers(8))]) + data[place + 1 :])
+        items = read_whole(corpus.episodes(unit))
+        good = [item for item in items if not isinstance(item, Failure)]
+        assert len(good) < 3, place
+        assert {f.reason for f in items if isinstance(f, Failure)} <= {"wrong checksum", "unreadable shard"}
+        assert all(list(item.images["image"]) == whole[item.episode_id] for item in good)
+
+
+def test_a_data_set_in_an_object_store_is_read(tmp_path):
+    files = fsspec.filesystem("memory")
+    folder = write_data_set(
+        tmp_path / "toy" / "1.0.0", FEATURES, {"train": [[record(0), record(1)]]}, promised={"train": [9]}
+    )
+    files.put(str(folder), "/rlds/toy/1.0.0", recursive=True)
+    try:
+        corpus = open_corpus("memory://rlds")
+        assert corpus.notes == ()  # counting records would cost a request each
+        remote = [item for unit in corpus.units(1) for item in read_whole(corpus.episodes(unit))]
+    finally:
+        files.rm("/rlds", recursive=True)
+    assert [(e.episode_id, e.images) for e in remote] == [(e.episode_id, e.images) for e in read(tmp_path)]
 
 
 def test_the_reader_can_be_sent_to_workers(tmp_path):
