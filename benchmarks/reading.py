@@ -1,11 +1,11 @@
 """Reading speed of each corpus format, frames as pixels, against the format's own reader; one table in one run.
 
-python benchmarks/reading.py [--frames N] [--only NAME] [--judge-python PATH] [--output FOLDER]
+python benchmarks/reading.py [--frames N] [--only NAME] [--judges FOLDER] [--output FOLDER]
 
 Every reader runs in a process of its own, which times itself after its imports, and decodes every frame to [H, W, 3]. Compared is
 frames per second of processor time, all threads together, which other programs on the machine disturb least; frames per second
-on the clock stand beside it. Readers that are not installed are said to be absent: give an environment that has them
-(LeRobot, tfds, minari) with --judge-python. A format is one line of CASES.
+on the clock stand beside it. Readers with environments of their own are those of `make judges`; one that is not installed is said
+to be absent. A format is one line of CASES.
 """
 
 import argparse
@@ -34,6 +34,7 @@ from vlm_rewards.schemas.episodes import CorpusFeatures, Episode
 from vlm_rewards.schemas.formats.corpus import write_episodes
 from vlm_rewards.schemas.pictures import encode_png
 
+ROOT = Path(__file__).resolve().parent.parent
 EPISODE_FRAMES = 250
 JUDGED_FRAMES = 1000
 """Frames that a slow reader is timed for at most."""
@@ -67,16 +68,10 @@ def read():
     frames="read()",
 )
 LEROBOT = TIMED.format(
-    imports="""
-import torch
-library = torch.library.Library("torchvision", "DEF")
-library.define("nms(Tensor a, Tensor b, float c) -> Tensor")
-library.define("qnms(Tensor a, Tensor b, float c) -> Tensor")
-try:
-    from lerobot.datasets.lerobot_dataset import LeRobotDataset
-except ImportError:
-    from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
-data = LeRobotDataset("local/set", root=folder)
+    imports=f"""
+sys.path.insert(0, {str(ROOT / "tests/judges/scripts")!r})
+from lerobot_operators import LeRobotDataset
+data = LeRobotDataset("local/set", root=folder, video_backend="pyav")
 """,
     frames='(data[i]["observation.images.front"] for i in range(len(data)))',
 )
@@ -169,14 +164,14 @@ class Case(NamedTuple):
         name: Its name in the table.
         write: Writes a corpus of some frames into a folder that is there.
         judge: Program of the format's own reader, made from TIMED.
-        needs: The module that the program needs.
+        environment: Environment of `make judges` that runs it; "" for that of this project.
         limit: Frames that the judge reads at most; 0 for all.
     """
 
     name: str
     write: Callable[[Path, int], object]
     judge: str
-    needs: str
+    environment: str = ""
     limit: int = 0
 
 
@@ -191,9 +186,9 @@ def camera_frame(number: int, height: int = 480, width: int = 640) -> np.ndarray
 def _texture(height: int, width: int) -> np.ndarray:
     rng = np.random.default_rng(0)
     fine, coarse = (
-        rng.integers(0, top, (height // step + 1, width // step + 1, 3)) for step, top in ((4, 16), (32, 240))
+        rng.integers(0, top, (height // step + 1, width // step + 1, 3)) for step, top in ((8, 24), (64, 232))
     )
-    sharp, smooth = (part.repeat(step, 0).repeat(step, 1) for part, step in ((fine, 4), (coarse, 32)))
+    sharp, smooth = (part.repeat(step, 0).repeat(step, 1) for part, step in ((fine, 8), (coarse, 64)))
     return (sharp[:height, :width] + smooth[:height, :width]).astype(np.uint8)
 
 
@@ -341,20 +336,20 @@ V30_PICTURES = functools.partial(write_lerobot, version="v3.0", kind="image")
 PARQUET = functools.partial(write_own, format_name="parquet", ending="parquet")
 TARS = functools.partial(write_own, format_name="webdataset", ending="tar")
 CASES = (
-    Case("LeRobot 2.1, H.264", V21, LEROBOT, "lerobot", JUDGED_FRAMES),
-    Case("LeRobot 3.0, AV1", V30, LEROBOT, "lerobot", JUDGED_FRAMES),
-    Case("LeRobot 3.0, pictures", V30_PICTURES, LEROBOT, "lerobot", JUDGED_FRAMES),
-    Case("Parquet", PARQUET, DATASETS, "datasets"),
-    Case("WebDataset", TARS, WEBDATASET, "webdataset"),
-    Case("RLDS, JPEG", write_rlds, TFDS, "tensorflow_datasets"),
-    Case("videos, H.264", write_mp4, PYAV, "av", JUDGED_FRAMES),
-    Case("pictures, PNG", write_pngs, PILLOW, "PIL"),
-    Case("robomimic, gzip", write_demos, DEMOS, "h5py", JUDGED_FRAMES),
-    Case("ALOHA, JPEG", write_aloha, ALOHA, "h5py"),
-    Case("Minari, HDF5", functools.partial(write_minari, data_format="hdf5"), MINARI, "minari"),
-    Case("Minari, Arrow", functools.partial(write_minari, data_format="arrow"), MINARI, "minari"),
-    Case("Minari, Parquet", functools.partial(write_minari, data_format="parquet"), MINARI, "minari"),
-    Case("zarr", write_buffer, ZARR, "zarr"),
+    Case("LeRobot 2.1, H.264", V21, LEROBOT, "lerobot-0.3.3", JUDGED_FRAMES),
+    Case("LeRobot 3.0, AV1", V30, LEROBOT, "lerobot-0.4.4", JUDGED_FRAMES),
+    Case("LeRobot 3.0, pictures", V30_PICTURES, LEROBOT, "lerobot-0.4.4", JUDGED_FRAMES),
+    Case("Parquet", PARQUET, DATASETS),
+    Case("WebDataset", TARS, WEBDATASET),
+    Case("RLDS, JPEG", write_rlds, TFDS, "tfds-4.9.10"),
+    Case("videos, H.264", write_mp4, PYAV, limit=JUDGED_FRAMES),
+    Case("pictures, PNG", write_pngs, PILLOW),
+    Case("robomimic, gzip", write_demos, DEMOS, limit=JUDGED_FRAMES),
+    Case("ALOHA, JPEG", write_aloha, ALOHA),
+    Case("Minari, HDF5", functools.partial(write_minari, data_format="hdf5"), MINARI),
+    Case("Minari, Arrow", functools.partial(write_minari, data_format="arrow"), MINARI),
+    Case("Minari, Parquet", functools.partial(write_minari, data_format="parquet"), MINARI),
+    Case("zarr", write_buffer, ZARR),
 )
 
 
@@ -377,26 +372,17 @@ def run_reader(python: str, program: str, folder: Path, limit: int) -> dict[str,
     }
 
 
-def is_installed(python: str, module: str) -> bool:
-    """Whether an environment has a module."""
-    program = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({module!r}) is None)"
-    return subprocess.run([python, "-c", program], check=False).returncode == 0
-
-
-def measure(case: Case, num_frames: int, judge_python: str) -> dict[str, object]:
+def measure(case: Case, num_frames: int, judges: Path) -> dict[str, object]:
     """Writes a case's corpus, and reads it with both readers."""
+    python = judges / case.environment / "bin" / "python" if case.environment else Path(sys.executable)
     with tempfile.TemporaryDirectory() as name:
         case.write(Path(name), num_frames)
         own = run_reader(sys.executable, OURS, Path(name), 0)
         if own["frames"] != num_frames:
             raise RuntimeError(f"{case.name} must give {num_frames} frames, got {own['frames']}")
-        judged = (
-            run_reader(judge_python, case.judge, Path(name), case.limit)
-            if is_installed(judge_python, case.needs)
-            else None
-        )
+        judged = run_reader(str(python), case.judge, Path(name), case.limit) if python.is_file() else None
     ratio = None if judged is None else own["frames_per_cpu_s"] / judged["frames_per_cpu_s"]
-    return {"ours": own, "judge": judged, "judge_module": case.needs, "ratio": ratio}
+    return {"ours": own, "judge": judged, "environment": case.environment, "ratio": ratio}
 
 
 def main() -> None:
@@ -405,7 +391,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=10_000, help=f"frames per format, a multiple of {EPISODE_FRAMES}")
     parser.add_argument("--only", action="append", help="case to measure; repeat for several (default: all)")
     parser.add_argument(
-        "--judge-python", default=sys.executable, help="python of an environment with the other readers"
+        "--judges", type=Path, default=ROOT / ".judges", help="folder of the environments of make judges"
     )
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the results as JSON")
     options = parser.parse_args()
@@ -414,9 +400,9 @@ def main() -> None:
     for case in CASES:
         if options.only and case.name not in options.only:
             continue
-        found = results[case.name] = measure(case, options.frames, options.judge_python)
+        found = results[case.name] = measure(case, options.frames, options.judges)
         own, judged = found["ours"], found["judge"]
-        told = f"absent ({case.needs} is not installed)"
+        told = f"absent: make judges makes {case.environment}"
         if judged is not None:
             told = f"{judged['frames_per_cpu_s']:,.0f} ({judged['frames_per_s']:,.0f} on the clock): {found['ratio']:.2f} times"
         print(f"{case.name:24}{own['frames_per_cpu_s']:17,.0f}{own['frames_per_s']:14,.0f}   {told}", flush=True)

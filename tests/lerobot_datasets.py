@@ -223,6 +223,12 @@ class DataSet:
             pq.write_table(pa.Table.from_pylist(records), path)
         else:
             (folder / "meta/episodes.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+            statistics = {"min": [0.0] * 3, "max": [1.0] * 3, "mean": [0.5] * 3, "std": [0.5] * 3, "count": [1]}
+            stats = [{"episode_index": record["episode_index"], "stats": {"action": statistics}} for record in records]
+            name, text = "episodes_stats.jsonl", "".join(json.dumps(record) + "\n" for record in stats)
+            if self.version == "v2.0":
+                name, text = "stats.json", json.dumps({"action": statistics})
+            (folder / "meta" / name).write_text(text)
 
 
 def _dtype(values: Sequence[Any]) -> str:
