@@ -123,7 +123,8 @@ class OpenFiles:
     def _batch_rows(self, file: pq.ParquetFile, schema: pa.Schema, groups: Sequence[pq.RowGroupMetaData]) -> int:
         known = cameras_of(schema) if self._columns is None else tuple(self._columns)
         cameras = [camera for camera in known if self._cameras is None or camera in self._cameras]
-        leaves = {picture_leaf(schema, self.column(camera)) for camera in cameras}
+        held = [self.column(camera) for camera in cameras if self.column(camera) in schema.names]
+        leaves = {picture_leaf(schema, column) for column in held}
         columns = [index for index, path in enumerate(leaf_paths(file)) if path in leaves]
         rows = BATCH_ROWS
         for group in groups:
