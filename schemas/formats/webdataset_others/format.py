@@ -1,19 +1,18 @@
 """WebDataset as a corpus format: tars that we wrote, and those of others."""
 
-import itertools
 import json
 from collections.abc import Mapping
 
 from vlm_rewards.schemas.formats.folder import Folder
 from vlm_rewards.schemas.formats.interface import CorpusFormat, CorpusReader
-from vlm_rewards.schemas.formats.webdataset_corpus.members import BrokenTarError, walk
+from vlm_rewards.schemas.formats.webdataset_corpus.members import BrokenTarError, split_name, walk
 from vlm_rewards.schemas.formats.webdataset_corpus.reader import MAX_JSON_BYTES, open_webdataset, tar_files
 from vlm_rewards.schemas.formats.webdataset_corpus.writer import write_webdataset
 from vlm_rewards.schemas.formats.webdataset_others.patterns import OPTIONS, Patterns, choose_patterns
 from vlm_rewards.schemas.formats.webdataset_others.reader import open_others
 
 _LOOKED_AT = 500
-"""Members of the first tar that tell what it is."""
+"""Members of the first tar that tell what it is, or all of its first sample where that has more."""
 
 
 def _open(folder: Folder, options: Mapping[str, str]) -> CorpusReader:
@@ -28,8 +27,11 @@ def _patterns_of_others(folder: Folder, options: Mapping[str, str]) -> Patterns 
         first_json = b""
         with folder.open(file.name) as opened, folder.open(file.name) as read:
             try:
-                for member in itertools.islice(walk(opened), _LOOKED_AT):
-                    names.append(member.name.removeprefix("./"))
+                for member in walk(opened):
+                    name = member.name.removeprefix("./")
+                    if len(names) >= _LOOKED_AT and split_name(name)[0] != split_name(names[0])[0]:
+                        break
+                    names.append(name)
                     if not first_json and member.name.endswith(".json") and member.size <= MAX_JSON_BYTES:
                         read.seek(member.offset_data)
                         first_json = read.read(member.size)

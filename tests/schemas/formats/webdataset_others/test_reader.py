@@ -11,6 +11,7 @@ from small_corpora import frame, plain_episode, read_whole
 
 from vlm_rewards.schemas.episodes import CorpusFeatures
 from vlm_rewards.schemas.formats.corpus import open_corpus, write_episodes
+from vlm_rewards.schemas.formats.webdataset_others import format as format_module
 from vlm_rewards.schemas.formats.webdataset_others import reader as reader_module
 from vlm_rewards.schemas.formats.webdataset_others.patterns import Pattern, choose_patterns
 from vlm_rewards.schemas.manifests import Failure
@@ -75,6 +76,13 @@ def test_a_sample_per_episode_is_read_by_its_names(tmp_path):
     (bare,) = read(tmp_path / "a.tar", fields=(), frames=False)
     assert (bare.actions, bare.instruction, len(bare.images["image"])) == (None, None, 3)
     assert len(list(pickle.loads(pickle.dumps(corpus)))) == 2
+
+
+def test_a_long_first_sample_is_looked_at_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(format_module, "_LOOKED_AT", 2)
+    write(tmp_path / "a.tar", episode_members("ep0"))  # its actions and its JSON come after its frames
+    (episode,) = read(tmp_path)
+    assert (episode.num_steps, episode.instruction) == (3, "lift")
 
 
 def step_members(episode, numbers, **changes):
