@@ -114,7 +114,17 @@ def demo_recording(file: "h5py.File", key: str, told: Told) -> Recording:
         dones=dataset_at(demo, "dones"),
         instruction=_instruction(data, demo),
         lacks_first_frame=libero,
+        notes=_notes(looks, libero=libero),
     )
+
+
+def _notes(looks: Looks, *, libero: bool) -> tuple[str, ...]:
+    notes = []
+    if libero:
+        notes.append("LIBERO: each frame is the one after its action, and the frame before the first action is missing")
+    if looks.upside_down:
+        notes.append("pictures are stored upside down and are turned")
+    return tuple(notes)
 
 
 def _pieces(dataset: "h5py.Dataset", following: "h5py.Group | None", name: str) -> list[Piece]:

@@ -45,6 +45,7 @@ class Hdf5Reader:
         layouts: Layouts that its files may have.
         only: The one file that is read, whose episodes are called by their keys alone; None for all HDF5 files.
         metadata: The file beside it that describes it; "" for none.
+        notes: What people should know of how it is read.
     """
 
     folder: Folder
@@ -53,6 +54,7 @@ class Hdf5Reader:
     layouts: tuple[Layout, ...] = LAYOUTS
     only: str | None = None
     metadata: str = ""
+    notes: tuple[str, ...] = ()
 
     def units(self, max_bytes: int) -> list[Unit]:
         """Units of whole episodes; ranges count episodes."""
@@ -171,12 +173,14 @@ def open_hdf5_corpus(folder: Folder, options: Mapping[str, str]) -> Hdf5Reader:
         ValueError: No episode can be read, or an option's value is none.
     """
     told = Told.of(options)
-    files = hdf5_files(folder)
-    return Hdf5Reader(folder, read_features(folder, [file.name for file in files], told, LAYOUTS), told)
+    features, notes = first_look(folder, [file.name for file in hdf5_files(folder)], told, LAYOUTS)
+    return Hdf5Reader(folder, features, told, notes=notes)
 
 
-def read_features(folder: Folder, names: Sequence[str], told: Told, layouts: Sequence[Layout]) -> CorpusFeatures:
-    """What the first episode that can be read holds.
+def first_look(
+    folder: Folder, names: Sequence[str], told: Told, layouts: Sequence[Layout]
+) -> tuple[CorpusFeatures, tuple[str, ...]]:
+    """What the first episode that can be read holds, and what people should know of it.
 
     Raises:
         ValueError: There is none; the message says what is wrong with the first.
@@ -190,9 +194,11 @@ def read_features(folder: Folder, names: Sequence[str], told: Told, layouts: Seq
             continue
         for key in keys:
             try:
-                return _features(layout.recording(opened, key, told))
+                recording = layout.recording(opened, key, told)
             except ValueError as error:
                 first = first or str(error)
+                continue
+            return _features(recording), recording.notes
     raise ValueError(
         f"a corpus must have an episode that can be read: got none in {len(names)} HDF5 file{'s' * (len(names) != 1)}, the "
         f"first being {folder.path(names[0])} ({first or 'it holds no episode'})"

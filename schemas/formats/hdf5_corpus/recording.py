@@ -80,6 +80,7 @@ class Recording:
         truncations: [T], whether the episode was cut off there; None where its last step was, unless that ended it.
         instruction: What the agent was asked to do; None where the file does not say.
         lacks_first_frame: Whether frame i is the one after action i.
+        notes: What people should know of how it is read.
     """
 
     cameras: Mapping[str, SliceFrames]
@@ -91,6 +92,7 @@ class Recording:
     truncations: "h5py.Dataset | None" = None
     instruction: str | None = None
     lacks_first_frame: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def num_frames(self) -> int:

@@ -135,6 +135,7 @@ class ArrowStorageReader:
         spaces: Spaces of the observations.
         told: What people said of it.
         features: What its first readable episode holds.
+        notes: What people should know of how it is read.
     """
 
     folder: Folder
@@ -142,6 +143,7 @@ class ArrowStorageReader:
     spaces: Mapping[str, Mapping[str, Any]]
     told: Told
     features: CorpusFeatures
+    notes: tuple[str, ...] = ()
 
     def units(self, max_bytes: int) -> list[Unit]:
         """Units of whole files."""

@@ -11,7 +11,7 @@ before the JSON is read.
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from vlm_rewards.schemas.formats.folder import Folder
 
@@ -36,11 +36,21 @@ def data_folders(folder: Folder) -> list[str]:
     return [prefix for prefix in found if folder.has_file(prefix + METADATA)]
 
 
-def read_spaces(folder: Folder, prefix: str) -> dict[str, Mapping[str, Any]]:
-    """The spaces of the observations by their paths, as Minari writes them; of one that is no tree, under the name WHOLE.
+class Metadata(NamedTuple):
+    """What metadata.json says.
 
-    Returns:
-        Nothing where the metadata do not say, as those of old versions.
+    Attributes:
+        spaces: The spaces of the observations by their paths, as Minari writes them; of one that is no tree, under the name
+            WHOLE. Nothing where it does not say, as that of old versions.
+        num_episodes: Number of episodes; None where it does not say.
+    """
+
+    spaces: Mapping[str, Mapping[str, Any]]
+    num_episodes: int | None
+
+
+def read_metadata(folder: Folder, prefix: str) -> Metadata:
+    """Reads the metadata of a data set.
 
     Raises:
         ValueError: The metadata are no JSON, or too large.
@@ -53,9 +63,11 @@ def read_spaces(folder: Folder, prefix: str) -> dict[str, Mapping[str, Any]]:
             "the bounds of its pictures"
         )
     try:
-        space = json.loads(folder.read(name)).get("observation_space")
+        record = json.loads(folder.read(name))
+        space, number = record.get("observation_space"), record.get("total_episodes")
         tree = None if space is None else json.loads(_BOUNDS.sub(r'"\1":null', space))
-        return {} if tree is None else dict(_leaves(tree, ""))
+        spaces = {} if tree is None else dict(_leaves(tree, ""))
+        return Metadata(spaces, number if isinstance(number, int) else None)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
             f"metadata of Minari must say what the observations are: got {error!r} in {folder.path(name)}. Copy the data set "

@@ -6,12 +6,18 @@ Ids are "episode_0", "episode_1", ... in every storage. Which storage it is, the
 from collections.abc import Mapping
 
 from vlm_rewards.schemas.formats.folder import Folder
-from vlm_rewards.schemas.formats.hdf5_corpus.reader import Hdf5Reader, read_features
+from vlm_rewards.schemas.formats.hdf5_corpus.reader import Hdf5Reader, first_look, open_recordings
 from vlm_rewards.schemas.formats.hdf5_corpus.recording import Told
 from vlm_rewards.schemas.formats.interface import CorpusFormat, CorpusReader
 from vlm_rewards.schemas.formats.minari_corpus.arrow_storage import ArrowStorageReader, StoredEpisode, episode_files
 from vlm_rewards.schemas.formats.minari_corpus.hdf5_storage import MINARI_HDF5
-from vlm_rewards.schemas.formats.minari_corpus.layout import MAIN_FILE, METADATA, data_folders, read_spaces
+from vlm_rewards.schemas.formats.minari_corpus.layout import (
+    MAIN_FILE,
+    METADATA,
+    Metadata,
+    data_folders,
+    read_metadata,
+)
 
 _SHOWN = 5
 
@@ -34,23 +40,41 @@ def open_minari(folder: Folder, options: Mapping[str, str]) -> CorpusReader:
     prefix = prefixes[0]
     main = prefix + MAIN_FILE
     if folder.has_file(main):
-        layouts = (MINARI_HDF5,)
-        features = read_features(folder, [main], told, layouts)
-        return Hdf5Reader(folder, features, told, layouts, main, metadata=prefix + METADATA)
-    spaces = read_spaces(folder, prefix)
+        return _open_main_file(folder, prefix, main, told)
+    metadata = read_metadata(folder, prefix)
     first: ValueError | None = None
     files = episode_files(folder, prefix)
     for file in files:
         try:
-            stored = StoredEpisode.open(folder, file.name, spaces, told)
+            stored = StoredEpisode.open(folder, file.name, metadata.spaces, told)
         except ValueError as error:
             first = first or error
             continue
-        return ArrowStorageReader(folder, prefix, spaces, told, stored.features)
+        notes = _notes(metadata, len(files))
+        return ArrowStorageReader(folder, prefix, metadata.spaces, told, stored.features, notes)
     raise ValueError(
         f"a corpus must have an episode that can be read: got none in {len(files)} files, the first being "
         f"{folder.path(files[0].name)} ({first})"
     ) from first
+
+
+def _open_main_file(folder: Folder, prefix: str, main: str, told: Told) -> Hdf5Reader:
+    layouts = (MINARI_HDF5,)
+    features, notes = first_look(folder, [main], told, layouts)
+    try:
+        metadata = read_metadata(folder, prefix)
+    except ValueError as error:  # the file itself tells what it holds
+        notes += (f"{prefix}{METADATA} is not used: {error}",)
+    else:
+        _, _, keys = open_recordings(folder, main, told, layouts)
+        notes += _notes(metadata, len(keys))
+    return Hdf5Reader(folder, features, told, layouts, main, metadata=prefix + METADATA, notes=notes)
+
+
+def _notes(metadata: Metadata, num_episodes: int) -> tuple[str, ...]:
+    if metadata.num_episodes in (None, num_episodes):
+        return ()
+    return (f"{METADATA} says {metadata.num_episodes} episodes, the files hold {num_episodes}: the files are read",)
 
 
 MINARI = CorpusFormat(

@@ -133,6 +133,10 @@ def test_libero_stores_the_frame_after_each_action_upside_down(tmp_path):
     write_libero(tmp_path / "KITCHEN_open_the_top_drawer_demo.hdf5", (4, 1))
     corpus = open_corpus(tmp_path)
     assert corpus.features.missing_frame == "first"
+    assert corpus.notes == (
+        "LIBERO: each frame is the one after its action, and the frame before the first action is missing",
+        "pictures are stored upside down and are turned",
+    )
     long, short = read(tmp_path)
     assert numbers_of(long, "agentview_rgb") == [1, 2, 3, 4]
     assert long.lacks_first_frame

@@ -209,11 +209,24 @@ def _made(path):
     return path
 
 
-def test_the_rows_are_trusted_where_the_metadata_disagree(tmp_path):
-    write_minari(tmp_path / "set", "arrow", (1, 2))
+@pytest.mark.parametrize("storage", STORAGES)
+def test_the_files_are_trusted_where_the_metadata_disagree(tmp_path, storage):
+    write_minari(tmp_path / "set", storage, (1, 2))
+    assert open_corpus(tmp_path / "set").notes == ()
     path = tmp_path / "set" / "data" / "metadata.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "total_episodes": 100, "data_format": "hdf5"}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "total_episodes": 100, "data_format": "other"}))
     assert [e.num_frames for e in read(tmp_path / "set")] == [2, 3]
+    assert open_corpus(tmp_path / "set").notes == (
+        "metadata.json says 100 episodes, the files hold 2: the files are read",
+    )
+
+
+def test_a_main_file_needs_no_metadata(tmp_path):
+    write_minari(tmp_path / "set", "hdf5", (1, 2))
+    (tmp_path / "set" / "data" / "metadata.json").write_text("{")
+    corpus = open_corpus(tmp_path / "set")
+    assert [e.num_frames for e in read_whole(corpus)] == [2, 3]
+    assert "data/metadata.json is not used: metadata of Minari must say what the observations are" in corpus.notes[0]
 
 
 def test_the_bounds_of_pictures_are_not_parsed(tmp_path, monkeypatch):
