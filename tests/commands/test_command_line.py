@@ -10,6 +10,7 @@ import pytest
 from tiny_models import save_tiny_clip
 
 from vlm_rewards.cli import build_parser, main
+from vlm_rewards.schemas.formats import listing
 from vlm_rewards.schemas.formats.folder import Folder
 from vlm_rewards.schemas.goals import read_goals
 
@@ -109,18 +110,18 @@ def test_a_corpus_is_looked_at_once_by_every_command(
 ) -> None:
     digested: list[str] = []
     opened: list[str] = []
-    digest, walk = Folder.digest, Folder._walk
+    digest = Folder.digest
 
     def count_digest(folder: Folder, name: str) -> str:
         digested.append(name)
         return digest(folder, name)
 
-    def count_walk(folder: Folder) -> list:
-        opened.append(folder.location)
-        return walk(folder)
+    def count_listing(location: str, below: str = "") -> listing.Listing:
+        opened.append(location)
+        return listing.list_local(location, below)
 
     monkeypatch.setattr(Folder, "digest", count_digest)
-    monkeypatch.setattr(Folder, "_walk", count_walk)
+    monkeypatch.setattr("vlm_rewards.schemas.formats.folder.list_local", count_listing)
     labels = tmp_path / "labels"
     for words in (
         ["label", "--input", corpus, "--goals", corpus / "goals.jsonl", "--model", clip, "--output", labels],
