@@ -102,7 +102,7 @@ def _field(batch: pa.RecordBatch, path: Sequence[str]) -> pa.Array:
     array = batch.column(batch.schema.get_field_index(path[0]))
     for name in path[1:]:
         array = pc.struct_field(array, name)
-    return array
+    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -321,7 +321,7 @@ class StoredEpisode:
 def _fields(field: pa.Field, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], pa.DataType]]:
     """The leaves of a column, by their paths below it."""
     if not pa.types.is_struct(field.type):
-        yield path, field.type
+        yield path, field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         return
     for inner in field.type:
         yield from _fields(inner, (*path, inner.name))
