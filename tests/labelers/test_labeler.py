@@ -350,6 +350,17 @@ def test_embeddings_of_another_kind_are_refused(labeler: Labeler, embeddings: np
         labeler.score(embeddings)
 
 
+def test_a_bad_embedding_among_thousands_is_named_by_its_row(labeler: Labeler) -> None:
+    embeddings = np.zeros((2_100, labeler.dim), np.float32)
+    embeddings[:, 0] = 1
+    assert labeler.score(embeddings).shape == (2_100, len(labeler.goals))
+    for row in (1_023, 1_024, 2_099):  # lengths are checked in blocks of 1,024
+        spoiled = embeddings.copy()
+        spoiled[row] *= 1.5
+        with pytest.raises(ValueError, match=rf"of unit length, got length 1.5 in row {row};"):
+            labeler.score(spoiled)
+
+
 def test_a_window_looks_at_the_frames_of_its_episode_and_needs_their_order(
     settings: LabelerSettings, labeler: Labeler, random_frames: np.ndarray
 ) -> None:
