@@ -293,5 +293,7 @@ def test_count_so_far_counts_markers_and_heartbeats(tmp_path: Path) -> None:
     with folder.claim(UNITS):
         write(folder, UNITS[0])
         (tmp_path / "progress" / "b").write_text("7")
+        (tmp_path / "progress" / "a").write_text("2 17")  # of a process that has just written the marker
+        (tmp_path / "progress" / "c.error").write_text("12 bottles")
         assert folder.count_so_far({}) == 9  # 2 rows of the finished part and 7 of the one being written
         assert folder.count_so_far({}, "episodes") == 1  # of the finished part

@@ -20,8 +20,8 @@ from vlm_rewards.schemas.goals import Goal
 from vlm_rewards.schemas.manifests import Failure
 
 GOALS = (Goal("red", "a red ball"), Goal("blue", "a blue ball"))
-EPISODES = [plain_episode(index, num_steps=30) for index in range(4)]
-REASON = Failure(scope="episode", shard="s", episode_id="episode-0001", reason="cut short", detail="d", num_frames=31)
+EPISODES = [plain_episode(index, num_steps=150 if index == 1 else 30) for index in range(4)]
+REASON = Failure(scope="episode", shard="s", episode_id="episode-0001", reason="cut short", detail="d", num_frames=151)
 
 
 class BreaksOff(Sequence[Frame]):
@@ -78,7 +78,9 @@ def do(plan: LabelPlan, held: Sequence[Episode | Failure]) -> tuple[Path, Any]:
 
 
 @pytest.mark.parametrize("embeddings", [False, True])
-@pytest.mark.parametrize("kept_frames", [0, 1, 20])  # none, some that wait for a full batch, some that were written
+@pytest.mark.parametrize(
+    "kept_frames", [0, 20, 130]
+)  # none, fewer than a group of 64, and two groups: those are written
 def test_an_episode_that_breaks_off_leaves_no_row(tmp_path: Path, embeddings: bool, kept_frames: int) -> None:
     broken = dataclasses.replace(EPISODES[1], images={"front": BreaksOff(EPISODES[1].images["front"], kept_frames)})
     plan = planned(tmp_path, "broken", embeddings)
@@ -91,7 +93,7 @@ def test_an_episode_that_breaks_off_leaves_no_row(tmp_path: Path, embeddings: bo
     ]
     assert part.read_bytes() == whole.read_bytes()
     assert (marker.rows, marker.episodes) == (expected.rows, expected.episodes) == (3 * 31, 3)
-    assert (marker.failures, marker.failed_frames) == ({"cut short": 1}, 31)
+    assert (marker.failures, marker.failed_frames) == ({"cut short": 1}, 151)
     if embeddings:
         assert plan.work.embeddings is not None
         kept = pq.read_table(plan.work.embeddings.part_path(plan.units[0]))
