@@ -234,10 +234,34 @@ def test_failures_are_kept_counted_and_limited(tmp_path: Path) -> None:
         with pytest.raises(
             ValueError, match=r"got 1 of 5 rows, .* a, episode e, frame 3: undecodable image: cut short"
         ):
-            folder.finish(UNITS, max_failure_share=0.19)
+            folder.finish(UNITS, max_failure_share=0.1999)
         manifest = folder.finish(UNITS, max_failure_share=0.2)
     assert manifest["failures"] == {"undecodable image": 1}
     assert Failure(**json.loads(folder.failures_path(UNITS[0]).read_text())) == failure
+
+
+@pytest.mark.parametrize(
+    ("scope", "found"),
+    [
+        ("shard", "0 of 4 rows, 0 of 2 episodes and 1 of 2 shards"),  # how many frames it holds is not known
+        ("episode", "0 of 4 rows, 1 of 3 episodes and 0 of 2 shards"),
+        ("frame", "1 of 5 rows, 0 of 2 episodes and 0 of 2 shards"),
+    ],
+)
+def test_rows_episodes_and_shards_are_limited_each_by_itself(tmp_path: Path, scope: str, found: str) -> None:
+    folder = folder_at(tmp_path)
+    share = {"shard": 1 / 2, "episode": 1 / 3, "frame": 1 / 5}[scope]
+    with folder.claim(UNITS):
+        with folder.writing(UNITS[0]) as part:
+            part.path.write_text("rows")
+            part.advance(2)
+            part.episodes += 1
+            failure = Failure(scope=scope, shard="a", reason="unreadable", detail="d")
+            part.fail(failure, num_rows=1 if scope == "frame" else None)
+        write(folder, UNITS[1])
+        with pytest.raises(ValueError, match=f"got {found}; the first is: a: unreadable: d"):
+            folder.finish(UNITS, max_failure_share=share - 1e-9)
+        folder.finish(UNITS, max_failure_share=share)
 
 
 def test_failed_episodes_count_and_an_output_of_nothing_is_refused(tmp_path: Path) -> None:
