@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from planted_episodes import CAMERAS, paint, planted_episodes, times_in
+from planted_episodes import CAMERAS, LENGTHS, SIZE, paint, planted_episodes, times_in
 from planted_formats import (
     Write,
     lerobot,
@@ -38,6 +38,7 @@ from planted_formats import (
     write_videos,
 )
 
+from vlm_rewards.pipelines.inspect.inspection import inspect_corpus
 from vlm_rewards.schemas.episodes import Episode, Frames, UnreadFrames
 from vlm_rewards.schemas.formats.corpus import (
     FORMATS,
@@ -45,6 +46,7 @@ from vlm_rewards.schemas.formats.corpus import (
     Corpus,
     open_corpus,
 )
+from vlm_rewards.schemas.formats.instruction_goals import goals_of_corpus
 from vlm_rewards.schemas.formats.interface import FIELDS
 from vlm_rewards.schemas.manifests import Failure, Unit
 from vlm_rewards.schemas.pictures import decoded_frame
@@ -317,3 +319,31 @@ def test_any_id_is_kept(case: Case, tmp_path: Path) -> None:
 
 def test_every_format_has_a_case() -> None:
     assert {known.name for known in FORMATS} == {case.name.split(",")[0] for case in CASES}
+
+
+def test_instructions_are_goals_and_none_is_lost(case: Case, folder: Path) -> None:
+    corpus = open_corpus(folder)
+    if "instruction" not in case.holds.split():
+        with pytest.raises(ValueError, match="has an instruction to make a goal of: got 4 without one"):
+            goals_of_corpus(corpus)
+        return
+    found = goals_of_corpus(corpus)
+    assert [(goal.id, goal.text) for goal in found.goals] == [
+        (f"put-cup-{number}-in-the-sink", f"put cup {number} in the sink") for number in range(4)
+    ]
+    assert (found.num_episodes, found.num_without, found.num_changing, found.failures) == (4, 0, 0, {})
+
+
+def test_inspect_tells_what_is_there(case: Case, folder: Path) -> None:
+    report = inspect_corpus(folder, frames=True)
+    lengths = [length + 1 - (case.lacks is not None) for length in LENGTHS]
+    assert (report.failures, report.later_failures, report.repeated_ids) == ([], [], [])
+    assert report.tally.lengths == dict.fromkeys(lengths, 1)
+    assert {name: counts.sizes for name, counts in report.cameras.items()} == {
+        camera: {(SIZE, SIZE): sum(lengths)} for camera in case.cameras
+    }
+    fields = case.holds.split()
+    assert report.tally.missing_frames == {(case.lacks or "none") if "actions" in fields else "no actions": 4}
+    assert len(report.tally.instructions) == 4 * ("instruction" in fields)
+    assert report.tally.num_with_truth == 4 * ("achieved_goals" in fields)
+    assert (report.tally.reward_range is not None) == ("rewards" in fields)
