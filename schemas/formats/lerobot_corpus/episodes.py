@@ -6,6 +6,7 @@ meta/episodes/...                  episode 2: videos/<camera>/chunk-000/file-000
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 import re
@@ -76,10 +77,10 @@ class EpisodeTable:
         runs = self.runs[self.first_runs[position] : self.first_runs[position + 1]]
         return tuple(Rows(self.files[file], start, stop) for file, start, stop in runs.tolist())
 
-    def num_frames(self, start: int, stop: int) -> int:
-        """Rows of a range of episodes."""
-        runs = self.runs[self.first_runs[start] : self.first_runs[stop]]
-        return int((runs[:, 2] - runs[:, 1]).sum())
+    @functools.cached_property
+    def lengths(self) -> np.ndarray:
+        """[E] int64, rows of each episode."""
+        return np.add.reduceat(self.runs[:, 2] - self.runs[:, 1], self.first_runs[:-1])
 
 
 class VideoPlace(NamedTuple):

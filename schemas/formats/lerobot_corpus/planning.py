@@ -28,14 +28,19 @@ def plan_units(folder: Folder, info: Info, table: EpisodeTable, place: Place, ma
         max_bytes: Units are not larger, but where an episode is.
     """
     sizes = {file.name: file.num_bytes for file in folder.files}
+    lengths = table.lengths.tolist()
     files = [_files(info, table, place, position) for position in range(len(table))]
-    counts: dict[str, int] = {}  # frames per file
-    for position, of_episode in enumerate(files):
-        for name in of_episode:
-            counts[name] = counts.get(name, 0) + table.num_frames(position, position + 1)
+    frames: dict[str, int] = {}  # per file
+    for length, names in zip(lengths, files, strict=True):
+        for name in names:
+            frames[name] = frames.get(name, 0) + length
+    shares = [
+        sum(sizes.get(name, 0) * length / frames[name] for name in names)
+        for length, names in zip(lengths, files, strict=True)
+    ]
     units = []
-    for start, stop in _ranges(table, files, sizes, counts, max_bytes):
-        names = dict.fromkeys(name for several in files[start:stop] for name in several if name in sizes)
+    for start, stop in _ranges(files, shares, max_bytes):
+        names = list(dict.fromkeys(name for several in files[start:stop] for name in several if name in sizes))
         ids = [table.id(position) for position in range(start, stop)]
         units.append(
             Unit(
@@ -44,8 +49,8 @@ def plan_units(folder: Folder, info: Info, table: EpisodeTable, place: Place, ma
                 start=start,
                 stop=stop,
                 num_episodes=stop - start,
-                num_frames=table.num_frames(start, stop),
-                num_bytes=int(_bytes(table, files, sizes, counts, start, stop)),
+                num_frames=sum(lengths[start:stop]),
+                num_bytes=int(sum(shares[start:stop])),
                 id_bounds=(min(ids), max(ids)),
             )
         )
@@ -65,32 +70,20 @@ def _files(info: Info, table: EpisodeTable, place: Place, position: int) -> list
     return names + [found.name for found in places if found is not None]
 
 
-def _ranges(
-    table: EpisodeTable, files: Sequence[Sequence[str]], sizes: dict[str, int], counts: dict[str, int], max_bytes: int
-) -> Iterator[tuple[int, int]]:
-    """Cuts where no file is shared, and where the size asks for it."""
+def _ranges(files: Sequence[Sequence[str]], shares: Sequence[float], max_bytes: int) -> Iterator[tuple[int, int]]:
+    """Cuts where no file is shared, and where the size asks for it.
+
+    Args:
+        files: Files of each episode.
+        shares: Bytes of each episode: of each file, its share of the frames.
+        max_bytes: Size of a range.
+    """
     start, num_bytes = 0, 0.0
-    for position in range(len(table)):
-        own = _bytes(table, files, sizes, counts, position, position + 1)
-        shares = position > start and not set(files[position]).isdisjoint(files[position - 1])
-        if position > start and (not shares or num_bytes + own > max_bytes):
-            yield start, position
-            start, num_bytes = position, 0.0
+    for position, own in enumerate(shares):
+        if position > start:
+            is_apart = set(files[position]).isdisjoint(files[position - 1])
+            if is_apart or num_bytes + own > max_bytes:
+                yield start, position
+                start, num_bytes = position, 0.0
         num_bytes += own
-    yield start, len(table)
-
-
-def _bytes(
-    table: EpisodeTable,
-    files: Sequence[Sequence[str]],
-    sizes: dict[str, int],
-    counts: dict[str, int],
-    start: int,
-    stop: int,
-) -> float:
-    """Bytes of a range of episodes: of each file, its share of the frames."""
-    return sum(
-        sizes.get(name, 0) * table.num_frames(position, position + 1) / counts[name]
-        for position in range(start, stop)
-        for name in files[position]
-    )
+    yield start, len(shares)

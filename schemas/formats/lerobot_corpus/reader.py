@@ -151,7 +151,7 @@ class _UnitPass:
     def found(self, position: int) -> FoundEpisode:
         """An episode of the table."""
         table = self._reader.table
-        num_frames = table.num_frames(position, position + 1)
+        num_frames = int(table.lengths[position])
         file = table.pieces(position)[0].file
         return FoundEpisode(table.id(position), num_frames, file, lambda: self._read(position))
 
@@ -268,7 +268,7 @@ def open_lerobot(folder: Folder, options: Mapping[str, str]) -> LeRobotReader:
 
 def _notes(info: Info, table: EpisodeTable, has_tasks: bool) -> tuple[str, ...]:
     notes = []
-    found = {"episodes": len(table), "frames": table.num_frames(0, len(table))}
+    found = {"episodes": len(table), "frames": int(table.lengths.sum())}
     wrong = [name for name, count in found.items() if info.totals.get(name, count) != count]
     if wrong:
         said, true = (" and ".join(f"{counts[name]:,} {name}" for name in wrong) for counts in (info.totals, found))

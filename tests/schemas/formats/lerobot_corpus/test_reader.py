@@ -113,6 +113,26 @@ def test_cameras_have_keys_of_any_kind(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("kind", ["image", "video"])
+def test_keys_may_hold_letters_of_any_kind_and_slashes(tmp_path: Path, kind: str) -> None:
+    cameras = {"kamera/links.über": kind, "kamera/links": kind}
+    corpus = open_corpus(DataSet(version="v2.1", cameras=cameras).write(tmp_path))
+    assert corpus.features.cameras == tuple(cameras)
+    for camera in cameras:
+        assert [frame_numbers(episode, camera) for episode in corpus][1] == [5, 6, 7]
+
+
+@pytest.mark.parametrize("kind", ["image", "video"])
+def test_a_shape_with_the_channels_first_is_of_the_same_frames(tmp_path: Path, kind: str) -> None:
+    data = DataSet(cameras={"observation.images.front": kind})
+    shape = {"dtype": kind, "shape": [3, 32, 64], "names": ["channels", "height", "width"]}
+    features = {**data._info()["features"], "observation.images.front": shape}
+    corpus = open_corpus(dataclasses.replace(data, changes={"features": features}).write(tmp_path))
+    frames = [decoded_frame(frame) for frame in read(corpus)[1].images["front"]]
+    assert [frame.shape for frame in frames] == [(32, 64, 3)] * 3
+    assert [number_of(frame) for frame in frames] == [5, 6, 7]
+
+
 def test_cameras_of_one_short_name_keep_their_keys(tmp_path: Path) -> None:
     cameras = {"observation.images.front": "image", "front": "image"}
     corpus = open_corpus(DataSet(cameras=cameras).write(tmp_path))
