@@ -17,6 +17,7 @@ from vlm_rewards.schemas.manifests import Failure
 SHOWN_INSTRUCTIONS, SHOWN_FAILURES = 5, 3
 PUBLIC_MODEL = "openai/clip-vit-large-patch14"
 _MANY_GOALS = 2000
+_OTHER = "something else"
 _FRAMES = {
     "none": "one more than actions",
     "last": "as many as actions: the one after the last action is missing, so the last step is left out of training",
@@ -165,7 +166,8 @@ def next_commands(report: CorpusReport, goals: Path | None = None) -> list[list[
     elif texts:
         words += ["--goals", goals or "from-corpus"]
         if len(texts) == 1:  # in a softmax, a goal needs something beside it
-            words += ["--negative", "something else"]
+            words += ["--negative", _OTHER]
+            texts.append(_OTHER)
         if len(texts) > _MANY_GOALS:
             words.append("--sparse")
     else:

@@ -168,6 +168,8 @@ def test_the_next_command_fits_the_corpus(tmp_path: Path) -> None:
         f"label --input {one} --goals from-corpus --negative something else --model openai/clip-vit-large-patch14 "
         "--output labels/"
     )
+    known = write(tmp_path / "e", episode("a", 2, instruction="a red ball"))  # but not "something else", to reference-s
+    assert "--negative something else --model openai/clip-vit-large-patch14" in command(vr.inspect_corpus(known))
     none = write(tmp_path / "c", seen("a", 200))
     assert "--goals goals.jsonl --model openai" in command(vr.inspect_corpus(none))
     assert "instructions: none, so goals come from a file, one per line, such as {" in text(vr.inspect_corpus(none))
