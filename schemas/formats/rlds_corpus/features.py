@@ -49,6 +49,11 @@ class Declared:
         return self.depth <= 1 and (self.kind == "text" or (self.dtype in _TEXTS and not self.shape))
 
     @property
+    def is_spelled(self) -> bool:
+        """Whether it may be a text spelled in numbers, a byte each, with zeros after it, as Language Table has."""
+        return self.is_integer and len(self.shape) == 1 and None not in self.shape and self.depth == 1
+
+    @property
     def is_number(self) -> bool:
         """Whether its values are numbers."""
         return self.kind == "tensor" and self.dtype not in _TEXTS

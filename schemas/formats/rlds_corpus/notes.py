@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from vlm_rewards.schemas.formats.folder import Folder
 from vlm_rewards.schemas.formats.rlds_corpus.layout import INFO, Shard
-from vlm_rewards.schemas.formats.rlds_corpus.roles import OBSERVATION, Roles
+from vlm_rewards.schemas.formats.rlds_corpus.roles import Roles, is_observation
 from vlm_rewards.schemas.formats.rlds_corpus.tfrecord import BrokenFileError, walk_records
 
 
@@ -29,7 +29,7 @@ def data_set_notes(
             "where it is"
         )
     for path, feature in roles.declared.items():
-        if path.startswith(f"{OBSERVATION}/") and feature.why_no_camera:
+        if is_observation(path) and feature.why_no_camera:
             notes.append(f"{path}{where} is no camera: it has {feature.why_no_camera}")
     return notes
 

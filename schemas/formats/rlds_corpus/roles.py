@@ -90,9 +90,9 @@ def choose_roles(declared: Mapping[str, Declared], options: Mapping[str, str], p
     cameras: dict[str, str] = {}
     refused = []
     for path, feature in declared.items():
-        why = feature.why_no_camera if path.startswith(f"{OBSERVATION}/") else ""
+        why = feature.why_no_camera if is_observation(path) else ""
         if why is None:
-            cameras[path.removeprefix(f"{OBSERVATION}/")] = path
+            cameras[path.removeprefix("steps/").removeprefix("observation/")] = path
         elif why:
             refused.append(f"{path} has {why}")
     if not cameras:
@@ -112,7 +112,7 @@ def choose_roles(declared: Mapping[str, Declared], options: Mapping[str, str], p
     texts: tuple[str, ...] = _INSTRUCTIONS
     if "instruction" in options:
         texts = (_path(declared, options["instruction"], place),)
-        if not declared[texts[0]].is_text:
+        if not (declared[texts[0]].is_text or declared[texts[0]].is_spelled):
             raise ValueError(
                 f"an instruction must be a text: got {texts[0]} of {declared[texts[0]]} in {place}. Choose another"
             )
@@ -121,8 +121,15 @@ def choose_roles(declared: Mapping[str, Declared], options: Mapping[str, str], p
         cameras=dict(sorted(cameras.items())),
         actions=_actions(declared, options, place),
         state=state if state in declared and _is_vector(declared[state]) else None,
-        instructions=tuple(text for text in texts if text in declared and declared[text].is_text),
+        instructions=tuple(
+            text for text in texts if text in declared and (declared[text].is_text or declared[text].is_spelled)
+        ),
     )
+
+
+def is_observation(path: str) -> bool:
+    """Whether a feature is an observation, or the one observation that there is."""
+    return path == OBSERVATION or path.startswith(f"{OBSERVATION}/")
 
 
 def _actions(declared: Mapping[str, Declared], options: Mapping[str, str], place: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ the RLDS specification o_0 a_0  o_1 a_1  ...  o_(T-1) a_(T-1)  o_T  -      is_la
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -144,7 +144,7 @@ def _flags(example: Example, path: str, roles: Roles, num_frames: int) -> np.nda
 
 def _instruction(example: Example, roles: Roles) -> str | None:
     for path in roles.instructions:
-        texts = [_text(path, data) for data in dict.fromkeys(example.byte_strings(path)) if data]
+        texts = [_text(path, data) for data in dict.fromkeys(_texts(example, path, roles)) if data]
         if len(texts) > 1:
             raise SeveralInstructionsError(texts)
         if texts:
@@ -157,6 +157,16 @@ def _text(path: str, data: bytes) -> str:
         return data.decode()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} must be a text, got {data[:40]!r} ({error})") from error
+
+
+def _texts(example: Example, path: str, roles: Roles) -> Iterator[bytes]:
+    if roles.declared[path].is_text:
+        yield from example.byte_strings(path)
+        return
+    for row in _values(example, path, roles):
+        if row.min() < 0 or row.max() > 255:
+            raise ValueError(f"{path} must spell a text in bytes of 0 to 255, got {row.min()} to {row.max()}")
+        yield row.astype(np.uint8).tobytes().rstrip(b"\0")
 
 
 def ends_with_filler(example: Example, roles: Roles) -> bool:

@@ -17,7 +17,13 @@ import numpy as np
 
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode, UnreadFrames
 from vlm_rewards.schemas.formats.folder import Folder
-from vlm_rewards.schemas.formats.interface import FIELDS, FoundEpisode, InvalidEpisodeError, Wanted
+from vlm_rewards.schemas.formats.interface import (
+    FIELDS,
+    FoundEpisode,
+    InvalidEpisodeError,
+    SeveralInstructionsError,
+    Wanted,
+)
 from vlm_rewards.schemas.formats.media_folders.counting import find_gap
 from vlm_rewards.schemas.formats.units import file_ranges, file_stem, share_units
 from vlm_rewards.schemas.formats.webdataset_corpus.frames import Source
@@ -187,19 +193,16 @@ class OtherTarsReader:
         return as_recorded(field, np.stack([np.asarray(found[number]) for number in wanted.tolist()]))
 
     def _instruction(self, pieces: Sequence[tuple[str, Pieces]], sources: Sequence[Source]) -> str | None:
-        texts = {text for text in self._members("instruction", pieces, sources).values() if text not in (None, "")}
-        for text in texts:
+        found = self._members("instruction", pieces, sources)
+        told = [found[frame] for frame in sorted(found) if found[frame] not in (None, "")]
+        for text in told:
             if not isinstance(text, str):
-                raise InvalidEpisodeError(
-                    "broken member", f"an instruction must be a text, got {str(text)[:60]}. Correct it"
-                )
+                detail = f"an instruction must be a text, got {str(text)[:60]}. Correct it"
+                raise InvalidEpisodeError("broken member", detail)
+        texts = list(dict.fromkeys(told))
         if len(texts) > 1:
-            first, second = sorted(texts)[:2]
-            raise InvalidEpisodeError(
-                "several instructions",
-                f"an episode must have one instruction, got {first!r} and {second!r}. Split the episode",
-            )
-        return next(iter(texts), None)
+            raise SeveralInstructionsError(texts)
+        return texts[0] if texts else None
 
 
 class _PlacedFrames:

@@ -195,6 +195,28 @@ def test_an_instruction_may_be_in_the_observation_or_where_an_option_says(tmp_pa
     assert "must be a text, got b'\\xff'" in read(tmp_path)[0].detail
 
 
+def test_an_instruction_may_be_spelled_in_numbers(tmp_path):
+    steps = STEPS | {"words": tensor("int32", 8)}
+    spelled = [[*b"push \xc3\xa9", 0]] * 3
+    write(tmp_path, record(words=spelled), record(words=[[300] * 8] * 3), features=episode_features(steps))
+    episode, failure = read(tmp_path, {"instruction": "words"})
+    assert episode.instruction == "push é"
+    assert "steps/words must spell a text in bytes of 0 to 255, got 300 to 300" in failure.detail
+    assert read(tmp_path)[0].instruction == "lift the cup"
+
+
+def test_an_observation_that_is_a_picture_is_the_camera(tmp_path):
+    found = values(observation=pictures(1))
+    del found["steps/observation/image"], found["steps/observation/state"]
+    features = episode_features(STEPS | {"observation": image(8, 8, 3)})
+    write(tmp_path, serialized(found), features=features)
+    (episode,) = read(tmp_path)
+    assert episode.images == {"observation": pictures(1)}
+    write(tmp_path / "grey", serialized(found), features=episode_features(STEPS | {"observation": image(8, 8, 1)}))
+    with pytest.raises(ValueError, match="got steps/observation has 1 channels instead of 3"):
+        open_corpus(tmp_path / "grey")
+
+
 def test_the_parts_of_an_action_follow_each_other_by_name(tmp_path):
     steps = STEPS | {
         "action": group({"world": tensor("float32", 2), "close": tensor("float32"), "end": tensor("int32", 2)})

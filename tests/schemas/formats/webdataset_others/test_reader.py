@@ -231,6 +231,7 @@ def test_names_that_tell_no_episode_are_refused(tmp_path, names):
         ({"KEY.json": b"{"}, "broken member", "'ep1.json' must be JSON or a text, got b'{'"),
         ({"KEY.json": b"[]"}, "broken member", "'ep1.json' must be a JSON object, got []"),
         ({"KEY.json": b'{"instruction": 3}'}, "broken member", "an instruction must be a text, got 3"),
+        ({"KEY.json": b'{"instruction": ["a"]}'}, "broken member", "an instruction must be a text, got ['a']"),
     ],
 )
 def test_what_is_wrong_fails_its_episode(tmp_path, changes, reason, detail):
@@ -261,7 +262,7 @@ def test_two_instructions_in_an_episode_are_refused_where_one_is_needed(tmp_path
     write(tmp_path / "a.tar", step_members("a", range(2)) | step_members("b", range(2), **{"b_001.txt": b"pull"}))
     failure = read(tmp_path)[1]
     assert (failure.reason, failure.episode_id) == ("several instructions", "b")
-    assert "must have one instruction, got 'pull' and 'push it'" in failure.detail
+    assert "must have one instruction, got 'push it' and 'pull'" in failure.detail
     assert len(read(tmp_path, fields=("actions",))[1].actions) == 2
 
 
