@@ -25,6 +25,7 @@ from vlm_rewards.schemas.files.digests import check_seal
 from vlm_rewards.schemas.files.errors import explaining_os_errors
 from vlm_rewards.schemas.files.json_records import Field, check_fields, read_json_object
 from vlm_rewards.schemas.files.lock_files import busy_error, lock_file
+from vlm_rewards.schemas.files.remote_paths import Location, RemotePath, location_of, size_of
 from vlm_rewards.schemas.fingerprints import Fingerprint
 
 SETTINGS = "settings.json"
@@ -77,9 +78,12 @@ def replacing(path: Path) -> Iterator[Path]:
             raise
 
 
-def write_atomically(path: Path, data: str | bytes) -> None:
+def write_atomically(path: Location, data: str | bytes) -> None:
     """Writes a text (UTF-8) or bytes to a file that is complete or absent, also after a power cut."""
     content = data.encode("utf-8") if isinstance(data, str) else data
+    if isinstance(path, RemotePath):  # an object is taken over as a whole
+        path.write_bytes(content)
+        return
     with replacing(path) as temporary, temporary.open("xb") as file:  # x: follows no link
         file.write(content)
 
@@ -216,13 +220,7 @@ def claimed(
             begun = check_claim(folder, kind=kind, fingerprint=fingerprint)
             remove_leftovers(folder)
             if renew or not begun:
-                record = {
-                    "kind": kind,
-                    "version": 1,
-                    "fingerprint": dict(fingerprint.parts),
-                    "settings": dict(settings),
-                }
-                write_atomically(folder / SETTINGS, json.dumps(record, indent=1, sort_keys=True) + "\n")
+                write_atomically(folder / SETTINGS, claim_text(kind, fingerprint, settings))
             try:
                 yield folder
             except BaseException:
@@ -239,7 +237,13 @@ def claimed(
         raise
 
 
-def check_claim(folder: Path, *, kind: str, fingerprint: Fingerprint) -> bool:
+def claim_text(kind: str, fingerprint: Fingerprint, settings: Mapping[str, object]) -> str:
+    """Returns the text of settings.json, which claims a folder; see `claimed`."""
+    record = {"kind": kind, "version": 1, "fingerprint": dict(fingerprint.parts), "settings": dict(settings)}
+    return json.dumps(record, indent=1, sort_keys=True) + "\n"
+
+
+def check_claim(folder: Location, *, kind: str, fingerprint: Fingerprint) -> bool:
     """Refuses a folder that `claimed` would refuse; writes nothing.
 
     Returns:
@@ -248,12 +252,11 @@ def check_claim(folder: Path, *, kind: str, fingerprint: Fingerprint) -> bool:
     Raises:
         ValueError: The folder is a file, holds something else, or is of another fingerprint.
     """
-    if (folder.exists() or folder.is_symlink()) and not folder.is_dir():
+    if _is_file(folder):
         raise ValueError(f"the output must be a folder, got the file {folder}. Give another path")
-    with explaining_os_errors(folder):
-        entries = sorted(folder.iterdir()) if folder.is_dir() else []
-    if folder / SETTINGS not in entries:
-        strange = [entry.name for entry in entries if not _is_lock(entry) and not is_leftover(entry)]
+    entries = _entries(folder)
+    if SETTINGS not in entries:
+        strange = [name for name in entries if not _is_lock(Path(name)) and not is_leftover(Path(name))]
         if strange:
             raise ValueError(
                 f"the output folder must be empty or hold an earlier run of this command, got {folder} with {strange[0]!r}. "
@@ -271,6 +274,19 @@ def check_claim(folder: Path, *, kind: str, fingerprint: Fingerprint) -> bool:
     return True
 
 
+def _is_file(folder: Location) -> bool:
+    if isinstance(folder, RemotePath):
+        return folder.is_file()
+    return (folder.exists() or folder.is_symlink()) and not folder.is_dir()
+
+
+def _entries(folder: Location) -> list[str]:
+    if isinstance(folder, RemotePath):
+        return [name for name in folder.entries() if name == SETTINGS or (folder / name).holds_something()]
+    with explaining_os_errors(folder):
+        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
 def _is_lock(path: Path) -> bool:
     return path.name.endswith((".lock", ".lock.held"))
 
@@ -283,7 +299,7 @@ def _holds_nothing(folder: Path) -> bool:
 # Finished folders
 
 
-def read_settings(folder: Path, fields: Mapping[str, Field] | None = None) -> dict[str, Any]:
+def read_settings(folder: Location, fields: Mapping[str, Field] | None = None) -> dict[str, Any]:
     """Reads settings.json of an output folder.
 
     Args:
@@ -313,7 +329,7 @@ def read_settings(folder: Path, fields: Mapping[str, Field] | None = None) -> di
     return record
 
 
-def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
+def read_manifest(folder: Location, kind: str) -> dict[str, Any]:
     """Reads manifest.json of a finished output folder.
 
     Raises:
@@ -366,13 +382,13 @@ class FinishedFolder:
         parts: Its parts, in the order of their names.
     """
 
-    path: Path
+    path: Location
     fingerprint: Fingerprint
     digest: str
-    parts: tuple[Path, ...]
+    parts: tuple[Location, ...]
 
 
-def open_finished(folder: str | Path, kind: str) -> FinishedFolder:
+def open_finished(folder: str | Location, kind: str) -> FinishedFolder:
     """Reads what a finished folder says of itself, without its parts.
 
     Args:
@@ -383,11 +399,12 @@ def open_finished(folder: str | Path, kind: str) -> FinishedFolder:
         ValueError: The folder is not there, is of another kind or not finished, or a part has another size than the manifest
             says.
     """
-    folder = Path(folder)
+    folder = location_of(folder)
     manifest = read_manifest(folder, kind)
+    listed = (folder / "parts").files_below() if isinstance(folder, RemotePath) else None
     for part in manifest["parts"]:
         file = folder / part["path"]
-        num_bytes = file.stat().st_size if file.is_file() else None
+        num_bytes = size_of(file) if listed is None else listed.get(file.name)
         if num_bytes != part["num_bytes"]:
             raise ValueError(
                 f"a part must be as it was written, {part['num_bytes']} bytes, got {num_bytes} in {file}. Remove it and run "

@@ -47,6 +47,7 @@ from vlm_rewards.labelers.reference_models.contrastive import masked_softmax_los
 from vlm_rewards.labelers.reference_models.model_card import validation_figures, write_card
 from vlm_rewards.labelers.reference_models.recipe import PretrainSettings
 from vlm_rewards.labelers.reference_models.tokenizer import build_tokenizer
+from vlm_rewards.schemas.files.remote_paths import local_path
 
 
 def pretraining_of(domain: Domain) -> Pretraining:
@@ -115,7 +116,7 @@ def pretrain(
     pretraining = pretraining_of(domain)
     side = pretraining.image_size // pretraining.patch_size
     settings.check_frames(side, pretraining.least_kept)
-    output = Path(output)
+    output = local_path(output, "a model")
     if output.exists() and not (output.is_dir() and next(output.iterdir(), None) is None):
         found = "one that holds files" if output.is_dir() else "a file"
         raise ValueError(f"the output folder must be empty, got {found}, {output}; give another folder")

@@ -26,6 +26,7 @@ from vlm_rewards.offline_rl.evaluation.evaluation import environments_at_once, e
 from vlm_rewards.offline_rl.evaluation.rollout_settings import RolloutKeywords, RolloutSettings
 from vlm_rewards.offline_rl.runs.folders import describe_settings, progress_bar, torch_threads
 from vlm_rewards.offline_rl.runs.saved_agents import load_agent
+from vlm_rewards.schemas.files.remote_paths import local_path
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.folders import claimed
 from vlm_rewards.schemas.options import build_settings, shows_settings
@@ -94,7 +95,9 @@ def _rollout(agent: str | Path, output: str | Path, settings: RolloutSettings) -
     described = describe_settings(settings, unimportant=(), added=("camera", "frames"))
     fingerprint = Fingerprint({"agent": saved.digest, **described, "envs": envs})
     shown = {**dataclasses.asdict(settings), "envs": envs, "agent": str(agent)}
-    with claimed(Path(output), kind="rollout", fingerprint=fingerprint, settings=shown, renew=True) as folder:
+    with claimed(
+        local_path(output, "a rollout"), kind="rollout", fingerprint=fingerprint, settings=shown, renew=True
+    ) as folder:
         with progress_bar("rollout", settings.episodes, unit="episode") as bar:
             evaluation = evaluate_agent(
                 saved.agent,

@@ -32,6 +32,7 @@ from vlm_rewards.offline_rl.runs.folders import (
 from vlm_rewards.offline_rl.runs.saved_agents import SavedAgent, load_agent, save_agent
 from vlm_rewards.offline_rl.training.finetune_run import FinetuneRun
 from vlm_rewards.offline_rl.training.finetune_settings import FinetuneKeywords, FinetuneSettings
+from vlm_rewards.schemas.files.remote_paths import local_path
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.folders import claimed
 from vlm_rewards.schemas.options import build_settings, shows_settings
@@ -94,7 +95,9 @@ def _finetune(
         described["mask_at_success"] = 0  # runs that were begun before this was so cannot be resumed
     fingerprint = Fingerprint({"agent": before.digest, "labels": dict(before.labels_fingerprint.parts), **described})
     shown = {**dataclasses.asdict(settings), "agent": str(agent)}
-    with claimed(Path(output), kind="fine-tuning", fingerprint=fingerprint, settings=shown, renew=True) as folder:
+    with claimed(
+        local_path(output, "an agent"), kind="fine-tuning", fingerprint=fingerprint, settings=shown, renew=True
+    ) as folder:
         checkpoint = latest_checkpoint(folder)
         done = None if checkpoint is None else checkpoint[0]
         with (

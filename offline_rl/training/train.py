@@ -39,6 +39,7 @@ from vlm_rewards.offline_rl.runs.saved_agents import SavedAgent, save_agent
 from vlm_rewards.offline_rl.training.held_out_goals import split_goals
 from vlm_rewards.offline_rl.training.train_settings import TrainKeywords, TrainSettings
 from vlm_rewards.schemas.files.json_records import OBJECT
+from vlm_rewards.schemas.files.remote_paths import local_path
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.folders import claimed, open_finished, read_settings
 from vlm_rewards.schemas.goals import goals_from_json
@@ -78,7 +79,7 @@ def train(
     (how,) = build_settings(settings, TrainSettings)
     how = dataclasses.replace(how, hold_out=resolve_held_out(relabelled, how.hold_out))
     with torch_threads(how.threads):
-        return _train(relabelled, Path(output), how, embeddings, wandb_project)
+        return _train(relabelled, local_path(output, "an agent"), how, embeddings, wandb_project)
 
 
 def _train(
@@ -102,7 +103,7 @@ def _train(
         }
     )
     shown = {**dataclasses.asdict(settings), "source": str(source)}
-    with claimed(Path(output), kind="training", fingerprint=fingerprint, settings=shown, renew=True) as folder:
+    with claimed(output, kind="training", fingerprint=fingerprint, settings=shown, renew=True) as folder:
         try:
             replay = _replay(source, folder / "replay", settings, embeddings, labeler)
             if settings.algorithm != "bc":  # which clones whatever was done, rewarded or not

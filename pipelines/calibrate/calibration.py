@@ -57,13 +57,15 @@ from vlm_rewards.pipelines.engine.packed import merge_packed, pack_evidence, rai
 from vlm_rewards.pipelines.evaluate.evaluation import check_parts
 from vlm_rewards.pipelines.label.encoding import one_run, shared_labeler
 from vlm_rewards.schemas.calibrations import Calibration, compared_parts, read_calibration
+from vlm_rewards.schemas.files.remote_paths import Location, local_path, location_of
+from vlm_rewards.schemas.files.unit_files import read_all_markers
 from vlm_rewards.schemas.fingerprints import READING_PARTS, Fingerprint
 from vlm_rewards.schemas.folders import read_manifest, read_settings, write_atomically
 from vlm_rewards.schemas.formats.label_parts.reader import Labels, open_labels
 from vlm_rewards.schemas.formats.marks import Mark, check_marks, read_marks
 from vlm_rewards.schemas.formats.truth import truth_goals
 from vlm_rewards.schemas.goals import Goal
-from vlm_rewards.schemas.manifests import PartStatistics, Unit
+from vlm_rewards.schemas.manifests import Unit
 from vlm_rewards.schemas.options import build_settings, shows_settings
 
 
@@ -95,7 +97,7 @@ def calibrate(labels: str | Path, *, output: str | Path, **settings: Unpack[Cali
     """
     what, given = build_settings(settings, CalibrationSettings, CalibrateRun)
     with one_run():
-        return _calibrate(labels, Path(output), what, given)
+        return _calibrate(labels, local_path(output, "a calibration"), what, given)
 
 
 def _calibrate(labels: str | Path, output: Path, what: CalibrationSettings, given: CalibrateRun) -> Calibration:
@@ -105,7 +107,7 @@ def _calibrate(labels: str | Path, output: Path, what: CalibrationSettings, give
     goals = opened.metadata.goals
     units, truth, listed = _truth(opened, what, corpus, marks)
     run = functools.partial(_gather, output=output, beam_options=given.beam_options, workers=given.workers)
-    rescored = None if embeddings is None else _rescored(opened, Path(embeddings), units)
+    rescored = None if embeddings is None else _rescored(opened, location_of(embeddings), units)
     if opened.metadata.sparse and rescored is None:
         raise ValueError(
             f"labels to calibrate with must be dense, got sparse ones in {opened.folder}; label again without --sparse, or give "
@@ -186,8 +188,7 @@ def _truth(
             f"truth must be given for the objective {settings.objective!r}, got none; give --input or --marks, or choose quantile"
         )
     if corpus is None:
-        paths = sorted((labels.folder / "markers").glob("*.json"))
-        units = [PartStatistics.from_json(path.read_text(encoding="utf-8")).unit for path in paths]
+        units = [marker.unit for marker in read_all_markers(labels.folder)]
         if marks is None:
             return units, NoTruth(num_goals=len(goals)), []
         listed = read_marks(marks, [goal.id for goal in goals])
@@ -220,21 +221,22 @@ def _truth(
     return units, truth, []
 
 
-def labeler_of(labels: str | Path) -> LabelerSettings:
+def labeler_of(labels: str | Location) -> LabelerSettings:
     """Returns the labeler settings that labels were made with.
 
     Raises:
         ValueError: The labels do not say.
     """
-    record = read_settings(Path(labels))["settings"].get("labeler")
+    folder = location_of(labels)
+    record = read_settings(folder)["settings"].get("labeler")
     if record is None:
         raise ValueError(
-            f"labels must say what made them, got {Path(labels) / 'settings.json'} without the entry labeler; label again"
+            f"labels must say what made them, got {folder / 'settings.json'} without the entry labeler; label again"
         )
     return settings_from_json(record)
 
 
-def _rescored(labels: Labels, folder: Path, units: Sequence[Unit]) -> EmbeddingScores:
+def _rescored(labels: Labels, folder: Location, units: Sequence[Unit]) -> EmbeddingScores:
     """Returns the kept embeddings of the labels, with their labeler."""
     manifest = read_manifest(folder, "embeddings")
     parts = labels.metadata.fingerprint.parts
@@ -246,7 +248,7 @@ def _rescored(labels: Labels, folder: Path, units: Sequence[Unit]) -> EmbeddingS
     remedy = "give the embeddings that were kept when these labels were made"
     own.check_equal(expected, f"the embeddings {folder}", remedy)
     kept = OutputFolder(folder, kind="embeddings", fingerprint=expected, settings={}, extension="parquet")
-    missing = [unit.name for unit in units if not kept.is_done(unit)]
+    missing = [unit.name for unit in kept.to_do(units)]
     if missing:
         raise ValueError(
             f"embeddings must hold every unit of the labels, got {folder} without {len(missing)} of {len(units)}, the first being "

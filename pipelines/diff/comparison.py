@@ -30,6 +30,7 @@ from vlm_rewards.pipelines.diff.summary import LabelDiff
 from vlm_rewards.pipelines.engine.driver import make_pipeline
 from vlm_rewards.pipelines.engine.packed import merge_packed, raise_refusals, refusal_of
 from vlm_rewards.schemas.files.errors import explain_os_error
+from vlm_rewards.schemas.files.remote_paths import local_path
 from vlm_rewards.schemas.folders import read_manifest, write_atomically
 from vlm_rewards.schemas.formats.corpus import Corpus, open_corpus
 from vlm_rewards.schemas.formats.label_parts.reader import Labels, open_labels
@@ -76,7 +77,7 @@ def diff(labels_a: str | Path, labels_b: str | Path, **settings: Unpack[DiffKeyw
           fingerprint, temperature: ... in A, 0.1 in B
     """
     (run,) = build_settings(settings, DiffRun)
-    output, corpus, tolerance = Path(run.output), run.corpus, run.tolerance
+    output, corpus, tolerance = local_path(run.output, "a diff"), run.corpus, run.tolerance
     if not 0 <= tolerance < math.inf:
         raise ValueError(
             f"the tolerance must be 0 or more and finite, got {tolerance}; it is a difference between two scores"

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from vlm_rewards.labelers.quality.comparison import COUNTS, ScoreChanges, compare_scores, merge_changes
 from vlm_rewards.labelers.quality.rankings import ScoreHistogram, merge_histograms, score_histogram
 from vlm_rewards.labelers.rewards.rewards import successes
+from vlm_rewards.schemas.files import remote_paths
 from vlm_rewards.schemas.formats.corpus import Corpus
 from vlm_rewards.schemas.formats.label_parts.reader import EpisodeLabels
 from vlm_rewards.schemas.formats.label_parts.rows import EpisodeRows, PartRows
@@ -106,7 +106,7 @@ class Side:
         parts: Paths of its parts below the folder.
     """
 
-    folder: Path
+    folder: remote_paths.Location
     metadata: LabelMetadata
     columns: tuple[int, ...]
     parts: tuple[str, ...]

@@ -217,14 +217,16 @@ def run_units(
     with contextlib.ExitStack() as stack:
         for folder in folders:
             stack.enter_context(folder.claim(units))
-        missing = [unit for unit in units if not all(folder.is_done(unit) for folder in folders)]
+        to_do = [{unit.name for unit in folder.to_do(units)} for folder in folders]
+        missing = [unit for unit in units if any(unit.name in names for names in to_do)]
         if missing:
-            for folder in folders:  # the output loses markers below, and a folder is finished with all of them
-                if folder is output or not all(folder.is_done(unit) for unit in missing):
+            for folder, names in zip(
+                folders, to_do, strict=True
+            ):  # the output loses markers: a finished folder has all
+                if folder is output or names:
                     (folder.path / "manifest.json").unlink(missing_ok=True)
             done: dict[str, int] = {}
-            for unit in missing:  # a marker that no longer holds must not count as progress
-                output.marker_path(unit).unlink(missing_ok=True)
+            output.forget(missing)
             with Progress(title, lambda: output.count_so_far(done, counted), total, counted_name):
                 _do(missing, work, folders, lambda: make_pipeline(beam_options, workers, in_processes=in_processes))
             output.raise_recorded_error()

@@ -4,29 +4,25 @@
 
 A unit is done or not done: it is done when its marker is there, fits the unit and the fingerprint, and its part has the
 size the marker says. Whatever a killed run left half written has a temporary name and is removed by the next claim.
+
+How a folder is claimed and a part gets its name, on a disk and in an object store: `pipelines.engine.places`.
 """
 
 import contextlib
 import json
 import os
-import shutil
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from vlm_rewards.pipelines.engine.places import Claim, place_at
 from vlm_rewards.schemas.files.digests import seal
 from vlm_rewards.schemas.files.errors import explain_os_error
+from vlm_rewards.schemas.files.remote_paths import Location
+from vlm_rewards.schemas.files.unit_files import unit_states
 from vlm_rewards.schemas.fingerprints import Fingerprint
-from vlm_rewards.schemas.folders import (
-    check_claim,
-    claimed,
-    publish,
-    remove_leftovers,
-    sync_file,
-    temporary_path,
-    write_atomically,
-)
+from vlm_rewards.schemas.folders import check_claim, sync_file, write_atomically
 from vlm_rewards.schemas.manifests import Failure, PartStatistics, Unit
 
 _HEARTBEAT_S = 1.0
@@ -94,7 +90,7 @@ class OutputFolder:
     """A folder that one kind of output with one fingerprint owns.
 
     Args:
-        path: The folder.
+        path: The folder, or a URL of an object store.
         kind: "corpus", "labels", "embeddings" or "relabelled".
         fingerprint: Fingerprint of every part.
         settings: The command's settings, for people to read.
@@ -102,24 +98,25 @@ class OutputFolder:
     """
 
     def __init__(
-        self, path: str | Path, *, kind: str, fingerprint: Fingerprint, settings: dict, extension: str
+        self, path: str | Location, *, kind: str, fingerprint: Fingerprint, settings: dict, extension: str
     ) -> None:
-        self.path = Path(path)
+        self._place = place_at(path)
+        self.path = self._place.path
         self.kind = kind
         self.fingerprint = fingerprint
         self.settings = settings
         self.extension = extension
         self._digest = fingerprint.digest
 
-    def part_path(self, unit: Unit) -> Path:
+    def part_path(self, unit: Unit) -> Location:
         """Returns the path of the unit's part."""
         return self.path / "parts" / f"{unit.name}.{self.extension}"
 
-    def marker_path(self, unit: Unit) -> Path:
+    def marker_path(self, unit: Unit) -> Location:
         """Returns the path of the unit's marker."""
         return self.path / "markers" / f"{unit.name}.json"
 
-    def failures_path(self, unit: Unit) -> Path:
+    def failures_path(self, unit: Unit) -> Location:
         """Returns the path of the unit's failures, which exists if it has any."""
         return self.path / "failures" / f"{unit.name}.jsonl"
 
@@ -133,26 +130,29 @@ class OutputFolder:
         Raises:
             ValueError: The folder holds something else, another fingerprint, parts of another input, or another run.
         """
-        with claimed(self.path, kind=self.kind, fingerprint=self.fingerprint, settings=self.settings):
+        with self._place.claimed(self._claim):
             self._prepare(units)
             yield
+
+    @property
+    def _claim(self) -> Claim:
+        return Claim(self.kind, self.fingerprint, self.settings)
 
     def check_ours(self) -> None:
         """Refuses a folder that this output may not be written to; writes nothing.
 
         Raises:
-            ValueError: The folder holds something else, or the same kind of another fingerprint.
+            ValueError: The folder holds something else, or the same kind of another fingerprint, or is in a store that can only
+                be read.
         """
+        self._place.check_writable()
         check_claim(self.path, kind=self.kind, fingerprint=self.fingerprint)
 
     def _prepare(self, units: Sequence[Unit]) -> None:
         names = [unit.name for unit in units]
         assert len(set(names)) == len(names), "units must have names of their own"
-        for folder in ("parts", "markers"):
-            (self.path / folder).mkdir(exist_ok=True)
-        shutil.rmtree(self.path / "progress", ignore_errors=True)
-        (self.path / "progress").mkdir()
-        others = sorted({path.stem for path in (self.path / "markers").glob("*.json")} - set(names))
+        self._place.prepare()
+        others = sorted(self._place.marked() - set(names))
         if others:
             raise ValueError(
                 f"the output folder must hold parts of this input only, got {self.path} with {len(others)} other parts, the first "
@@ -161,24 +161,31 @@ class OutputFolder:
 
     def read_marker(self, unit: Unit) -> PartStatistics | None:
         """Returns the unit's statistics if it is done, else None."""
-        path = self.marker_path(unit)
-        if not path.is_file():
-            return None
+        return next(self.read_markers([unit]))
+
+    def read_markers(self, units: Sequence[Unit]) -> Iterator[PartStatistics | None]:
+        """Yields the statistics of units, each as by `read_marker`; in an object store they are listed once."""
+        names = [unit.name for unit in units]
+        for unit, (content, num_bytes) in zip(units, unit_states(self.path, names, self.extension), strict=True):
+            yield None if content is None else self._valid(unit, content, num_bytes)
+
+    def _valid(self, unit: Unit, content: bytes, num_bytes: int | None) -> PartStatistics | None:
         try:
-            marker = PartStatistics.from_json(path.read_text())
+            marker = PartStatistics.from_json(content.decode())
         except (ValueError, TypeError, KeyError):  # not what we wrote: the unit is done again
             return None
-        part = self.part_path(unit)
-        if not marker.unit.is_same_work(unit) or marker.fingerprint != self._digest:
-            return None
-        if not part.is_file() or part.stat().st_size != marker.num_bytes:
-            return None
-        return marker
+        holds = marker.unit.is_same_work(unit) and marker.fingerprint == self._digest and marker.num_bytes == num_bytes
+        return marker if holds else None
 
     def is_done(self, unit: Unit) -> bool:
         """Returns whether nothing is left to do for the unit; one whose shard could not be read is tried again."""
-        marker = self.read_marker(unit)
-        return marker is not None and not marker.counts.get("failed_shards")
+        return next(self.to_do([unit]), None) is None
+
+    def to_do(self, units: Sequence[Unit]) -> Iterator[Unit]:
+        """Yields the units that are not done, see `is_done`."""
+        for unit, marker in zip(units, self.read_markers(units), strict=True):
+            if marker is None or marker.counts.get("failed_shards"):
+                yield unit
 
     @contextlib.contextmanager
     def writing(self, unit: Unit) -> Iterator[PartWriter]:
@@ -187,21 +194,16 @@ class OutputFolder:
         Raises:
             OSError: The disk is full or the file cannot be written; the note says what to do.
         """
-        temporary = temporary_path(self.part_path(unit))
-        heartbeat = self.path / "progress" / unit.name
+        temporary = self._place.temporary(self.part_path(unit))
+        heartbeat = self._place.progress / unit.name
         part = PartWriter(temporary, heartbeat)
         try:
             part.beat()
             yield part
             with part.timing("publish"):
                 sha256, num_bytes = sync_file(temporary)
-                if self.failures_path(unit).is_file():
-                    self.failures_path(unit).unlink()
-                if part.failures:
-                    self.failures_path(unit).parent.mkdir(exist_ok=True)
-                    lines = [json.dumps(failure.to_json(), sort_keys=True) for failure in part.failures]
-                    write_atomically(self.failures_path(unit), "\n".join(lines) + "\n")
-                publish(temporary, self.part_path(unit))
+                self._write_failures(unit, part.failures)
+                self._place.publish(temporary, self.part_path(unit))
             for scope in ("shard", "episode"):
                 part.counts[f"failed_{scope}s"] += sum(failure.scope == scope for failure in part.failures)
             marker = PartStatistics(
@@ -221,23 +223,30 @@ class OutputFolder:
         except BaseException as error:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
-            explain_os_error(error, self.path)
+            explain_os_error(error, self._place.disk)
             raise
         finally:
             with contextlib.suppress(OSError):
                 heartbeat.unlink(missing_ok=True)
 
+    def _write_failures(self, unit: Unit, failures: Sequence[Failure]) -> None:
+        path = self.failures_path(unit)
+        if failures:
+            self._place.make_folder("failures")
+            lines = [json.dumps(failure.to_json(), sort_keys=True) for failure in failures]
+            write_atomically(path, "\n".join(lines) + "\n")
+        elif path.is_file():
+            path.unlink()
+
     def pid_at_work(self, unit: Unit) -> int | None:
         """Returns the process that is at work on the unit, or was when it ended; None where none is."""
-        path = self.path / "progress" / unit.name
+        path = self._place.progress / unit.name
         words = path.read_text().split() if path.is_file() else []
         return int(words[1]) if len(words) == 2 else None
 
     def remove_unfinished(self) -> None:
         """Removes what processes that have ended left of units; none may be at work."""
-        remove_leftovers(self.path)
-        for path in (self.path / "progress").iterdir():
-            path.unlink()
+        self._place.remove_unfinished()
 
     def record_error(self, unit: Unit, error: Exception) -> None:
         """Writes down what stopped a unit, for `raise_recorded_error` in the driver's process.
@@ -246,16 +255,14 @@ class OutputFolder:
             RuntimeError: It could not be written; the message is what was to be written.
         """
         text = "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])])
-        path = self.path / "progress" / f"{unit.name}.error"
         try:
-            path.write_text(text)
+            self._place.record_error(f"{unit.name}.error", text)
         except OSError:  # the disk may be full: then this error has to find its way through the runner
-            path.unlink(missing_ok=True)
             raise RuntimeError(text) from error
 
     def has_recorded_error(self) -> bool:
         """Whether a unit of this run recorded an error."""
-        return any((self.path / "progress").glob("*.error"))
+        return bool(self._place.errors())
 
     def raise_recorded_error(self) -> None:
         """Raises the first error that a unit recorded, if there is one.
@@ -263,8 +270,12 @@ class OutputFolder:
         Raises:
             RuntimeError: A unit recorded an error.
         """
-        for path in sorted((self.path / "progress").glob("*.error")):
+        for path in self._place.errors():
             raise RuntimeError(path.read_text())
+
+    def forget(self, units: Sequence[Unit]) -> None:
+        """Takes back the markers of units that will be done again, so that they do not count as progress."""
+        self._place.forget([unit.name for unit in units])
 
     def count_so_far(self, done: dict[str, int], field: str = "rows") -> int:
         """Rows, or episodes, that are done, for progress; rows of unfinished parts count, too.
@@ -273,12 +284,12 @@ class OutputFolder:
             done: Counts of finished units by name; this call adds those that have finished since.
             field: "rows" or "episodes".
         """
-        for path in (self.path / "markers").glob("*.json"):
-            if path.stem not in done:
-                done[path.stem] = getattr(PartStatistics.from_json(path.read_text()), field)
+        for name in self._place.finished() - done.keys():
+            marker = PartStatistics.from_json((self.path / "markers" / f"{name}.json").read_text())
+            done[name] = getattr(marker, field)
         count = sum(done.values())
         if field == "rows":
-            for path in (self.path / "progress").glob("*"):
+            for path in self._place.progress.glob("*"):
                 if path.name not in done and path.suffix != ".error":
                     with contextlib.suppress(
                         FileNotFoundError, ValueError, IndexError
@@ -301,7 +312,7 @@ class OutputFolder:
             RuntimeError: A unit has no marker although the pipeline ended: the runner lost it.
             ValueError: More failed than allowed; everything else is labelled and kept.
         """
-        markers = {unit.name: self.read_marker(unit) for unit in units}
+        markers = {unit.name: marker for unit, marker in zip(units, self.read_markers(units), strict=True)}
         missing = [name for name, marker in markers.items() if marker is None]
         if missing:
             raise RuntimeError(
@@ -344,8 +355,7 @@ class OutputFolder:
             **(extra or {}),
         }
         manifest = seal(manifest)
-        write_atomically(self.path / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
-        shutil.rmtree(self.path / "progress", ignore_errors=True)
+        self._place.finish(self._claim, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
         return manifest
 
     def _check_failures(self, parts: Sequence[PartStatistics], max_failure_share: float) -> None:

@@ -7,6 +7,7 @@ What a unit yields is `pipelines.evaluate.evidence.Evidence`: counts that add up
 Merging does not depend on order or grouping, so neither does quality.json on the sharding.
 """
 
+import itertools
 import json
 import pickle
 from collections import Counter
@@ -25,12 +26,14 @@ from vlm_rewards.pipelines.evaluate.evidence import EXAMPLES_PER_GOAL, Evidence,
 from vlm_rewards.pipelines.evaluate.summary import Quality
 from vlm_rewards.pipelines.report.page import write_report
 from vlm_rewards.schemas.files.errors import explain_os_error
+from vlm_rewards.schemas.files.remote_paths import Location, local_path
+from vlm_rewards.schemas.files.unit_files import read_all_markers, read_failures, unit_names
 from vlm_rewards.schemas.folders import replacing, write_atomically
 from vlm_rewards.schemas.formats.corpus import Corpus
 from vlm_rewards.schemas.formats.label_parts.reader import Labels, check_units, open_labels
 from vlm_rewards.schemas.formats.truth import truth_goals
 from vlm_rewards.schemas.goals import Goal
-from vlm_rewards.schemas.manifests import Failure, PartStatistics, Unit
+from vlm_rewards.schemas.manifests import Failure, Unit
 from vlm_rewards.schemas.options import build_settings, shows_settings
 
 _EXAMPLES_PER_FAMILY = 8
@@ -72,7 +75,7 @@ def evaluate(corpus: str | Path, labels: str | Path, *, output: str | Path, **se
         True
     """
     (run,) = build_settings(settings, RunSettings)
-    corpus, output = Path(corpus), Path(output)
+    output = local_path(output, "an evaluation")
     _check_output(output)
     opened = open_labels(labels)
     source, units = opened.open_corpus(corpus)
@@ -93,7 +96,7 @@ def evaluate(corpus: str | Path, labels: str | Path, *, output: str | Path, **se
         output.mkdir(parents=True, exist_ok=True)
         outcome = _measure(UnitEvidence(source, opened, goals, covered), units, output / _OUTCOME, run)
         quality = Quality(
-            {**_description(corpus, opened, covered.ids, goals), **outcome, "run": run_statistics(opened.folder)}
+            {**_description(str(corpus), opened, covered.ids, goals), **outcome, "run": run_statistics(opened.folder)}
         )
         _write_json(output / "quality.json", quality)
         write_report(quality, source, units, opened, output)
@@ -156,7 +159,7 @@ def check_parts(labels: Labels, corpus: Corpus, units: Sequence[Unit]) -> None:
         ValueError: See `schemas.formats.label_parts.reader.check_units`; or a part goes with no unit.
     """
     check_units(labels, corpus, units)
-    others = sorted({path.stem for path in (labels.folder / "parts").glob("*.parquet")} - {unit.name for unit in units})
+    others = sorted(unit_names(labels.folder, "parts") - {unit.name for unit in units})
     if others:
         raise ValueError(
             f"labels must be of this corpus only, got {len(others)} parts of {labels.folder} that go with no unit of it, the "
@@ -233,13 +236,13 @@ def _chosen(
             yield _example(example, goals[column])
 
 
-def _description(corpus: Path, labels: Labels, bank: frozenset[str], goals: Sequence[Goal]) -> dict[str, object]:
+def _description(corpus: str, labels: Labels, bank: frozenset[str], goals: Sequence[Goal]) -> dict[str, object]:
     metadata = labels.metadata
     labelled = {goal.id for goal in metadata.goals}
     return {
         "kind": "evaluation",
         "version": 2,
-        "corpus": str(corpus),
+        "corpus": corpus,
         "labels": str(labels.folder),
         "formula": metadata.formula,
         "threshold": metadata.rule.common_threshold,
@@ -256,7 +259,7 @@ def _description(corpus: Path, labels: Labels, bank: frozenset[str], goals: Sequ
     }
 
 
-def run_statistics(labels: Path) -> dict[str, object]:
+def run_statistics(labels: Location) -> dict[str, object]:
     """Returns what the markers of a folder of labels record of the run, summed over its units.
 
     Returns:
@@ -265,15 +268,11 @@ def run_statistics(labels: Path) -> dict[str, object]:
     """
     sums: Counter[str] = Counter()
     groups: dict[str, Counter[str]] = {"seconds": Counter(), "counts": Counter(), "failures": Counter()}
-    for path in sorted((labels / "markers").glob("*.json")):
-        marker = PartStatistics.from_json(path.read_text(encoding="utf-8"))
+    for marker in read_all_markers(labels):
         sums.update(units=1, rows=marker.rows, episodes=marker.episodes, num_bytes=marker.num_bytes)
         sums.update(failed_frames=marker.failed_frames)
         for name, group in groups.items():
             group.update(getattr(marker, name))
-    listed: list[str] = []
-    for path in sorted((labels / "failures").glob("*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            if len(listed) < _MAX_LISTED:
-                listed.append(str(Failure(**json.loads(line))))
+    first = itertools.islice(read_failures(labels), _MAX_LISTED)
+    listed = [str(Failure(**json.loads(line))) for line in first]
     return {**sums, **{name: dict(sorted(group.items())) for name, group in groups.items()}, "first_failures": listed}

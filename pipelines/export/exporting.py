@@ -8,6 +8,7 @@ from typing import Unpack
 
 from vlm_rewards.pipelines.export.labelled import JoinedCorpus
 from vlm_rewards.pipelines.export.settings import OWN_GOAL, ExportKeywords, ExportRun
+from vlm_rewards.schemas.files.remote_paths import local_path
 from vlm_rewards.schemas.folders import read_settings
 from vlm_rewards.schemas.formats.exports.interface import ExportFormat, ExportSettings, local_folder
 from vlm_rewards.schemas.formats.exports.publishing import (
@@ -106,7 +107,7 @@ def _publish(
         folder = local_folder(joined.corpus)
         return folder, publish_in_place(folder, make)
     assert run.output is not None
-    output = Path(run.output)
+    output = local_path(run.output, "an export")
     if chosen.place != "copy":
         return output, publish_folder(output, make)
     folder = local_folder(joined.corpus)

@@ -8,7 +8,6 @@ What is held is a record per episode; scores are read a row group at a time.
 
 import contextlib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy as np
 from vlm_rewards.labelers.rewards.hindsight import original_goals
 from vlm_rewards.labelers.rewards.rewards import rewards_of_scores, step_rewards, successes
 from vlm_rewards.schemas.episodes import Episode
+from vlm_rewards.schemas.files.remote_paths import Location
 from vlm_rewards.schemas.formats.corpus import Corpus
 from vlm_rewards.schemas.formats.exports.interface import EpisodeValues, ExportEpisode
 from vlm_rewards.schemas.formats.label_parts.reader import Labels, part_of_unit
@@ -27,7 +27,7 @@ from vlm_rewards.schemas.manifests import Failure, Unit
 class _Place(NamedTuple):
     """Where an episode's labels are, and how its frames and actions lie in time."""
 
-    part: Path
+    part: Location
     rows: EpisodeRows
     lacks_first_frame: bool
 
@@ -55,7 +55,7 @@ class JoinedCorpus:
         self.left_out: dict[str, str] = {}
         self._labels = labels
         self._places: dict[str, _Place] = {}
-        self._open: tuple[Path, PartRows] | None = None
+        self._open: tuple[Location, PartRows] | None = None
         fixed = None if goal is None else self._index(goal)
         wordings = original_goals(labels.goals)
         for unit in units:
@@ -77,7 +77,7 @@ class JoinedCorpus:
         )
 
     def _add(
-        self, episode: Episode, part: Path, rows: EpisodeRows | None, fixed: int | None, wordings: Mapping[str, int]
+        self, episode: Episode, part: Location, rows: EpisodeRows | None, fixed: int | None, wordings: Mapping[str, int]
     ) -> None:
         labelled = 0 if rows is None else rows.stop - rows.start
         if rows is None or labelled != episode.num_frames:

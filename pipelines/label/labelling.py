@@ -26,6 +26,8 @@ from vlm_rewards.pipelines.engine.outputs import OutputFolder, PartWriter
 from vlm_rewards.pipelines.label.encoding import SharedLabeler, encode_unit, one_run, shared_labeler
 from vlm_rewards.pipelines.label.reading import Ended, Group, frame_groups, read_ahead
 from vlm_rewards.pipelines.label.settings import LabelKeywords, LabelRun
+from vlm_rewards.schemas.files.remote_paths import location_of
+from vlm_rewards.schemas.files.unit_files import read_all_markers
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.folders import read_manifest, read_settings, write_atomically
 from vlm_rewards.schemas.formats.corpus import Corpus, open_corpus
@@ -44,7 +46,7 @@ from vlm_rewards.schemas.formats.truth import tells_of
 from vlm_rewards.schemas.formats.units import units_to_compare
 from vlm_rewards.schemas.goals import goals_to_lines
 from vlm_rewards.schemas.labels import LabelMetadata, embedding_schema, label_schema
-from vlm_rewards.schemas.manifests import Failure, PartStatistics, Unit
+from vlm_rewards.schemas.manifests import Failure, Unit
 from vlm_rewards.schemas.options import build_settings, shows_settings
 
 GOALS = "goals.jsonl"
@@ -178,9 +180,9 @@ def label(
     """Labels every frame of a corpus; run again after an interruption, it does what is missing.
 
     Args:
-        corpus: Corpus to label, a folder or one shard; None to label from kept embeddings alone.
+        corpus: Corpus to label, a folder or one shard, or a URL; None to label from kept embeddings alone.
         labeler: Encoder, goals, prompts, formula, windows and reward rule.
-        output: Folder for the labels.
+        output: Folder for the labels, or a URL of an object store, such as "s3://bucket/labels".
         settings: Fields of `LabelRun`.
 
     Returns:
@@ -203,7 +205,7 @@ def label(
 def _label(corpus: str | Path | None, labeler: LabelerSettings, output: str | Path, run: LabelRun) -> LabelSummary:
     plan = plan_label(corpus, labeler, output, run)
     kept = [plan.work.embeddings] if plan.work.embeddings is not None and corpus is not None else []
-    if plan.work.corpus is not None and not all(plan.output.is_done(unit) for unit in plan.units):
+    if plan.work.corpus is not None and any(plan.output.to_do(plan.units)):
         check_episode_ids(plan.work.corpus, plan.units)
     summary = run_units(
         plan.units,
@@ -218,8 +220,8 @@ def _label(corpus: str | Path | None, labeler: LabelerSettings, output: str | Pa
         total=plan.num_frames,
         manifest_extra={"passed_over": dict(plan.passed_over), "notes": list(plan.notes)},
     )
-    goals_path = Path(output) / GOALS
-    if not goals_path.exists():  # an edited one stays
+    goals_path = plan.output.path / GOALS
+    if not goals_path.is_file():  # an edited one stays
         write_atomically(goals_path, goals_to_lines(labeler.goals))
     ids = [goal.id for goal in labeler.goals]
     has_truth = plan.work.corpus is not None and tells_of(plan.work.corpus.features, ids)
@@ -268,12 +270,12 @@ def plan_label(corpus: str | Path | None, labeler: LabelerSettings, output: str 
     opened = None
     if corpus is None:
         assert embeddings is not None
-        made_of = read_manifest(Path(embeddings), "embeddings")["fingerprint"]
+        kept_at = location_of(embeddings)
+        made_of = read_manifest(kept_at, "embeddings")["fingerprint"]
         camera, decoders = made_of["camera"], made_of.get(_DECODERS, {})
-        settings = read_settings(Path(embeddings), READ_WITH)["settings"]
+        settings = read_settings(kept_at, READ_WITH)["settings"]
         max_unit_bytes, corpus_options = settings["max_unit_bytes"], settings.get("corpus_options") or {}
-        markers = sorted((Path(embeddings) / "markers").glob("*.json"))
-        units = [PartStatistics.from_json(path.read_text()).unit for path in markers]
+        units = [marker.unit for marker in read_all_markers(kept_at)]
     else:
         opened = open_corpus(corpus, corpus_options)
         units = opened.units(max_unit_bytes)
@@ -412,7 +414,7 @@ def estimate(plan: LabelPlan, workers: int, budget_s: float = 3.0) -> Estimate:
         workers: Workers that will share the units.
         budget_s: Seconds to measure for.
     """
-    units = [unit for unit in plan.units if not plan.output.is_done(unit)]
+    units = list(plan.output.to_do(plan.units))
     total = None if any(unit.num_frames is None for unit in units) else sum(unit.num_frames or 0 for unit in units)
     rate = _measure(plan.work, units[0], budget_s) if units else 0.0
     seconds = 0.0 if not units else None if total is None or rate == 0 else total / rate / min(workers, len(units))

@@ -22,6 +22,7 @@ from vlm_rewards.pipelines.engine.driver import RunSummary, run_units
 from vlm_rewards.pipelines.engine.outputs import OutputFolder, PartWriter
 from vlm_rewards.pipelines.record.settings import RecordKeywords, RecordRun, RecordSettings, parse_policy
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode
+from vlm_rewards.schemas.files.remote_paths import local_path
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.formats.corpus import writable_format, write_episodes
 from vlm_rewards.schemas.goals import write_goals
@@ -107,15 +108,16 @@ def record(*, output: str | Path, **settings: Unpack[RecordKeywords]) -> RunSumm
     for env in what.envs:
         _make(what, env).close()  # refuses before the folder is claimed
     units = plan_record(what)
+    path = local_path(output, "a recorded corpus")
     folder = OutputFolder(
-        output,
+        path,
         kind="corpus",
         fingerprint=Fingerprint(dataclasses.asdict(what)),
         settings=dataclasses.asdict(what),
         extension=writable_format(what.format).extension or what.format,
     )
     with folder.claim(units):
-        write_goals(_domain(what).goals(str(what.bank)), folder.path / "goals.jsonl")
+        write_goals(_domain(what).goals(str(what.bank)), path / "goals.jsonl")
     return run_units(
         units,
         RecordUnit(what),

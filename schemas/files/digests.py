@@ -14,18 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from vlm_rewards.schemas.files.errors import explaining_os_errors
+from vlm_rewards.schemas.files.remote_paths import Location
 
 _SETTLED_S = 2.0  # a file changed within the resolution of the clock would look the same
 _REMEDY = "Remove it, and run the command that makes it again"
 
 
-def check_digest(path: Path, expected: str, remedy: str = _REMEDY) -> None:
+def check_digest(path: Path, expected: str, remedy: str = _REMEDY, shown: Location | None = None) -> None:
     """Refuses a file that is not as it was written. A file that stays as it is is read once in a process.
 
     Args:
         path: The file.
         expected: Its SHA-256 in hexadecimal.
         remedy: What the user can do.
+        shown: What the message names instead: where this copy is from.
 
     Raises:
         ValueError: The file has another digest.
@@ -36,7 +38,7 @@ def check_digest(path: Path, expected: str, remedy: str = _REMEDY) -> None:
         found = compute(str(path), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     if found != expected:
         raise ValueError(
-            f"a file must be as it was written, got {path} with other contents (SHA-256 {found[:12]}..., and "
+            f"a file must be as it was written, got {shown or path} with other contents (SHA-256 {found[:12]}..., and "
             f"{str(expected)[:12]}... when it was written). {remedy}"
         )
 
@@ -47,13 +49,17 @@ def _sha256(path: str, *_: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_part(path: Path) -> bool:
+def check_part(path: Location, copy: Path) -> bool:
     """Refuses a part of an output folder that is not as it was written, by its marker, else by the manifest.
 
     A file outside of its output folder is let through with a warning: nothing says what it was.
 
     Returns:
         Whether the part could be checked.
+
+    Args:
+        path: The part.
+        copy: Its file on this machine.
 
     Raises:
         ValueError: The part has another digest, or the marker or manifest cannot be read.
@@ -66,13 +72,14 @@ def check_part(path: Path) -> bool:
             stacklevel=2,
         )
         return False
-    check_digest(path, expected)
+    check_digest(copy, expected, shown=path)
     return True
 
 
-def _expected(path: Path) -> str | None:
-    folder = path.absolute().parent.parent
-    if path.absolute().parent.name != "parts":
+def _expected(part: Location) -> str | None:
+    path = part.absolute() if isinstance(part, Path) else part
+    folder = path.parent.parent
+    if path.parent.name != "parts":
         return None
     marker, manifest = folder / "markers" / f"{path.stem}.json", folder / "manifest.json"
     source = marker if marker.is_file() else manifest
@@ -95,7 +102,7 @@ def seal(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**plain, "digest": hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:32]}
 
 
-def check_seal(record: Mapping[str, Any], path: Path, remedy: str = _REMEDY) -> None:
+def check_seal(record: Mapping[str, Any], path: Location, remedy: str = _REMEDY) -> None:
     """Refuses a JSON object that has changed since `seal`; one without a digest, of an earlier version, is let through.
 
     Args:

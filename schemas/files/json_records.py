@@ -7,8 +7,9 @@ A refusal names the file, the field, the value found, what it must be, and a rem
 
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
+
+from vlm_rewards.schemas.files.remote_paths import Location
 
 _SHOWN = 60  # characters of a value in a message
 
@@ -47,7 +48,7 @@ def optional(field: Field) -> Field:
     return Field(f"{field.words} or null", lambda value: value is None or field.holds(value))
 
 
-def read_json_object(path: Path, remedy: str) -> dict[str, Any]:
+def read_json_object(path: Location, remedy: str) -> dict[str, Any]:
     """Reads a file that must hold one JSON object.
 
     Args:
@@ -66,7 +67,7 @@ def read_json_object(path: Path, remedy: str) -> dict[str, Any]:
     return record
 
 
-def check_fields(record: Mapping[str, Any], fields: Mapping[str, Field], path: Path, remedy: str) -> None:
+def check_fields(record: Mapping[str, Any], fields: Mapping[str, Field], path: Location, remedy: str) -> None:
     """Refuses a JSON object whose fields are not what they must be.
 
     Args:

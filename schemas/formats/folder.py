@@ -13,11 +13,11 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
-import fsspec
-
-from vlm_rewards.schemas.formats.listing import File, Listing, PassedOver, list_local, list_remote
+from vlm_rewards.schemas.files.remote_paths import location_of
+from vlm_rewards.schemas.files.stores import explaining_store_errors, is_url, store_at
+from vlm_rewards.schemas.formats.listing import File, Listing, PassedOver, content_tag, list_local, list_remote
 
 _DIGEST_KIND = "2-"
 """What digests begin with; those of version 0.2 have no such sign."""
@@ -46,18 +46,21 @@ class Folder:
         Raises:
             ValueError: There is nothing at that path.
         """
-        location = str(path)
-        if _is_local(location):
+        location = str(location_of(path))
+        if not is_url(location):
             if Path(location).is_dir():
                 return cls(location)
             if not Path(location).is_file():
                 raise ValueError(f"a corpus must be a file or a folder, got {path}, which is not there. Check the path")
             return cls(str(Path(location).parent), only=Path(location).name)
-        files, inner = fsspec.core.url_to_fs(location)
-        if files.isdir(inner):
-            return cls(location.rstrip("/"))
-        if not files.isfile(inner):
-            raise ValueError(f"a corpus must be a file or a folder, got {path}, which is not there. Check the path")
+        try:
+            info = _info(location)
+        except FileNotFoundError as error:
+            raise ValueError(
+                f"a corpus must be a file or a folder, got {path}, which is not there. Check the path"
+            ) from error
+        if info["type"] == "directory":
+            return cls(location)
         parent, _, name = location.rpartition("/")
         return cls(parent, only=name)
 
@@ -80,7 +83,7 @@ class Folder:
     @property
     def is_local(self) -> bool:
         """Whether the files are on a disk of this machine, so that `path` can be given to any library."""
-        return _is_local(self.location)
+        return not is_url(self.location)
 
     def path(self, name: str) -> str:
         """Path or URL of a file or folder below this one."""
@@ -90,27 +93,29 @@ class Folder:
         """Opens a file for reading; it can seek."""
         if self.is_local:
             return Path(self.location, name).open("rb")
-        files, inner = fsspec.core.url_to_fs(self.path(name))
-        return cast(BinaryIO, files.open(inner, "rb"))
+        files, inner = store_at(self.path(name))
+        with explaining_store_errors(self.path(name)):
+            return cast(BinaryIO, files.open(inner, "rb"))
 
     def read(self, name: str) -> bytes:
         """The bytes of a whole, small file."""
-        with self.open(name) as file:
-            return file.read()
+        if self.is_local:
+            return Path(self.location, name).read_bytes()
+        files, inner = store_at(self.path(name))
+        with explaining_store_errors(self.path(name)):
+            return cast(bytes, files.cat_file(inner))
 
     def has_file(self, name: str) -> bool:
         """Whether there is a file of this name; also one that `only` leaves out."""
         if self.is_local:
             return Path(self.location, name).is_file()
-        files, inner = fsspec.core.url_to_fs(self.path(name))
-        return bool(files.isfile(inner))
+        return _kind(self.path(name)) == "file"
 
     def has_folder(self, name: str) -> bool:
         """Whether there is a folder of this name; also one that `only` leaves out."""
         if self.is_local:
             return Path(self.location, name).is_dir()
-        files, inner = fsspec.core.url_to_fs(self.path(name))
-        return bool(files.isdir(inner))
+        return _kind(self.path(name)) == "directory"
 
     @functools.cached_property
     def is_single_file(self) -> bool:
@@ -133,12 +138,15 @@ class Folder:
             return Listing((File(self.only, self.size(self.only)),), ())
         return list_local(self.location, self.only) if self.is_local else list_remote(self.location, self.only)
 
+    @functools.cached_property
+    def _by_name(self) -> dict[str, File]:
+        return {file.name: file for file in self.files}
+
     def size(self, name: str) -> int:
         """Size of a file in bytes."""
         if self.is_local:
             return Path(self.location, name).stat().st_size
-        files, inner = fsspec.core.url_to_fs(self.path(name))
-        return int(files.size(inner))
+        return int(_info(self.path(name))["size"])
 
     def digest(self, name: str) -> str:
         """A digest of a file's content: cheap, and another for a file that was replaced, also by one of the same size.
@@ -147,17 +155,20 @@ class Folder:
         store says of the content (ETag), where it says so.
         """
         if not self.is_local:
-            files, inner = fsspec.core.url_to_fs(self.path(name))
-            info = files.info(inner)
-            tag = next((info[key] for key in ("ETag", "etag", "md5Hash", "crc32c") if info.get(key)), None)
-            if tag is not None:
-                return _DIGEST_KIND + hashlib.blake2b(f"{info['size']} {tag}".encode(), digest_size=8).hexdigest()
-        with self.open(name) as file:
-            size = file.seek(0, os.SEEK_END)
+            file = self._by_name.get(name) if "_listing" in vars(self) else None  # listed in any case, and once
+            if file is None:
+                info = _info(self.path(name))
+                file = File(name, int(info["size"]), content_tag(info))
+            if file.tag:
+                return (
+                    _DIGEST_KIND + hashlib.blake2b(f"{file.num_bytes} {file.tag}".encode(), digest_size=8).hexdigest()
+                )
+        with self.open(name) as content:
+            size = content.seek(0, os.SEEK_END)
             digest = hashlib.blake2b(b"%d\n" % size, digest_size=8)
             for start, length in _sampled(size):
-                file.seek(start)
-                digest.update(file.read(length))
+                content.seek(start)
+                digest.update(content.read(length))
         return _DIGEST_KIND + digest.hexdigest()
 
     def digest_of_version_0_2(self, name: str) -> str:
@@ -170,8 +181,22 @@ class Folder:
         return hashlib.sha256(b"%d\n" % size + head + tail).hexdigest()[:16]
 
 
-def _is_local(location: str) -> bool:
-    return "://" not in location
+def _info(location: str) -> dict[str, Any]:
+    """What a store says of an object or a folder.
+
+    Raises:
+        FileNotFoundError: It is not there.
+    """
+    files, inner = store_at(location)
+    with explaining_store_errors(location):
+        return cast(dict[str, Any], files.info(inner))
+
+
+def _kind(location: str) -> str | None:
+    try:
+        return str(_info(location)["type"])
+    except FileNotFoundError:
+        return None
 
 
 def _sampled(size: int) -> list[tuple[int, int]]:

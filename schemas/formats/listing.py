@@ -11,18 +11,20 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
-import fsspec
+from fsspec import AbstractFileSystem
 from fsspec.asyn import AsyncFileSystem
 
 from vlm_rewards.schemas.files.errors import explaining_os_errors
+from vlm_rewards.schemas.files.stores import explaining_store_errors, store_at
 from vlm_rewards.schemas.folders import MANIFEST, SETTINGS, is_leftover
 
 COMPANION = "stands beside the corpus"
 """Why files that go with most corpora are not read."""
+_TAGS = ("ETag", "etag", "md5Hash", "crc32c", "blob_id")
 _QUALITY = "quality.json"
 _OWN_LAYOUT = {SETTINGS, MANIFEST, "parts", "markers", "failures", "progress", "goals.jsonl", ".lock", ".lock.held"}
 _COMPANIONS = {
@@ -54,10 +56,11 @@ _DOCUMENTS = {"readme", "license", "licence", "copying", "notice", "citation", "
 
 
 class File(NamedTuple):
-    """A file below a folder: its name with "/" between the parts, and its size in bytes."""
+    """A file below a folder: its name with "/" between the parts, its size in bytes, and what its store calls its content."""
 
     name: str
     num_bytes: int
+    tag: str = ""
 
     @property
     def suffix(self) -> str:
@@ -82,12 +85,13 @@ class Listing(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """An entry of a folder: its own name; whether it is a folder; its size; why it cannot be read, "" where it can."""
+    """An entry of a folder: its name; whether it is a folder; its size; why it cannot be read, "" where it can; its tag."""
 
     name: str
     is_folder: bool = False
     num_bytes: int = 0
     problem: str = ""
+    tag: str = ""
 
 
 def list_local(location: str, below: str = "") -> Listing:
@@ -107,15 +111,15 @@ def list_remote(location: str, below: str = "") -> Listing:
     """Lists a folder behind a URL that fsspec opens; see `list_local`.
 
     Raises:
-        OSError: A folder in it cannot be listed.
+        ObjectStoreError: A folder in it cannot be listed.
     """
-    files, inner = fsspec.core.url_to_fs(location)
+    files, inner = store_at(location)
     root = inner.rstrip("/") + "/"
 
     def read(name: str) -> bytes:
         return cast(bytes, files.cat_file(root + name))
 
-    with explaining_os_errors(location):
+    with explaining_store_errors(location):
         if _walks(files):
             return _listing(lambda folder: _remote_entries(files, root + folder), read, below)
         tree: dict[str, dict[str, _Entry]] = {"": {}}
@@ -123,19 +127,30 @@ def list_remote(location: str, below: str = "") -> Listing:
             *folders, name = path.removeprefix(root).split("/")
             for depth, folder in enumerate(folders):
                 tree.setdefault("/".join(folders[:depth]), {})[folder] = _Entry(folder, is_folder=True)
-            tree.setdefault("/".join(folders), {})[name] = _Entry(name, num_bytes=int(info["size"]))
+            if not name:  # an empty object that stands for the folder
+                continue
+            tree.setdefault("/".join(folders), {})[name] = _Entry(
+                name, num_bytes=int(info["size"]), tag=content_tag(info)
+            )
     return _listing(lambda folder: list(tree.get(folder, {}).values()), read, below)
 
 
-def _walks(files: fsspec.AbstractFileSystem) -> bool:
+def _walks(files: AbstractFileSystem) -> bool:
     """Whether `find` lists folder after folder, and then passes over those that it cannot list; an object store has no folders."""
     own = getattr(type(files), "_find", None)
-    return type(files).find is fsspec.AbstractFileSystem.find if own is None else own is AsyncFileSystem._find
+    return type(files).find is AbstractFileSystem.find if own is None else own is AsyncFileSystem._find
 
 
-def _remote_entries(files: fsspec.AbstractFileSystem, folder: str) -> list[_Entry]:
+def _remote_entries(files: AbstractFileSystem, folder: str) -> list[_Entry]:
     found = [(info["name"].rstrip("/").rpartition("/")[2], info) for info in files.ls(folder, detail=True)]
-    return [_Entry(name, info["type"] == "directory", int(info["size"] or 0)) for name, info in found]
+    return [
+        _Entry(name, info["type"] == "directory", int(info["size"] or 0), tag=content_tag(info)) for name, info in found
+    ]
+
+
+def content_tag(info: Mapping[str, Any]) -> str:
+    """What a store says of an object's content, another for another content; "" where it says nothing."""
+    return next((str(info[key]) for key in _TAGS if info.get(key)), "")
 
 
 def _local_entries(location: str, folder: str) -> list[_Entry]:
@@ -199,7 +214,7 @@ def _listing(entries_of: Callable[[str], list[_Entry]], read: Callable[[str], by
             elif entry.is_folder:
                 waiting.append(name)
             else:
-                files.append(File(name, entry.num_bytes))
+                files.append(File(name, entry.num_bytes, entry.tag))
     return Listing(tuple(sorted(files, key=_order)), tuple(sorted(left_out, key=_order)))
 
 

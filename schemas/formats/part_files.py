@@ -8,10 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlm_rewards.schemas.files.digests import check_part
+from vlm_rewards.schemas.files.remote_paths import Location, local_copy
 
 
 @contextlib.contextmanager
-def open_part(path: Path, kind: str) -> Iterator[pq.ParquetFile]:
+def open_part(path: Location, kind: str) -> Iterator[pq.ParquetFile]:
     """Context manager that opens a part for reading, and refuses what has changed since it was written.
 
     The whole file is checked against the digest in its marker or manifest. A part that was copied out of its folder cannot be
@@ -24,11 +25,18 @@ def open_part(path: Path, kind: str) -> Iterator[pq.ParquetFile]:
     Raises:
         ValueError: The part has changed, or is no complete Parquet file, which may show only while it is read.
     """
-    is_whole = check_part(path)
-    # In a file that has not been checked, anything may be missing or have another name.
-    changed = () if is_whole else (LookupError, TypeError, ValueError)
+    with local_copy(path) as copy:
+        is_whole = check_part(path, copy)
+        # In a file that has not been checked, anything may be missing or have another name.
+        changed = () if is_whole else (LookupError, TypeError, ValueError)
+        with _opened(path, copy, kind, changed) as file:
+            yield file
+
+
+@contextlib.contextmanager
+def _opened(path: Location, copy: Path, kind: str, changed: tuple[type[Exception], ...]) -> Iterator[pq.ParquetFile]:
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with pq.ParquetFile(copy, page_checksum_verification=True) as file:
             yield file
     except (pa.ArrowException, OSError, MemoryError, *changed) as error:
         if type(error) is ValueError:  # a refusal of ours, which says what is wrong

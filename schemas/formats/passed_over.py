@@ -6,6 +6,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
+from vlm_rewards.schemas.files.remote_paths import Location, location_of
 from vlm_rewards.schemas.formats.folder import Folder
 from vlm_rewards.schemas.formats.listing import COMPANION, File, PassedOver
 
@@ -48,10 +49,14 @@ def _reason(file: File, format_name: str | None, endings: Collection[str]) -> st
     return f"{ending}, which {'no format reads' if format_name is None else f'the format {format_name} does not read'}"
 
 
-def without_outputs(found: Iterable[PassedOver], folder: Folder, outputs: Iterable[str | Path]) -> list[PassedOver]:
+def without_outputs(found: Iterable[PassedOver], folder: Folder, outputs: Iterable[str | Location]) -> list[PassedOver]:
     """Leaves out the folders that a run writes itself, so that it says the same when it is resumed."""
-    own = {Path(output).resolve() for output in outputs}
-    return [entry for entry in found if not folder.is_local or Path(folder.path(entry.name)).resolve() not in own]
+    own = {_whole(location_of(output)) for output in outputs}
+    return [entry for entry in found if _whole(location_of(folder.path(entry.name))) not in own]
+
+
+def _whole(location: Location) -> Location:
+    return location.resolve() if isinstance(location, Path) else location
 
 
 def passed_over_record(found: Iterable[PassedOver]) -> dict[str, list[str]]:

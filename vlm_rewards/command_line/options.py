@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+from vlm_rewards.schemas.files.stores import is_url
 from vlm_rewards.schemas.options import OptionField, option_fields
 
 _WORDS = {int: "a whole number", float: "a number"}
@@ -18,7 +19,7 @@ _WORDS = {int: "a whole number", float: "a number"}
 def add_output(parser: argparse.ArgumentParser, what: str) -> None:
     """Adds --output, the folder for `what`."""
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help=f"folder for {what}; empty, or of this run"
+        "--output", type=path_or_url, required=True, metavar="DIR", help=f"folder for {what}; empty, or of this run"
     )
 
 
@@ -68,6 +69,11 @@ def given_settings(options: argparse.Namespace, *kinds: type) -> dict[str, Any]:
                     inside = inside.setdefault(step, {})
                 inside[field.path[-1]] = _collected(field, typed[name])
     return found
+
+
+def path_or_url(word: str) -> Path | str:
+    """Reads a path, or a URL as it is."""
+    return word if is_url(word) else Path(word)
 
 
 def _destination(kind: type, field: OptionField) -> str:
@@ -120,7 +126,7 @@ def _reader(field: OptionField) -> Callable[[str], Any]:
     if read is None:
         members = get_args(field.type) if isinstance(field.type, types.UnionType) else (field.type,)
         plain = [member for member in (Path, int, float, str) if member in members]
-        read = str if field.type == tuple[str, ...] else plain[0]
+        read = str if field.type == tuple[str, ...] else path_or_url if Path in plain else plain[0]
 
     choices = field.option.choices
 

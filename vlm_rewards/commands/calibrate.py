@@ -1,9 +1,8 @@
 """`vlm-rewards calibrate`: chooses the temperature and one threshold per goal from labels and truth."""
 
 import argparse
-from pathlib import Path
 
-from vlm_rewards.command_line.options import add_settings, given_settings, say_where_it_runs
+from vlm_rewards.command_line.options import add_settings, given_settings, path_or_url, say_where_it_runs
 from vlm_rewards.command_line.words import Said
 from vlm_rewards.labelers.calibration.settings import CalibrationSettings
 from vlm_rewards.pipelines.calibrate.settings import CalibrateRun
@@ -11,8 +10,8 @@ from vlm_rewards.pipelines.calibrate.settings import CalibrateRun
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Gives the options of `calibrate` to its parser."""
-    parser.add_argument("--labels", type=Path, required=True, metavar="DIR", help="labels to calibrate; dense")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="file to write, in JSON")
+    parser.add_argument("--labels", type=path_or_url, required=True, metavar="DIR", help="labels to calibrate; dense")
+    parser.add_argument("--output", type=path_or_url, required=True, metavar="FILE", help="file to write, in JSON")
     add_settings(parser, CalibrateRun, CalibrationSettings)
     say_where_it_runs(parser)
 

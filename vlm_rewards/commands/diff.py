@@ -3,15 +3,17 @@
 import argparse
 from pathlib import Path
 
-from vlm_rewards.command_line.options import add_settings, given_settings, say_where_it_runs
+from vlm_rewards.command_line.options import add_settings, given_settings, path_or_url, say_where_it_runs
 from vlm_rewards.command_line.words import Said
 from vlm_rewards.pipelines.diff.settings import DiffRun
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Gives the options of `diff` to its parser."""
-    parser.add_argument("a", type=Path, metavar="A", help="folder of finished labels")
-    parser.add_argument("b", type=Path, metavar="B", help="another one, of the same episodes; sharded as it may be")
+    parser.add_argument("a", type=path_or_url, metavar="A", help="folder of finished labels")
+    parser.add_argument(
+        "b", type=path_or_url, metavar="B", help="another one, of the same episodes; sharded as it may be"
+    )
     add_settings(parser, DiffRun)
     say_where_it_runs(parser)
 

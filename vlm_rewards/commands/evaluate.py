@@ -1,17 +1,16 @@
 """`vlm-rewards evaluate`: measures labels against ground truth and writes a report."""
 
 import argparse
-from pathlib import Path
 
-from vlm_rewards.command_line.options import add_output, add_settings, given_settings, say_where_it_runs
+from vlm_rewards.command_line.options import add_output, add_settings, given_settings, path_or_url, say_where_it_runs
 from vlm_rewards.command_line.words import Said
 from vlm_rewards.pipelines.engine.settings import RunSettings
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Gives the options of `evaluate` to its parser."""
-    parser.add_argument("--input", type=Path, required=True, metavar="PATH", help="corpus, with ground truth")
-    parser.add_argument("--labels", type=Path, required=True, metavar="DIR", help="its labels")
+    parser.add_argument("--input", type=path_or_url, required=True, metavar="PATH", help="corpus, with ground truth")
+    parser.add_argument("--labels", type=path_or_url, required=True, metavar="DIR", help="its labels")
     add_output(parser, "report.html, quality.json and the pictures")
     add_settings(parser, RunSettings)
     say_where_it_runs(parser)

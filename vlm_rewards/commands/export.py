@@ -1,9 +1,8 @@
 """`vlm-rewards export`: takes labels back into the tools that a corpus came from."""
 
 import argparse
-from pathlib import Path
 
-from vlm_rewards.command_line.options import add_settings, given_settings
+from vlm_rewards.command_line.options import add_settings, given_settings, path_or_url
 from vlm_rewards.command_line.words import Said
 from vlm_rewards.pipelines.export.settings import ExportRun
 
@@ -12,8 +11,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Gives the options of `export` to its parser."""
     from vlm_rewards.schemas.formats.exports.registry import EXPORTS
 
-    parser.add_argument("--input", type=Path, required=True, metavar="PATH", help="corpus that was labelled")
-    parser.add_argument("--labels", type=Path, required=True, metavar="DIR", help="its labels")
+    parser.add_argument("--input", type=path_or_url, required=True, metavar="PATH", help="corpus that was labelled")
+    parser.add_argument("--labels", type=path_or_url, required=True, metavar="DIR", help="its labels")
     parser.add_argument("--to", required=True, choices=[known.name for known in EXPORTS], help="what to make of them")
     add_settings(parser, ExportRun)
     parser.epilog = "\n".join(["What --to makes:", *(f"  {known.name:<10} {known.summary}" for known in EXPORTS)])

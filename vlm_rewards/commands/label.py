@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlm_rewards.command_line.goal_lists import add_goals, explaining_instructions, read_goal_lists
-from vlm_rewards.command_line.options import add_output, add_settings, given_settings, say_where_it_runs
+from vlm_rewards.command_line.options import add_output, add_settings, given_settings, path_or_url, say_where_it_runs
 from vlm_rewards.command_line.words import Said, reasons, skipped
 from vlm_rewards.labelers.settings import LabelerSettings
 from vlm_rewards.pipelines.label.settings import LabelRun
+from vlm_rewards.schemas.files.remote_paths import location_of
 
 if TYPE_CHECKING:
     from vlm_rewards.schemas.calibrations import Calibration
@@ -21,9 +22,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Gives the options of `label` to its parser."""
     parser.add_argument(
         "--input",
-        type=Path,
+        type=path_or_url,
         metavar="PATH",
-        help="corpus: a folder or one shard; may be left out with a filled --embeddings",
+        help="corpus: a folder, one shard or a URL such as s3://bucket/corpus; may be left out with a filled --embeddings",
     )
     add_goals(parser)
     add_output(parser, "the labels")
@@ -77,9 +78,9 @@ def run(options: argparse.Namespace) -> Said:
             *(f"  {line}" for line in passed_over_lines(plan.passed_over)),
         ], []
     summary = label(options.input, labeler, output=options.output, **of_run)
-    manifest = summary.manifest
+    manifest, output = summary.manifest, location_of(options.output)
     lines = [
-        f"labelled {manifest['rows']:,} frames for {len(goals)} goals, in {options.output / 'parts'}{skipped(summary)}",
+        f"labelled {manifest['rows']:,} frames for {len(goals)} goals, in {output / 'parts'}{skipped(summary)}",
         *told,
     ]
     if "model" not in given:
@@ -91,7 +92,7 @@ def run(options: argparse.Namespace) -> Said:
     if manifest["failures"]:
         failed = manifest["failed_frames"]
         lost = f"{failed} frames at least" if failed else "an unknown number of frames"
-        lines.append(f"  left out: {reasons(manifest)} ({lost}): see {options.output / 'failures'}")
+        lines.append(f"  left out: {reasons(manifest)} ({lost}): see {output / 'failures'}")
     if manifest["fingerprint"].get("precision") == "bfloat16":
         lines.append(
             "  computed in bfloat16: scores differ from float32 by some hundredths; --precision float32 is exact everywhere"

@@ -1,19 +1,21 @@
 """`vlm-rewards train`: trains an agent offline on relabelled trajectories."""
 
 import argparse
-from pathlib import Path
 
-from vlm_rewards.command_line.options import add_output, add_settings, given_settings, say_it_resumes
+from vlm_rewards.command_line.options import add_output, add_settings, given_settings, path_or_url, say_it_resumes
 from vlm_rewards.command_line.words import Said, describe_evaluations
 from vlm_rewards.offline_rl.training.train_settings import TrainSettings
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Gives the options of `train` to its parser."""
-    parser.add_argument("--input", type=Path, required=True, metavar="DIR", help="relabelled trajectories")
+    parser.add_argument("--input", type=path_or_url, required=True, metavar="DIR", help="relabelled trajectories")
     add_output(parser, "the agent, its replay, checkpoints and metrics")
     parser.add_argument(
-        "--embeddings", type=Path, metavar="DIR", help="the agent sees these kept embeddings of label instead of frames"
+        "--embeddings",
+        type=path_or_url,
+        metavar="DIR",
+        help="the agent sees these kept embeddings of label instead of frames",
     )
     add_settings(parser, TrainSettings)
     parser.add_argument("--wandb-project", metavar="NAME", help="log to Weights & Biases as well")

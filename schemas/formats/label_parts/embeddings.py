@@ -1,10 +1,10 @@
 """Reads kept image embeddings back, part by part."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
+from vlm_rewards.schemas.files.remote_paths import Location
 from vlm_rewards.schemas.formats.label_parts.writer import Rows
 from vlm_rewards.schemas.formats.part_files import open_part
 from vlm_rewards.schemas.labels import read_own_metadata
@@ -12,7 +12,7 @@ from vlm_rewards.schemas.labels import read_own_metadata
 _BATCH_ROWS = 1024
 
 
-def read_embedding_rows(path: Path) -> Iterator[Rows]:
+def read_embedding_rows(path: Location) -> Iterator[Rows]:
     """Reads a part of kept embeddings in order, some rows at a time.
 
     Raises:

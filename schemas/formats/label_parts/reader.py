@@ -6,7 +6,7 @@ The parts of labels go with the units of the corpus by name: the labels of unit 
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from vlm_rewards.schemas.files.json_records import OBJECT, POSITIVE, optional
+from vlm_rewards.schemas.files.remote_paths import Location, location_of
+from vlm_rewards.schemas.files.unit_files import unit_states
 from vlm_rewards.schemas.folders import open_finished, read_settings
 from vlm_rewards.schemas.formats.corpus import Corpus, open_corpus
 from vlm_rewards.schemas.formats.part_files import open_part
@@ -61,7 +63,7 @@ class Labels:
         True
     """
 
-    folder: Path
+    folder: Location
     metadata: LabelMetadata
     digest: str
     max_unit_bytes: int
@@ -116,7 +118,7 @@ class Labels:
 
 
 def open_labels(folder: str | Path) -> Labels:
-    """Opens a finished folder of labels.
+    """Opens a finished folder of labels, on a disk or behind a URL.
 
     Raises:
         ValueError: The folder is not there, does not hold labels, or is not finished.
@@ -129,11 +131,10 @@ def open_labels(folder: str | Path) -> Labels:
         >>> labels.goals[0]
         Goal(id='find-red-key', ...)
     """
-    folder = Path(folder)
     finished = open_finished(folder, "labels")
-    settings = read_settings(folder, READ_WITH)["settings"]
+    settings = read_settings(finished.path, READ_WITH)["settings"]
     return Labels(
-        folder=folder,
+        folder=finished.path,
         metadata=_part_metadata(finished.parts[0]),
         digest=finished.digest,
         max_unit_bytes=settings["max_unit_bytes"],
@@ -141,12 +142,12 @@ def open_labels(folder: str | Path) -> Labels:
     )
 
 
-def part_of_unit(labels: Labels, unit: Unit) -> Path:
+def part_of_unit(labels: Labels, unit: Unit) -> Location:
     """The part that holds the labels of a unit of their corpus."""
     return labels.folder / "parts" / f"{unit.name}.parquet"
 
 
-def check_units(labels: Labels, corpus: Corpus, units: Iterable[Unit]) -> int:
+def check_units(labels: Labels, corpus: Corpus, units: Sequence[Unit]) -> int:
     """Refuses a corpus that labels were not made from.
 
     Returns:
@@ -156,31 +157,31 @@ def check_units(labels: Labels, corpus: Corpus, units: Iterable[Unit]) -> int:
         ValueError: A unit has no part, its shard is not the one that was labelled, or the part was cut short since.
     """
     num_episodes = 0
-    for unit in units:
-        marker = labels.folder / "markers" / f"{unit.name}.json"
-        if not part_of_unit(labels, unit).is_file() or not marker.is_file():
+    states = unit_states(labels.folder, [unit.name for unit in units], "parquet")
+    for unit, (marker, num_bytes) in zip(units, states, strict=True):
+        if marker is None or num_bytes is None:
             raise ValueError(
                 f"labels must have a part for every unit of the corpus, got none for unit {unit.name!r} "
                 f"({unit.shard}) in {labels.folder}; give the labels of this corpus, or label it again"
             )
-        statistics = PartStatistics.from_json(marker.read_text(encoding="utf-8"))
+        statistics = PartStatistics.from_json(marker.decode())
         if not corpus.has_content(unit, statistics.unit.content):
             raise ValueError(
                 f"labels must be of the shard they are used with, got other contents in {unit.shard} than in the "
                 f"labelled {statistics.unit.shard} (unit {unit.name!r}); give the labels of this corpus, or label "
                 "it again"
             )
-        if part_of_unit(labels, unit).stat().st_size != statistics.num_bytes:
+        if num_bytes != statistics.num_bytes:
             raise ValueError(
                 f"a part of labels must be as it was written, got {part_of_unit(labels, unit)} with "
-                f"{part_of_unit(labels, unit).stat().st_size} bytes instead of {statistics.num_bytes}; remove it and run "
+                f"{num_bytes} bytes instead of {statistics.num_bytes}; remove it and run "
                 "vlm-rewards label again with the same settings"
             )
         num_episodes += statistics.episodes
     return num_episodes
 
 
-def read_labels(path: str | Path) -> Iterator[EpisodeLabels]:
+def read_labels(path: str | Location) -> Iterator[EpisodeLabels]:
     """Reads one part, an episode at a time; memory is bounded by one episode and one batch of rows.
 
     In sparse labels a goal that is not listed is at or under the threshold; its score is -inf here, which no threshold
@@ -196,7 +197,7 @@ def read_labels(path: str | Path) -> Iterator[EpisodeLabels]:
         ValueError: The file is not Parquet or not labels, a score is NaN, a goal index is out of range, or the rows of
             an episode are not together and in order; the note names the file.
     """
-    path = Path(path)
+    path = location_of(path)
     seen: set[str] = set()
     current: str | None = None
     pieces: list[tuple[np.ndarray, np.ndarray]] = []
@@ -225,7 +226,7 @@ def read_labels(path: str | Path) -> Iterator[EpisodeLabels]:
         raise
 
 
-def _part_metadata(path: Path) -> LabelMetadata:
+def _part_metadata(path: Location) -> LabelMetadata:
     try:
         with open_part(path, "labels") as file:
             return read_label_metadata(file.schema_arrow)

@@ -5,11 +5,11 @@ part ──► locate_episodes: (episode_id, first row, last row + 1), ... ─�
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from vlm_rewards.schemas.files.remote_paths import Location
 from vlm_rewards.schemas.formats.label_parts.reader import EpisodeLabels, batch_scores, episode_labels, episode_runs
 from vlm_rewards.schemas.formats.part_files import open_part
 from vlm_rewards.schemas.labels import LabelMetadata, read_label_metadata
@@ -25,7 +25,7 @@ class EpisodeRows(NamedTuple):
     stop: int
 
 
-def locate_episodes(path: Path) -> Iterator[EpisodeRows]:
+def locate_episodes(path: Location) -> Iterator[EpisodeRows]:
     """Lists the episodes of a part; reads their ids and nothing else.
 
     Raises:
@@ -53,7 +53,7 @@ class PartRows:
         metadata: Of the labels.
     """
 
-    def __init__(self, path: Path, metadata: LabelMetadata) -> None:
+    def __init__(self, path: Location, metadata: LabelMetadata) -> None:
         self._path = path
         self._metadata = metadata
         self._stack = contextlib.ExitStack()

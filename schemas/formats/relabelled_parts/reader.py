@@ -15,6 +15,7 @@ import numpy as np
 
 from vlm_rewards.schemas.episodes import IMAGE_PREFIX, image_column
 from vlm_rewards.schemas.files.digests import check_part
+from vlm_rewards.schemas.files.remote_paths import Location, location_of
 from vlm_rewards.schemas.folders import open_finished
 from vlm_rewards.schemas.formats.member_names import unescape_name
 from vlm_rewards.schemas.formats.part_files import open_part
@@ -22,7 +23,7 @@ from vlm_rewards.schemas.labels import read_own_metadata
 from vlm_rewards.schemas.relabelled import RelabelledEpisode
 
 
-def read_relabelled(path: str | Path, *, camera: str | None = None) -> Iterator[RelabelledEpisode]:
+def read_relabelled(path: str | Location, *, camera: str | None = None) -> Iterator[RelabelledEpisode]:
     """Reads relabelled trajectories, an episode at a time, with nothing but pyarrow and tarfile.
 
     Args:
@@ -44,9 +45,9 @@ def read_relabelled(path: str | Path, *, camera: str | None = None) -> Iterator[
         >>> episode
         RelabelledEpisode(...: ... frames, ... steps, goals: ...)
     """
-    for part in _parts(Path(path)):
+    for part in _parts(location_of(path)):
         try:
-            yield from _read_parquet(part, camera) if part.suffix == ".parquet" else _read_tar(part, camera)
+            yield from _read_parquet(part, camera) if part.name.endswith(".parquet") else _read_tar(part, camera)
         except (tarfile.TarError, EOFError, KeyError) as error:
             raise ValueError(
                 f"a part of relabelled trajectories must be a complete tar file, got {part} ({error}). Remove it and run "
@@ -57,7 +58,7 @@ def read_relabelled(path: str | Path, *, camera: str | None = None) -> Iterator[
             raise
 
 
-def _parts(path: Path) -> list[Path]:
+def _parts(path: Location) -> list[Location]:
     if path.is_file():
         return [path]
     if not path.is_dir():
@@ -67,7 +68,7 @@ def _parts(path: Path) -> list[Path]:
     return list(open_finished(path, "relabelled").parts)
 
 
-def _read_parquet(part: Path, camera: str | None) -> Iterator[RelabelledEpisode]:
+def _read_parquet(part: Location, camera: str | None) -> Iterator[RelabelledEpisode]:
     with open_part(part, "relabelled trajectories") as file:
         read_own_metadata(file.schema_arrow, "relabelled")
         names = file.schema_arrow.names
@@ -107,10 +108,15 @@ def _actions(actions: np.ndarray) -> np.ndarray:
     return actions.astype(np.int64 if actions.ndim == 1 else np.float32)
 
 
-def _read_tar(part: Path, camera: str | None) -> Iterator[RelabelledEpisode]:
+def _read_tar(part: Location, camera: str | None) -> Iterator[RelabelledEpisode]:
+    with local_copy(part) as copy:
+        check_part(part, copy)
+        yield from _tar_episodes(copy, camera)
+
+
+def _tar_episodes(part: Path, camera: str | None) -> Iterator[RelabelledEpisode]:
     key = ""
     members: dict[str, bytes] = {}
-    check_part(part)
     with tarfile.open(part, mode="r:") as tar:
         for member in tar:
             tar.members = []  # type: ignore[attr-defined]  # or it keeps a record of every frame ever read
