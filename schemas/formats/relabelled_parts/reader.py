@@ -15,7 +15,7 @@ import numpy as np
 
 from vlm_rewards.schemas.episodes import IMAGE_PREFIX, image_column
 from vlm_rewards.schemas.files.digests import check_part
-from vlm_rewards.schemas.files.remote_paths import Location, location_of
+from vlm_rewards.schemas.files.remote_paths import Location, local_copy, location_of
 from vlm_rewards.schemas.folders import open_finished
 from vlm_rewards.schemas.formats.member_names import unescape_name
 from vlm_rewards.schemas.formats.part_files import open_part
