@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from relabelled_folders import one_camera, write_relabelled
 
+from vlm_rewards.schemas import folders
 from vlm_rewards.schemas.files.digests import seal
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.folders import (
@@ -90,6 +91,19 @@ def test_a_file_is_flushed_before_it_gets_its_name_and_its_folder_after(
     (tmp_path / "out").mkdir()
     write_atomically(tmp_path / "out" / "f", "text")
     assert said == ["fsync f", "rename", "fsync out"]
+
+
+def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim, link = tmp_path / "victim", tmp_path / "f.tmp-0123"
+    victim.write_text("of somebody else")
+    link.symlink_to(victim)
+    monkeypatch.setattr(folders, "temporary_path", lambda path: link)
+    with pytest.raises(FileExistsError, match="File exists"):
+        write_atomically(tmp_path / "f", "text")
+    assert victim.read_text() == "of somebody else"
+    assert not (tmp_path / "f").exists()
 
 
 def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:

@@ -44,6 +44,16 @@ KILLED_ONCE = """
             (self.folder / "was-killed").touch()
             os.kill(os.getpid(), signal.SIGKILL)
 """
+KILLED_WHEN_OTHERS_ARE_DONE = """
+        with (self.folder / "begun").open("a") as file:
+            file.write(unit.name + "\\n")
+        if unit.name == "u2" and not (self.folder / "done-before").exists():
+            markers = self.folder / "out" / "markers"
+            while len(list(markers.glob("*.json"))) < 2:
+                time.sleep(0.05)
+            (self.folder / "done-before").write_text(" ".join(path.stem for path in markers.glob("*.json")))
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
 KILLED_ALWAYS = """
         if unit.name == "u2":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -90,6 +100,17 @@ def test_the_unit_of_a_process_that_ended_is_done_again(tmp_path: Path) -> None:
     assert line.endswith("unit u2 is done again")
     assert "Traceback" not in done.stderr.replace("Failed to read inputs in the data plane.\nTraceback", "")
     assert not list((tmp_path / "out").rglob("*.tmp-*"))
+
+
+def test_units_that_were_done_before_a_process_ended_are_not_done_again(tmp_path: Path) -> None:
+    done = run(tmp_path, KILLED_WHEN_OTHERS_ARE_DONE)
+    assert done.returncode == 0, done.stderr
+    begun = (tmp_path / "begun").read_text().split()
+    before = (tmp_path / "done-before").read_text().split()
+    assert len(before) >= 2
+    assert [begun.count(name) for name in before] == [1] * len(before)
+    assert begun.count("u2") == 2
+    assert sorted(set(begun)) == [f"u{number}" for number in range(6)]
 
 
 def test_a_unit_that_ends_its_process_twice_fails_by_name_and_the_others_are_done(tmp_path: Path) -> None:
