@@ -17,11 +17,13 @@ class Pieces:
     Args:
         pictures: Where its pictures are, by camera.
         members: Members by role and frame; the frame is -1 for one of the whole episode.
+        num_bytes: Size of its pictures in bytes.
         problem: What is wrong with its members, or "".
     """
 
     pictures: dict[str, PicturePlaces] = dataclasses.field(default_factory=dict)
     members: dict[str, dict[int, tarfile.TarInfo]] = dataclasses.field(default_factory=dict)
+    num_bytes: int = 0
     problem: str = ""
 
 
@@ -57,6 +59,7 @@ def _add(episodes: dict[str, Pieces], member: tarfile.TarInfo, patterns: Pattern
     if match is not None:
         found = match.groupdict()
         pieces = episodes.setdefault(found["episode"], Pieces())
+        pieces.num_bytes += member.size
         places = pieces.pictures.setdefault(found.get("camera", CAMERA), PicturePlaces())
         if not member.isreg() or member.sparse is not None:
             pieces.problem = (

@@ -75,7 +75,37 @@ class OtherTarsReader:
         units = [Unit(name=file_stem(file.name), files=(file.name,), num_bytes=file.num_bytes) for file in files]
         if self.patterns.cuts_episodes:
             units = self._with_rests(units)
-        return share_units(self.folder, units, max_bytes)
+        sizes = {file.name: file.num_bytes for file in files}
+        cut = [part for unit in units for part in self._cut(unit, sizes[unit.files[0]], max_bytes)]
+        return share_units(self.folder, cut, max_bytes)
+
+    def _cut(self, unit: Unit, num_bytes: int, max_bytes: int) -> list[Unit]:
+        """Ranges of about `max_bytes` of a unit's first tar; the last has what goes on in other tars."""
+        if num_bytes <= max_bytes:
+            return [unit]
+        episodes = list(index_tar(self.folder, unit.files[0], self.patterns).episodes.values())
+        starts, held = [unit.start], 0
+        for number, pieces in enumerate(episodes[unit.start :], unit.start):
+            if held >= max_bytes:
+                starts.append(number)
+                held = 0
+            held += pieces.num_bytes
+        if len(starts) == 1:
+            return [unit]
+        parts = [
+            dataclasses.replace(
+                unit,
+                name=f"{unit.name}-e{start:06d}",
+                files=unit.files[:1],
+                start=start,
+                stop=stop,
+                num_bytes=sum(pieces.num_bytes for pieces in episodes[start:stop]),
+                num_episodes=stop - start,
+            )
+            for start, stop in zip(starts, [*starts[1:], len(episodes)], strict=True)
+        ]
+        rest = dataclasses.replace(parts[-1], files=unit.files, stop=unit.stop, num_episodes=None)
+        return [*parts[:-1], rest]
 
     def _with_rests(self, units: Sequence[Unit]) -> list[Unit]:
         held = [list(index_tar(self.folder, unit.files[0], self.patterns).episodes) for unit in units]

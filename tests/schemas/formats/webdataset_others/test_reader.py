@@ -133,6 +133,25 @@ def test_small_tars_share_units_over_the_cuts(tmp_path):
     ]  # fmt: skip
 
 
+def test_large_tars_are_cut_into_ranges_of_episodes(tmp_path):
+    write(tmp_path / "0.tar", step_members("a", range(3)) | step_members("b", range(3)) | step_members("c", range(2)))
+    write(tmp_path / "1.tar", step_members("c", range(2, 4)) | step_members("d", range(2)))
+    corpus = open_corpus(tmp_path)
+    whole = read(tmp_path)
+    units = corpus.units(1)
+    assert [(unit.name, unit.files, unit.start, unit.stop) for unit in units] == [
+        ("0-e000000", ("0.tar",), 0, 1),
+        ("0-e000001", ("0.tar",), 1, 2),
+        ("0-e000002", ("0.tar", "1.tar"), 2, 1),
+        ("1", ("1.tar",), 1, -1),
+    ]
+    parts = [item for unit in units for item in read_whole(corpus.episodes(unit))]
+    assert [(e.episode_id, e.images) for e in parts] == [(e.episode_id, e.images) for e in whole]
+    assert [e.num_frames for e in parts] == [3, 3, 4, 2]
+    a_and_b, *_ = corpus.units(sum(len(picture(n)) for n in range(6)) * 2)
+    assert (a_and_b.num_episodes, a_and_b.stop) == (2, 2)
+
+
 def test_what_the_writer_of_webdataset_packs_is_read(tmp_path):
     with webdataset.ShardWriter(str(tmp_path / "%03d.tar"), maxcount=4, verbose=0) as writer:
         for episode in range(3):
