@@ -15,9 +15,7 @@ import pyarrow.parquet as pq
 
 from vlm_rewards.schemas.episodes import IMAGE_PREFIX, image_column
 from vlm_rewards.schemas.formats.folder import Folder
-from vlm_rewards.schemas.formats.parquet_corpus.layout import FIELD_COLUMNS, UnknownLayoutError, is_picture, open_file
-
-KNOWN = ("episode_id", "frame_index", *(column for columns in FIELD_COLUMNS.values() for column in columns))
+from vlm_rewards.schemas.formats.parquet_corpus.layout import KNOWN_COLUMNS, UnknownLayoutError, is_picture, open_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,10 +55,10 @@ def read_columns(text: str) -> dict[str, str]:
     if not isinstance(columns, dict) or not all(isinstance(name, str) and name for name in columns.values()):
         raise ValueError(f"columns must be names by ours, got {text!r}. Give each as --column OURS=NAME")
     for ours in columns:
-        if ours not in KNOWN and not (ours.startswith(IMAGE_PREFIX) and ours != IMAGE_PREFIX):
+        if ours not in KNOWN_COLUMNS and not (ours.startswith(IMAGE_PREFIX) and ours != IMAGE_PREFIX):
             raise ValueError(
-                f"a column must stand for one of {', '.join(KNOWN)} or {IMAGE_PREFIX}<camera>, got {ours!r}. Write one of them "
-                "before the = of --column"
+                f"a column must stand for one of {', '.join(KNOWN_COLUMNS)} or {IMAGE_PREFIX}<camera>, got {ours!r}. Write one of "
+                "them before the = of --column"
             )
     twice = [name for name in columns.values() if list(columns.values()).count(name) > 1]
     if twice:

@@ -29,6 +29,8 @@ FIELD_COLUMNS = {
     "achieved_goals": ("achieved_goals",),
 }
 """The columns of each field that a reader may be asked for."""
+KNOWN_COLUMNS = ("episode_id", "frame_index", *(column for columns in FIELD_COLUMNS.values() for column in columns))
+"""All columns but those of pictures."""
 
 
 class UnknownLayoutError(ValueError):

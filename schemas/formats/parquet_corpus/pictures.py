@@ -22,6 +22,7 @@ from vlm_rewards.schemas.formats.folder import Folder
 from vlm_rewards.schemas.formats.interface import InvalidEpisodeError
 from vlm_rewards.schemas.formats.parquet_corpus.layout import (
     BROKEN_FILE,
+    KNOWN_COLUMNS,
     MISSING_FILE,
     cameras_of,
     dictionary_bytes,
@@ -127,7 +128,14 @@ class OpenFiles:
         leaves = {picture_leaf(schema, column) for column in held}
         columns = [index for index, path in enumerate(leaf_paths(file)) if path in leaves]
         rows = BATCH_ROWS
+        others = [i for i, path in enumerate(leaf_paths(file)) if path.partition(".list")[0] in KNOWN_COLUMNS]
         for group in groups:
+            for column in others:  # numbers and texts that a file holds once and names often
+                chunk = group.column(column)
+                is_text = chunk.physical_type == "BYTE_ARRAY"  # whose row may name all of its dictionary
+                spelled_out = dictionary_bytes(chunk)[0] if is_text else 8 * chunk.num_values // max(1, group.num_rows)
+                if spelled_out * rows > 8 * BATCH_BYTES:
+                    rows = max(1, 8 * BATCH_BYTES // spelled_out)
             for column in columns:
                 chunk = group.column(column)
                 if group.total_byte_size > BATCH_BYTES:

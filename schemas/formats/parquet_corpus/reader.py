@@ -50,6 +50,9 @@ from vlm_rewards.schemas.formats.parquet_corpus.writer import STEP_COLUMNS, writ
 from vlm_rewards.schemas.formats.units import file_ranges
 from vlm_rewards.schemas.manifests import Failure, Unit
 
+MAX_EPISODE_BYTES = 2**30
+"""Most bytes of ids, actions, states and the like of one episode, which are held in memory; pictures stream."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ParquetReader:
@@ -188,6 +191,7 @@ class _UnitPass:
         self._cursors: dict[str, PictureCursor] = {}
         self._ids: set[str] = set()  # of the episodes so far
         self._pending: list[_Run] = []  # rows of the episode that is being read
+        self._pending_bytes = 0  # of their columns apart from pictures
         self._layout: _Layout | None = None  # of the file before
         self._begun: _Layout | None = None  # of the file that the episode begins in
         self._previous: tuple[str | None, int] = (None, -1)  # id and frame index of the row before
@@ -221,7 +225,7 @@ class _UnitPass:
             if run.starts_episode:
                 yield from self._flush()
             if name in self._files.broken:
-                self._pending = []
+                self._pending, self._pending_bytes = [], 0
                 return
             if not self._pending:
                 self._begun = layout
@@ -230,6 +234,9 @@ class _UnitPass:
                     f"an episode that continues in another file must have the same columns there, got others in {name}. "
                     "Write the shards anew with one schema"
                 )
+            self._pending_bytes += run.batch.nbytes
+            if self._pending and self._pending_bytes > MAX_EPISODE_BYTES:  # only counted, and refused at its end
+                run.batch = run.batch.slice(0, 0)
             self._pending.append(run)
             if run.ends_episode:
                 yield from self._flush()
@@ -238,7 +245,8 @@ class _UnitPass:
         if self._pending:
             assert self._begun is not None
             pending, self._pending = self._pending, []
-            found = self._found(pending, self._begun)
+            oversized, self._pending_bytes = self._pending_bytes > MAX_EPISODE_BYTES, 0
+            found = self._found(pending, self._begun, oversized)
             index = pending[0].batch.column("frame_index")[0].as_py()
             if found.episode_id in self._ids and index != 0:
                 yield _scattered(found, index)
@@ -252,7 +260,7 @@ class _UnitPass:
             yield from self._flush()  # the file before was read to its end
         elif self._pending:
             after = f" after the start of episode {self._pending[0].batch.column('episode_id')[0].as_py()}"
-            self._pending = []
+            self._pending, self._pending_bytes = [], 0
         detail = (
             f"a Parquet file must be whole, got one that cannot be read{after} ({error}); the rest of it is not read. "
             "Copy it again from its source"
@@ -288,21 +296,28 @@ class _UnitPass:
                 begin = end
             self._previous = (ids[-1], indices[-1])
 
-    def _found(self, runs: Sequence[_Run], layout: "_Layout") -> FoundEpisode:
+    def _found(self, runs: Sequence[_Run], layout: "_Layout", oversized: bool) -> FoundEpisode:
         first_id = runs[0].batch.column("episode_id").cast(pa.string())[0].as_py()
         episode_id = "" if first_id is None else first_id
         table = pa.Table.from_batches([run.batch for run in runs])
         pieces = tuple(run.rows for run in runs)
         chosen = layout.cameras if self._wanted.cameras is None else self._wanted.cameras
+        num_frames = sum(rows.stop - rows.start for rows in pieces)
 
         def read() -> Episode:
+            if oversized:
+                raise InvalidEpisodeError(
+                    "oversized episode",
+                    f"an episode must have at most {MAX_EPISODE_BYTES:,} bytes beside its pictures, got more in {num_frames:,} "
+                    "frames. Split it into shorter episodes",
+                )
             images: dict[str, Frames] = {}
             for camera in chosen:
                 frames = ParquetFrames(self._cursors[camera], episode_id, pieces)
                 images[camera] = frames if self._wanted.frames else UnreadFrames(len(frames))
             return _assemble(episode_id, table, layout.features, images)
 
-        return FoundEpisode(episode_id, table.num_rows, runs[0].rows.file, read, layout.cameras)
+        return FoundEpisode(episode_id, num_frames, runs[0].rows.file, read, layout.cameras)
 
 
 def _scattered(found: FoundEpisode, index: int | None) -> Failure:

@@ -12,8 +12,10 @@ from small_corpora import assert_same, frame, opened, plain_episode, read_file, 
 from vlm_rewards.schemas.episodes import METADATA_KEY, CorpusFeatures, Episode, UnreadFrames
 from vlm_rewards.schemas.formats.folder import Folder
 from vlm_rewards.schemas.formats.parquet_corpus import pictures as parquet_pictures
+from vlm_rewards.schemas.formats.parquet_corpus import reader as parquet_reader
 from vlm_rewards.schemas.formats.parquet_corpus import writer as parquet_writer
 from vlm_rewards.schemas.formats.parquet_corpus.columns import ParquetFiles
+from vlm_rewards.schemas.formats.parquet_corpus.pictures import OpenFiles
 from vlm_rewards.schemas.formats.parquet_corpus.planning import plan_files
 from vlm_rewards.schemas.formats.parquet_corpus.reader import read_file_features
 from vlm_rewards.schemas.formats.parquet_corpus.writer import write_parquet
@@ -431,3 +433,25 @@ def test_pictures_that_a_file_holds_once_and_names_often_stay_small(tmp_path, pl
             read += 1
     assert read == len(pictures)
     assert peak < 100 * len(big)  # of the 1,000 that they are when spelled out
+
+
+def test_numbers_and_texts_that_a_file_holds_once_and_names_often_stay_small(tmp_path):
+    path = _write(tmp_path / "a.parquet", [plain_episode(num_steps=1199)])
+    text = "lift " * 60_000  # 300 kB in each of 1,200 rows, 20,000 numbers likewise: 360 MB and 190 MB spelled out
+    _rewrite(path, lambda t: _set(t, "instruction", [text] * 1200))
+    _rewrite(path, lambda t: _set(t, "action", [[0.5] * 20_000] * 1199 + [None], pa.list_(pa.float64())))
+    assert path.stat().st_size < 5_000_000
+    before, peak, read = pa.total_allocated_bytes(), 0, 0
+    for item in opened(path).episodes(whole_file(path), fields=()):
+        peak, read = max(peak, pa.total_allocated_bytes() - before), read + item.num_frames
+    assert read == 1200
+    assert peak < 20_000_000  # neither is wanted
+    assert 1 <= OpenFiles(Folder(str(tmp_path)), ()).open("a.parquet").batch_rows <= 2**26 // 300_000
+
+
+def test_an_episode_whose_numbers_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
+    path = _write(tmp_path / "a.parquet", [robot_episode(i, num_steps=n) for i, n in enumerate((5, 3000, 5))])
+    monkeypatch.setattr(parquet_reader, "MAX_EPISODE_BYTES", 50_000)
+    failure = _only_failure(path, num_good=2)
+    assert (failure.episode_id, failure.reason, failure.num_frames) == ("robot-0001", "oversized episode", 3000)
+    assert "at most 50,000 bytes beside its pictures, got more in 3,000 frames. Split it" in failure.detail
