@@ -24,7 +24,7 @@ from vlm_rewards.labelers.settings import LabelerSettings
 from vlm_rewards.pipelines.engine.driver import RunSummary, run_units
 from vlm_rewards.pipelines.engine.outputs import OutputFolder, PartWriter
 from vlm_rewards.pipelines.label.encoding import SharedLabeler, encode_unit, one_run, shared_labeler
-from vlm_rewards.pipelines.label.reading import Ended, Group, frame_groups, read_ahead
+from vlm_rewards.pipelines.label.reading import Ended, Group, choose_camera, frame_groups, read_ahead
 from vlm_rewards.pipelines.label.settings import LabelKeywords, LabelRun
 from vlm_rewards.schemas.files.remote_paths import location_of
 from vlm_rewards.schemas.files.unit_files import read_all_markers
@@ -344,24 +344,6 @@ def _check_decoders(run: Fingerprint, here: Mapping[str, str]) -> None:
             f"this worker decodes videos with other versions than the driver of the run: got {dict(here)} in place of "
             f"{run.parts.get(_DECODERS)}. Install the same versions on every worker."
         )
-
-
-def choose_camera(corpus: Corpus, camera: str | None) -> str:
-    """The camera to label: the one asked for, or the only one.
-
-    Raises:
-        ValueError: The corpus does not have it, or has several and none was asked for.
-    """
-    cameras = corpus.features.cameras
-    if camera is None and len(cameras) > 1:
-        raise ValueError(
-            f"a camera must be chosen where there are several, got {', '.join(cameras)}; give --camera NAME"
-        )
-    if camera is not None and camera not in cameras:
-        raise ValueError(
-            f"the camera must be one of the corpus's ({', '.join(cameras)}), got {camera!r}; give --camera NAME"
-        )
-    return camera or cameras[0]
 
 
 def check_episode_ids(corpus: Corpus, units: Sequence[Unit]) -> None:

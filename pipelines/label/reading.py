@@ -10,8 +10,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
 from vlm_rewards.pipelines.engine.outputs import PartWriter
-from vlm_rewards.schemas.episodes import Episode, Frame
-from vlm_rewards.schemas.formats.corpus import BrokenEpisodeError
+from vlm_rewards.schemas.episodes import IMAGE_PREFIX, Episode, Frame
+from vlm_rewards.schemas.formats.corpus import BrokenEpisodeError, Corpus
 from vlm_rewards.schemas.manifests import Failure
 
 _GROUP_FRAMES = 64
@@ -34,6 +34,26 @@ class Ended(NamedTuple):
 
     episode_id: str
     failure: Failure | None
+
+
+def choose_camera(corpus: Corpus, camera: str | None) -> str:
+    """The camera to label: the one asked for, by its name or that of its column, or the only one.
+
+    Raises:
+        ValueError: The corpus does not have it, or has several and none was asked for.
+    """
+    cameras = corpus.features.cameras
+    if camera is None and len(cameras) > 1:
+        raise ValueError(
+            f"a camera must be chosen where there are several, got {', '.join(cameras)}; give --camera NAME"
+        )
+    if camera is not None and camera not in cameras and camera.removeprefix(IMAGE_PREFIX) in cameras:
+        return camera.removeprefix(IMAGE_PREFIX)
+    if camera is not None and camera not in cameras:
+        raise ValueError(
+            f"the camera must be one of the corpus's ({', '.join(cameras)}), got {camera!r}; give --camera NAME"
+        )
+    return camera or cameras[0]
 
 
 def frame_groups(episodes: Iterable[Episode | Failure], camera: str) -> Iterator[Group | Ended | Failure]:

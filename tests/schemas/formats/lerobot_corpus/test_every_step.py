@@ -101,6 +101,14 @@ def test_labels_of_another_decoder_are_refused(
         planned.work(planned.units[0], PartWriter(tmp_path / "part", tmp_path / "failures"))
 
 
+def test_a_camera_may_be_asked_for_by_its_key(tmp_path: Path, labeler: LabelerSettings) -> None:
+    cameras = {"observation.images.front": "image", "observation.image": "image"}
+    corpus = DataSet(cameras=cameras).write(tmp_path / "corpus")
+    for camera, name in (("observation.images.front", "front"), ("front", "front"), ("observation.image",) * 2):
+        plan = plan_label(corpus, labeler, tmp_path / "labels", LabelRun(camera=camera))
+        assert plan.work.camera == plan.output.fingerprint.parts["camera"] == name
+
+
 def test_where_metadata_disagrees_is_printed(
     tmp_path: Path, labeler: LabelerSettings, capsys: pytest.CaptureFixture[str]
 ) -> None:
