@@ -31,6 +31,8 @@ from vlm_rewards.schemas.formats.units import file_stem, share_units
 from vlm_rewards.schemas.manifests import Failure, Unit
 
 _ROWS = 32
+_VALUES = 1 << 22
+"""Numbers that are read of a Parquet file at a time: each takes some ten bytes on its way."""
 _FILE = re.compile(r"(\d+)/part-(\d+)\.(arrow|parquet)")
 _STEPS = ("rewards", "terminations", "truncations")
 
@@ -69,7 +71,8 @@ class _EpisodeFile:
         with self._plain_errors():
             if self.name.endswith(".parquet"):
                 file = open_parquet_file(self.folder, self.name)
-                for batch in file.iter_batches(batch_size=_ROWS, columns=[".".join(path)]):
+                rows = max(1, min(_ROWS, _VALUES // _width(_kind(file.schema_arrow, path))))
+                for batch in file.iter_batches(batch_size=rows, columns=[".".join(path)]):
                     yield _field(batch, path)
                 return
             file, mapped = self._open_arrow()
@@ -96,6 +99,13 @@ class _EpisodeFile:
         except (pa.ArrowException, OSError, ValueError) as error:
             detail = f"a file of an episode must be whole: got {self.name}, which is not ({error}). Copy it again"
             raise InvalidEpisodeError("unreadable shard", detail, scope="shard") from error
+
+
+def _kind(schema: pa.Schema, path: Sequence[str]) -> pa.DataType:
+    kind = schema.field(path[0]).type
+    for name in path[1:]:
+        kind = kind.field(name).type
+    return kind
 
 
 def _field(batch: pa.RecordBatch, path: Sequence[str]) -> pa.Array:
