@@ -273,7 +273,8 @@ class _OpenVideo:
 
         path, name = self._folder.path(self._name), self._name
         try:
-            self.container = av.open(f"file:{path}" if self._folder.is_local else self._folder.open(name), "r")
+            source = f"file:{path}" if self._folder.is_local else self._folder.open(name)
+            self.container = av.open(source, "r", metadata_errors="replace")  # titles in odd encodings are no matter
         except FileNotFoundError as error:
             raise InvalidEpisodeError(
                 MISSING_VIDEO, f"there is no video {path}. Download it too, or leave it out"
@@ -307,7 +308,8 @@ def _picture_stream(name: str, container: "InputContainer") -> "VideoStream":
     stream = streams[0]
     if stream.codec_context is None or stream.format is None:
         raise InvalidEpisodeError(
-            "unknown codec", f"{name} is encoded in a way that PyAV cannot decode. Encode it as H.264 or AV1"
+            "unknown codec",
+            f"{name} is encoded in a way that PyAV cannot decode, or its header is damaged. Encode it as H.264 or AV1",
         )
     bits = max(component.bits for component in stream.format.components)
     if len(stream.format.components) < 3 or bits > _MAX_BITS:

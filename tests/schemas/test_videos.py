@@ -1,5 +1,6 @@
 """Videos: every frame once and in order, from wherever a pass begins; what is missing is told with both numbers."""
 
+import contextlib
 import functools
 import itertools
 from pathlib import Path
@@ -239,7 +240,8 @@ def test_an_unknown_codec_is_refused(tmp_path: Path) -> None:
     assert data.count(b"avc1") >= 1
     path.write_bytes(data.replace(b"avc1", b"zzzz").replace(b"avcC", b"zzzC"))
     with pytest.raises(
-        InvalidEpisodeError, match="a.mp4 is encoded in a way that PyAV cannot decode. Encode it as H.264"
+        InvalidEpisodeError,
+        match="a.mp4 is encoded in a way that PyAV cannot decode, or its header is damaged. Encode it",
     ):
         read_video_facts(Folder(str(tmp_path)), "a.mp4")
 
@@ -266,3 +268,31 @@ def test_versions_name_what_makes_rgb() -> None:
     versions = decoder_versions()
     assert versions["av"] == av.__version__
     assert versions["swscale"].count(".") == 2
+
+
+@CODECS
+def test_broken_bytes_fail_the_episode_and_raise_nothing_else(tmp_path: Path, codec: tuple) -> None:
+    data = write_video(tmp_path / "a.mp4", frames()[:24], codec).read_bytes()
+    folder, rng, failed = Folder(str(tmp_path)), np.random.default_rng(0), 0
+    for _ in range(60):
+        broken = bytearray(data)
+        for place in rng.integers(0, len(data), rng.integers(1, 6)):
+            broken[place] ^= 1 << rng.integers(8)
+        (tmp_path / "a.mp4").write_bytes(broken)
+        try:
+            read(tmp_path, "a.mp4")
+        except InvalidEpisodeError:
+            failed += 1
+        cursor = VideoCursor(folder)
+        for number in (5, 17, 3):
+            with contextlib.suppress(InvalidEpisodeError):
+                cursor.find("a.mp4", number / 10, 0.04)
+    assert failed > 0
+
+
+def test_a_title_in_an_odd_encoding_is_no_matter(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", frames()[:3])
+    data = path.read_bytes()
+    assert data.count(b"Lavf") == 1
+    path.write_bytes(data.replace(b"Lavf", b"L\xefvf"))
+    assert len(read(tmp_path, "a.mp4")) == 3
