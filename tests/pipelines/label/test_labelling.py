@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -367,9 +368,20 @@ def test_beam_options_that_beam_would_ignore_or_exit_on_are_refused() -> None:
 
 def test_an_episode_id_in_two_shards_is_refused(tmp_path: Path, clip: Path) -> None:
     corpus = write_corpus(tmp_path / "c", [plain_episode(0), plain_episode(1), plain_episode(0)], 3)
-    with pytest.raises(ValueError, match=r"'episode-0000' in shard-000 and in shard-002 .*remove or rename one"):
+    with pytest.raises(ValueError, match=r"'episode-0000' in shard-000 and in shard-002 .*Remove or rename one"):
         label(corpus, settings(clip), output=tmp_path / "l")
     check_episode_ids(open_corpus(corpus), open_corpus(corpus).units()[:2])
+    with tarfile.open(tmp_path / "one.tar", "w") as joined:
+        for index in (0, 1, 0):
+            write_episodes(tmp_path / "part", CorpusFeatures.of(plain_episode()), [plain_episode(index)], "webdataset")
+            with tarfile.open(tmp_path / "part") as part:
+                for member in part:
+                    joined.addfile(member, part.extractfile(member))
+    opened = open_corpus(tmp_path / "one.tar")
+    with pytest.raises(
+        ValueError, match=r"got 'episode-0000' in one-b.* and in one-b.*\. Sort the shard by episode where"
+    ):
+        check_episode_ids(opened, opened.units(1))
 
 
 def test_neither_corpus_nor_embeddings_is_refused(tmp_path: Path, clip: Path) -> None:
