@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import importlib.util
 import itertools
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -75,11 +76,12 @@ class Store:
         import zarr  # here, since it takes a while to load
 
         with self._plain_errors("the root"):
+            path = self.folder.path(self.name.rstrip("/"))
             if not self.is_zip:
-                return zarr.open_group(self.folder.path(self.name.rstrip("/")), mode="r")
+                return zarr.open_group(path, mode="r")
             if not self.folder.is_local:
-                raise ValueError("a zip file must be on a local disk: copy it there")
-            return zarr.open_group(zarr.storage.ZipStore(self.folder.path(self.name), mode="r"), mode="r")
+                return zarr.open_group(f"zip::{path}", mode="r")
+            return zarr.open_group(zarr.storage.ZipStore(path, mode="r"), mode="r")
 
     @functools.cached_property
     def ends(self) -> np.ndarray:
@@ -120,7 +122,7 @@ class Store:
         """The arrays in the group `data`, in the order of their names.
 
         Raises:
-            UnreadableStoreError: There is no such group.
+            UnreadableStoreError: There is no such group, or a codec is not installed.
         """
         import zarr
         from numcodecs.errors import UnknownCodecError
@@ -130,19 +132,29 @@ class Store:
             if not isinstance(group, zarr.Group):
                 raise ValueError(f"it has no group 'data', but {', '.join(sorted(self.root)) or 'nothing'}")
             try:
-                return dict(sorted(group.arrays()))
+                return self._arrays(group)
             except UnknownCodecError:
                 if importlib.util.find_spec("imagecodecs") is None:
                     raise
             # UMI's pictures are JPEG XL, which is known to zarr once this package says so.
             importlib.import_module("imagecodecs.numcodecs").register_codecs()
+            return self._arrays(group)
+
+    def _arrays(self, group: "zarr.Group") -> dict[str, "zarr.Array"]:
+        import zarr
+
+        if not self.is_zip:
             return dict(sorted(group.arrays()))
+        # Zarr lists no zip file behind a URL, so its own list of names tells.
+        matches = map(re.compile(r"data/([^/]+)/(\.zarray|zarr\.json)").fullmatch, sorted(self.chunk_files))
+        found = {match[1]: group.get(match[1]) for match in matches if match}
+        return {name: array for name, array in sorted(found.items()) if isinstance(array, zarr.Array)}
 
     @functools.cached_property
     def chunk_files(self) -> frozenset[str]:
         """Names of the files of the store, below it."""
         if self.is_zip:
-            with zipfile.ZipFile(self.folder.path(self.name)) as file:
+            with self.folder.open(self.name) as opened, zipfile.ZipFile(opened) as file:
                 return frozenset(file.namelist())
         return frozenset(
             file.name.removeprefix(self.name) for file in self.folder.files if file.name.startswith(self.name)
@@ -177,7 +189,7 @@ class Store:
 
         try:
             yield
-        except (FileNotFoundError, PermissionError):
+        except (FileNotFoundError, PermissionError, UnreadableStoreError):
             raise
         except UnknownCodecError as error:
             raise UnreadableStoreError(

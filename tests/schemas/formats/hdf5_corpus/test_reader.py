@@ -1,6 +1,7 @@
 import json
 import pickle
 
+import fsspec
 import h5py
 import numpy as np
 import pytest
@@ -301,3 +302,16 @@ def test_a_failure_of_the_data_breaks_the_episode_off(tmp_path):
     episode = next(iter(open_corpus(path)))
     with pytest.raises(BrokenEpisodeError, match="unreadable data"):
         list(episode.images["agentview_image"])
+
+
+def test_files_are_read_from_a_url(tmp_path):
+    write_robomimic(tmp_path / "a.hdf5", (3, 2))
+    files = fsspec.filesystem("memory")
+    files.put(f"{tmp_path}/", "/hdf5-of-tests/", recursive=True)
+    try:
+        corpus = open_corpus("memory://hdf5-of-tests")
+        for episode in corpus:
+            assert_aligned(episode, "agentview_image")
+        assert corpus.units()[0].num_frames == 7
+    finally:
+        files.rm("/hdf5-of-tests", recursive=True)

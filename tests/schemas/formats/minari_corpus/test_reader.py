@@ -1,6 +1,7 @@
 import json
 import pickle
 
+import fsspec
 import h5py
 import numpy as np
 import pyarrow as pa
@@ -277,3 +278,15 @@ def test_pixels_that_are_told_by_no_metadata_are_no_pictures(tmp_path):
     (tmp_path / "set" / "data" / "metadata.json").write_text("{}")
     with pytest.raises(ValueError, match=r"must hold pictures .*: got image fixed_size_list<.*>\[3072\]"):
         open_corpus(tmp_path / "set")
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_data_sets_are_read_from_a_url(tmp_path, storage):
+    write_minari(tmp_path / "set", storage, (3, 2))
+    files = fsspec.filesystem("memory")
+    files.put(f"{tmp_path}/set/", f"/minari-{storage}/", recursive=True)
+    try:
+        for episode in open_corpus(f"memory://minari-{storage}"):
+            assert_aligned(episode, "image")
+    finally:
+        files.rm(f"/minari-{storage}", recursive=True)

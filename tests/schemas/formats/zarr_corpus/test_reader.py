@@ -5,6 +5,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import zarr
@@ -21,7 +22,9 @@ def read(path, options=None, **wanted):
     return read_whole(item for unit in corpus.units() for item in corpus.episodes(unit, **wanted))
 
 
-def write_buffer(path, lengths=(3, 2), *, zarr_format=2, camera="img", chunk=2, frames=None, action=True):
+def write_buffer(
+    path, lengths=(3, 2), *, zarr_format=2, camera="img", chunk=2, frames=None, action=True, compressors="auto"
+):
     """Writes a replay buffer as diffusion policy does; its chunks do not end where episodes do."""
     root = zarr.open_group(path, mode="w", zarr_format=zarr_format)
     if frames is None:
@@ -31,7 +34,13 @@ def write_buffer(path, lengths=(3, 2), *, zarr_format=2, camera="img", chunk=2, 
     if action:
         arrays["data/action"] = np.concatenate([numbered_actions(length) for length in lengths])
     for name, values in arrays.items():
-        made = root.create_array(name, shape=values.shape, chunks=(chunk, *values.shape[1:]), dtype=values.dtype)
+        made = root.create_array(
+            name,
+            shape=values.shape,
+            chunks=(chunk, *values.shape[1:]),
+            dtype=values.dtype,
+            compressors=compressors if values.ndim == 4 else "auto",
+        )
         made[:] = values
     return path
 
@@ -265,3 +274,29 @@ def test_discrete_actions_and_a_camera_that_is_not_there(tmp_path):
     assert episode.actions.dtype == np.int64
     (failure,) = read(path, cameras=["side"])
     assert (failure.scope, failure.reason) == ("shard", "missing camera")
+
+
+@pytest.mark.parametrize("pack", [False, True])
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_stores_are_read_from_a_url(tmp_path, zarr_format, pack):
+    path = write_buffer(tmp_path / "a.zarr", (3, 2), zarr_format=zarr_format)
+    if pack:
+        zipped(path)
+    files = fsspec.filesystem("memory")
+    files.put(f"{tmp_path}/", "/zarr-of-tests/", recursive=True)
+    try:
+        corpus = open_corpus("memory://zarr-of-tests")
+        for episode in corpus:
+            assert_aligned(episode, "img")
+        (unit,) = corpus.units()
+        assert corpus.episode_ids(unit) == ["a/episode_0", "a/episode_1"]
+    finally:
+        files.rm("/zarr-of-tests", recursive=True)
+
+
+def test_pictures_of_umi_are_read_where_their_codec_is_installed(tmp_path):
+    codecs = pytest.importorskip("imagecodecs.numcodecs", reason="imagecodecs is not installed")
+    codecs.register_codecs()
+    path = write_buffer(tmp_path / "a.zarr", (3, 2), compressors=codecs.Jpegxl(level=99, numthreads=1), chunk=1)
+    for episode in read(zipped(path)):
+        assert_aligned(episode, "img")
