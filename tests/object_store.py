@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _STARTED_S = 60.0
+_SOCKETS = Path("/tmp")  # where the server puts them, whatever TMPDIR says
 _PORTS = ("master", "volume", "filer", "s3")
 
 
@@ -44,6 +45,8 @@ def object_store(folder: Path) -> Iterator[ObjectStore]:
         f"-s3.config={config}",
         "-master.telemetry=false",
         "-s3.autoCreateBucket=false",
+        "-s3.port.iceberg=0",  # whose port is the same for all servers of a machine
+        "-s3.port.lance=0",
         "-master.volumeSizeLimitMB=64",
     ]
     with (folder / "server.log").open("wb") as log:
@@ -56,6 +59,9 @@ def object_store(folder: Path) -> Iterator[ObjectStore]:
     finally:
         server.kill()  # on a signal that it can catch, it waits 10 s for its volumes
         server.wait()
+        for port in ports:
+            for left in _SOCKETS.glob(f"seaweedfs-*-{port}.sock"):
+                left.unlink()
 
 
 def _identity(name: str, actions: list[str]) -> dict[str, object]:

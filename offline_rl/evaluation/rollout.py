@@ -60,10 +60,10 @@ def rollout(agent: str | Path, *, output: str | Path, **settings: Unpack[Rollout
     """
     (how,) = build_settings(settings, RolloutSettings)
     with torch_threads(how.threads):
-        return _rollout(agent, output, how)
+        return _rollout(agent, local_path(output, "a rollout"), how)
 
 
-def _rollout(agent: str | Path, output: str | Path, settings: RolloutSettings) -> Evaluation:
+def _rollout(agent: str | Path, output: Path, settings: RolloutSettings) -> Evaluation:
     saved = load_agent(agent)
     envs = settings.envs or _envs_without_imports(saved.envs, agent)
     if not envs:
@@ -95,9 +95,7 @@ def _rollout(agent: str | Path, output: str | Path, settings: RolloutSettings) -
     described = describe_settings(settings, unimportant=(), added=("camera", "frames"))
     fingerprint = Fingerprint({"agent": saved.digest, **described, "envs": envs})
     shown = {**dataclasses.asdict(settings), "envs": envs, "agent": str(agent)}
-    with claimed(
-        local_path(output, "a rollout"), kind="rollout", fingerprint=fingerprint, settings=shown, renew=True
-    ) as folder:
+    with claimed(output, kind="rollout", fingerprint=fingerprint, settings=shown, renew=True) as folder:
         with progress_bar("rollout", settings.episodes, unit="episode") as bar:
             evaluation = evaluate_agent(
                 saved.agent,

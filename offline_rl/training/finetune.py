@@ -66,12 +66,10 @@ def finetune(
     """
     (how,) = build_settings(settings, FinetuneSettings)
     with torch_threads(how.threads):
-        return _finetune(agent, output, how, wandb_project)
+        return _finetune(agent, local_path(output, "an agent"), how, wandb_project)
 
 
-def _finetune(
-    agent: str | Path, output: str | Path, settings: FinetuneSettings, wandb_project: str | None
-) -> SavedAgent:
+def _finetune(agent: str | Path, output: Path, settings: FinetuneSettings, wandb_project: str | None) -> SavedAgent:
     before = load_agent(agent, settings.device)
     labeler = Labeler.build(settings_from_json(before.labeler))
     replay = open_replay(
@@ -95,9 +93,7 @@ def _finetune(
         described["mask_at_success"] = 0  # runs that were begun before this was so cannot be resumed
     fingerprint = Fingerprint({"agent": before.digest, "labels": dict(before.labels_fingerprint.parts), **described})
     shown = {**dataclasses.asdict(settings), "agent": str(agent)}
-    with claimed(
-        local_path(output, "an agent"), kind="fine-tuning", fingerprint=fingerprint, settings=shown, renew=True
-    ) as folder:
+    with claimed(output, kind="fine-tuning", fingerprint=fingerprint, settings=shown, renew=True) as folder:
         checkpoint = latest_checkpoint(folder)
         done = None if checkpoint is None else checkpoint[0]
         with (

@@ -73,6 +73,8 @@ def export(corpus: str | Path, labels: str | Path, *, to: str, **settings: Unpac
             f"an export needs either an output folder or in_place: got {found}. Give --output DIR, or --in-place to change the "
             "corpus itself"
         )
+    if run.output is not None:
+        local_path(run.output, "an export")  # refused before anything is read
     if run.in_place and chosen.place == "folder":
         raise ValueError(
             f"the export {chosen.name!r} makes files of its own: got in_place, with which it would change the corpus. Give an "
@@ -107,7 +109,7 @@ def _publish(
         folder = local_folder(joined.corpus)
         return folder, publish_in_place(folder, make)
     assert run.output is not None
-    output = local_path(run.output, "an export")
+    output = Path(run.output)
     if chosen.place != "copy":
         return output, publish_folder(output, make)
     folder = local_folder(joined.corpus)

@@ -5,6 +5,7 @@ import argparse
 from vlm_rewards.command_line.options import add_output
 from vlm_rewards.command_line.parser import command_line, parse
 from vlm_rewards.command_line.words import Said, describe_fine_tuning
+from vlm_rewards.schemas.files.remote_paths import local_path
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -19,14 +20,15 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Said:
     folders = ("corpus", "labels", "relabelled", "report", "agent", "agent-online", "rollout")
-    entries = {path.name for path in options.output.iterdir()} if options.output.is_dir() else set()
+    output = local_path(options.output, "a demo")
+    entries = {path.name for path in output.iterdir()} if output.is_dir() else set()
     strange = entries - set(folders)
-    if strange or options.output.is_file():
-        found = f"{options.output} with {min(strange)!r}" if strange else f"the file {options.output}"
+    if strange or output.is_file():
+        found = f"{output} with {min(strange)!r}" if strange else f"the file {output}"
         raise ValueError(
             f"the output must be an empty folder or one of an earlier demo, got {found}; give another folder"
         )
-    corpus, labels, relabelled, report, agent, online, rollout = (options.output / name for name in folders)
+    corpus, labels, relabelled, report, agent, online, rollout = (output / name for name in folders)
     levels = ("BabyAI-GoToLocal-v0", "BabyAI-PickupDist-v0", "BabyAI-PutNextLocal-v0")
     policies = "bot:0.2,noisy-bot:0.5,random:0.3"
     named = [word for level in levels for word in ("--env", level)]

@@ -40,6 +40,7 @@ from planted_formats import (
 
 from vlm_rewards.pipelines.inspect.inspection import inspect_corpus
 from vlm_rewards.schemas.episodes import Episode, Frames, UnreadFrames
+from vlm_rewards.schemas.files.stores import store_at
 from vlm_rewards.schemas.formats.corpus import (
     FORMATS,
     BrokenEpisodeError,
@@ -192,6 +193,26 @@ def test_features_say_what_the_episodes_hold(case: Case, folder: Path) -> None:
     for episode in open_corpus(folder):
         assert isinstance(episode, Episode)
         features.check(episode)
+
+
+def test_a_corpus_in_an_object_store_is_read_like_one_on_a_disk(case: Case, folder: Path, bucket: str) -> None:
+    files, inner = store_at(bucket)
+    files.put(str(folder), inner, recursive=True)
+    if case.name == "zarr, v2 zip files":
+        with pytest.raises(ValueError, match="a zip file must be on a local disk: copy it there"):
+            open_corpus(bucket)
+        return
+    local, remote = open_corpus(folder), pickle.loads(pickle.dumps(open_corpus(bucket)))
+    assert remote.features == local.features
+    units = remote.units(10_000)
+    assert [unit.name for unit in units] == [unit.name for unit in local.units(10_000)]
+    left = [entry.name for entry in local.passed_over if entry.reason != "is empty"]  # a store has no empty folders
+    assert [entry.name for entry in remote.passed_over] == left
+    for found, expected in zip(_read(remote, units), _read(local), strict=True):
+        assert found.episode_id == expected.episode_id
+        for camera in case.cameras:
+            for frame, other in zip(found.images[camera], expected.images[camera], strict=True):
+                assert np.array_equal(decoded_frame(frame), decoded_frame(other))
 
 
 def test_ids_are_listed_as_they_are_read(case: Case, folder: Path) -> None:
