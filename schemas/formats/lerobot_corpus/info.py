@@ -93,12 +93,28 @@ class Info:
             ) from error
 
 
+def is_data_set(folder: Folder) -> bool:
+    """Whether a folder is a LeRobot data set of any version."""
+    return folder.has_file(INFO) or folder.has_file(INFO_OF_VERSION_1)
+
+
+def data_sets_below(folder: Folder) -> list[str]:
+    """Names of the folders below one that are LeRobot data sets, as far as it tells by the names of its files."""
+    return [file.name.removesuffix(f"/{INFO}") for file in folder.files if file.name.endswith(f"/{INFO}")]
+
+
 def read_info(folder: Folder) -> Info:
     """Reads meta/info.json.
 
     Raises:
-        ValueError: It is missing, empty or broken, of another version or storage, or there is no camera.
+        ValueError: It is in a folder below, empty or broken, of another version or storage, or there is no camera.
     """
+    if not is_data_set(folder):
+        below = data_sets_below(folder)
+        raise ValueError(
+            f"a LeRobot data set is a folder with {INFO} in it: got {folder}, where it is in {', '.join(below[:3])}"
+            f"{' and others' if len(below) > 3 else ''}. Give one of these folders"
+        )
     if not folder.has_file(INFO):
         raise ValueError(
             f"LeRobot data sets of {', '.join(VERSIONS)} are read, got one of version 1 ({INFO_OF_VERSION_1}) in {folder}. "

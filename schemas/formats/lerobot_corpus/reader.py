@@ -36,7 +36,7 @@ from vlm_rewards.schemas.formats.lerobot_corpus.episodes import (
     read_video_places,
 )
 from vlm_rewards.schemas.formats.lerobot_corpus.frames import EpisodeVideo
-from vlm_rewards.schemas.formats.lerobot_corpus.info import INFO, INFO_OF_VERSION_1, Camera, Info, read_info
+from vlm_rewards.schemas.formats.lerobot_corpus.info import INFO, Camera, Info, data_sets_below, is_data_set, read_info
 from vlm_rewards.schemas.formats.lerobot_corpus.planning import plan_units
 from vlm_rewards.schemas.formats.lerobot_corpus.rows import RowCursor, numbers, texts
 from vlm_rewards.schemas.formats.parquet_corpus.layout import is_picture
@@ -281,6 +281,6 @@ def _notes(info: Info, table: EpisodeTable, has_tasks: bool) -> tuple[str, ...]:
 
 LEROBOT = CorpusFormat(
     name="lerobot",
-    recognizes=lambda folder: not folder.only and (folder.has_file(INFO) or folder.has_file(INFO_OF_VERSION_1)),
+    recognizes=lambda folder: not folder.only and (is_data_set(folder) or bool(data_sets_below(folder))),
     open=open_lerobot,
 )

@@ -116,6 +116,17 @@ def test_version_1_is_refused_by_name(tmp_path: Path) -> None:
         open_corpus(tmp_path)
 
 
+def test_a_folder_of_several_data_sets_names_them(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        DataSet(cameras=IMAGES).write(tmp_path / "mine" / name)
+    with pytest.raises(ValueError, match=r"got .*, where it is in mine/one, mine/two. Give one of these folders"):
+        open_corpus(tmp_path)
+    for name in ("three", "four"):
+        DataSet(cameras=IMAGES).write(tmp_path / "mine" / name)
+    with pytest.raises(ValueError, match="in mine/four, mine/one, mine/three and others. Give one"):
+        open_corpus(tmp_path)
+
+
 def test_an_empty_set_is_refused(tmp_path: Path) -> None:
     DataSet(version="v2.1", lengths=[], tasks=[]).write(tmp_path)
     with pytest.raises(
