@@ -275,7 +275,9 @@ def test_an_unknown_option_is_refused(tmp_path, monkeypatch):
     ):
         open_corpus(tmp_path, {"chanels": "bgr"})
     _write(tmp_path / "b" / "a.parquet", [plain_episode()])
-    with pytest.raises(ValueError, match="the format parquet has no option 'channels': its options are picture-range"):
+    with pytest.raises(
+        ValueError, match="the format parquet has no option 'channels': its options are columns, picture-range"
+    ):
         open_corpus(tmp_path / "b", {"channels": "bgr"})
 
 
