@@ -34,7 +34,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from object_store import ObjectStore, object_store  # noqa: E402  (shared with the tests)
 
 KILLS = 5
-FRAMES = 200
+FRAMES = 400
 WAIT_S = 300.0
 
 
