@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import itertools
+import tracemalloc
 from pathlib import Path
 
 import av
@@ -149,6 +150,17 @@ def test_one_pass_decodes_each_frame_once(tmp_path: Path, monkeypatch: pytest.Mo
         assert number_of(to_pixels("a.mp4", found)) == number
     beat = decoded[1] - decoded[0]
     assert [stamp // beat for stamp in decoded] == [*range(15), *range(32, 40)]
+
+
+def test_a_video_is_never_whole_in_memory(tmp_path: Path) -> None:
+    still = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
+    write_video(tmp_path / "a.mp4", itertools.repeat(still, 200))
+    tracemalloc.start()
+    count = sum(1 for _ in VideoFrames(Folder(str(tmp_path)), "a.mp4", 200))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert count == 200
+    assert peak < 10 * still.nbytes
 
 
 def test_going_back_begins_again(tmp_path: Path) -> None:

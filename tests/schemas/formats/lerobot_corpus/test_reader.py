@@ -9,6 +9,7 @@ import pytest
 from lerobot_datasets import DataSet
 from small_videos import AV1, H264, number_of
 
+from vlm_rewards.schemas import videos
 from vlm_rewards.schemas.episodes import Episode
 from vlm_rewards.schemas.formats.corpus import Corpus, open_corpus
 from vlm_rewards.schemas.manifests import Failure
@@ -275,6 +276,22 @@ def test_data_files_are_read_in_the_order_of_their_numbers(tmp_path: Path) -> No
     ids = ["episode_999999", "episode_1000000", "episode_1000001"]
     corpus = open_corpus(folder)
     assert [episode.episode_id for episode in corpus] == ids
+
+
+def test_every_frame_of_a_shared_video_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cameras = {"front": "video", "wrist": "video"}
+    corpus = open_corpus(DataSet(lengths=[7, 1, 30, 9], tasks=["lift"] * 4, cameras=cameras).write(tmp_path))
+    decoded = []
+    decode = videos._OpenVideo.frames
+    monkeypatch.setattr(
+        videos._OpenVideo,
+        "frames",
+        lambda video: (decoded.append((video, frame.pts)) or frame for frame in decode(video)),
+    )
+    for episode in corpus:
+        for steps in zip(episode.images["front"], episode.images["wrist"], strict=True):
+            assert len(steps) == 2
+    assert len(decoded) == len(set(decoded)) == 2 * 47
 
 
 def test_two_units_share_no_file_but_where_their_size_asks_for_it(tmp_path: Path) -> None:
