@@ -66,7 +66,14 @@ def export(corpus: str | Path, labels: str | Path, *, to: str, **settings: Unpac
     """
     (run,) = build_settings(settings, ExportRun)
     chosen = export_format(to)
-    told = ExportSettings(smooth=run.smooth, all_scores=run.all_scores, link=run.link)
+    told = ExportSettings(smooth=run.smooth, all_scores=run.all_scores)
+    for field in dataclasses.fields(told):
+        if getattr(told, field.name) != field.default and field.name not in chosen.takes:
+            raise ValueError(
+                f"the export {chosen.name!r} has no use for {field.name}: got {getattr(told, field.name)!r}. Leave it out"
+            )
+    if run.link and (run.in_place or chosen.place != "copy"):
+        raise ValueError("link is for exports that copy the corpus: got it for one that does not. Leave it out")
     if (run.output is None) != run.in_place:
         found = "both" if run.in_place else "neither"
         raise ValueError(
@@ -113,7 +120,8 @@ def _publish(
     if chosen.place != "copy":
         return output, publish_folder(output, make)
     folder = local_folder(joined.corpus)
-    if output.resolve().is_relative_to(folder.resolve()):
+    only = joined.corpus.folder.only
+    if output.resolve().is_relative_to((folder / only).resolve()):
         raise ValueError(f"a copy must lie outside of what it copies: got {output} in {folder}. Give another folder")
-    names = all_files(folder, joined.corpus.folder.only)
+    names = all_files(folder, only)
     return output, publish_folder(output, make, source=folder, names=names, link=run.link)

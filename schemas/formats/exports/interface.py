@@ -105,7 +105,6 @@ class ExportSettings:
     Args:
         smooth: Frames of the centred moving average that scores go through; 1 for none.
         all_scores: Whether the scores of all goals are written beside those of the episode's own, as a vector.
-        link: Whether files of a copy that do not change are hard links to the corpus's own.
 
     Raises:
         ValueError: `smooth` is not an odd number of at least 1.
@@ -113,7 +112,6 @@ class ExportSettings:
 
     smooth: int = 1
     all_scores: bool = False
-    link: bool = False
 
     def __post_init__(self) -> None:
         if self.smooth < 1 or self.smooth % 2 == 0:
@@ -131,6 +129,7 @@ class ExportFormat:
         summary: What it is, for the help.
         write: Writes the files, and returns lines that say what was written.
         corpus_formats: Formats of the corpora that it takes; () for all.
+        takes: Fields of `ExportSettings` that it reads; others are refused where they are given.
         place: Where its files go: "folder" (new files alone, in a folder of their own), "copy" (a copy of the corpus in which
             some files are replaced), or "beside" (new files, in a folder of their own, or beside the corpus's with --in-place).
     """
@@ -139,6 +138,7 @@ class ExportFormat:
     summary: str
     write: "Callable[[LabelledCorpus, Changes, ExportSettings], list[str]]"
     corpus_formats: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
     place: str = "folder"
 
 

@@ -10,7 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vlm_rewards.schemas.formats.exports.interface import ExportFormat, ExportSettings, LabelledCorpus, smoothed
+from vlm_rewards.schemas.formats.exports.interface import (
+    ExportFormat,
+    ExportSettings,
+    LabelledCorpus,
+    require_all_scores,
+    smoothed,
+)
 from vlm_rewards.schemas.formats.exports.publishing import Changes
 from vlm_rewards.schemas.formats.lerobot_corpus.episodes import episode_index_of
 from vlm_rewards.schemas.formats.lerobot_corpus.reader import LEROBOT
@@ -42,6 +48,8 @@ SCHEMA = pa.schema(
 
 def write_verdicts(labelled: LabelledCorpus, changes: Changes, settings: ExportSettings) -> list[str]:
     """Writes verdicts.parquet and successful.json; see the module's picture."""
+    if settings.smooth > 1:
+        require_all_scores(labelled, "verdicts with smooth")
     successful: list[str] = []
     judged = 0
     rows: list[dict[str, object]] = []
@@ -57,7 +65,7 @@ def write_verdicts(labelled: LabelledCorpus, changes: Changes, settings: ExportS
                 row["why_none"] = "its instruction asks for none of the goals"
             else:
                 values = labelled.values(episode)
-                scores = values.scores if labelled.is_sparse else smoothed(values.scores, settings.smooth)
+                scores = smoothed(values.scores, settings.smooth)
                 achieved = bool(values.successes.any())
                 judged += 1
                 if achieved:
@@ -95,4 +103,5 @@ VERDICTS = ExportFormat(
     name="verdicts",
     summary="one row per episode: success, first frame of it, scores; and the list of those that succeeded",
     write=write_verdicts,
+    takes=("smooth",),
 )

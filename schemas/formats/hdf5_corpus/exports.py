@@ -23,6 +23,7 @@ from vlm_rewards.schemas.formats.exports.interface import (
     local_folder,
     require_all,
     require_all_scores,
+    smoothed,
 )
 from vlm_rewards.schemas.formats.exports.publishing import Changes
 from vlm_rewards.schemas.formats.hdf5_corpus.demos import DEMOS
@@ -81,7 +82,7 @@ def _write_file(
             replace_rewards(demo, values, episode)
             if settings.all_scores:
                 demo.pop(SCORES, None)
-                demo[SCORES] = values.all_scores
+                demo[SCORES] = smoothed(values.all_scores, settings.smooth)
                 demo[SCORES].attrs["goals"] = [goal.id for goal in labelled.goals]
             if values.successes.any():
                 successful.append(key)
@@ -117,5 +118,6 @@ ROBOMIMIC = ExportFormat(
     summary=f"HDF5 files of robomimic or LIBERO with new rewards, and the filter key {MASK}",
     write=write_robomimic,
     corpus_formats=(HDF5.name,),
+    takes=("smooth", "all_scores"),
     place="copy",
 )

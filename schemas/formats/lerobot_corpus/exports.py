@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlm_rewards.schemas.formats.exports.interface import (
+    EpisodeValues,
     ExportFormat,
     ExportSettings,
     LabelledCorpus,
@@ -111,7 +112,7 @@ def write_lerobot(labelled: LabelledCorpus, changes: Changes, settings: ExportSe
 
 def _columns(labelled: LabelledCorpus, settings: ExportSettings) -> list[Column]:
     columns = [
-        Column("next.reward", pa.float32(), lambda values, frames: pa.array(values.rewards[frames])),
+        Column("next.reward", pa.float32(), lambda values, frames: pa.array(_rewards(values)[frames])),
         Column("next.success", pa.bool_(), lambda values, frames: pa.array(_after(values.successes)[frames])),
         Column("next.done", pa.bool_(), lambda values, frames: pa.array(_is_last(len(values.successes))[frames])),
     ]
@@ -120,6 +121,13 @@ def _columns(labelled: LabelledCorpus, settings: ExportSettings) -> list[Column]
             scores_column(SCORES, len(labelled.goals), lambda values: smoothed(values.all_scores, settings.smooth))
         )
     return columns
+
+
+def _rewards(values: EpisodeValues) -> np.ndarray:
+    """One reward per row; without recorded actions, a step lies between two rows, and the last row repeats."""
+    rewards = values.rewards
+    missing = len(values.successes) - len(rewards)
+    return np.append(rewards, [rewards[-1] if len(rewards) else 0] * missing).astype(np.float32)
 
 
 def _after(successes: np.ndarray) -> np.ndarray:
@@ -154,6 +162,7 @@ RA_BC = ExportFormat(
     summary=f"{SIDECAR}, by which LeRobot weighs samples (RA-BC): the score of each frame for its episode's goal",
     write=write_ra_bc,
     corpus_formats=(LEROBOT.name,),
+    takes=("smooth",),
     place="beside",
 )
 LEROBOT_COLUMNS = ExportFormat(
@@ -161,5 +170,6 @@ LEROBOT_COLUMNS = ExportFormat(
     summary="a LeRobot data set with next.reward, next.success and next.done of the labels",
     write=write_lerobot,
     corpus_formats=(LEROBOT.name,),
+    takes=("smooth", "all_scores"),
     place="copy",
 )

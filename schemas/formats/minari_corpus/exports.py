@@ -32,10 +32,6 @@ _REWARDS = "rewards"
 def write_minari(labelled: LabelledCorpus, changes: Changes, settings: ExportSettings) -> list[str]:
     """Writes the files of episodes anew with their rewards; see the module's picture."""
     require_all(labelled, MINARI.name)
-    if settings.all_scores:
-        raise ValueError(
-            "the export 'minari' writes one reward per step: got all_scores. Leave it out, and read scores from the labels"
-        )
     folder = local_folder(labelled.corpus)
     by_file: dict[str, list[ExportEpisode]] = defaultdict(list)
     for episode in labelled.episodes:

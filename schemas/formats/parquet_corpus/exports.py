@@ -92,5 +92,6 @@ PARQUET_COLUMNS = ExportFormat(
     summary="the Parquet files with the labels as columns vlm.score, vlm.success, vlm.reward, vlm.goal_id",
     write=write_parquet_columns,
     corpus_formats=(PARQUET.name,),
+    takes=("smooth", "all_scores"),
     place="copy",
 )

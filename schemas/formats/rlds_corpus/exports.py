@@ -31,10 +31,6 @@ from vlm_rewards.schemas.formats.rlds_corpus.tfrecord import Record, open_record
 def write_rlds_rewards(labelled: LabelledCorpus, changes: Changes, settings: ExportSettings) -> list[str]:
     """Writes the shards anew with other rewards; see the module's picture."""
     require_all(labelled, RLDS.name)
-    if settings.all_scores:
-        raise ValueError(
-            f"the export {RLDS.name!r} replaces rewards and adds no feature: got all_scores. Leave it out, or export verdicts"
-        )
     folder = local_folder(labelled.corpus)
     reader = labelled.corpus.reader
     assert isinstance(reader, RldsReader)

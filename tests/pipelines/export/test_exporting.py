@@ -143,7 +143,24 @@ def test_what_cannot_be_is_refused(work: Path, tmp_path: Path) -> None:
         export(corpus, labels, to="verdicts", goal="moon", output=tmp_path / "out")
     with pytest.raises(ValueError, match="smooth must be an odd number of frames: got 2"):
         export(corpus, labels, to="verdicts", smooth=2, output=tmp_path / "out")
+    with pytest.raises(ValueError, match="'verdicts' has no use for all_scores: got True"):
+        export(corpus, labels, to="verdicts", all_scores=True, output=tmp_path / "out")
+    with pytest.raises(ValueError, match="link is for exports that copy the corpus"):
+        export(corpus, labels, to="verdicts", link=True, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_verdicts_of_sparse_labels_tell_no_scores_that_are_not_known(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "corpus", [[episode("a", 3, instruction="go to the ball")]])
+    write_labels(tmp_path / "labels", corpus, [[("a", holds("..X", "...", "...", "..."))]], sparse=True)
+    settings = tmp_path / "labels" / "settings.json"
+    settings.write_text(settings.read_text().replace('"max_unit_bytes"', '"model": "m", "max_unit_bytes"'))
+    with pytest.raises(ValueError, match="verdicts with smooth writes the score of every frame: got sparse labels"):
+        export(corpus, tmp_path / "labels", to="verdicts", smooth=3, output=tmp_path / "out")
+    export(corpus, tmp_path / "labels", to="verdicts", output=tmp_path / "out")
+    [row] = pq.read_table(tmp_path / "out" / "verdicts.parquet").to_pylist()
+    assert (row["success"], row["first_success_frame"], row["score_mean"]) == (True, 2, None)
+    assert (row["score_max"], row["score_last"]) == (pytest.approx(0.9), pytest.approx(0.9))
 
 
 def test_smoothing_is_a_centred_mean() -> None:

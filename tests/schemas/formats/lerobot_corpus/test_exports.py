@@ -203,6 +203,18 @@ def test_what_does_not_fill_every_row_is_refused(tmp_path: Path) -> None:
     assert rows_of(tmp_path / "out", "next.reward")["next.reward"] == [0, 1, 0, 1, 1, 0, 0, 0, 0, 0, 1, 1]
 
 
+def test_without_actions_a_step_lies_between_two_rows(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    DataSet().write(corpus)
+    info = json.loads((corpus / "meta" / "info.json").read_text())
+    del info["features"]["action"]
+    (corpus / "meta" / "info.json").write_text(json.dumps(info))
+    for file in (corpus / "data").rglob("*.parquet"):
+        pq.write_table(pq.read_table(file).drop_columns("action"), file)
+    export(corpus, label(corpus, tmp_path / "labels"), to="lerobot", goal="cup", output=tmp_path / "copy")
+    assert rows_of(tmp_path / "copy", "next.reward")["next.reward"] == [0, 1, 0, 1, 1, 0, 0, 0, 0, 0, 1, 1]
+
+
 def test_a_corpus_of_another_format_is_refused(tmp_path: Path) -> None:
     from labelled_corpora import episode, write_corpus, write_labels
 

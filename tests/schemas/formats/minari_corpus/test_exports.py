@@ -61,7 +61,7 @@ def test_schemas_and_all_other_columns_stay(tmp_path, storage):
 
 def test_scores_of_all_goals_are_refused(tmp_path):
     corpus, labels = labelled(tmp_path, "arrow")
-    with pytest.raises(ValueError, match="'minari' writes one reward per step: got all_scores. Leave it out"):
+    with pytest.raises(ValueError, match="'minari' has no use for all_scores: got True. Leave it out"):
         export(corpus, labels, to="minari", goal="cup", all_scores=True, output=tmp_path / "copy")
     with pytest.raises(ValueError, match="takes corpora of the format minari|takes corpora of the format hdf5"):
         export(corpus, labels, to="robomimic", goal="cup", output=tmp_path / "copy")

@@ -112,5 +112,5 @@ def test_rewards_that_cannot_be_replaced_are_refused(tmp_path, steps, changes, m
 def test_scores_are_no_rewards(tmp_path):
     corpus = write(tmp_path / "corpus", [[record(0, 3)]])
     labels = write_labels_of(tmp_path / "labels", corpus, {"train-00000-00000": holds("..X", "...")}, goals=GOALS)
-    with pytest.raises(ValueError, match="the export 'rlds' replaces rewards and adds no feature: got all_scores"):
+    with pytest.raises(ValueError, match="the export 'rlds' has no use for all_scores: got True"):
         export(corpus, labels, to="rlds", goal="cup", all_scores=True, output=tmp_path / "copy")
