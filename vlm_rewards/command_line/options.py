@@ -23,14 +23,20 @@ def add_output(parser: argparse.ArgumentParser, what: str) -> None:
     )
 
 
-def say_where_it_runs(parser: argparse.ArgumentParser) -> None:
-    """Says what options after `--` are, and that a run is resumed by the same command."""
+def say_where_it_runs(parser: argparse.ArgumentParser, *, resumes: bool) -> None:
+    """Says what options after `--` are, and what the same command does after an interruption.
+
+    Args:
+        parser: Parser of the command.
+        resumes: Whether it keeps the parts that are finished; otherwise it starts again.
+    """
+    again = "it does what is missing, and nothing else" if resumes else "it starts from the beginning"
     parser.set_defaults(takes_beam_options=True)
     parser.epilog = (
         "Options after a bare -- go to Apache Beam and choose where this runs, for example:\n"
         "  -- --runner=FnApiRunner --direct_running_mode=multi_processing --direct_num_workers=8\n"
         "  -- --runner=apache_beam.runners.dask.dask_runner.DaskRunner --dask_client_address=tcp://HOST:8786\n"
-        "Run the same command again after an interruption: it does what is missing, and nothing else."
+        f"Run the same command again after an interruption: {again}."
     )
 
 

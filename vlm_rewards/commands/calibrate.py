@@ -13,7 +13,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", type=path_or_url, required=True, metavar="DIR", help="labels to calibrate; dense")
     parser.add_argument("--output", type=path_or_url, required=True, metavar="FILE", help="file to write, in JSON")
     add_settings(parser, CalibrateRun, CalibrationSettings)
-    say_where_it_runs(parser)
+    say_where_it_runs(parser, resumes=False)
 
 
 def run(options: argparse.Namespace) -> Said:

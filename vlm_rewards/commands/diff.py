@@ -15,7 +15,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "b", type=path_or_url, metavar="B", help="another one, of the same episodes; sharded as it may be"
     )
     add_settings(parser, DiffRun)
-    say_where_it_runs(parser)
+    say_where_it_runs(parser, resumes=False)
 
 
 def run(options: argparse.Namespace) -> Said:

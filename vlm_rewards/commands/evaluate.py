@@ -13,7 +13,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", type=path_or_url, required=True, metavar="DIR", help="its labels")
     add_output(parser, "report.html, quality.json and the pictures")
     add_settings(parser, RunSettings)
-    say_where_it_runs(parser)
+    say_where_it_runs(parser, resumes=False)
 
 
 def run(options: argparse.Namespace) -> Said:

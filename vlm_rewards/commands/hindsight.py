@@ -15,7 +15,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", type=path_or_url, required=True, metavar="DIR", help="its labels")
     add_output(parser, "the relabelled trajectories")
     add_settings(parser, HindsightSettings, HindsightRun)
-    say_where_it_runs(parser)
+    say_where_it_runs(parser, resumes=True)
 
 
 def run(options: argparse.Namespace) -> Said:

@@ -39,7 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--threshold",
     )
     add_settings(parser, LabelerSettings, LabelRun)
-    say_where_it_runs(parser)
+    say_where_it_runs(parser, resumes=True)
 
 
 def run(options: argparse.Namespace) -> Said:

@@ -11,7 +11,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Gives the options of `record` to its parser."""
     add_output(parser, "the corpus and its goals.jsonl")
     add_settings(parser, RecordSettings, RecordRun)
-    say_where_it_runs(parser)
+    say_where_it_runs(parser, resumes=True)
 
 
 def run(options: argparse.Namespace) -> Said:
