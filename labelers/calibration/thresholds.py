@@ -30,6 +30,10 @@ from vlm_rewards.labelers.calibration.settings import CalibrationSettings
 from vlm_rewards.labelers.quality.agreement import UNDEFINED
 from vlm_rewards.schemas.goals import Goal
 
+USEFUL_F1_SHARE = 0.1
+"""Labels whose F1 is under this share of what other thresholds reach have no precision worth keeping: 2 frames that fire out of
+50,000, both rightly, have a precision of 1."""
+
 STRENGTHS = (0.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, math.inf)
 """How much a family may count beside one of its goals, in episodes in which the goal holds; 0: not at all, inf: alone."""
 
@@ -153,10 +157,10 @@ def choose_thresholds(
 
     so that the family decides where the goal's own frames do not. The best threshold of a handful of frames is mostly chance: taken
     alone it does worse on new episodes than one threshold for all goals. A family's frames are all of them, those of goals that
-    never hold in the data included; and where `before` is given, its precision must not fall, since a false reward costs an agent
-    more than a missed one. The strength is one of `STRENGTHS`: every fold is judged
-    by thresholds chosen from the others. The family decides alone unless the strength with the best macro F1 beats that by more
-    than three standard errors over goals: seven are compared, and goals part ways only where the data show that they differ.
+    never hold in the data included. Where `before` is given, its precision must not fall, since a false reward costs an agent more
+    than a missed one, unless its F1 is under `USEFUL_F1_SHARE` of the best. The strength is one of `STRENGTHS`: every fold is
+    judged by thresholds chosen from the others. The family decides alone unless the strength with the best macro F1 beats that by
+    more than three standard errors over goals: seven are compared, and goals part ways only where the data show that they differ.
 
     Args:
         folds: The calibration data in parts that share no episode, at least two for "f1".
@@ -210,7 +214,9 @@ def _shared_thresholds(
         of_family = _shortage(counts, members, settings) is None
         pool = members if of_family else list(range(len(goals)))
         source = "family" if of_family else "all goals"
-        curve = pooled_f1_curve(counts, pool, 0.0 if before is None else before.of(pool).precision or 0.0)
+        curve = pooled_f1_curve(counts, pool)
+        if before is not None and before.of(pool).pooled_f1 >= USEFUL_F1_SHARE * curve.f1.max(initial=0.0):
+            curve = pooled_f1_curve(counts, pool, before.of(pool).precision or 0.0)
         shared = curve.threshold() if settings.objective == "f1" else _pooled_threshold(counts, pool, settings)
         for index in members:
             shortage = _shortage(counts, [index], settings)

@@ -18,7 +18,12 @@ from vlm_rewards.labelers.calibration.counts import (
     outcomes_at,
 )
 from vlm_rewards.labelers.calibration.settings import CalibrationSettings
-from vlm_rewards.labelers.calibration.thresholds import ChosenThresholds, OperatingPoint, choose_thresholds
+from vlm_rewards.labelers.calibration.thresholds import (
+    USEFUL_F1_SHARE,
+    ChosenThresholds,
+    OperatingPoint,
+    choose_thresholds,
+)
 from vlm_rewards.labelers.quality.agreement import UNDEFINED
 from vlm_rewards.labelers.scoring.formulas import MIN_TEMPERATURE
 from vlm_rewards.schemas.goals import Goal
@@ -100,7 +105,13 @@ def held_out_outcomes(
 
 
 def is_no_worse(calibrated: Outcomes, before: Outcomes) -> bool:
-    """Returns whether neither precision nor F1 of all goals' frames has fallen; what never fires has no precision to lose."""
+    """Returns whether neither precision nor F1 of all goals' frames has fallen; what never fires has no precision to lose.
+
+    Precision does not count where the F1 of before is under `USEFUL_F1_SHARE` of the calibrated one: labels that hardly fire are
+    right by chance.
+    """
+    if before.pooled_f1 < USEFUL_F1_SHARE * calibrated.pooled_f1:
+        return True
     precision = 1.0 if calibrated.precision is None else calibrated.precision
     return precision >= (before.precision or 0.0) and calibrated.pooled_f1 >= before.pooled_f1
 

@@ -155,6 +155,22 @@ def test_labels_keep_their_thresholds_where_those_chosen_do_worse_on_unseen_epis
     assert held_out["a_threshold_a_goal"]["precision"] > held_out["before"]["precision"] + 0.3
 
 
+@pytest.mark.parametrize("fired", [0, 1])
+def test_labels_that_hardly_fire_are_calibrated_although_they_are_never_wrong(tmp_path: Path, fired: int) -> None:
+    episodes = draw_episodes(30)
+    right = np.concatenate([np.where(episode.truth, episode.scores, 0).ravel() for episode in episodes])
+    highest = float(np.sort(right)[::-1][fired])  # so that as many right frames as that are over it
+    wrong = max(float(np.where(episode.truth, 0, episode.scores).max()) for episode in episodes)
+    threshold = max(highest, wrong)
+    corpus, labels = labelled(tmp_path, episodes, rule=RewardRule(thresholds=(threshold,) * len(GOALS)))
+    record = run(labels, tmp_path / "c.json", corpus=corpus)
+    held_out = record["quality"]["held_out"]
+    assert held_out["before"]["precision"] in (None, 1.0)
+    assert held_out["before"]["recall"] < 0.05
+    assert threshold not in record["thresholds"].values()
+    assert held_out["a_threshold_a_goal"]["recall"] > 0.4
+
+
 def test_a_calibration_for_another_objective_is_not_overwritten(tmp_path: Path) -> None:
     corpus, labels = labelled(tmp_path, draw_episodes(12))
     path = tmp_path / "c.json"
