@@ -1,7 +1,9 @@
 """The same frames in HDF5, Minari and zarr have the same labels, frame for frame, and become the same training data."""
 
+import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from planted_episodes import planted_episodes
@@ -74,6 +76,15 @@ def test_rewards_of_training_data_look_at_the_frame_after_the_action(labelled: P
 
 
 def test_an_agent_is_trained_on_robomimic(labelled: Path, tmp_path: Path) -> None:
-    vr.hindsight(labelled / "robomimic", labelled / "labels-robomimic", output=tmp_path / "relabelled")
+    corpus = tmp_path / "corpus"
+    shutil.copytree(labelled / "robomimic", corpus)
+    for path in corpus.glob("*.hdf5"):
+        with h5py.File(path, "r+") as file:
+            for demo in file["data"].values():
+                demo["actions"][...] = demo["actions"][...] / 10  # agents act between -1 and 1
+    threshold = float(vr.open_labels(labelled / "labels-robomimic").metadata.rule.threshold_array[0])
+    labeler = vr.load_labeler(str(labelled / "clip"), GOALS, formula="cosine", precision="float32", threshold=threshold)
+    vr.label(corpus, labeler.settings, output=tmp_path / "labels", camera="front_image")
+    vr.hindsight(corpus, tmp_path / "labels", output=tmp_path / "relabelled")
     vr.train(tmp_path / "relabelled", output=tmp_path / "agent", steps=2, batch_size=4, camera="front_image")
     assert (tmp_path / "agent" / "settings.json").is_file()
