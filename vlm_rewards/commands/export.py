@@ -5,17 +5,16 @@ import argparse
 from vlm_rewards.command_line.options import add_settings, given_settings, path_or_url
 from vlm_rewards.command_line.words import Said
 from vlm_rewards.pipelines.export.settings import ExportRun
+from vlm_rewards.schemas.formats.exports.summaries import SUMMARIES
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Gives the options of `export` to its parser."""
-    from vlm_rewards.schemas.formats.exports.registry import EXPORTS
-
     parser.add_argument("--input", type=path_or_url, required=True, metavar="PATH", help="corpus that was labelled")
     parser.add_argument("--labels", type=path_or_url, required=True, metavar="DIR", help="its labels")
-    parser.add_argument("--to", required=True, choices=[known.name for known in EXPORTS], help="what to make of them")
+    parser.add_argument("--to", required=True, choices=tuple(SUMMARIES), help="what to make of them")
     add_settings(parser, ExportRun)
-    parser.epilog = "\n".join(["What --to makes:", *(f"  {known.name:<10} {known.summary}" for known in EXPORTS)])
+    parser.epilog = "\n".join(["What --to makes:", *(f"  {name:<10} {words}" for name, words in SUMMARIES.items())])
 
 
 def run(options: argparse.Namespace) -> Said:

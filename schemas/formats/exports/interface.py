@@ -125,8 +125,7 @@ class ExportFormat:
     """One thing that labels can become.
 
     Args:
-        name: How people name it, such as "verdicts".
-        summary: What it is, for the help.
+        name: How people name it, of `schemas.formats.exports.summaries`.
         write: Writes the files, and returns lines that say what was written.
         corpus_formats: Formats of the corpora that it takes; () for all.
         takes: Fields of `ExportSettings` that it reads; others are refused where they are given.
@@ -135,7 +134,6 @@ class ExportFormat:
     """
 
     name: str
-    summary: str
     write: "Callable[[LabelledCorpus, Changes, ExportSettings], list[str]]"
     corpus_formats: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()

@@ -101,7 +101,6 @@ def write_verdicts(labelled: LabelledCorpus, changes: Changes, settings: ExportS
 
 VERDICTS = ExportFormat(
     name="verdicts",
-    summary="one row per episode: success, first frame of it, scores; and the list of those that succeeded",
     write=write_verdicts,
     takes=("smooth",),
 )

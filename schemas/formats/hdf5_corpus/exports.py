@@ -115,7 +115,6 @@ def replace_rewards(group: "h5py.Group", values: EpisodeValues, episode: ExportE
 
 ROBOMIMIC = ExportFormat(
     name=_NAME,
-    summary=f"HDF5 files of robomimic or LIBERO with new rewards, and the filter key {MASK}",
     write=write_robomimic,
     corpus_formats=(HDF5.name,),
     takes=("smooth", "all_scores"),

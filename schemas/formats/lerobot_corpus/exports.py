@@ -159,7 +159,6 @@ def _pieces(labelled: LabelledCorpus) -> dict[str, list[Piece]]:
 
 RA_BC = ExportFormat(
     name="ra-bc",
-    summary=f"{SIDECAR}, by which LeRobot weighs samples (RA-BC): the score of each frame for its episode's goal",
     write=write_ra_bc,
     corpus_formats=(LEROBOT.name,),
     takes=("smooth",),
@@ -167,7 +166,6 @@ RA_BC = ExportFormat(
 )
 LEROBOT_COLUMNS = ExportFormat(
     name="lerobot",
-    summary="a LeRobot data set with next.reward, next.success and next.done of the labels",
     write=write_lerobot,
     corpus_formats=(LEROBOT.name,),
     takes=("smooth", "all_scores"),

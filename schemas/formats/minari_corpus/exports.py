@@ -86,7 +86,6 @@ def _write_columns(source: Path, target: Path, rewards: np.ndarray) -> None:
 
 MINARI_REWARDS = ExportFormat(
     name="minari",
-    summary="the Minari data set with new rewards; pictures stay as they are",
     write=write_minari,
     corpus_formats=(MINARI.name,),
     place="copy",

@@ -89,7 +89,6 @@ def _pieces(labelled: LabelledCorpus) -> dict[str, list[Piece]]:
 
 PARQUET_COLUMNS = ExportFormat(
     name="parquet",
-    summary="the Parquet files with the labels as columns vlm.score, vlm.success, vlm.reward, vlm.goal_id",
     write=write_parquet_columns,
     corpus_formats=(PARQUET.name,),
     takes=("smooth", "all_scores"),

@@ -83,7 +83,6 @@ def _splice(
 
 RLDS_REWARDS = ExportFormat(
     name="rlds",
-    summary="a copy whose steps/reward are the labels' rewards, byte for byte the same elsewhere",
     write=write_rlds_rewards,
     corpus_formats=(RLDS.name,),
     place="copy",

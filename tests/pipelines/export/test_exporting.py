@@ -14,6 +14,7 @@ from vlm_rewards.pipelines.export.exporting import export
 from vlm_rewards.pipelines.export.labelled import JoinedCorpus
 from vlm_rewards.schemas.formats.exports.interface import ExportSettings, require_all, smoothed
 from vlm_rewards.schemas.formats.exports.registry import EXPORTS, export_format
+from vlm_rewards.schemas.formats.exports.summaries import SUMMARIES
 from vlm_rewards.schemas.formats.label_parts.reader import open_labels
 
 # Goals:        ball      box       near      beside
@@ -185,4 +186,5 @@ def test_the_command_says_what_it_made(work: Path, capsys: pytest.CaptureFixture
 
 def test_every_export_is_found_by_its_name() -> None:
     assert [export_format(known.name) for known in EXPORTS] == list(EXPORTS)
+    assert [known.name for known in EXPORTS] == list(SUMMARIES)
     assert all(known.place in ("folder", "copy", "beside") for known in EXPORTS)
