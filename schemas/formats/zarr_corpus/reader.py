@@ -9,6 +9,7 @@ Ids hold the store's name: "pusht/episode_0". A unit is a range of episodes of o
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -184,6 +185,16 @@ class Buffer:
         )
 
     @property
+    def in_image_codecs(self) -> frozenset[str]:
+        """Cameras whose pictures the package imagecodecs decodes."""
+        return frozenset(
+            name
+            for name, rows in self.cameras.items()
+            for codec in rows.array.compressors
+            if str(getattr(codec, "codec_id", "")).startswith("imagecodecs_")
+        )
+
+    @property
     def starts(self) -> np.ndarray:
         """[E] int64: the first row of each episode."""
         return np.concatenate([[0], self.store.ends[:-1]]).astype(np.int64)
@@ -250,11 +261,17 @@ class ZarrReader:
         folder: Its folder.
         features: What its first readable store holds.
         told: What people said of it.
+        in_image_codecs: Cameras whose pictures the package imagecodecs decodes.
     """
 
     folder: Folder
     features: CorpusFeatures
     told: Told
+    in_image_codecs: frozenset[str] = frozenset()
+
+    def decoders(self, camera: str) -> dict[str, str]:
+        """The version of imagecodecs, where it makes the pixels of a camera."""
+        return {"imagecodecs": version("imagecodecs")} if camera in self.in_image_codecs else {}
 
     def units(self, max_bytes: int) -> list[Unit]:
         """Units of whole episodes; ranges count episodes."""
@@ -345,7 +362,8 @@ def open_zarr(folder: Folder, options: Mapping[str, str]) -> ZarrReader:
     stores = find_stores(folder)
     for store in stores:
         try:
-            return ZarrReader(folder, Buffer.open(store, told).features, told)
+            buffer = Buffer.open(store, told)
+            return ZarrReader(folder, buffer.features, told, buffer.in_image_codecs)
         except ValueError as error:
             first = first or error
     raise ValueError(
