@@ -20,6 +20,7 @@ from vlm_rewards.pipelines.engine.places import Claim, place_at
 from vlm_rewards.schemas.files.digests import seal
 from vlm_rewards.schemas.files.errors import explain_os_error
 from vlm_rewards.schemas.files.remote_paths import Location
+from vlm_rewards.schemas.files.stores import ObjectStoreError
 from vlm_rewards.schemas.files.unit_files import unit_states
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.folders import check_claim, sync_file, write_atomically
@@ -257,7 +258,7 @@ class OutputFolder:
         text = "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])])
         try:
             self._place.record_error(f"{unit.name}.error", text)
-        except OSError:  # the disk may be full: then this error has to find its way through the runner
+        except (OSError, ObjectStoreError):  # the disk is full, say: then this error finds its way through the runner
             raise RuntimeError(text) from error
 
     def has_recorded_error(self) -> bool:

@@ -254,7 +254,7 @@ class StorePlace:
         """See `DiskPlace.record_error`; in the store, where the driver sees it from any machine.
 
         Raises:
-            OSError: The store refuses or does not answer.
+            ObjectStoreError: The store refuses or does not answer.
         """
         assert self._errors is not None
         (self._errors / name).write_bytes(text.encode())

@@ -7,9 +7,11 @@ process wrote. Credentials and endpoints are those of the environment, as the cl
 """
 
 import contextlib
+import io
 import os
 import threading
 from collections.abc import Iterator
+from typing import Any, BinaryIO, cast
 
 import fsspec
 from fsspec import AbstractFileSystem
@@ -26,8 +28,11 @@ _stores: dict[tuple[int, str], AbstractFileSystem] = {}
 _stores_lock = threading.Lock()
 
 
-class ObjectStoreError(OSError):
-    """An object store that cannot be used: the path, what is lacking, and the remedy."""
+class ObjectStoreError(RuntimeError):
+    """An object store that cannot be used: the path, what is lacking, and the remedy.
+
+    No OSError: a reader would take a store that does not answer for a broken file, and leave it out.
+    """
 
 
 class StorePermissionError(ObjectStoreError, PermissionError):
@@ -86,6 +91,52 @@ def _connect(root: str) -> AbstractFileSystem:
             f"a URL must begin with a protocol that fsspec knows, such as s3:// or gs://: got {root}. Check the path"
         ) from error
     return files
+
+
+def open_object(location: str) -> BinaryIO:
+    """Opens an object for reading; it can seek.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ObjectStoreError: See `explaining_store_errors`; also while it is read.
+    """
+    files, inner = store_at(location)
+    with explaining_store_errors(location):
+        return cast(BinaryIO, _ObjectFile(files.open(inner, "rb"), location))
+
+
+class _ObjectFile(io.RawIOBase):
+    """An object that is read; what its store raises meanwhile is explained."""
+
+    def __init__(self, file: BinaryIO, location: str) -> None:
+        self._file = file
+        self._location = location
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def read(self, size: int = -1) -> bytes:
+        with explaining_store_errors(self._location):
+            return self._file.read(size)
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from vlm_rewards.schemas.files.remote_paths import location_of
-from vlm_rewards.schemas.files.stores import explaining_store_errors, is_url, store_at
+from vlm_rewards.schemas.files.stores import explaining_store_errors, is_url, open_object, store_at
 from vlm_rewards.schemas.formats.listing import File, Listing, PassedOver, content_tag, list_local, list_remote
 
 _DIGEST_KIND = "2-"
@@ -93,9 +93,7 @@ class Folder:
         """Opens a file for reading; it can seek."""
         if self.is_local:
             return Path(self.location, name).open("rb")
-        files, inner = store_at(self.path(name))
-        with explaining_store_errors(self.path(name)):
-            return cast(BinaryIO, files.open(inner, "rb"))
+        return open_object(self.path(name))
 
     def read(self, name: str) -> bytes:
         """The bytes of a whole, small file."""

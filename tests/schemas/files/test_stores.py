@@ -5,10 +5,14 @@ import threading
 
 import pytest
 import s3fs
+from conftest import connect, forget_connections
+from object_store import object_store
+from small_corpora import plain_episode
 
+from vlm_rewards.schemas.episodes import CorpusFeatures
 from vlm_rewards.schemas.files import stores
 from vlm_rewards.schemas.files.stores import ObjectStoreError, explaining_store_errors, store_at
-from vlm_rewards.schemas.formats.corpus import open_corpus
+from vlm_rewards.schemas.formats.corpus import open_corpus, write_episodes
 from vlm_rewards.schemas.formats.folder import Folder
 
 
@@ -77,6 +81,28 @@ def test_a_name_on_the_hub_without_a_network_is_refused(monkeypatch):
         ObjectStoreError, match=r"does not answer for hf://datasets/a/b: .*offline.* Check the network.*HF_TOKEN"
     ):
         open_corpus("hf://datasets/a/b")
+
+
+def test_a_store_that_ends_while_a_file_is_read_is_no_broken_file(tmp_path, monkeypatch):
+    (tmp_path / "store").mkdir()
+    with object_store(tmp_path / "store") as store:
+        connect(monkeypatch, {**store.owner, "AWS_MAX_ATTEMPTS": "1"})
+        corpus = [plain_episode(index, num_steps=3) for index in range(2)]
+        write_episodes(tmp_path / "a.parquet", CorpusFeatures.of(corpus[0]), corpus, "parquet")
+        store_at("s3://bucket/a")[0].put_file(str(tmp_path / "a.parquet"), "bucket/corpus/a.parquet")
+        opened = open_corpus("s3://bucket/corpus")
+        [unit] = opened.units()
+        folder = Folder("s3://bucket/corpus")
+        with folder.open("a.parquet") as file:
+            head = bytearray(4)
+            assert (file.readinto(head), bytes(head), file.tell()) == (4, b"PAR1", 4)
+            assert file.seek(-4, 2) == (tmp_path / "a.parquet").stat().st_size - 4
+            assert file.read() == b"PAR1"
+    with pytest.raises(
+        ObjectStoreError, match=r"does not answer for s3://bucket/corpus/a.parquet: .*Check the network"
+    ):
+        list(opened.episodes(unit))
+    forget_connections()
 
 
 def test_what_is_not_there_and_what_was_explained_pass_through():
