@@ -94,7 +94,7 @@ class DiskPlace:
 
     def marked(self) -> set[str]:
         """Names of all units that have a marker."""
-        return {path.stem for path in (self.path / "markers").glob("*.json")}
+        return unit_names(self.path, "markers", "json")
 
     def finished(self) -> set[str]:
         """Names of the units that have a marker, for progress."""
@@ -221,7 +221,7 @@ class StorePlace:
 
     def marked(self) -> set[str]:
         """See `DiskPlace.marked`."""
-        return unit_names(self.path, "markers")
+        return unit_names(self.path, "markers", "json")
 
     def finished(self) -> set[str]:
         """See `DiskPlace.finished`; listed every 10 s at most."""

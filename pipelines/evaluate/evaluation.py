@@ -159,7 +159,7 @@ def check_parts(labels: Labels, corpus: Corpus, units: Sequence[Unit]) -> None:
         ValueError: See `schemas.formats.label_parts.reader.check_units`; or a part goes with no unit.
     """
     check_units(labels, corpus, units)
-    others = sorted(unit_names(labels.folder, "parts") - {unit.name for unit in units})
+    others = sorted(unit_names(labels.folder, "parts", "parquet") - {unit.name for unit in units})
     if others:
         raise ValueError(
             f"labels must be of this corpus only, got {len(others)} parts of {labels.folder} that go with no unit of it, the "

@@ -38,16 +38,19 @@ def _listed_states(
         yield content, None if content is None else sizes.get(f"{name}.{extension}")
 
 
-def unit_names(folder: Location, kind: str) -> set[str]:
+def unit_names(folder: Location, kind: str, extension: str) -> set[str]:
     """Names of all units that have a file in a folder of the output.
 
     Args:
         folder: The output folder.
         kind: "parts" or "markers".
+        extension: Of the files, without the dot.
     """
-    if isinstance(folder, RemotePath):
-        return {name.rpartition(".")[0] for name in (folder / kind).files_below()}
-    return {path.stem for path in (folder / kind).iterdir()}
+    inside = folder / kind
+    if isinstance(inside, RemotePath):
+        ending = f".{extension}"
+        return {name.removesuffix(ending) for name in inside.files_below() if name.endswith(ending)}
+    return {path.stem for path in inside.glob(f"*.{extension}")}
 
 
 def read_failures(folder: Location) -> Iterator[str]:

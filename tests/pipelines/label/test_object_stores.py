@@ -1,5 +1,6 @@
 """Labels in an object store: the same parts as on a disk, whatever is killed and whoever else writes."""
 
+import dataclasses
 import errno
 import os
 import signal
@@ -17,7 +18,10 @@ from small_corpora import plain_episode
 from tiny_models import save_tiny_clip
 
 from vlm_rewards.labelers.settings import LabelerSettings
+from vlm_rewards.pipelines.calibrate.calibration import calibrate
+from vlm_rewards.pipelines.diff.comparison import diff
 from vlm_rewards.pipelines.engine.places import scratch_folder
+from vlm_rewards.pipelines.evaluate.evaluation import evaluate
 from vlm_rewards.pipelines.hindsight.relabelling import hindsight
 from vlm_rewards.pipelines.label.labelling import label
 from vlm_rewards.schemas.episodes import CorpusFeatures
@@ -29,7 +33,8 @@ from vlm_rewards.schemas.formats.relabelled_parts.reader import read_relabelled
 from vlm_rewards.schemas.goals import Goal, write_goals
 
 COMMAND = Path(sys.executable).with_name("vlm-rewards")
-GOALS = tuple(Goal(f"g{index}", f"a {colour} ball") for index, colour in enumerate(("red", "green", "blue", "grey")))
+TRUTH = ("find-ball", "lift-key")
+GOALS = tuple(Goal(name, f"a {name}") for name in (*TRUTH, "box", "door"))
 NUM_SHARDS = 8
 
 
@@ -45,7 +50,8 @@ def corpus(tmp_path: Path) -> Path:
     folder.mkdir()
     for shard, indices in enumerate(np.array_split(np.arange(4 * NUM_SHARDS), NUM_SHARDS)):
         chosen = [plain_episode(index, num_steps=39) for index in indices]
-        write_episodes(folder / f"shard-{shard}.parquet", CorpusFeatures.of(chosen[0]), chosen, "parquet")
+        features = dataclasses.replace(CorpusFeatures.of(chosen[0]), truth_goals=TRUTH)
+        write_episodes(folder / f"shard-{shard}.parquet", features, chosen, "parquet")
     return folder
 
 
@@ -102,6 +108,11 @@ def test_labels_in_a_store_have_the_bytes_of_those_on_a_disk(tmp_path, clip, cor
     for found, expected in zip(opened.episodes(), here.episodes(), strict=True):
         assert found.episode_id == expected.episode_id
         assert found.scores.tobytes() == expected.scores.tobytes()
+
+    measured = evaluate(f"{bucket}/corpus", f"{bucket}/labels", output=tmp_path / "report")
+    assert measured["overall"] == evaluate(corpus, tmp_path / "labels", output=tmp_path / "report-2")["overall"]
+    assert diff(f"{bucket}/labels", tmp_path / "labels", output=tmp_path / "diff")["identical"]
+    calibrate(f"{bucket}/labels", output=tmp_path / "calibration.json", objective="quantile", quantile=0.9)
 
     hindsight(corpus, tmp_path / "labels", output=tmp_path / "relabelled")
     hindsight(f"{bucket}/corpus", f"{bucket}/labels", output=f"{bucket}/relabelled")
