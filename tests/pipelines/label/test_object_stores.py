@@ -34,7 +34,10 @@ from vlm_rewards.schemas.goals import Goal, write_goals
 
 COMMAND = Path(sys.executable).with_name("vlm-rewards")
 TRUTH = ("find-ball", "lift-key")
-GOALS = tuple(Goal(name, f"a {name}") for name in (*TRUTH, "box", "door"))
+GOALS = tuple(
+    Goal(name, f"a {colour} ball")
+    for name, colour in zip((*TRUTH, "g2", "g3"), ("red", "green", "blue", "grey"), strict=True)
+)
 NUM_SHARDS = 8
 
 
