@@ -105,7 +105,7 @@ class Hdf5Reader:
             found_id,
             recording.num_frames,
             name,
-            lambda: recording.episode(found_id, wanted, name),
+            lambda: recording.episode(found_id, wanted),
             tuple(recording.cameras),
         )
 

@@ -17,7 +17,7 @@ import numpy as np
 from vlm_rewards.schemas.episodes import Episode, UnreadFrames
 from vlm_rewards.schemas.formats.hdf5_corpus.files import read_all
 from vlm_rewards.schemas.formats.hdf5_corpus.frames import Piece, SliceFrames
-from vlm_rewards.schemas.formats.interface import InvalidEpisodeError, Wanted, missing_camera
+from vlm_rewards.schemas.formats.interface import InvalidEpisodeError, Wanted
 
 if TYPE_CHECKING:
     import h5py
@@ -121,15 +121,12 @@ class Recording:
         widths = [int(np.prod(pieces[0].dataset.shape[1:], dtype=np.int64)) for pieces in self.states]
         return sum(widths) or None
 
-    def episode(self, episode_id: str, wanted: Wanted, file: str) -> Episode:
+    def episode(self, episode_id: str, wanted: Wanted) -> Episode:
         """Puts the episode together.
 
         Raises:
             ValueError: Its parts do not fit together, or the file is broken.
         """
-        for camera in wanted.cameras or ():
-            if camera not in self.cameras:
-                raise InvalidEpisodeError("missing camera", missing_camera(camera, tuple(self.cameras), file))
         chosen = self.cameras if wanted.cameras is None else {name: self.cameras[name] for name in wanted.cameras}
         parts: dict[str, Any] = {}
         if "actions" in wanted.fields and self.odd_actions:

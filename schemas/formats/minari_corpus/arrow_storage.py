@@ -23,7 +23,7 @@ from vlm_rewards.schemas.episodes import CorpusFeatures, Episode, Frame, UnreadF
 from vlm_rewards.schemas.formats.array_slices import MIN_SIDE
 from vlm_rewards.schemas.formats.folder import File, Folder
 from vlm_rewards.schemas.formats.hdf5_corpus.recording import Told, as_actions, as_outcome, not_numbers
-from vlm_rewards.schemas.formats.interface import FoundEpisode, InvalidEpisodeError, Wanted, missing_camera
+from vlm_rewards.schemas.formats.interface import FoundEpisode, InvalidEpisodeError, Wanted
 from vlm_rewards.schemas.formats.minari_corpus.hdf5_storage import no_observation, no_pictures
 from vlm_rewards.schemas.formats.minari_corpus.layout import INSTRUCTION, METADATA, WHOLE
 from vlm_rewards.schemas.formats.parquet_corpus.layout import open_file as open_parquet_file
@@ -287,11 +287,6 @@ class StoredEpisode:
         """What reads the episode when it is called."""
 
         def read() -> Episode:
-            for camera in wanted.cameras or ():
-                if camera not in self.cameras:
-                    raise InvalidEpisodeError(
-                        "missing camera", missing_camera(camera, tuple(self.cameras), self.file.name)
-                    )
             chosen = tuple(self.cameras) if wanted.cameras is None else wanted.cameras
             parts: dict[str, Any] = {}
             if "actions" in wanted.fields and "actions" in self.schema.names:

@@ -22,7 +22,6 @@ from vlm_rewards.schemas.formats.interface import (
     FoundEpisode,
     InvalidEpisodeError,
     Wanted,
-    missing_camera,
 )
 from vlm_rewards.schemas.formats.units import file_stem
 from vlm_rewards.schemas.formats.zarr_corpus.rows import ArrayRows
@@ -211,11 +210,6 @@ class Buffer:
     def _reading(self, episode_id: str, start: int, stop: int, wanted: Wanted) -> Callable[[], Episode]:
         def read() -> Episode:
             chosen = tuple(self.cameras) if wanted.cameras is None else wanted.cameras
-            for camera in chosen:
-                if camera not in self.cameras:
-                    raise InvalidEpisodeError(
-                        "missing camera", missing_camera(camera, tuple(self.cameras), self.store.label)
-                    )
             parts: dict[str, Any] = {}
             if "actions" in wanted.fields and _ACTION in self.others:
                 values = self._rows(_ACTION, start, stop)
