@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
+from vlm_rewards.schemas.files.pointers import MAX_POINTER_BYTES, pointer_kind_of
 from vlm_rewards.schemas.formats.folder import Folder
 from vlm_rewards.schemas.formats.interface import InvalidEpisodeError
 from vlm_rewards.schemas.pictures import MAX_PIXELS
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 _MAX_BITS = 12  # of a channel: more are depth, or another measurement
 _UNEVEN = 0.1  # of a beat: time stamps are rounded
-_LFS_POINTER = b"version https://git-lfs"
 MISSING_VIDEO = "missing video"
 """The reason of failures where there is no such file."""
 _UNREADABLE = "unreadable video"
@@ -290,9 +290,9 @@ class _OpenVideo:
 
     def _why_not(self, error: "FFmpegError") -> str:
         with self._folder.open(self._name) as file:
-            head = file.read(len(_LFS_POINTER))
-        if head == _LFS_POINTER:
-            return f"{self._name} is a Git LFS pointer, not the video itself. Run git lfs pull"
+            head = file.read(MAX_POINTER_BYTES)
+        if pointer_kind_of(head) is not None:
+            return f"{self._name} is a {pointer_kind_of(head)} pointer, not the video itself. Run git lfs pull"
         if not head:
             return f"{self._name} is empty. Copy it again"
         return f"{self._name} is no video that can be opened ({error.strerror}): it is cut short or of another kind. Copy it again"

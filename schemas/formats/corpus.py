@@ -23,7 +23,7 @@ from vlm_rewards.schemas.extensions import load_extensions
 from vlm_rewards.schemas.folders import MANIFEST, SETTINGS
 from vlm_rewards.schemas.formats.common_options import COMMON_OPTIONS, PICTURE_RANGE
 from vlm_rewards.schemas.formats.exports.publishing import JOURNAL, JOURNAL_FOLDER
-from vlm_rewards.schemas.formats.folder import Folder
+from vlm_rewards.schemas.formats.folder import Folder, tell_pointers, telling_pointers
 from vlm_rewards.schemas.formats.hdf5_corpus.reader import HDF5
 from vlm_rewards.schemas.formats.interface import (
     FIELDS,
@@ -165,7 +165,7 @@ class Corpus:
         chosen = frozenset(fields) | ({"actions"} if "rewards" in fields else set())
         wanted = Wanted(None if cameras is None else tuple(cameras), frames, chosen)
         picture_range = read_picture_range(self.options[PICTURE_RANGE]) if PICTURE_RANGE in self.options else None
-        return _checked(self.reader, unit, wanted, picture_range)
+        return tell_pointers(self.folder, _checked(self.reader, unit, wanted, picture_range))
 
     def instructions(self, unit: Unit) -> Iterator[tuple[str | None, ...] | Failure]:
         """Streams what the agent was asked to do in each episode of a unit; no frame is read.
@@ -232,7 +232,9 @@ def open_corpus(path: str | Path, options: Mapping[str, str] | None = None) -> C
     if PICTURE_RANGE in options:
         read_picture_range(options[PICTURE_RANGE])
     of_format = {name: value for name, value in options.items() if name in chosen.options}
-    return Corpus(folder=folder, format_name=chosen.name, options=options, reader=chosen.open(folder, of_format))
+    with telling_pointers(folder):
+        reader = chosen.open(folder, of_format)
+    return Corpus(folder=folder, format_name=chosen.name, options=options, reader=reader)
 
 
 def corpus_formats() -> tuple[CorpusFormat, ...]:

@@ -7,17 +7,22 @@ Formats name files by their path below the folder, with "/" between names, and r
 read from object stores as from disks. Pickling keeps the location, not the listing.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
+from vlm_rewards.schemas.files.pointers import MAX_POINTER_BYTES, pointer_kind_of
 from vlm_rewards.schemas.files.remote_paths import location_of
 from vlm_rewards.schemas.files.stores import explaining_store_errors, is_url, open_object, store_at
 from vlm_rewards.schemas.formats.listing import File, Listing, PassedOver, content_tag, list_local, list_remote
+from vlm_rewards.schemas.manifests import Failure
+
+T = TypeVar("T")
 
 _DIGEST_KIND = "2-"
 """What digests begin with; those of version 0.2 have no such sign."""
@@ -177,6 +182,39 @@ class Folder:
             file.seek(max(0, size - _EDGE_BYTES))
             tail = file.read(_EDGE_BYTES)
         return hashlib.sha256(b"%d\n" % size + head + tail).hexdigest()[:16]
+
+
+def _pointer(folder: Folder, name: str) -> str | None:
+    """Says that a file is a pointer, with its name; None where it is none."""
+    if not folder.has_file(name) or folder.size(name) > MAX_POINTER_BYTES:
+        return None
+    kind = pointer_kind_of(folder.read(name))
+    return kind and f"the {kind} pointer {name}, which stands for a file that was not downloaded. Run git lfs pull"
+
+
+@contextlib.contextmanager
+def telling_pointers(folder: Folder) -> Iterator[None]:
+    """Context manager in which a refusal says, where a file of the folder is a pointer, that it is one.
+
+    Raises:
+        ValueError: The block raised it.
+    """
+    try:
+        yield
+    except ValueError as error:
+        told = next((words for file in folder.files if (words := _pointer(folder, file.name))), None)
+        if told is None:
+            raise
+        raise ValueError(f"a corpus must hold its files, got {told}") from error
+
+
+def tell_pointers(folder: Folder, items: Iterable[T | Failure]) -> Iterator[T | Failure]:
+    """Passes items on; a shard that cannot be read because it is a pointer says so."""
+    for item in items:
+        if isinstance(item, Failure) and item.scope == "shard" and (told := _pointer(folder, item.shard)):
+            yield dataclasses.replace(item, reason="pointer", detail=f"a shard must be whole, got {told}")
+        else:
+            yield item
 
 
 def _info(location: str) -> dict[str, Any]:

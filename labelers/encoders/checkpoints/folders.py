@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from vlm_rewards.schemas.files.pointers import pointer_kind
+
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
-_POINTERS = {b"version https://git-lfs.github.com/spec/": "Git LFS", b"# xet version ": "Xet"}
-_MAX_POINTER_BYTES = 1024
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _ADAPTER_KEYS = ("lora_", ".base_layer.", "ia3_l", "hada_w")
 _MAX_HEADER_BYTES = 100 << 20
@@ -62,14 +62,6 @@ def check_files_are_whole(folder: Path) -> None:
                 f"{path.name} in {folder} is a {kind} pointer, not the file itself: got {path.stat().st_size} bytes of text. Run "
                 f"'git lfs pull' in the folder, or download the model with 'hf download OWNER/NAME --local-dir FOLDER'."
             )
-
-
-def pointer_kind(path: Path) -> str | None:
-    """Returns "Git LFS" or "Xet" for a small text file that stands for a large one, else None."""
-    if path.stat().st_size > _MAX_POINTER_BYTES:
-        return None
-    content = path.read_bytes()
-    return next((kind for start, kind in _POINTERS.items() if content.startswith(start)), None)
 
 
 def read_config(path: Path) -> dict[str, Any]:
