@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-_STARTED_S = 60.0
+_STARTED_S = 180.0
 _SOCKETS = Path("/tmp")  # where the server puts them, whatever TMPDIR says
 _PORTS = ("master", "volume", "filer", "s3")
 
