@@ -29,7 +29,7 @@ class ExportSummary:
 
     Args:
         folder: The folder that holds it: the output, or the corpus itself.
-        episodes: Number of episodes that were judged.
+        episodes: Number of episodes that were judged, or looked at by an export that does not judge.
         lines: What it says of what it made.
         was_undone: Whether an earlier export into the corpus, which was interrupted, was undone first.
     """
@@ -72,6 +72,10 @@ def export(corpus: str | Path, labels: str | Path, *, to: str, **settings: Unpac
             raise ValueError(
                 f"the export {chosen.name!r} has no use for {field.name}: got {getattr(told, field.name)!r}. Leave it out"
             )
+    if run.goal != OWN_GOAL and not chosen.judges:
+        raise ValueError(
+            f"the export {chosen.name!r} does not judge episodes by one goal: got the goal {run.goal!r}. Leave it out"
+        )
     if run.link and (run.in_place or chosen.place != "copy"):
         raise ValueError("link is for exports that copy the corpus: got it for one that does not. Leave it out")
     if (run.output is None) != run.in_place:
@@ -98,14 +102,14 @@ def export(corpus: str | Path, labels: str | Path, *, to: str, **settings: Unpac
     check_units(opened, source, units)
     model = str(read_settings(opened.folder)["settings"]["model"])
     goal = None if run.goal == OWN_GOAL else run.goal
-    joined = JoinedCorpus(source, units, opened, goal=goal, model=model)
+    joined = JoinedCorpus(source, units, opened, goal=goal, model=model, instructions=chosen.judges)
     with contextlib.closing(joined):
 
         def make(changes: Changes) -> list[str]:
             return chosen.write(joined, changes, told)
 
         folder, lines = _publish(chosen, joined, run, make)
-    judged = sum(episode.goal is not None for episode in joined.episodes)
+    judged = sum(episode.goal is not None or not chosen.judges for episode in joined.episodes)
     return ExportSummary(folder=folder, episodes=judged, lines=tuple(lines), was_undone=was_undone)
 
 

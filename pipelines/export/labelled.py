@@ -12,16 +12,25 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vlm_rewards.labelers.rewards.hindsight import original_goals
+from vlm_rewards.labelers.rewards.hindsight import (
+    HindsightSettings,
+    achievements,
+    choose_goals,
+    goal_groups,
+    original_goals,
+)
 from vlm_rewards.labelers.rewards.rewards import rewards_of_scores, step_rewards, successes
 from vlm_rewards.schemas.episodes import Episode
 from vlm_rewards.schemas.files.remote_paths import Location
 from vlm_rewards.schemas.formats.corpus import Corpus
-from vlm_rewards.schemas.formats.exports.interface import EpisodeValues, ExportEpisode
+from vlm_rewards.schemas.formats.exports.interface import EpisodeValues, ExportEpisode, HindsightGoal
 from vlm_rewards.schemas.formats.label_parts.reader import Labels, part_of_unit
 from vlm_rewards.schemas.formats.label_parts.rows import EpisodeRows, PartRows, locate_episodes
 from vlm_rewards.schemas.goals import Goal, normalize_instruction
 from vlm_rewards.schemas.manifests import Failure, Unit
+
+ONE_ACHIEVED_GOAL = HindsightSettings(strategy="first", goals_per_episode=1, ratio=(0, 1, 0))
+"""How the one hindsight goal of an episode is chosen: of those achieved, balanced over the corpus, at its first achievement."""
 
 
 class _Place(NamedTuple):
@@ -41,12 +50,22 @@ class JoinedCorpus:
         labels: Its labels.
         goal: Id of the goal that all episodes are judged by; None for the one that each instruction asks for.
         model: Name of the model that made the labels.
+        instructions: Whether instructions are read; without them no episode has a goal of its own, and one may change its task.
 
     Raises:
         ValueError: `goal` is none of the labels, or the labels are of another corpus.
     """
 
-    def __init__(self, corpus: Corpus, units: Iterable[Unit], labels: Labels, *, goal: str | None, model: str) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        units: Iterable[Unit],
+        labels: Labels,
+        *,
+        goal: str | None,
+        model: str,
+        instructions: bool = True,
+    ) -> None:
         self.corpus = corpus
         self.goals: tuple[Goal, ...] = labels.goals
         self.model = model
@@ -58,10 +77,11 @@ class JoinedCorpus:
         self._open: tuple[Location, PartRows] | None = None
         fixed = None if goal is None else self._index(goal)
         wordings = original_goals(labels.goals)
+        fields = ("actions", "instruction") if instructions else ("actions",)
         for unit in units:
             part = part_of_unit(labels, unit)
             places = {rows.episode_id: rows for rows in locate_episodes(part)}
-            for item in corpus.episodes(unit, frames=False, fields=("actions", "instruction")):
+            for item in corpus.episodes(unit, frames=False, fields=fields):
                 if isinstance(item, Failure):
                     self.left_out[item.episode_id or item.shard] = item.reason
                     continue
@@ -100,10 +120,7 @@ class JoinedCorpus:
         """Reads what the labels say of an episode that has a goal; see `LabelledCorpus`."""
         assert episode.goal is not None, episode
         place = self._places[episode.episode_id]
-        if self._open is None or self._open[0] != place.part:
-            self.close()
-            self._open = (place.part, PartRows(place.part, self._labels.metadata))
-        scores = self._open[1].read(place.rows).scores
+        scores = self._scores(place)
         rule = self._labels.metadata.rule.select([episode.goal])
         own = scores[:, [episode.goal]]
         achieved = successes(own, rule)
@@ -123,6 +140,35 @@ class JoinedCorpus:
             rewards=rewards,
             all_scores=scores,
         )
+
+    def hindsight_goals(self) -> dict[str, HindsightGoal]:
+        """Chooses one goal per episode among those that it achieved; see `LabelledCorpus`."""
+        counts = np.zeros(len(self.goals), np.int64)
+        for episode in self.episodes:
+            counts += np.any(achievements(self._successes(episode)), axis=0)
+        groups = goal_groups(self.goals)
+        found = {}
+        for episode in self.episodes:
+            for chosen in choose_goals(
+                self._successes(episode),
+                original=None,
+                groups=groups,
+                counts=counts,
+                settings=ONE_ACHIEVED_GOAL,
+                episode_id=episode.episode_id,
+            ):
+                found[episode.episode_id] = HindsightGoal(self.goals[chosen.goal], chosen.start, chosen.stop)
+        return found
+
+    def _successes(self, episode: ExportEpisode) -> np.ndarray:
+        """[F, G] bool, whether each goal holds in each frame."""
+        return successes(self._scores(self._places[episode.episode_id]), self._labels.metadata.rule)
+
+    def _scores(self, place: _Place) -> np.ndarray:
+        if self._open is None or self._open[0] != place.part:
+            self.close()
+            self._open = (place.part, PartRows(place.part, self._labels.metadata))
+        return self._open[1].read(place.rows).scores
 
     def close(self) -> None:
         """Closes the part that is open."""

@@ -34,12 +34,13 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return JUDGES[version], folder
 
 
-def write_labels(corpus: Path, folder: Path) -> np.ndarray:
-    """Writes labels of every frame, drawn at random; returns the scores [F, G] of the corpus's F frames."""
+def write_labels(corpus: Path, folder: Path, scores: np.ndarray | None = None) -> np.ndarray:
+    """Writes labels of every frame, drawn at random where none are given; returns the scores [F, G] of the corpus's F frames."""
     metadata = label_metadata(GOALS)
     opened = open_corpus(corpus)
     units = opened.units()
-    scores = np.random.default_rng(0).random((sum(LENGTHS), len(GOALS)), np.float32)
+    if scores is None:
+        scores = np.random.default_rng(0).random((sum(LENGTHS), len(GOALS)), np.float32)
     starts = dict(zip([f"episode_{k:06d}" for k in range(len(LENGTHS))], np.cumsum([0, *LENGTHS]), strict=False))
     output = OutputFolder(
         folder,
@@ -93,6 +94,21 @@ def test_lerobot_reads_our_columns(written: tuple[str, Path], tmp_path: Path) ->
         expected[end] = expected[end - 1] if length > 1 else 0
     assert np.array_equal(theirs["next.reward"].ravel(), expected)
     assert np.flatnonzero(theirs["next.done"].ravel()).tolist() == last.tolist()
+
+
+def test_lerobot_reads_our_hindsight_tasks(written: tuple[str, Path], tmp_path: Path) -> None:
+    name, corpus = written
+    scores = np.zeros((sum(LENGTHS), len(GOALS)), np.float32)
+    scores[5:, 1][:3] = 1  # episode 0 opens the drawer in frame 5, which is a task that there is
+    scores[13 + 2 :, 0] = 1  # episode 2 lifts the cup in frame 2
+    write_labels(corpus, tmp_path / "labels", scores)
+    export(corpus, tmp_path / "labels", to="lerobot-hindsight", output=tmp_path / "copy")
+    judge(name, "lerobot_read", tmp_path / "copy", tmp_path / "copy.npz")
+    judge(name, "lerobot_read", corpus, tmp_path / "corpus.npz")
+    theirs, before = np.load(tmp_path / "copy.npz"), np.load(tmp_path / "corpus.npz")
+    assert np.array_equal(theirs["frames"], before["frames"])
+    expected = ["open the drawer"] * 6 + ["lift the cup"] * 7 + ["the cup is up"] * 3 + ["open the drawer"] * 4
+    assert theirs["tasks"].tolist() == expected
 
 
 def test_lerobot_filters_by_our_verdicts(written: tuple[str, Path], tmp_path: Path) -> None:

@@ -67,6 +67,20 @@ class EpisodeValues:
         return int(found[0]) if len(found) else None
 
 
+class HindsightGoal(NamedTuple):
+    """A goal that an episode achieved, by the labels, and the frames that lead to it.
+
+    Attributes:
+        goal: The goal.
+        start: First frame that belongs to it: the one after the last in which it held before, or 0.
+        achieved: The frame in which it begins to hold.
+    """
+
+    goal: Goal
+    start: int
+    achieved: int
+
+
 class LabelledCorpus(Protocol):
     """A corpus with its labels, as exports see it."""
 
@@ -96,6 +110,9 @@ class LabelledCorpus(Protocol):
 
     def values(self, episode: ExportEpisode) -> EpisodeValues:
         """Reads what the labels say of an episode that has a goal; cheap in the order of the corpus."""
+
+    def hindsight_goals(self) -> Mapping[str, HindsightGoal]:
+        """By id, one goal that the episode achieved, as `vlm-rewards hindsight` chooses it; reads all labels twice."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,6 +148,7 @@ class ExportFormat:
         takes: Fields of `ExportSettings` that it reads; others are refused where they are given.
         place: Where its files go: "folder" (new files alone, in a folder of their own), "copy" (a copy of the corpus in which
             some files are replaced), or "beside" (new files, in a folder of their own, or beside the corpus's with --in-place).
+        judges: Whether it judges each episode by one goal, so that people may name one for all.
     """
 
     name: str
@@ -138,6 +156,7 @@ class ExportFormat:
     corpus_formats: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
     place: str = "folder"
+    judges: bool = True
 
 
 def smoothed(scores: np.ndarray, width: int) -> np.ndarray:

@@ -100,6 +100,30 @@ def write_with_columns(
     return row
 
 
+def write_with_values(
+    source: Path, target: Path, name: str, change: Callable[[int, pa.ChunkedArray], pa.Array]
+) -> None:
+    """Writes a file anew with other values of a column, at its place; row groups, other columns and metadata stay.
+
+    Args:
+        source: The file.
+        target: Path of the new one.
+        name: The column.
+        change: Gives the new values of some rows by the number of the first of them, and their values.
+    """
+    with pq.ParquetFile(source) as file:
+        schema = file.schema_arrow
+        place = schema.get_field_index(name)
+        compression = file.metadata.row_group(0).column(0).compression if file.num_row_groups else "SNAPPY"
+        row = 0
+        with pq.ParquetWriter(target, schema, compression=compression.lower()) as writer:
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group, use_threads=False)
+                new = table.set_column(place, schema.field(name), change(row, table.column(name)))
+                writer.write_table(new, row_group_size=max(table.num_rows, 1))
+                row += table.num_rows
+
+
 class _Rows:
     """Reads the values of a file's rows, forward; holds those of one episode."""
 

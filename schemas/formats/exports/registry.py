@@ -4,6 +4,7 @@ from vlm_rewards.schemas.formats.exports.interface import ExportFormat
 from vlm_rewards.schemas.formats.exports.verdicts import VERDICTS
 from vlm_rewards.schemas.formats.hdf5_corpus.exports import ROBOMIMIC
 from vlm_rewards.schemas.formats.lerobot_corpus.exports import LEROBOT_COLUMNS, RA_BC
+from vlm_rewards.schemas.formats.lerobot_corpus.hindsight import LEROBOT_HINDSIGHT
 from vlm_rewards.schemas.formats.minari_corpus.exports import MINARI_REWARDS
 from vlm_rewards.schemas.formats.parquet_corpus.exports import PARQUET_COLUMNS
 from vlm_rewards.schemas.formats.rlds_corpus.exports import RLDS_REWARDS
@@ -12,6 +13,7 @@ EXPORTS: tuple[ExportFormat, ...] = (
     VERDICTS,
     RA_BC,
     LEROBOT_COLUMNS,
+    LEROBOT_HINDSIGHT,
     ROBOMIMIC,
     MINARI_REWARDS,
     PARQUET_COLUMNS,
