@@ -93,8 +93,8 @@ def test_the_printed_command_labels_with_the_calibration(
     status, out, err = run(capsys, *calibrate_words(work, output), "--embeddings", work / "embeddings")
     assert status == 0, err
     assert "calibrated 2 goals for the best F1 on 144 frames of 24 episodes (truth: ground truth of the corpus)" in out
-    assert "macro F1 held out: " in out
-    assert "  precision and recall of all frames, held out: " in out
+    assert "macro F1 held out (at thresholds that were not taken): " in out
+    assert "  precision and recall of all frames, held out (at thresholds that were not taken): " in out
     record = json.loads(output.read_text())
     search = record["temperature_search"]
     assert search["log_loss"] == min(search["tried"].values()) <= search["log_loss_before"]

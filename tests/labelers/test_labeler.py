@@ -59,7 +59,6 @@ def pictures() -> list[Image.Image]:
         rgba = Image.fromarray(random.integers(0, 256, (height, width, 4), dtype=np.uint8), mode="RGBA")
         rgb = rgba.convert("RGB")
         found += [rgb, rgba, rgb.convert("L"), rgb.convert("P"), rgb.convert("CMYK"), rgb.convert("1")]
-        found.append(Image.fromarray(random.integers(0, 65536, (height, width), dtype=np.uint16)))
     return found
 
 
