@@ -92,6 +92,8 @@ class Episode:
         rewards: [T] float32, the environment's own; optional.
         terminations: [T] bool, true where the step ended the episode in a final state; optional.
         truncations: [T] bool, true where the step was the last for another reason; optional.
+        successes: [T] bool, whether the recording says that the frame after the step shows what was asked for; optional.
+        succeeded: Whether the recording says that the episode did what was asked for; optional.
         states: [F, S] float32; optional.
         instruction: What the agent was asked to do; optional.
         achieved_goals: F lists of the ids of the goals that truly hold in each frame; optional ground truth.
@@ -116,6 +118,8 @@ class Episode:
     rewards: np.ndarray | None = None
     terminations: np.ndarray | None = None
     truncations: np.ndarray | None = None
+    successes: np.ndarray | None = None
+    succeeded: bool | None = None
     states: np.ndarray | None = None
     instruction: str | None = None
     achieved_goals: Sequence[Sequence[str]] | None = None
@@ -140,6 +144,7 @@ class Episode:
             ("rewards", self.num_steps),
             ("terminations", self.num_steps),
             ("truncations", self.num_steps),
+            ("successes", self.num_steps),
             ("states", self.num_frames),
             ("achieved_goals", self.num_frames),
         ):

@@ -89,6 +89,13 @@ class ScoreHistogram:
     negatives: np.ndarray
     over_threshold: np.ndarray
 
+    @property
+    def totals(self) -> np.ndarray:
+        """[G, 2] int64: positives and negatives of each goal."""
+        goals = self.keys // _STRIDE
+        columns = [np.bincount(goals, counts, self.num_goals) for counts in (self.positives, self.negatives)]
+        return np.stack(columns, axis=1).astype(np.int64)
+
     @functools.cached_property
     def bins(self) -> "_Bins":
         """The bins that any goal occupies."""
@@ -126,13 +133,16 @@ def count_scores(scores: np.ndarray, truth: np.ndarray) -> RankedCounts:
     return RankedCounts(below[::-1], distinct[::-1].astype(np.float64), positives[::-1], negatives[::-1], missing)
 
 
-def score_histogram(scores: np.ndarray, truth: np.ndarray, over: np.ndarray) -> ScoreHistogram:
+def score_histogram(
+    scores: np.ndarray, truth: np.ndarray, over: np.ndarray, known: np.ndarray | None = None
+) -> ScoreHistogram:
     """The histogram of a block of frames.
 
     Args:
         scores: [N, G] float32; -inf where sparse labels hold no score.
         truth: [N, G] bool.
         over: [N, G] bool, where the labels say that the goal is achieved.
+        known: [N, G] bool, where the truth is known; other entries do not count. None for everywhere.
 
     Raises:
         ValueError: The shapes differ, or a score is NaN or +inf.
@@ -140,8 +150,9 @@ def score_histogram(scores: np.ndarray, truth: np.ndarray, over: np.ndarray) -> 
     scores, truth = _checked(scores, truth, ndim=2)
     num_goals = scores.shape[1]
     keys = score_bins(scores) + (np.arange(num_goals) * _STRIDE + _OFFSET)
-    distinct, counts = np.unique(keys, return_counts=True)
-    true_keys, true_counts = np.unique(keys[truth], return_counts=True)
+    true, false = (truth, ~truth) if known is None else (truth & known, ~truth & known)
+    distinct, counts = np.unique(keys if known is None else keys[known], return_counts=True)
+    true_keys, true_counts = np.unique(keys[true], return_counts=True)
     positives = np.zeros(len(distinct), dtype=np.int64)
     positives[np.searchsorted(distinct, true_keys)] = true_counts
     return ScoreHistogram(
@@ -149,7 +160,7 @@ def score_histogram(scores: np.ndarray, truth: np.ndarray, over: np.ndarray) -> 
         keys=distinct,
         positives=positives,
         negatives=counts - positives,
-        over_threshold=np.stack([(over & truth).sum(axis=0), (over & ~truth).sum(axis=0)], axis=1),
+        over_threshold=np.stack([(over & true).sum(axis=0), (over & false).sum(axis=0)], axis=1),
     )
 
 

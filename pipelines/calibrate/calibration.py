@@ -44,9 +44,7 @@ from vlm_rewards.pipelines.calibrate.evidence import (
     EmbeddingScores,
     Evidence,
     LabelScores,
-    MarkedTruth,
     NoTruth,
-    TruthSource,
     merge_evidence,
 )
 from vlm_rewards.pipelines.calibrate.settings import CalibrateKeywords, CalibrateRun
@@ -55,6 +53,7 @@ from vlm_rewards.pipelines.engine.driver import make_pipeline
 from vlm_rewards.pipelines.engine.outputs import OutputFolder
 from vlm_rewards.pipelines.engine.packed import merge_packed, pack_evidence, raise_refusals
 from vlm_rewards.pipelines.evaluate.evaluation import check_parts
+from vlm_rewards.pipelines.evaluate.known_truth import TruthSource, marked_truth
 from vlm_rewards.pipelines.label.encoding import one_run, shared_labeler
 from vlm_rewards.schemas.calibrations import Calibration, compared_parts, read_calibration
 from vlm_rewards.schemas.files.remote_paths import Location, local_path, location_of
@@ -192,10 +191,7 @@ def _truth(
         if marks is None:
             return units, NoTruth(num_goals=len(goals)), []
         listed = read_marks(marks, [goal.id for goal in goals])
-        by_episode: dict[str, list[Mark]] = {}
-        for mark in listed:
-            by_episode.setdefault(mark.episode_id, []).append(mark)
-        return units, MarkedTruth(num_goals=len(goals), marks=by_episode), listed
+        return units, marked_truth(listed, len(goals)), listed
     source, units = labels.open_corpus(corpus)
     check_parts(labels, source, units)
     if not source.features.has_achieved_goals:

@@ -10,7 +10,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from vlm_rewards.labelers.labeler import Labeler
 from vlm_rewards.labelers.provenance import Provenance
 from vlm_rewards.labelers.settings import LabelerSettings
 from vlm_rewards.pipelines.engine.outputs import OutputFolder, PartWriter
+from vlm_rewards.pipelines.evaluate.known_truth import KnownTruth, TruthSource
 from vlm_rewards.pipelines.label.encoding import shared_labeler
 from vlm_rewards.pipelines.label.labelling import read_embeddings
 from vlm_rewards.schemas.formats.corpus import Corpus
@@ -31,7 +32,6 @@ from vlm_rewards.schemas.formats.label_parts.reader import (
     read_labels,
 )
 from vlm_rewards.schemas.formats.label_parts.writer import Rows
-from vlm_rewards.schemas.formats.marks import Mark
 from vlm_rewards.schemas.formats.truth import TruthGoals, goals_that_hold
 from vlm_rewards.schemas.manifests import Failure, Unit
 
@@ -152,28 +152,6 @@ class LabelScores:
         return read_labels(part_of_unit(self.labels, unit))
 
 
-class KnownTruth(NamedTuple):
-    """Truth of an episode's labelled frames, [F, G] bool each, and the lines of the marks behind it, where marks are the source."""
-
-    truth: np.ndarray
-    known: np.ndarray
-    lines: frozenset[int] | None = None
-
-
-class TruthSource(Protocol):
-    """Source of truth; picklable, since workers get a copy."""
-
-    def of_unit(self, unit: Unit) -> "UnitTruth":
-        """Returns the truth of a unit's episodes."""
-
-
-class UnitTruth(Protocol):
-    """Truth of a unit's episodes."""
-
-    def of_episode(self, episode_id: str, frame_indices: np.ndarray) -> KnownTruth | None:
-        """Returns the truth of these frames; None where nothing is known of the episode."""
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NoTruth:
     """No truth at all, for quantiles: every frame counts as one in which no goal is known to hold.
@@ -192,35 +170,6 @@ class NoTruth:
         """Returns all frames as known and without goals."""
         shape = (len(frame_indices), self.num_goals)
         return KnownTruth(np.zeros(shape, dtype=bool), np.ones(shape, dtype=bool))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MarkedTruth:
-    """Truth from the marks of a person.
-
-    Args:
-        num_goals: G.
-        marks: Marks per episode id.
-    """
-
-    num_goals: int
-    marks: Mapping[str, Sequence[Mark]]
-
-    def of_unit(self, unit: Unit) -> "MarkedTruth":
-        """Itself."""
-        return self
-
-    def of_episode(self, episode_id: str, frame_indices: np.ndarray) -> KnownTruth | None:
-        """Returns the truth of the marked frames; all others are unknown."""
-        if episode_id not in self.marks:
-            return None
-        truth, known = np.zeros((2, len(frame_indices), self.num_goals), dtype=bool)
-        rows = {frame: row for row, frame in enumerate(frame_indices.tolist())}
-        marks = [mark for mark in self.marks[episode_id] if mark.frame_index in rows]
-        for mark in marks:
-            known[rows[mark.frame_index], mark.goal] = True
-            truth[rows[mark.frame_index], mark.goal] = mark.achieved
-        return KnownTruth(truth, known, frozenset(mark.line for mark in marks))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

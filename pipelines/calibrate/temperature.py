@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 
 from vlm_rewards.labelers.calibration.settings import CalibrationSettings
 from vlm_rewards.labelers.calibration.worth import mean_log_loss, refined_grid, temperature_grid
-from vlm_rewards.pipelines.calibrate.evidence import EmbeddingScores, Evidence, LossUnit, TruthSource
+from vlm_rewards.pipelines.calibrate.evidence import EmbeddingScores, Evidence, LossUnit
+from vlm_rewards.pipelines.evaluate.known_truth import TruthSource
 from vlm_rewards.schemas.formats.label_parts.reader import Labels
 from vlm_rewards.schemas.manifests import Unit
 

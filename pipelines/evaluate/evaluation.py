@@ -21,9 +21,13 @@ import numpy as np
 from vlm_rewards.labelers.quality.figures import WORST_RULE, quality_table, worst_goals
 from vlm_rewards.pipelines.engine.driver import make_pipeline
 from vlm_rewards.pipelines.engine.packed import merge_packed, pack_evidence, raise_refusals
-from vlm_rewards.pipelines.engine.settings import RunKeywords, RunSettings
+from vlm_rewards.pipelines.engine.settings import RunSettings
 from vlm_rewards.pipelines.evaluate.evidence import EXAMPLES_PER_GOAL, Evidence, Example, UnitEvidence, merge_evidence
+from vlm_rewards.pipelines.evaluate.known_pairs import measure_known
+from vlm_rewards.pipelines.evaluate.settings import SUCCESS, EvaluateKeywords, EvaluateRun
 from vlm_rewards.pipelines.evaluate.summary import Quality
+from vlm_rewards.pipelines.report.charts import CURVES
+from vlm_rewards.pipelines.report.known_pairs import write_known_report
 from vlm_rewards.pipelines.report.page import write_report
 from vlm_rewards.schemas.files.errors import explain_os_error
 from vlm_rewards.schemas.files.remote_paths import Location, local_path
@@ -41,29 +45,35 @@ _MAX_LISTED = 20
 _OUTCOME = ".outcome.json"
 
 
-@shows_settings(RunSettings)
-def evaluate(corpus: str | Path, labels: str | Path, *, output: str | Path, **settings: Unpack[RunKeywords]) -> Quality:
-    """Measures labels against the ground truth of their corpus.
+@shows_settings(EvaluateRun)
+def evaluate(
+    corpus: str | Path, labels: str | Path, *, output: str | Path, **settings: Unpack[EvaluateKeywords]
+) -> Quality:
+    """Measures labels against the ground truth of their corpus, against marks, or against the recording's own success.
 
-    Writes quality.json, report.html (one file that opens offline), precision_recall.png and precision_recall_goals.png.
+    Writes quality.json, report.html (one file that opens offline) and, with ground truth of every frame, precision_recall.png and
+    precision_recall_goals.png.
 
     Args:
         corpus: The corpus that was labelled. Where it does not say which goals its ground truth covers, its goals.jsonl does:
             in the folder, or beside it where the folder is called parts; of a single shard, beside it or in the folder above.
         labels: A folder that `label` has finished.
         output: Folder to write; absent, empty or of an earlier evaluation.
-        settings: Fields of `RunSettings`.
+        settings: Fields of `EvaluateRun`.
 
     Returns:
         What quality.json holds: `overall`, `families`, `goals`, `confusion` and `definitions`, see
         `labelers.quality.figures.quality_table`; counts of frames, episodes and unlabelled_frames; examples, worst_goals with
         examples of theirs, film_strips and run. A figure is a number, or a text that begins with "undefined" and says why.
+        With marks or recorded success: `truth`, `counts`, `unknown_episodes`, `pooled`, `goals`, `definitions` and run, see
+        `labelers.quality.known_pairs`.
 
     Raises:
         FileNotFoundError: The corpus does not say which goals its truth covers, and has no goals.jsonl.
         OSError: A file cannot be written; the note says what to do where the disk is full.
         ValueError: There are no finished labels; the output folder holds something else; the corpus has no ground truth,
-            none for any labelled goal, or names goals that it does not cover; or the labels are not of this corpus.
+            none for any labelled goal, or names goals that it does not cover; marks are wrong; nothing is known of any labelled
+            frame; or the labels are not of this corpus.
 
     Example:
         >>> import vlm_rewards as vr
@@ -74,16 +84,18 @@ def evaluate(corpus: str | Path, labels: str | Path, *, output: str | Path, **se
         >>> 0 < quality["overall"]["mean_average_precision"] <= 1
         True
     """
-    (run,) = build_settings(settings, RunSettings)
+    (run,) = build_settings(settings, EvaluateRun)
     output = local_path(output, "an evaluation")
     _check_output(output)
     opened = open_labels(labels)
     source, units = opened.open_corpus(corpus)
     check_parts(opened, source, units)
+    if run.marks is not None or run.truth == SUCCESS:
+        return _evaluate_known(str(corpus), source, units, opened, run, output)
     if not source.features.has_achieved_goals:
         raise ValueError(
-            f"a corpus to evaluate with must have ground truth (the column achieved_goals), got {corpus} without; record one "
-            f"with vlm-rewards record, or add the column"
+            f"a corpus to evaluate with must have ground truth (the column achieved_goals), got {corpus} without; give --truth "
+            f"{SUCCESS} where the recording tells success or rewards, or mark some frames and give --marks"
         )
     covered = truth_goals(source)
     goals = [goal for goal in opened.metadata.goals if goal.id in covered.ids]
@@ -100,6 +112,24 @@ def evaluate(corpus: str | Path, labels: str | Path, *, output: str | Path, **se
         )
         _write_json(output / "quality.json", quality)
         write_report(quality, source, units, opened, output)
+    except OSError as error:
+        explain_os_error(error, output)
+        raise
+    return quality
+
+
+def _evaluate_known(
+    corpus: str, source: Corpus, units: Sequence[Unit], labels: Labels, run: EvaluateRun, output: Path
+) -> Quality:
+    """Evaluates by marks or by the recording's own success."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        outcome = measure_known(source, units, labels, run, output / _OUTCOME)
+        quality = Quality({**_run_description(corpus, labels), **outcome, "run": run_statistics(labels.folder)})
+        for name in CURVES:  # of an earlier evaluation
+            (output / name).unlink(missing_ok=True)
+        _write_json(output / "quality.json", quality)
+        write_known_report(quality, output)
     except OSError as error:
         explain_os_error(error, output)
         raise
@@ -237,8 +267,17 @@ def _chosen(
 
 
 def _description(corpus: str, labels: Labels, bank: frozenset[str], goals: Sequence[Goal]) -> dict[str, object]:
+    labelled = {goal.id for goal in labels.metadata.goals}
+    return {
+        **_run_description(corpus, labels),
+        "num_goals": len(goals),
+        "goals_without_ground_truth": [goal.id for goal in labels.metadata.goals if goal.id not in bank],
+        "goals_without_labels": sorted(bank - labelled),
+    }
+
+
+def _run_description(corpus: str, labels: Labels) -> dict[str, object]:
     metadata = labels.metadata
-    labelled = {goal.id for goal in metadata.goals}
     return {
         "kind": "evaluation",
         "version": 2,
@@ -253,9 +292,6 @@ def _description(corpus: str, labels: Labels, bank: frozenset[str], goals: Seque
         else "all scores",
         "fingerprint": dict(metadata.fingerprint.parts),
         "fingerprint_digest": metadata.fingerprint.digest,
-        "num_goals": len(goals),
-        "goals_without_ground_truth": [goal.id for goal in metadata.goals if goal.id not in bank],
-        "goals_without_labels": sorted(bank - labelled),
     }
 
 

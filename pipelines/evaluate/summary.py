@@ -15,6 +15,8 @@ class Quality(dict):
 
 def summary_lines(quality: Mapping[str, Any]) -> list[str]:
     """Lines for people: figures per family and for all goals, and what the false positives are."""
+    if "truth" in quality:
+        return _known_lines(quality)
     groups = [*quality["families"].items(), ("all goals", quality["overall"])]
     width = max(len(name) for name, _ in groups)
     lines = [
@@ -42,6 +44,35 @@ def summary_lines(quality: Mapping[str, Any]) -> list[str]:
     ):
         if quality[key]:
             lines.append(f"  {len(quality[key]):,} {what}: {first_ids(quality[key])}")
+    return lines
+
+
+def _known_lines(quality: Mapping[str, Any]) -> list[str]:
+    """Lines for people about known pairs: how many are known, figures of all and of each goal, episodes."""
+    counts, truth = quality["counts"], quality["truth"]
+    lines = [
+        f"evaluated {counts['known_pairs']:,} known pairs of a frame and a goal ({counts['known_positives']:,} in which it holds) "
+        f"in {counts['frames']:,} frames of {counts['episodes']:,} episodes",
+        f"  truth: {truth['marks'] or 'what the recording says (' + ', '.join(truth['episodes_by_source']) + ')'}; everything else "
+        "is unknown and counts nowhere",
+    ]
+    told = [
+        f"{name.replace('_', ' ')} {value if isinstance(value, str) else format(value, '.3f')}"
+        for name in ("average_precision", "precision", "recall")
+        for value in [quality["pooled"][name]]
+    ]
+    lines.append(f"  all known pairs: {', '.join(told)}")
+    episodes = quality["pooled"]["episodes"]
+    if episodes["known"]:
+        agreeing = episodes["true_positives"] + episodes["true_negatives"]
+        lines.append(
+            f"  episodes: labels agree with the recording in {agreeing:,} of {episodes['known']:,} (accuracy "
+            f"{episodes['accuracy']:.3f}): {episodes['true_positives']:,} successes found, {episodes['false_negatives']:,} missed; "
+            f"{episodes['true_negatives']:,} failures found, {episodes['false_positives']:,} taken for successes"
+        )
+    lines += [f"  {number:,} episodes are unknown: {reason}" for reason, number in quality["unknown_episodes"].items()]
+    if counts["episodes_not_whole"]:
+        lines.append(f"  {counts['episodes_not_whole']:,} episodes lack labels of some frames: they have no verdict")
     return lines
 
 

@@ -18,6 +18,7 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b5568c", "#a87000", "#2b8cbe", "#
 _DASHES = ((), (7, 3), (2, 2.5), (9, 3, 2, 3))
 _WIDTH, _HEIGHT = 464, 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 406, 14, 328
+CURVES = ("precision_recall.png", "precision_recall_goals.png")
 MAX_BARS = 400
 _SPARK_WIDTH, _SPARK_HEIGHT, _SPARK_POINTS = 64, 20, 32
 _MAX_PANELS = 24
@@ -206,7 +207,7 @@ def save_curves(pooled: Mapping[str, Mapping], goals: Sequence[Mapping], output:
     frame(axes, "Scores against ground truth, goals pooled")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False)
-    figure.savefig(output / "precision_recall.png", dpi=150)
+    figure.savefig(output / CURVES[0], dpi=150)
 
     families = [(index, name) for index, name in enumerate(pooled, -1) if index >= 0]
     shown = sorted(sorted(families, key=lambda family: -pooled[family[1]]["positives"])[:_MAX_PANELS])
@@ -232,7 +233,7 @@ def save_curves(pooled: Mapping[str, Mapping], goals: Sequence[Mapping], output:
         frame(panel, f"{plain(name)}: {len(members[name]):,} goals, and pooled")
     for panel in panels[len(shown) :]:
         panel.set_axis_off()
-    figure.savefig(output / "precision_recall_goals.png", dpi=130)
+    figure.savefig(output / CURVES[1], dpi=130)
 
 
 def _steps(figures: Mapping) -> np.ndarray:

@@ -29,7 +29,7 @@ function makeSortable(table, sort) {
 }
 
 // The texts, thresholds and families of all goals and, of a report of many goals, the figures of their table; see goals.js.
-const goalData = JSON.parse(document.getElementById("goal-data").textContent);
+const goalData = JSON.parse(document.getElementById("goal-data")?.textContent ?? "{}");
 
 for (const table of document.querySelectorAll("table.sortable")) {
   if (goalData.table !== undefined && table.classList.contains("goals")) continue;

@@ -97,19 +97,31 @@ def write_report(quality: Mapping, corpus: Corpus, units: Sequence[Unit], labels
         _goals_section(page, [*families, *others]),
         strips_section(page, shown, labels, units),
         examples_section(page, shown, goals),
-        _run_section(page),
-        _fingerprint_section(page),
+        run_section(page),
+        fingerprint_section(page),
         _definitions_section(page),
     ]
+    write_page(quality, output, heat_filters() + "\n".join(sections), heat_styles())
+
+
+def write_page(quality: Mapping, output: Path, body: str, styles: str = "") -> None:
+    """Writes report.html: the frame of the page around its body.
+
+    Args:
+        quality: Contents of quality.json.
+        output: Folder to write to.
+        body: HTML of the page.
+        styles: CSS before that of every page.
+    """
     frame = {
         name: Path(__file__).with_name(name).read_text(encoding="utf-8")
         for name in ("page.html", "page.css", "page.js", "goals.js")
     }
     text = Template(frame["page.html"]).substitute(
         title=html.escape(f"Label quality: {Path(quality['labels']).name}"),
-        styles=heat_styles() + frame["page.css"],
+        styles=styles + frame["page.css"],
         script=frame["page.js"] + frame["goals.js"],
-        body=heat_filters() + "\n".join(sections),
+        body=body,
     )
     write_atomically(output / "report.html", text)
 
@@ -126,7 +138,8 @@ def _pooled(quality: Mapping) -> dict[str, Mapping]:
     return {"all goals": quality["overall"]["pooled"], **families}
 
 
-def _tile(name: str, value: float | str, detail: str) -> str:
+def tile(name: str, value: float | str, detail: str) -> str:
+    """Returns a figure of the header with its name and what it is of."""
     shown = f"{value:,}" if isinstance(value, int) else number_text(value)
     words = " class=words" if isinstance(value, str) else ""
     return f"<div><dt>{html.escape(name)}</dt><dd{words}>{shown}<small>{html.escape(detail)}</small></dd></div>"
@@ -136,19 +149,19 @@ def _header(quality: Mapping, num_hidden_families: int) -> str:
     counts, overall = quality["counts"], quality["overall"]
     with_positives = f"{overall['num_goals_with_positives']:,} of {overall['num_goals']:,} goals ever hold"
     own = overall["pooled"]["at_threshold"]
-    tiles = [_tile("Mean AP, all goals", overall["mean_average_precision"], with_positives)]
+    tiles = [tile("Mean AP, all goals", overall["mean_average_precision"], with_positives)]
     if len(quality["families"]) <= _MAX_TILES:
         tiles += [
-            _tile(f"Mean AP, {name}", family["mean_average_precision"], f"{family['num_goals_with_positives']:,} goals")
+            tile(f"Mean AP, {name}", family["mean_average_precision"], f"{family['num_goals_with_positives']:,} goals")
             for name, family in quality["families"].items()
         ]
     unlabelled = counts["unlabelled_frames"]
     tiles += [
-        _tile("Mean F1, all goals", overall["macro"]["f1"], "at the labels' threshold"),
-        _tile("False positives", own["false_positives"], f"of {overall['pooled']['negatives']:,} goals and frames"),
-        _tile("Calibration error", calibration_error(overall["pooled"]["calibration"]), "0 is best"),
-        _tile("Frames", counts["frames"], f"{unlabelled:,} more without a label" if unlabelled else "all labelled"),
-        _tile("Episodes", counts["episodes"], f"{counts['frames'] / counts['episodes']:.1f} frames each"),
+        tile("Mean F1, all goals", overall["macro"]["f1"], "at the labels' threshold"),
+        tile("False positives", own["false_positives"], f"of {overall['pooled']['negatives']:,} goals and frames"),
+        tile("Calibration error", calibration_error(overall["pooled"]["calibration"]), "0 is best"),
+        tile("Frames", counts["frames"], f"{unlabelled:,} more without a label" if unlabelled else "all labelled"),
+        tile("Episodes", counts["episodes"], f"{counts['frames'] / counts['episodes']:.1f} frames each"),
     ]
     nav = "".join(f'<a href="#{anchor}">{text}</a>' for anchor, text in _SECTIONS.items())
     return (
@@ -271,7 +284,8 @@ def _goals_section(quality: Mapping, families: Sequence[str]) -> str:
     )
 
 
-def _run_section(quality: Mapping) -> str:
+def run_section(quality: Mapping) -> str:
+    """Returns the section of the run that made the labels."""
     run = quality["run"]
     seconds, counts = run["seconds"], run["counts"]
     total = sum(seconds.values())
@@ -286,7 +300,7 @@ def _run_section(quality: Mapping) -> str:
         ("size of the labels", f"{run['num_bytes'] / 1e6:,.1f} MB"),
         ("frames that failed", f"{run['failed_frames']:,}"),
         *[(f"failures: {reason}", f"{count:,}") for reason, count in run["failures"].items()],
-        *[(f"unreadable in the evaluation: {reason}", f"{n:,}") for reason, n in quality["unreadable"].items()],
+        *[(f"unreadable in the evaluation: {reason}", f"{n:,}") for reason, n in quality.get("unreadable", {}).items()],
     ]
     stages = [
         (
@@ -306,7 +320,8 @@ def _run_section(quality: Mapping) -> str:
     )
 
 
-def _fingerprint_section(quality: Mapping) -> str:
+def fingerprint_section(quality: Mapping) -> str:
+    """Returns the section of everything that the labels depend on."""
     rows = "".join(
         f"<tr><td>{html.escape(name)}</td><td>{_value(value)}</td></tr>"
         for name, value in quality["fingerprint"].items()

@@ -155,14 +155,14 @@ class Corpus:
                 file is.
             frames: False leaves the pictures unread, which is much faster: the frames then have a number and nothing else.
             fields: What else to read, of `schemas.formats.interface.FIELDS`; nothing else is looked at, so that it cannot be
-                wrong. Rewards come with actions, which tell how many steps there are.
+                wrong. Rewards and success come with actions, which tell how many steps there are.
 
         Yields:
             Episodes, whose frames may raise BrokenEpisodeError while they stream.
         """
         unknown = sorted(set(fields) - FIELDS)
         assert not unknown, unknown
-        chosen = frozenset(fields) | ({"actions"} if "rewards" in fields else set())
+        chosen = frozenset(fields) | ({"actions"} if {"rewards", "success"} & set(fields) else set())
         wanted = Wanted(None if cameras is None else tuple(cameras), frames, chosen)
         picture_range = read_picture_range(self.options[PICTURE_RANGE]) if PICTURE_RANGE in self.options else None
         return tell_pointers(self.folder, _checked(self.reader, unit, wanted, picture_range))

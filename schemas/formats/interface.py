@@ -36,8 +36,9 @@ from vlm_rewards.schemas.episodes import CorpusFeatures, Episode
 from vlm_rewards.schemas.formats.folder import Folder
 from vlm_rewards.schemas.manifests import Failure, Unit
 
-FIELDS = frozenset({"actions", "rewards", "states", "instruction", "achieved_goals"})
-"""Parts of an episode that a reader may be asked for beside the frames; "rewards" stands for terminations and truncations, too."""
+FIELDS = frozenset({"actions", "rewards", "success", "states", "instruction", "achieved_goals"})
+"""Parts of an episode that a reader may be asked for beside the frames; "rewards" stands for terminations and truncations, too, and
+"success" for what the recording itself says of it, in each step or of the episode."""
 
 
 class Wanted(NamedTuple):

@@ -20,7 +20,7 @@ from vlm_rewards.offline_rl.training.finetune_settings import FinetuneKeywords, 
 from vlm_rewards.offline_rl.training.train_settings import TrainKeywords, TrainSettings
 from vlm_rewards.pipelines.calibrate.settings import CalibrateKeywords, CalibrateRun
 from vlm_rewards.pipelines.diff.settings import DiffKeywords, DiffRun
-from vlm_rewards.pipelines.engine.settings import RunKeywords, RunSettings
+from vlm_rewards.pipelines.evaluate.settings import EvaluateKeywords, EvaluateRun
 from vlm_rewards.pipelines.export.settings import ExportKeywords, ExportRun
 from vlm_rewards.pipelines.hindsight.settings import HindsightKeywords, HindsightRun
 from vlm_rewards.pipelines.inspect.settings import InspectKeywords, InspectRun
@@ -139,7 +139,15 @@ COMMANDS: dict[str, tuple[str, list[tuple[type, str, dict[str, Any]]]]] = {
             (CalibrateRun, "--workers 2", {"workers": 2}),
         ],
     ),
-    "evaluate": ("--input c --labels l --output o", [(RunSettings, "--workers 2", {"workers": 2})]),
+    "evaluate": (
+        "--input c --labels l --output o",
+        [
+            (EvaluateRun, "--truth success", {"truth": "success"}),
+            (EvaluateRun, "--truth success --goal ball", {"truth": "success", "goal": "ball"}),
+            (EvaluateRun, "--marks m.csv", {"marks": Path("m.csv")}),
+            (EvaluateRun, "--workers 2", {"workers": 2}),
+        ],
+    ),
     "diff": (
         "a b",
         [
@@ -342,7 +350,7 @@ def test_help_tells_the_defaults_of_the_settings() -> None:
         ("pipelines.label.labelling:label", (LabelRun,), LabelKeywords),
         ("pipelines.hindsight.relabelling:hindsight", (HindsightSettings, HindsightRun), HindsightKeywords),
         ("pipelines.calibrate.calibration:calibrate", (CalibrationSettings, CalibrateRun), CalibrateKeywords),
-        ("pipelines.evaluate.evaluation:evaluate", (RunSettings,), RunKeywords),
+        ("pipelines.evaluate.evaluation:evaluate", (EvaluateRun,), EvaluateKeywords),
         ("pipelines.diff.comparison:diff", (DiffRun,), DiffKeywords),
         ("pipelines.export.exporting:export", (ExportRun,), ExportKeywords),
         ("offline_rl.training.train:train", (TrainSettings,), TrainKeywords),

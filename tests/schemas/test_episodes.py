@@ -56,6 +56,7 @@ def test_an_episode_counts_its_frames_and_steps():
         ({"rewards": np.zeros(3)}, "must have 2 rewards for its 3 frames, got 3"),
         ({"terminations": np.zeros(3, bool)}, "must have 2 terminations for its 3 frames, got 3"),
         ({"truncations": np.zeros(1, bool)}, "must have 2 truncations for its 3 frames, got 1"),
+        ({"successes": np.zeros(1, bool)}, "must have 2 successes for its 3 frames, got 1"),
         ({"states": np.zeros((2, 4))}, "must have 3 states for its 3 frames, got 2"),
         ({"achieved_goals": [[], []]}, "must have 3 achieved_goals for its 3 frames, got 2"),
         ({"actions": np.array([[0, 1], [0, np.nan]])}, r"must have finite actions, got nan at index \[1, 1\]"),

@@ -2,7 +2,7 @@
 
     frame       o_0   o_1   o_2   ...   o_(T-1)      T frames, a row each
     action        a_0   a_1   a_2   ...   a_(T-1)    the last has no frame after it: `missing_frame="last"`
-    next.reward   r_0   r_1   r_2   ...   r_(T-1)    r_t is of action a_t and looks at frame o_(t+1)
+    next.reward   r_0   r_1   r_2   ...   r_(T-1)    r_t is of action a_t and looks at frame o_(t+1); next.success likewise
 
     meta/info.json, meta/tasks...   what it holds         ──►  `info.py`, `episodes.py`
     data/...parquet                 rows; pictures, too   ──►  `rows.py`, and the cursors of the format Parquet
@@ -44,10 +44,12 @@ from vlm_rewards.schemas.formats.parquet_corpus.pictures import OpenFiles, Parqu
 from vlm_rewards.schemas.manifests import Failure, Unit
 from vlm_rewards.schemas.videos import VideoCursor, decoder_versions
 
+_SUCCESS = "next.success"
 _FIELD_COLUMNS = {
     "actions": ("action",),
     "states": ("observation.state",),
     "rewards": ("next.reward", "next.done", "next.terminated", "next.truncated"),
+    "success": (_SUCCESS,),
     "instruction": ("task_index",),
 }
 
@@ -174,6 +176,9 @@ class _UnitPass:
             values["states"] = _vectors(rows, "observation.state", reader.features.state_size)
         if "rewards" in fields and reader.features.has_rewards:
             values.update(_outcomes(reader.info, rows, len(rows) if "actions" in values else len(rows) - 1))
+        if "success" in fields and _SUCCESS in reader.info.features:
+            num_steps = len(rows) if "actions" in values else len(rows) - 1
+            values["successes"] = numbers(rows, _SUCCESS, np.bool_).reshape(-1)[:num_steps]
         if "instruction" in fields and reader.tasks is not None:
             values["instruction"] = _instruction(texts(rows, reader.tasks))
         images: dict[str, Frames] = {}

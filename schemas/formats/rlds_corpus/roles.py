@@ -5,6 +5,7 @@ steps/action, or steps/action/<part>          the action; parts one after the ot
 steps/observation/state                       the state vector
 steps/language_instruction, or steps/observation/natural_language_instruction
 steps/reward, is_terminal, is_last            rewards and ends
+episode_metadata/file_path                    whether the episode is a success, where it lies below success/ or failure/ (DROID)
 episode_metadata/has_<camera>                 0 where the camera was not there in the episode, and a filler stands for it
 """
 
@@ -18,6 +19,7 @@ OBSERVATION = "steps/observation"
 ACTION = "steps/action"
 REWARD, IS_LAST, IS_TERMINAL = "steps/reward", "steps/is_last", "steps/is_terminal"
 METADATA = "episode_metadata"
+FILE_PATH = f"{METADATA}/file_path"
 LAST_ACTIONS = ("auto", "recorded", "invalid")
 
 OPTIONS = {

@@ -15,7 +15,7 @@ from vlm_rewards.schemas.episodes import Episode, UnreadFrames
 from vlm_rewards.schemas.formats.interface import InvalidEpisodeError, SeveralInstructionsError, Wanted
 from vlm_rewards.schemas.formats.rlds_corpus.examples import Example
 from vlm_rewards.schemas.formats.rlds_corpus.frames import camera_frames, count_frames, decoded_tensor, is_filler
-from vlm_rewards.schemas.formats.rlds_corpus.roles import IS_LAST, IS_TERMINAL, METADATA, REWARD, Roles
+from vlm_rewards.schemas.formats.rlds_corpus.roles import FILE_PATH, IS_LAST, IS_TERMINAL, METADATA, REWARD, Roles
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,6 +100,8 @@ def build_episode(
         fields["rewards"] = _rows(example, REWARD, roles, num_frames)[:num_steps, 0].astype(np.float32)
         fields["terminations"] = terminal
         fields["truncations"] = (np.arange(num_steps) == num_steps - 1) & ~terminal
+    if "success" in wanted.fields:
+        fields["succeeded"] = _succeeded(example, roles)
     if "states" in wanted.fields and roles.state is not None:
         fields["states"] = _rows(example, roles.state, roles, num_frames).astype(np.float32)
     if "instruction" in wanted.fields:
@@ -150,6 +152,15 @@ def _instruction(example: Example, roles: Roles) -> str | None:
         if texts:
             return texts[0]
     return None
+
+
+def _succeeded(example: Example, roles: Roles) -> bool | None:
+    """Whether the episode is a success, as DROID's path of its file says; None where it does not."""
+    if FILE_PATH not in roles.declared or not roles.declared[FILE_PATH].is_text:
+        return None
+    parts = {part for data in example.byte_strings(FILE_PATH) for part in _text(FILE_PATH, data).split("/")[:-1]}
+    told = parts & {"success", "failure"}
+    return told == {"success"} if len(told) == 1 else None
 
 
 def _text(path: str, data: bytes) -> str:

@@ -14,10 +14,10 @@ from vlm_rewards.pipelines.calibrate.evidence import (
     CorpusTruth,
     CountUnit,
     LabelScores,
-    MarkedTruth,
     NoTruth,
     merge_evidence,
 )
+from vlm_rewards.pipelines.evaluate.known_truth import MarkedTruth
 from vlm_rewards.pipelines.label.labelling import label
 from vlm_rewards.schemas.formats.corpus import open_corpus
 from vlm_rewards.schemas.formats.label_parts.reader import open_labels

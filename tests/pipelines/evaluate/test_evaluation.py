@@ -282,7 +282,9 @@ def test_a_corpus_without_ground_truth_is_refused(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "corpus", episodes, with_truth=False)
     labels = write_labels(tmp_path / "labels", corpus, episodes)
     (corpus / "goals.jsonl").unlink()  # without ground truth there are no goals of it: this is the lesser trouble
-    with pytest.raises(ValueError, match=r"must have ground truth .*, got .*/corpus without; record one with"):
+    with pytest.raises(
+        ValueError, match=r"must have ground truth .*, got .*/corpus without; give --truth success .* give --marks"
+    ):
         evaluate(corpus, labels, output=tmp_path / "report")
     assert not (tmp_path / "report").exists()
 

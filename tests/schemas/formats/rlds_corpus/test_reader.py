@@ -249,6 +249,23 @@ def test_a_discrete_action_is_a_number_per_step(tmp_path):
     assert (episode.actions.dtype, episode.actions.tolist()) == (np.int64, [2, 0, 6])
 
 
+@pytest.mark.parametrize(
+    ("path", "succeeded"),
+    [
+        ("gs://xembodiment_data/r2d2/ILIAD/success/2023-05-16/trajectory.h5", True),
+        ("gs://xembodiment_data/r2d2/ILIAD/failure/2023-05-16/trajectory.h5", False),
+        ("gs://xembodiment_data/r2d2/ILIAD/successes/2023-05-16/success", None),  # no folder of that name
+        ("failure/success/trajectory.h5", None),
+    ],
+)
+def test_the_path_of_droid_says_whether_an_episode_is_a_success(tmp_path, path, succeeded):
+    features = episode_features(STEPS, {"file_path": text()})
+    write(tmp_path, serialized(values() | {"episode_metadata/file_path": [path]}), features=features)
+    (episode,) = read(tmp_path)
+    assert episode.succeeded is succeeded
+    assert read(tmp_path, fields=())[0].succeeded is None
+
+
 def test_a_reward_of_several_numbers_is_none(tmp_path):
     write(
         tmp_path,

@@ -1,0 +1,61 @@
+"""Settings of what `evaluate` measures labels against."""
+
+import dataclasses
+from pathlib import Path
+
+from vlm_rewards.pipelines.engine.settings import RunKeywords, RunSettings
+from vlm_rewards.schemas.options import option
+
+ACHIEVED_GOALS, SUCCESS = "achieved-goals", "success"
+TRUTHS = (ACHIEVED_GOALS, SUCCESS)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateRun(RunSettings):
+    """Truth that a run of `evaluate` measures labels against.
+
+    Args:
+        truth: What the corpus itself says: "achieved-goals", for every frame the goals that hold, or "success", what the recording
+            says of the goal that an episode is of, see `pipelines.evaluate.recorded_success`.
+        goal: Id of the goal that the recorded success of all episodes is of; None for the one that each instruction asks for.
+        marks: CSV of frames that a person marked, see `schemas.formats.marks`; in place of the corpus's own truth.
+
+    Raises:
+        ValueError: `truth` is none of these, or options contradict each other.
+    """
+
+    truth: str = dataclasses.field(
+        default=ACHIEVED_GOALS, metadata=option("", "what the corpus says that is the truth", choices=TRUTHS)
+    )
+    goal: str | None = dataclasses.field(
+        default=None,
+        metadata=option("ID", "goal that the recorded success of all episodes is of", unset="that of the instruction"),
+    )
+    marks: str | Path | None = dataclasses.field(
+        default=None,
+        metadata=option(
+            "FILE", "instead, a CSV of frames that a person marked: episode_id, frame_index, goal, achieved (0 or 1)"
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.truth not in TRUTHS:
+            raise ValueError(f"truth must be one of {', '.join(TRUTHS)}: got {self.truth!r}. Choose one of them")
+        if self.marks is not None and self.truth != ACHIEVED_GOALS:
+            raise ValueError(
+                f"truth must come from the corpus or from marks: got {self.truth!r} and {self.marks}. Leave one of them out"
+            )
+        if self.goal is not None and self.truth != SUCCESS:
+            raise ValueError(
+                f"a goal must be given with the truth {SUCCESS!r} alone: got {self.goal!r} with "
+                f"{'marks' if self.marks is not None else repr(self.truth)}. Leave it out, or give --truth {SUCCESS}"
+            )
+
+
+class EvaluateKeywords(RunKeywords, total=False):
+    """`EvaluateRun` as keyword arguments."""
+
+    truth: str
+    goal: str | None
+    marks: str | Path | None
