@@ -8,6 +8,7 @@ from vlm_rewards.schemas.formats.lerobot_corpus.hindsight import LEROBOT_HINDSIG
 from vlm_rewards.schemas.formats.minari_corpus.exports import MINARI_REWARDS
 from vlm_rewards.schemas.formats.parquet_corpus.exports import PARQUET_COLUMNS
 from vlm_rewards.schemas.formats.rlds_corpus.exports import RLDS_REWARDS
+from vlm_rewards.schemas.formats.webdataset_others.exports import WEBDATASET_LABELS
 
 EXPORTS: tuple[ExportFormat, ...] = (
     VERDICTS,
@@ -18,6 +19,7 @@ EXPORTS: tuple[ExportFormat, ...] = (
     MINARI_REWARDS,
     PARQUET_COLUMNS,
     RLDS_REWARDS,
+    WEBDATASET_LABELS,
 )
 
 

@@ -9,4 +9,5 @@ SUMMARIES = {
     "minari": "the Minari data set with new rewards; pictures stay as they are",
     "parquet": "the Parquet files with the labels as columns vlm.score, vlm.success, vlm.reward, vlm.goal_id",
     "rlds": "an RLDS data set whose steps/reward are the labels' rewards, byte for byte the same elsewhere",
+    "webdataset": "the tars with the labels as members vlm_score.npy, vlm_success.npy and others in each episode's sample",
 }
