@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 DOMAINS = {
     "babyai": "vlm_rewards.labelers.domains.babyai.domain:BABYAI",
+    "openapp": "vlm_rewards.labelers.domains.openapp.domain:OPENAPP",
 }
 """The domains that ship with the package, by name: `module:object`, imported when it is used. The first is the default."""
 

@@ -38,8 +38,12 @@ NOTHING = Nothing()
 def listed(monkeypatch):
     """Lists an object of this module as a domain."""
 
+    imported = domain_module._imported
+
     def add(name, object_name):
-        monkeypatch.setattr(domain_module, "_imported", lambda path: objects.get(path, BABYAI))
+        monkeypatch.setattr(
+            domain_module, "_imported", lambda path: objects[path] if path in objects else imported(path)
+        )
         monkeypatch.setitem(DOMAINS, name, object_name)
 
     objects = {"OTHER": OTHER, "NOTHING": NOTHING}
@@ -59,7 +63,7 @@ def test_what_does_not_exist_is_refused_with_what_there_is():
     with pytest.raises(ValueError, match="there is no such domain: got 'mars'. Choose one of babyai"):
         domain_named("mars")
     with pytest.raises(
-        ValueError, match=r"no domain has this environment: got 'CartPole-v1' \(96 of babyai\). Name one"
+        ValueError, match=r"no domain has this environment: got 'CartPole-v1' \(96 of babyai, 2 of openapp\). Name one"
     ):
         domain_of_environment("CartPole-v1")
     with pytest.raises(ValueError, match="no environment is named. Name one such as BabyAI-GoToLocal-v0"):
@@ -72,7 +76,7 @@ def test_what_does_not_exist_is_refused_with_what_there_is():
 
 def test_a_listed_object_must_be_a_domain_of_its_own_name_and_environments(listed):
     listed("other", "OTHER")
-    assert list(domains()) == ["babyai", "other"]
+    assert list(domains()) == ["babyai", "openapp", "other"]
     with pytest.raises(
         ValueError, match=f"the environment '{GO_TO}' is of several domains: got babyai, other. Uninstall"
     ):
@@ -111,7 +115,7 @@ def test_another_package_adds_its_domain_by_an_entry_point(tmp_path, monkeypatch
     )
     _install(tmp_path, "far", "far_away:FAR")
     monkeypatch.syspath_prepend(tmp_path)
-    assert list(domains()) == ["babyai", "far"]
+    assert list(domains()) == ["babyai", "openapp", "far"]
     assert domain_named("far").name == "far"
     (tmp_path / "more").mkdir()
     _install(tmp_path / "more", "babyai", "vlm_rewards.labelers.domains.babyai.domain:BABYAI")
@@ -141,7 +145,24 @@ def code_lines(path: Path) -> list[str]:
     return lines
 
 
-def test_a_domain_is_named_in_its_own_folder_and_in_the_list_alone():
+@pytest.mark.parametrize(
+    ("domain", "listed_in"),
+    [
+        ("babyai", ['labelers/domains/domain.py: "babyai": "vlm_rewards.labelers.domains.babyai.domain:BABYAI",']),
+        (
+            "openapp",
+            [
+                'labelers/domains/domain.py: "openapp": "vlm_rewards.labelers.domains.openapp.domain:OPENAPP",',
+                *(
+                    f'vlm_rewards/environments.py: "vlm-rewards/{name}-v0": '
+                    '"vlm_rewards.labelers.domains.openapp.environment:OpenAppEnvironment",'
+                    for name in ("OpenApp", "OpenAppHard")
+                ),
+            ],
+        ),
+    ],
+)
+def test_a_domain_is_named_in_its_own_folder_and_in_lists_alone(domain, listed_in):
     root = Path(__file__).parents[3]
     rooms = ("schemas", "labelers", "pipelines", "offline_rl", "vlm_rewards/commands")
     files = [path for room in rooms for path in sorted((root / room).rglob("*.py"))] + [
@@ -150,13 +171,11 @@ def test_a_domain_is_named_in_its_own_folder_and_in_the_list_alone():
     named = {
         f"{path.relative_to(root)}: {line.strip()}"
         for path in files
-        if not path.is_relative_to(root / "labelers/domains/babyai")
+        if not path.is_relative_to(root / "labelers/domains" / domain)
         for line in code_lines(path)
-        if "babyai" in line.lower()
+        if domain in line.lower()
     }
-    assert {line for line in named if not line.startswith("vlm_rewards/commands/demo.py: ")} == {
-        'labelers/domains/domain.py: "babyai": "vlm_rewards.labelers.domains.babyai.domain:BABYAI",'
-    }
+    assert {line for line in named if not line.startswith("vlm_rewards/commands/demo.py: ")} == set(listed_in)
 
 
 def test_seeds_of_two_uses_are_disjoint():

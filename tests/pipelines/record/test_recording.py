@@ -221,8 +221,12 @@ def test_shares_of_a_mix():
     [
         ({"envs": ()}, "no environment is named. Name one such as BabyAI-GoToLocal-v0"),
         ({"envs": ("BabyAI-GoToLocl-v0",)}, r"got 'BabyAI-GoToLocl-v0' .* Did you mean BabyAI-GoToLocal-v0 or .*\?$"),
-        ({"envs": ("?",)}, r"no domain has this environment: got '\?' \(96 of babyai\)"),
-        ({"envs": ("CartPole-v1",)}, r"got 'CartPole-v1' \(96 of babyai\). Name one such as BabyAI-GoToLocal-v0$"),
+        ({"envs": ("?",)}, r"no domain has this environment: got '\?' \(96 of babyai, 2 of openapp\)"),
+        (
+            {"envs": ("CartPole-v1",)},
+            r"got 'CartPole-v1' \(96 of babyai, 2 of openapp\). Name one such as BabyAI-GoToLocal-v0 or "
+            r"vlm-rewards/OpenApp-v0$",
+        ),
         ({"policy": "expert"}, "a policy must be one of bot, noisy-bot, random, got 'expert'"),
         ({"policy": ""}, "a policy must be one of bot, noisy-bot, random, got ''"),
         ({"policy": "bot:1,bot:2"}, "a mix must name each policy once, got 'bot' twice"),
