@@ -24,6 +24,7 @@ _INDEX_BYTES = 2**16  # beside 4 bytes per value: headers and levels of pages th
 FIELD_COLUMNS = {
     "actions": ("action",),
     "rewards": tuple(STEP_COLUMNS),
+    "success": (),  # no column of ours tells it
     "states": ("observation.state",),
     "instruction": ("instruction",),
     "achieved_goals": ("achieved_goals",),
