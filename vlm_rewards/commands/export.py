@@ -14,7 +14,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", type=path_or_url, required=True, metavar="DIR", help="its labels")
     parser.add_argument("--to", required=True, choices=tuple(SUMMARIES), help="what to make of them")
     add_settings(parser, ExportRun)
-    parser.epilog = "\n".join(["What --to makes:", *(f"  {name:<10} {words}" for name, words in SUMMARIES.items())])
+    width = max(map(len, SUMMARIES))
+    parser.epilog = "\n".join(
+        ["What --to makes:", *(f"  {name:<{width}} {words}" for name, words in SUMMARIES.items())]
+    )
 
 
 def run(options: argparse.Namespace) -> Said:

@@ -81,11 +81,10 @@ def write_with_columns(
                 f"a data file must have the rows that were labelled: got {num_rows} rows in {source}. Label the corpus again"
             )
         kept = [name for name in file.schema_arrow.names if name not in names]
-        compression = file.metadata.row_group(0).column(0).compression if file.num_row_groups else "SNAPPY"
         own = pa.schema([file.schema_arrow.field(name) for name in kept], file.schema_arrow.metadata)
         schema = _extended(own, columns)
         row = 0
-        with pq.ParquetWriter(target, schema, compression=compression.lower()) as writer:
+        with pq.ParquetWriter(target, schema, compression=_compression(file)) as writer:
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group, columns=kept, use_threads=False).select(kept)
                 stop = row + table.num_rows
@@ -114,14 +113,19 @@ def write_with_values(
     with pq.ParquetFile(source) as file:
         schema = file.schema_arrow
         place = schema.get_field_index(name)
-        compression = file.metadata.row_group(0).column(0).compression if file.num_row_groups else "SNAPPY"
         row = 0
-        with pq.ParquetWriter(target, schema, compression=compression.lower()) as writer:
+        with pq.ParquetWriter(target, schema, compression=_compression(file)) as writer:
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group, use_threads=False)
                 new = table.set_column(place, schema.field(name), change(row, table.column(name)))
                 writer.write_table(new, row_group_size=max(table.num_rows, 1))
                 row += table.num_rows
+
+
+def _compression(file: pq.ParquetFile) -> str:
+    """The codec of the first column, as writers call it."""
+    codec = file.metadata.row_group(0).column(0).compression.lower() if file.num_row_groups else "snappy"
+    return "none" if codec == "uncompressed" else codec
 
 
 class _Rows:

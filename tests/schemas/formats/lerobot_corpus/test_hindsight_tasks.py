@@ -139,6 +139,33 @@ def test_goals_are_balanced_over_the_corpus(tmp_path: Path) -> None:
     assert rows_of(tmp_path / "again") == rows_of(tmp_path / "copy")
 
 
+def test_episodes_without_complete_labels_keep_their_task(tmp_path: Path) -> None:
+    corpus = data_set().write(tmp_path / "corpus")
+    labels = write_labels_of(tmp_path / "labels", corpus, {**MARKS, "episode_000000": holds(".X", "..")}, goals=GOALS)
+    summary = export(corpus, labels, to="lerobot-hindsight", output=tmp_path / "copy")
+    records = episode_records(tmp_path / "copy")
+    assert [record["tasks"] for record in records] == [[LIFT], *EPISODE_TASKS[1:]]
+    assert summary.lines[0].startswith(
+        "1 of 4 episodes have a goal as their task that they achieved, by the labels; 2 achieved"
+    )
+    assert summary.lines[3] == "1 episodes without complete labels keep their task"
+
+
+@pytest.mark.parametrize("codec", ["none", "zstd"])
+def test_files_keep_the_codec_that_they_have(codec: str, tmp_path: Path) -> None:
+    corpus = data_set(tasks=(LIFT,) * 4).write(tmp_path / "corpus")
+    [file] = corpus.glob("data/**/*.parquet")
+    pq.write_table(pq.read_table(file), file, compression=codec)
+    labels = write_labels_of(tmp_path / "labels", corpus, MARKS, goals=GOALS)
+    for name in ("lerobot-hindsight", "lerobot"):
+        goal = {"goal": "cup"} if name == "lerobot" else {}
+        export(corpus, labels, to=name, output=tmp_path / name, **goal)
+        groups = [
+            pq.ParquetFile(path).metadata.row_group(0) for path in (file, tmp_path / name / file.relative_to(corpus))
+        ]
+        assert {group.column(0).compression for group in groups} == {groups[0].column(0).compression}
+
+
 def test_what_cannot_be_done_is_refused(tmp_path: Path) -> None:
     corpus = data_set().write(tmp_path / "corpus")
     labels = write_labels_of(tmp_path / "labels", corpus, MARKS, goals=GOALS)
