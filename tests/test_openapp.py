@@ -19,10 +19,10 @@ def made(tmp_path_factory):
         tiny_models.save_tiny_clip(folder / "clip")
     envs = [word for env in OPENAPP.environments() for word in ("--env", env)]
     corpus, labels = folder / "corpus", folder / "labels"
+    reading = ["--model", folder / "clip", "--precision", "float32", "--workers", 1]
     for words in (
         ["record", *envs, "--policy", "noisy-bot", "--episodes", 8, "--workers", 1, "--output", corpus],
-        ["label", "--input", corpus, "--goals", corpus / "goals.jsonl", "--model", folder / "clip"]
-        + ["--precision", "float32", "--workers", 1, "--output", labels],
+        ["label", "--input", corpus, "--goals", corpus / "goals.jsonl", *reading, "--output", labels],
         ["evaluate", "--input", corpus, "--labels", labels, "--output", folder / "report"],
         ["hindsight", "--input", corpus, "--labels", labels, "--workers", 1, "--output", folder / "relabelled"],
     ):
