@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 from hdf5_recordings import write_libero, write_robomimic
-from labelled_corpora import holds, write_labels_of
+from labelled_corpora import episode, holds, write_corpus, write_labels_of
 from lerobot_datasets import DataSet
 from rlds_files import episode_features, group, image, serialized, tensor, text, write_data_set
 
@@ -245,6 +245,24 @@ def test_the_path_of_droid_speaks_of_the_last_frame_alone(tmp_path: Path) -> Non
     assert quality["truth"]["episodes_by_source"] == {"success of the episode": 3}
     # Labels call all three a success: the third in its first frame, of which the recording says nothing.
     assert [cup["episodes"][name] for name in counts[2:]] == [2, 1]
+
+
+@pytest.mark.parametrize("format_name", ["parquet", "webdataset"])
+def test_rewards_of_our_own_formats_speak_of_the_frame_after_the_step(format_name: str, tmp_path: Path) -> None:
+    episodes = [
+        episode("a", 3, instruction="lift the cup"),
+        episode("b", 3, final_frame=False, instruction="lift the cup"),
+    ]
+    rewards = (np.array([0, 1], np.float32), np.array([0, 0, 0], np.float32))
+    told = [dataclasses.replace(one, rewards=own) for one, own in zip(episodes, rewards, strict=True)]
+    corpus = write_corpus(tmp_path / "corpus", [told], format_name)
+    labels = write_labels_of(
+        tmp_path / "labels", corpus, {"a": holds("XXX", "..."), "b": holds("...", "...")}, goals=GOALS
+    )
+    (cup,) = run(corpus, labels, truth="success")["goals"]
+    counts = ("known_positives", "known_negatives", "true_positives", "false_positives")
+    assert [cup[name] for name in counts] == [1, 3, 1, 1]  # frame 0 of both is unknown
+    assert cup["episodes"]["accuracy"] == 1.0
 
 
 def test_marks_count_where_they_are_and_nowhere_else(tmp_path: Path) -> None:
