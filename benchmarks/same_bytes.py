@@ -39,7 +39,7 @@ from output_comparison import compare_folders, describe
 ROOT = Path(__file__).resolve().parent.parent
 LEVELS = "--env BabyAI-GoToLocal-v0 --env BabyAI-PutNextLocal-v0"
 POLICY = "--policy bot:0.3,noisy-bot:0.4,random:0.3"
-LABEL = "label --goals corpus/goals.jsonl --model reference-s --workers 1"
+LABEL = "label --goals corpus/goals.jsonl --model reference-s --precision float32 --workers 1"
 FORMULA = "--formula goal-baseline --baseline room --threshold 0.9"
 HINDSIGHT = "hindsight --workers 1"
 OFFLINE = "--algorithm iql --steps 20 --checkpoint-every 10 --batch-size 64"

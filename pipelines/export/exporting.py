@@ -102,7 +102,7 @@ def export(corpus: str | Path, labels: str | Path, *, to: str, **settings: Unpac
     check_units(opened, source, units)
     model = str(read_settings(opened.folder)["settings"]["model"])
     goal = None if run.goal == OWN_GOAL else run.goal
-    joined = JoinedCorpus(source, units, opened, goal=goal, model=model, instructions=chosen.judges)
+    joined = JoinedCorpus(source, units, opened, goal=goal, model=model, instructions=chosen.judges and goal is None)
     with contextlib.closing(joined):
 
         def make(changes: Changes) -> list[str]:

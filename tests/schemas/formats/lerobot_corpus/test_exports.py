@@ -230,3 +230,14 @@ def test_a_copy_inside_the_corpus_is_refused(tmp_path: Path) -> None:
     labels = label(corpus, tmp_path / "labels")
     with pytest.raises(ValueError, match="a copy must lie outside of what it copies"):
         export(corpus, labels, to="lerobot", goal="cup", output=corpus / "copy")
+
+
+def test_one_goal_judges_episodes_whose_task_changes(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    changing = ("lift the cup", "lift the cup", "open the drawer", "open the drawer", "open the drawer")
+    DataSet(tasks=(changing, "open the drawer", "lift the cup")).write(corpus)
+    labels = label(corpus, tmp_path / "labels")
+    export(corpus, labels, to="lerobot", goal="cup", output=tmp_path / "copy")
+    assert rows_of(tmp_path / "copy", "next.reward")["next.reward"] == [0, 1, 0, 1, 1, 0, 0, 0, 0, 0, 1, 1]
+    with pytest.raises(ValueError, match=r"'episode_000000' \(several instructions\)"):
+        export(corpus, labels, to="lerobot", output=tmp_path / "own")
