@@ -85,7 +85,7 @@ class Calibration:
         return f"Calibration({len(self.goals)} goals, thresholds {low:.3g} to {high:.3g}{temperature})"
 
     def to_json(self) -> dict[str, object]:
-        """The calibration as one JSON object."""
+        """Returns the calibration as one JSON object."""
         record: dict[str, object] = {
             "kind": "calibration",
             "version": 1,
@@ -126,7 +126,7 @@ class Calibration:
     def operating_point(
         self, goals: Sequence[str], *, formula: str, reward: str = "success", hysteresis: float = 0.0
     ) -> dict[str, object]:
-        """The fields of `labelers.labeler.LabelerSettings` that the calibration sets.
+        """Returns the fields of `labelers.labeler.LabelerSettings` that the calibration sets.
 
         Args:
             goals: Ids of the goals to label, in order.
@@ -176,7 +176,7 @@ class Calibration:
 
 
 def compared_parts(fingerprint: Fingerprint) -> dict[str, object]:
-    """The parts of a labeler's fingerprint, or of labels', that a calibration holds for."""
+    """Returns the parts of a labeler's fingerprint, or of labels', that a calibration holds for."""
     return {name: value for name, value in fingerprint.parts.items() if name not in NOT_COMPARED}
 
 

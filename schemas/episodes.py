@@ -40,10 +40,10 @@ class Frames(Protocol):
     """
 
     def __len__(self) -> int:
-        """Number of frames."""
+        """Returns the number of frames."""
 
     def __iter__(self) -> Iterator[Frame]:
-        """The frames in order, all of one kind."""
+        """Returns the frames in order, all of one kind."""
 
 
 def check_name(what: str, name: object) -> None:
@@ -166,7 +166,7 @@ class Episode:
         return f"Episode({self.episode_id!r}: {', '.join(shown)})"
 
     def with_frames(self, images: Mapping[str, Frames], source: str) -> "Episode":
-        """The same episode with as many other frames; nothing is checked again."""
+        """Returns the same episode with as many other frames; nothing is checked again."""
         episode = copy.copy(self)
         object.__setattr__(episode, "images", images)
         object.__setattr__(episode, "source", source)
@@ -262,7 +262,7 @@ class CorpusFeatures:
 
     @classmethod
     def of(cls, episode: Episode) -> "CorpusFeatures":
-        """What this episode holds."""
+        """Returns what this episode holds."""
         actions = episode.actions
         return cls(
             cameras=tuple(sorted(episode.images)),
@@ -275,7 +275,7 @@ class CorpusFeatures:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The features without truth_goals as a JSON object, as corpora hold them in their metadata."""
+        """Returns the features without truth_goals as a JSON object, as corpora hold them in their metadata."""
         record = dataclasses.asdict(dataclasses.replace(self, truth_goals=None))
         del record["truth_goals"]
         if self.missing_frame is None:  # as version 0.2.0 wrote it
@@ -315,12 +315,12 @@ class CorpusFeatures:
 
 
 def image_column(camera: str) -> str:
-    """The column that holds a camera's frames."""
+    """Returns the column that holds a camera's frames."""
     return IMAGE_PREFIX + camera
 
 
 def huggingface_metadata(features: dict[str, object]) -> bytes:
-    """The value of the schema's `huggingface` key; without it `datasets` does not see images as images, silently."""
+    """Returns the value of the schema's `huggingface` key; without it `datasets` does not see images as images, silently."""
     return json.dumps({"info": {"features": features}}, sort_keys=True).encode()
 
 
@@ -329,7 +329,7 @@ def _value(dtype: str) -> dict[str, str]:
 
 
 def corpus_schema(features: CorpusFeatures) -> pa.Schema:
-    """The Arrow schema of a corpus, one row per frame, with the convention of time in its metadata.
+    """Returns the Arrow schema of a corpus, one row per frame, with the convention of time in its metadata.
 
     Columns: episode_id, frame_index, observation.images.<camera>, observation.state, action, reward, terminated,
     truncated, instruction, achieved_goals; those the corpus does not hold are absent.

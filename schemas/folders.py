@@ -44,12 +44,12 @@ _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 
 
 def temporary_path(path: Path) -> Path:
-    """A new name beside `path` for a file that is not finished; `remove_leftovers` knows such names."""
+    """Returns a new name beside `path` for a file that is not finished; `remove_leftovers` knows such names."""
     return path.with_name(f"{path.name[:_KEPT_NAME]}.tmp-{uuid.uuid4().hex}")
 
 
 def is_leftover(path: Path) -> bool:
-    """Whether the name is one of `temporary_path`."""
+    """Returns whether the name is one of `temporary_path`."""
     return _LEFTOVER.search(path.name) is not None
 
 
@@ -148,7 +148,7 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
 
 
 def _take(path: Path, *, wait: bool) -> tuple[int, bool]:
-    """The open lock file, and whether it is locked; if not, the file system has no flock."""
+    """Returns the open lock file, and whether it is locked; if not, the file system has no flock."""
     while True:
         descriptor = _open_lock(path)
         try:

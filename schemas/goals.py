@@ -277,7 +277,7 @@ def read_goals(path: str | Path) -> tuple[Goal, ...]:
 
 
 def _goal_records(path: Path, text: str) -> Iterator[tuple[str, object]]:
-    """The goals of a file as they stand there, each with its place: "line 3", or "goal 3" of an array."""
+    """Yields the goals of a file as they stand there, each with its place: "line 3", or "goal 3" of an array."""
     if text.lstrip()[:1] == "[":
         try:
             records = json.loads(text)
@@ -298,7 +298,7 @@ def _goal_records(path: Path, text: str) -> Iterator[tuple[str, object]]:
 
 
 def _has_columns(text: str) -> bool:
-    """Whether the first line names the columns of a table of goals."""
+    """Returns whether the first line names the columns of a table of goals."""
     words = {word.strip(' "\r') for word in re.split("[,;\t]", text.lstrip().partition("\n")[0])}
     return {"id", "text"} <= words or re.match(r"\s*sep=", text) is not None
 

@@ -42,7 +42,7 @@ class LabelMetadata:
 
 
 def label_schema(metadata: LabelMetadata) -> pa.Schema:
-    """The Arrow schema of labels: `scores` [G] float32, or `goal_indices` int32 and `goal_scores` float32 if sparse."""
+    """Returns the Arrow schema of labels: `scores` [G] float32, or `goal_indices` int32 and `goal_scores` float32 if sparse."""
     if metadata.sparse:
         fields = [pa.field("goal_indices", pa.list_(pa.int32())), pa.field("goal_scores", pa.list_(pa.float32()))]
     else:
@@ -61,7 +61,7 @@ def label_schema(metadata: LabelMetadata) -> pa.Schema:
 
 
 def read_label_metadata(schema: pa.Schema) -> LabelMetadata:
-    """The inverse of `label_schema`.
+    """Returns the inverse of `label_schema`.
 
     Raises:
         ValueError: The schema is not one of labels.
@@ -94,12 +94,12 @@ def read_own_metadata(schema: pa.Schema, kind: str) -> dict:
 
 
 def embedding_schema(size: int, fingerprint: Fingerprint) -> pa.Schema:
-    """The Arrow schema of kept image embeddings: `embedding` [size] float32, of unit length."""
+    """Returns the Arrow schema of kept image embeddings: `embedding` [size] float32, of unit length."""
     own = {"kind": "embeddings", "version": 1, "fingerprint": dict(fingerprint.parts)}
     fields = [pa.field("embedding", pa.list_(pa.field("item", pa.float32(), nullable=False), size))]
     return pa.schema(KEYS + fields, metadata={METADATA_KEY: json.dumps(own, sort_keys=True).encode()})
 
 
 def goal_ids(goals: Sequence[Goal]) -> list[str]:
-    """The ids, in order."""
+    """Returns the ids, in order."""
     return [goal.id for goal in goals]

@@ -56,21 +56,21 @@ class Unit:
         return f"{self.files[0]} to {self.files[-1]} ({len(self.files)} files)"
 
     def to_json(self) -> dict[str, object]:
-        """The unit as a JSON object."""
+        """Returns the unit as a JSON object."""
         record = dataclasses.asdict(self)
         del record["id_bounds"]
         return record
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Unit":
-        """The inverse of `to_json`; also of what version 0.2.0 wrote, where a unit had one file, as a path."""
+        """Returns the inverse of `to_json`; also of what version 0.2.0 wrote, where a unit had one file, as a path."""
         if "shard" not in record:
             return cls(**record)
         rest = {name: value for name, value in record.items() if name != "shard"}
         return cls(files=(record["shard"],) if record["shard"] else (), **rest)
 
     def is_same_work(self, other: "Unit") -> bool:
-        """Whether the two stand for the same range of the same contents, wherever the corpus lies."""
+        """Returns whether the two stand for the same range of the same contents, wherever the corpus lies."""
         return dataclasses.replace(self, files=()) == dataclasses.replace(other, files=())
 
 
@@ -100,7 +100,7 @@ class Failure:
         assert self.scope in SCOPES, self.scope
 
     def to_json(self) -> dict[str, object]:
-        """The failure as a JSON object."""
+        """Returns the failure as a JSON object."""
         return dataclasses.asdict(self)
 
     def __str__(self) -> str:
@@ -143,12 +143,12 @@ class PartStatistics:
     made_by: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> str:
-        """The marker's text."""
+        """Returns the marker's text."""
         record = {**dataclasses.asdict(self), "unit": self.unit.to_json()}
         return json.dumps(record, indent=1, sort_keys=True) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "PartStatistics":
-        """The inverse of `to_json`."""
+        """Returns the inverse of `to_json`."""
         record = json.loads(text)
         return cls(**{**record, "unit": Unit.from_json(record["unit"])})

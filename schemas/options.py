@@ -122,7 +122,7 @@ def _type_hints(kind: type) -> dict[str, Any]:
 
 
 def _converted(value: Any, kind: Any) -> list[Any]:
-    """The value as this kind, or nothing where it is of another."""
+    """Returns the value as this kind, or nothing where it is of another."""
     if kind is bool or kind is str:
         return [value] if isinstance(value, kind) else []
     if kind is int:

@@ -32,7 +32,7 @@ _OPENERS = {
 
 
 def image_extension(data: bytes) -> str:
-    """The file name extension of a picture, by its first bytes.
+    """Returns the file name extension of a picture, by its first bytes.
 
     Returns:
         "png", "jpg", "webp" or "bmp".
@@ -117,12 +117,12 @@ def _turned(picture: Image.Image) -> Image.Image:
 
 
 def _is_deep(picture: Image.Image) -> bool:
-    """Whether its values have more than 8 bits: Pillow would cut them off at 255."""
+    """Returns whether its values have more than 8 bits: Pillow would cut them off at 255."""
     return picture.mode in ("I", "F") or picture.mode.startswith("I;")
 
 
 def _opened(data: bytes, max_pixels: int) -> Image.Image:
-    """The picture, of which only the header is read."""
+    """Returns the picture, of which only the header is read."""
     # The format's own class, not Image.open: that one warns of large pictures before we can look at the size.
     opener = _OPENERS[image_extension(data)]
     try:
@@ -195,7 +195,7 @@ def encode_png(frame: np.ndarray) -> bytes:
 
 
 def encoded_frame(frame: bytes | np.ndarray) -> bytes:
-    """A frame as a picture's bytes: as it is if it is encoded, otherwise as PNG.
+    """Returns a frame as a picture's bytes: as it is if it is encoded, otherwise as PNG.
 
     Raises:
         ValueError: The frame is an array of another shape or dtype than [H, W, 3] uint8.
@@ -204,7 +204,7 @@ def encoded_frame(frame: bytes | np.ndarray) -> bytes:
 
 
 def decoded_frame(frame: bytes | np.ndarray) -> np.ndarray:
-    """A frame as pixels [H, W, 3] uint8, RGB.
+    """Returns a frame as pixels [H, W, 3] uint8, RGB.
 
     Raises:
         ValueError: The frame is encoded and does not decode, or is an array of another shape or dtype.

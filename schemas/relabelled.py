@@ -134,7 +134,7 @@ class RelabelledEpisode:
 
 
 def relabelled_schema(features: CorpusFeatures, fingerprint: Fingerprint) -> pa.Schema:
-    """The Arrow schema of relabelled trajectories, a row an episode.
+    """Returns the Arrow schema of relabelled trajectories, a row an episode.
 
     Columns: episode_id; observation.images.<camera>, F pictures; observation.state [F, S]; action [T] or [T, A];
     instruction; goal_ids, goal_texts, goal_kinds [K]; rewards [K, T] float32; start, stop [K] int32; terminated [K] bool.

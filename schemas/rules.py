@@ -95,7 +95,7 @@ class RewardRule:
         return self.min_frames == 1 and self.hysteresis == 0
 
     def select(self, goals: Sequence[int]) -> "RewardRule":
-        """The rule of these goals, by their indices."""
+        """Returns the rule of these goals, by their indices."""
         return dataclasses.replace(
             self,
             thresholds=tuple(self.thresholds[goal] for goal in goals),
@@ -103,7 +103,7 @@ class RewardRule:
         )
 
     def to_json(self) -> dict[str, object]:
-        """The rule as one JSON object; a threshold that all goals share stands once."""
+        """Returns the rule as one JSON object; a threshold that all goals share stands once."""
         record: dict[str, object] = dataclasses.asdict(self)
         if self.common_threshold is not None:
             record["thresholds"] = self.common_threshold
@@ -111,7 +111,7 @@ class RewardRule:
 
 
 def rule_from_json(record: Mapping, num_goals: int) -> RewardRule:
-    """The inverse of `RewardRule.to_json`."""
+    """Returns the inverse of `RewardRule.to_json`."""
     thresholds = record["thresholds"]
     return RewardRule(
         **{**record, "thresholds": [thresholds] * num_goals if isinstance(thresholds, float) else thresholds}

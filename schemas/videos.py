@@ -59,7 +59,7 @@ class VideoFacts(NamedTuple):
 
 
 def decoder_versions() -> dict[str, str]:
-    """Versions of what turns videos into RGB, by name."""
+    """Returns the versions of what turns videos into RGB, by name."""
     import av
 
     return {"av": av.__version__, "swscale": ".".join(map(str, av.library_versions["libswscale"]))}
@@ -145,7 +145,7 @@ class VideoCursor:
         self._least = math.inf  # time stamps from here on are found by decoding on from the frame held
 
     def find(self, name: str, seconds: float, tolerance: float) -> "VideoFrame | None":
-        """The frame of a time; None where the video has none.
+        """Returns the frame of a time; None where the video has none.
 
         Args:
             name: Name of the video below the folder.
@@ -184,7 +184,7 @@ class VideoCursor:
 
 
 def to_pixels(name: str, frame: "VideoFrame") -> np.ndarray:
-    """The pixels of a decoded frame, [H, W, 3] uint8 RGB.
+    """Returns the pixels of a decoded frame, [H, W, 3] uint8 RGB.
 
     Args:
         name: Name of its video, for messages.
@@ -231,7 +231,7 @@ class _OpenVideo:
         return sorted(entry.timestamp for entry in self.stream.index_entries if entry.is_keyframe)
 
     def is_far(self, held: int, low: int) -> bool:
-        """Whether beginning again for the time stamp `low` decodes no frame twice: two keyframes lie between."""
+        """Returns whether beginning again for the time stamp `low` decodes no frame twice: two keyframes lie between."""
         return bisect.bisect_right(self._keyframes, low) - bisect.bisect_right(self._keyframes, held) > 1
 
     def frames(self) -> "Iterator[VideoFrame]":
@@ -350,7 +350,7 @@ def _check_beat(name: str, stamps: Sequence[int]) -> None:
 
 
 def _turned(name: str, pixels: np.ndarray, frame: "VideoFrame") -> np.ndarray:
-    """A frame as players show it: turned by quarters and mirrored by the matrix x' = ax + cy, y' = bx + dy of its video."""
+    """Returns a frame as players show it: turned by quarters and mirrored by the matrix x' = ax + cy, y' = bx + dy of its video."""
     matrix = cast(bytes | None, frame.side_data.get("DISPLAYMATRIX"))  # a buffer, which PyAV's stubs do not say
     if matrix is None:
         return pixels

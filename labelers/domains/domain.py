@@ -234,7 +234,7 @@ def domains() -> dict[str, Domain]:
 
 @functools.lru_cache(maxsize=1)
 def _domains(listed: tuple[tuple[str, str], ...], path: tuple[str, ...]) -> dict[str, Domain]:
-    """The domains listed, and those installed on a path for imports: to look through it takes some 20 ms."""
+    """Returns the domains listed, and those installed on a path for imports: to look through it takes some 20 ms."""
     found: dict[str, Domain] = {}
     shipped = [(name, _imported(where)) for name, where in listed]
     for name, domain in [*shipped, *load_extensions(EXTENSION_GROUP).items()]:

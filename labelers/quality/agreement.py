@@ -37,7 +37,7 @@ _MIN_FRAMES = 3
 
 
 def epic_distance(counts: RankedCounts) -> Figure:
-    """How far scores are from an affine function of the ground truth, as rewards.
+    """Returns how far scores are from an affine function of the ground truth, as rewards.
 
         distance = sqrt((1 - rho) / 2)          rho: Pearson's correlation of score and truth, over frames
 
@@ -91,7 +91,7 @@ def _distance(correlation: float) -> float:
 
 
 def calibration_figures(counts: RankedCounts, formula: str) -> dict[str, object] | str:
-    """Whether frames with the score p show the goal in a share p of them.
+    """Returns whether frames with the score p show the goal in a share p of them.
 
     Scores are put into 16 even bins, each with its upper end and without its lower one.
 
@@ -204,7 +204,7 @@ def kendall_tau(table: np.ndarray) -> float:
 
 
 def value_order_counts(scores: np.ndarray) -> np.ndarray:
-    """How one episode's scores for its own goal go with time: Spearman's correlation of score and frame.
+    """Returns how one episode's scores for its own goal go with time: Spearman's correlation of score and frame.
 
     Args:
         scores: [N] float32, of the frames in order, up to the first in which the goal holds; -inf where sparse labels hold none.
@@ -236,7 +236,7 @@ def value_order_counts(scores: np.ndarray) -> np.ndarray:
 
 
 def value_order_figures(counts: np.ndarray) -> dict[str, object]:
-    """The figures of summed `value_order_counts`.
+    """Returns the figures of summed `value_order_counts`.
 
     Args:
         counts: [2, 5]: of failures, and of successes.

@@ -164,7 +164,7 @@ def rank_correlation(cells: np.ndarray, frames: np.ndarray) -> float | str:
 
 
 def change_table(changes: ScoreChanges, goals: Sequence[Goal]) -> list[dict[str, object]]:
-    """A row a goal, in the order of the goals.
+    """Returns a row a goal, in the order of the goals.
 
     Args:
         changes: Of these goals.

@@ -91,7 +91,7 @@ class GoalRelations:
         self.causes = list(dict.fromkeys([_NEAR, *(test.cause for test in self._tests), _NONE]))
 
     def buckets_of_attribute(self, name: str) -> np.ndarray:
-        """[G] int64: goals of one family that differ in this attribute at most share a number; -1 without it."""
+        """Returns [G] int64: goals of one family that differ in this attribute at most share a number; -1 without it."""
         return _numbered(
             (goal.family, tuple(sorted(item for item in goal.attributes.items() if item[0] != name)))
             if name in goal.attributes
@@ -100,7 +100,7 @@ class GoalRelations:
         )
 
     def causes_of(self, false: Pairs, true: Pairs) -> np.ndarray:
-        """[K] int64, the index of the cause of each false positive: the first of `causes` that is so."""
+        """Returns [K] int64, the index of the cause of each false positive: the first of `causes` that is so."""
         holding = self.holding(true, int(max(false.frames.max(initial=0), true.frames.max(initial=0))) + 1)
         near = self._is_near(false, true)
         causes = np.where(near, 0, len(self.causes) - 1)
@@ -114,7 +114,7 @@ class GoalRelations:
         return causes
 
     def holding(self, true: Pairs, num_frames: int) -> sparse.csr_array:
-        """[num_frames, G] of 0 and 1: the groups that hold, each in the column of its first goal."""
+        """Returns [num_frames, G] of 0 and 1: the groups that hold, each in the column of its first goal."""
         matrix = _ones(true.frames, self.groups[true.goals], num_frames, len(self.goals))
         matrix.data[:] = 1
         return matrix
@@ -256,7 +256,7 @@ def _family_table(fires: sparse.csr_array, holding: sparse.csr_array, relations:
 def _pair_matrix(
     fires: sparse.csr_array, holding: sparse.csr_array, relations: GoalRelations, max_pairs: int
 ) -> sparse.csr_array | None:
-    """The matrix `FalsePositiveCounts.goals`, a block of its rows at a time; None as soon as it is too large."""
+    """Returns the matrix `FalsePositiveCounts.goals`, a block of its rows at a time; None as soon as it is too large."""
     num_goals = len(relations.goals)
     by_goal = fires.T.tocsr()
     rows: list[np.ndarray] = []
@@ -309,7 +309,7 @@ def confused_goals(counts: FalsePositiveCounts, relations: GoalRelations) -> Ite
 
 
 def cause_figures(causes: np.ndarray, relations: GoalRelations) -> dict[str, object]:
-    """The `total` of false positives and, by name, the `causes`, from their counts [C]."""
+    """Returns the `total` of false positives and, by name, the `causes`, from their counts [C]."""
     return {"total": int(causes.sum()), "causes": dict(zip(relations.causes, causes.tolist(), strict=True))}
 
 
@@ -338,14 +338,14 @@ def confusion_tables(counts: FalsePositiveCounts, relations: GoalRelations) -> d
 
 
 def attribute_kind(name: str) -> str:
-    """What an attribute is: "other colour", of the second thing that a goal is about, is a "colour"."""
+    """Returns what an attribute is: "other colour", of the second thing that a goal is about, is a "colour"."""
     return name.removeprefix("other ")
 
 
 def _attribute_tables(
     false: Pairs, fires: sparse.csr_array, holding: sparse.csr_array, relations: GoalRelations
 ) -> dict[str, np.ndarray]:
-    """The tables `FalsePositiveCounts.attributes`.
+    """Returns the tables `FalsePositiveCounts.attributes`.
 
     Goals of one bucket differ in one attribute at most. So of each frame and bucket, the values of the goals that fire are counted
     against the values of the goals that hold: the cost grows with the goals, not with their pairs.
@@ -382,7 +382,7 @@ def _attribute_tables(
 
 
 def _cross_counts(rows: Pairs, columns: Pairs, bucket: np.ndarray, value: np.ndarray, num_values: int) -> np.ndarray:
-    """[V, V] int64: how often a pair of `rows` and one of `columns` have one frame and one bucket, by their values."""
+    """Returns [V, V] int64: how often a pair of `rows` and one of `columns` have one frame and one bucket, by their values."""
     num_buckets = int(bucket.max(initial=0)) + 1
     keys, places = [], []
     for pairs in (rows, columns):
@@ -425,7 +425,7 @@ def _counted(
 
 
 def _values_at(matrix: sparse.csr_array, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """The entries at these rows and columns; 0 where the column is -1."""
+    """Returns the entries at these rows and columns; 0 where the column is -1."""
     matrix.sort_indices()
     num_columns = matrix.shape[1]
     keys = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr)) * num_columns + matrix.indices

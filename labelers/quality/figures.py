@@ -217,7 +217,7 @@ def threshold_figures(true_positives: int, false_positives: int, counts: RankedC
 
 
 def best_threshold(counts: RankedCounts) -> dict[str, float | str] | str:
-    """The threshold of highest F1, the higher one of two that are equal, and the figures there.
+    """Returns the threshold of highest F1, the higher one of two that are equal, and the figures there.
 
     Returns:
         `threshold` and `threshold_figures`; undefined where no positive has a score.
@@ -237,7 +237,7 @@ def best_threshold(counts: RankedCounts) -> dict[str, float | str] | str:
 def quality_figures(
     counts: RankedCounts, over_threshold: np.ndarray, *, num_points: int, formula: str
 ) -> dict[str, object]:
-    """All figures of one ranking of frames as JSON values.
+    """Returns all figures of one ranking of frames as JSON values.
 
     Args:
         counts: Of a goal, or of several pooled.
@@ -290,7 +290,7 @@ def thinned_points(recall: np.ndarray, num_points: int) -> np.ndarray:
 
 
 def episode_figures(counts: QualityCounts, goals: Sequence[int]) -> dict[str, object]:
-    """Rewards against the success of episodes, of one goal or of several pooled.
+    """Returns rewards against the success of episodes, of one goal or of several pooled.
 
     Returns:
         num_episodes (of every goal), achieved, average_precision with its bounds, kendall_tau.
@@ -307,14 +307,14 @@ def episode_figures(counts: QualityCounts, goals: Sequence[int]) -> dict[str, ob
 
 
 def _rows(table: sparse.csr_array, rows: Sequence[int]) -> sparse.csr_array:
-    """The rows of a matrix; one row by a slice, which takes a fraction of the time."""
+    """Returns the rows of a matrix; one row by a slice, which takes a fraction of the time."""
     return table[rows[0] : rows[0] + 1] if len(rows) == 1 else table[list(rows)]
 
 
 def quality_table(
     counts: QualityCounts, relations: GoalRelations, *, thresholds: Sequence[float], formula: str
 ) -> dict:
-    """The figures of every goal, of every family and of all goals.
+    """Returns the figures of every goal, of every family and of all goals.
 
     The mean average precision is over the goals that have at least one positive; the others are named. Pooled figures are of
     every score of every goal in one ranking; macro figures are means over the goals that define them.
@@ -396,7 +396,7 @@ def worst_goals(rows: Sequence[dict], relations: GoalRelations) -> list[int]:
 
 
 def _mean(values: Sequence) -> tuple[object, int]:
-    """The mean of the figures that are defined and their number; where there is none, the reason that all share."""
+    """Returns the mean of the figures that are defined and their number; where there is none, the reason that all share."""
     defined = [value for value in values if not isinstance(value, str)]
     if defined:
         return np.mean(np.array(defined), axis=0).tolist(), len(defined)

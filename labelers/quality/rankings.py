@@ -136,7 +136,7 @@ def count_scores(scores: np.ndarray, truth: np.ndarray) -> RankedCounts:
 def score_histogram(
     scores: np.ndarray, truth: np.ndarray, over: np.ndarray, known: np.ndarray | None = None
 ) -> ScoreHistogram:
-    """The histogram of a block of frames.
+    """Returns the histogram of a block of frames.
 
     Args:
         scores: [N, G] float32; -inf where sparse labels hold no score.
@@ -198,7 +198,7 @@ def _sum_of_two(one: ScoreHistogram, other: ScoreHistogram) -> ScoreHistogram:
 
 
 def ranked_counts(histogram: ScoreHistogram, goals: Sequence[int]) -> RankedCounts:
-    """The counts of one goal, or of several pooled, from the highest bin to the lowest."""
+    """Returns the counts of one goal, or of several pooled, from the highest bin to the lowest."""
     starts = np.searchsorted(histogram.keys, np.asarray(goals) * _STRIDE)
     stops = np.searchsorted(histogram.keys, (np.asarray(goals) + 1) * _STRIDE)
     if len(goals) == 1:
@@ -220,7 +220,7 @@ def ranked_counts(histogram: ScoreHistogram, goals: Sequence[int]) -> RankedCoun
 
 
 def score_bins(scores: np.ndarray) -> np.ndarray:
-    """The bin of each score: rising with the score, fine near 0 and 1; see `ScoreHistogram`.
+    """Returns the bin of each score: rising with the score, fine near 0 and 1; see `ScoreHistogram`.
 
     Args:
         scores: float32 of any shape, -inf for a score that is not known.
@@ -252,7 +252,7 @@ def _bins_from_zero(distance: np.ndarray) -> np.ndarray:
 
 
 def largest_below(bins: np.ndarray) -> np.ndarray:
-    """The largest float32 that lies in a lower bin, by bisection over all finite float32 in their order."""
+    """Returns the largest float32 that lies in a lower bin, by bisection over all finite float32 in their order."""
     low = np.full(bins.shape, _order(np.finfo(np.float32).min))
     high = np.full(bins.shape, _order(np.finfo(np.float32).max))
     while (high - low > 1).any():
@@ -302,7 +302,7 @@ def curve_of_counts(counts: RankedCounts) -> PrecisionRecall:
 
 
 def average_precision_of_counts(counts: RankedCounts) -> float:
-    """The step-wise area under the precision-recall curve, frames of one score taken together.
+    """Returns the step-wise area under the precision-recall curve, frames of one score taken together.
 
         AP = sum over n of (R_n - R_(n-1)) P_n
 
@@ -354,12 +354,12 @@ def average_precision_bounds(counts: RankedCounts) -> tuple[float, float]:
 
 
 def precision_recall_curve(scores: np.ndarray, truth: np.ndarray) -> PrecisionRecall:
-    """The exact curve of one goal: [N] float32 scores, [N] bool; see `curve_of_counts`."""
+    """Returns the exact curve of one goal: [N] float32 scores, [N] bool; see `curve_of_counts`."""
     return curve_of_counts(count_scores(scores, truth))
 
 
 def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
-    """The exact average precision of one goal: [N] float32 scores, [N] bool; see `average_precision_of_counts`."""
+    """Returns the exact average precision of one goal: [N] float32 scores, [N] bool; see `average_precision_of_counts`."""
     return average_precision_of_counts(count_scores(scores, truth))
 
 

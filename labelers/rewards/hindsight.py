@@ -145,7 +145,7 @@ def segments(achieved: np.ndarray) -> list[Segment]:
 
 
 def quotas(goals_per_episode: int, ratio: Sequence[float]) -> tuple[int, int, int]:
-    """How many original, hindsight and negative goals an episode gets at most.
+    """Returns how many original, hindsight and negative goals an episode gets at most.
 
     Args:
         goals_per_episode: K.
@@ -161,7 +161,7 @@ def quotas(goals_per_episode: int, ratio: Sequence[float]) -> tuple[int, int, in
 
 
 def original_goals(goals: Sequence[Goal]) -> dict[str, int]:
-    """The goal that an instruction asks for.
+    """Returns the goal that an instruction asks for.
 
     Returns:
         By normalized instruction or text (`schemas.goals.normalize_instruction`), the index of the first such goal.

@@ -64,13 +64,13 @@ def advance(scores: np.ndarray, rule: RewardRule, progress: RuleProgress) -> tup
 
 
 def _latest(frames: np.ndarray, before: np.ndarray | np.int32) -> np.ndarray:
-    """The latest of the frames [F, ..., G] so far; `before`, which is [..., G] or one number, where there was none."""
+    """Returns the latest of the frames [F, ..., G] so far; `before`, which is [..., G] or one number, where there was none."""
     frames[0] = np.maximum(frames[0], before)
     return np.maximum.accumulate(frames, axis=0, out=frames)
 
 
 def step_rewards(before: np.ndarray, after: np.ndarray, achieved: np.ndarray, rule: RewardRule) -> np.ndarray:
-    """Rewards of steps, by `rule.reward`; see `rewards_of_scores`.
+    """Returns rewards of steps, by `rule.reward`; see `rewards_of_scores`.
 
     Args:
         before: [..., G] float32 scores of the frames before the steps.
@@ -115,7 +115,7 @@ def successes(scores: np.ndarray, rule: RewardRule) -> np.ndarray:
 
 
 def rewards_of_scores(scores: np.ndarray, rule: RewardRule) -> np.ndarray:
-    """Rewards of an episode's steps, by `rule.reward`:
+    """Returns rewards of an episode's steps, by `rule.reward`:
 
         success      r_t = 1[success in o_{t+1}]                                   Baumli et al. 2023, equation (2)
         score        r_t = V(o_{t+1})                                              VLM-RM; MineCLIP "direct"

@@ -177,7 +177,7 @@ class DomainEnvironment(GoalEnvironment):
         self._level.close()
 
     def _choose(self, seed: int) -> Goal | None:
-        """The goal that the mission asks for in words, else one that the level can be asked for; None if there is none."""
+        """Returns the goal that the mission asks for in words, else one that the level can be asked for; None if there is none."""
         found = self._missions.get(normalize_instruction(self._level.mission))
         if found is not None:
             return self.goals[found]
@@ -262,5 +262,5 @@ class FrameEnvironment(GoalEnvironment):
 
 
 def _asked(info: Mapping[str, Any]) -> str:
-    """What the level of these infos can be asked for, in words."""
+    """Returns what the level of these infos can be asked for, in words."""
     return f"the goal_ids {list(info['goal_ids'])}" if "goal_ids" in info else f"the mission {info['mission']!r}"

@@ -62,7 +62,7 @@ def fit_to_corpus(
 
 
 def _with_size(settings: EnvironmentSettings, frame_shape: Sequence[int]) -> EnvironmentSettings:
-    """The settings with this frame size where every domain can draw it; spaces and `frame_shape` are compared by others."""
+    """Returns the settings with this frame size where every domain can draw it; spaces and `frame_shape` are compared by others."""
     size = (frame_shape[0], frame_shape[1])
     fits = settings.domains and all(size in domain.frame_sizes for domain in settings.domains)
     return dataclasses.replace(settings, frame_size=size) if fits else settings

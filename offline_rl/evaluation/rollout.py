@@ -121,7 +121,7 @@ def _rollout(agent: str | Path, output: Path, settings: RolloutSettings) -> Eval
 
 
 def _envs_without_imports(envs: tuple[str, ...], agent: str | Path) -> tuple[str, ...]:
-    """The environments of an agent's folder, which may come from elsewhere and must not choose what is imported.
+    """Returns the environments of an agent's folder, which may come from elsewhere and must not choose what is imported.
 
     Raises:
         ValueError: One names a module.

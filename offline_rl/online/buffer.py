@@ -109,7 +109,7 @@ class OnlineBuffer:
         self._running: list[list[int]] = [[] for _ in range(num_environments)]
 
     def __len__(self) -> int:
-        """Number of transitions that can be sampled."""
+        """Returns the number of transitions that can be sampled."""
         return len(self._rings)
 
     def add(

@@ -151,7 +151,7 @@ class TransitionRings:
         self._num_ready = 0
 
     def __len__(self) -> int:
-        """Number of transitions that can be sampled."""
+        """Returns the number of transitions that can be sampled."""
         return self._num_ready
 
     def were_stored(self, transitions: np.ndarray) -> bool:

@@ -166,7 +166,7 @@ class ReplayData:
         self.frame_shape: tuple[int, ...] | None = None if shape is None else tuple(shape)
 
     def __len__(self) -> int:
-        """Number of transitions."""
+        """Returns the number of transitions."""
         return int(self._bounds[-1])
 
     def __reduce__(self) -> tuple:

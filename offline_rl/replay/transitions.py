@@ -77,7 +77,7 @@ def transitions(episode: RelabelledEpisode, k: int) -> Transitions:
 
 
 def returns_to_go(rewards: np.ndarray, discount: float) -> np.ndarray:
-    """The discounted return to go of every step: r_t + discount * r_(t+1) + ... to the end of the last axis.
+    """Returns the discounted return to go of every step: r_t + discount * r_(t+1) + ... to the end of the last axis.
 
     Args:
         rewards: [..., T], segments that end with the axis; zeros after the end of a shorter one change nothing.

@@ -300,7 +300,7 @@ class _KeptEmbeddings:
         self._episodes = self._read()
 
     def of(self, episode: RelabelledEpisode) -> np.ndarray:
-        """[F, D] float32."""
+        """Returns [F, D] float32."""
         for episode_id, indices, vectors in self._episodes:
             if episode_id == episode.episode_id:
                 if indices != list(range(episode.num_frames)):

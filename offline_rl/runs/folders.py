@@ -36,7 +36,7 @@ _ARRAY = "__array__"
 
 
 def describe_settings(settings: Any, *, unimportant: Collection[str], added: Collection[str] = ()) -> dict[str, Any]:
-    """What a run's result depends on among its settings, for its fingerprint.
+    """Returns what a run's result depends on among its settings, for its fingerprint.
 
     Args:
         settings: A dataclass.
@@ -73,7 +73,7 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, object]) -> Pat
 
 
 def latest_checkpoint(folder: Path) -> tuple[int, dict[str, Any]] | None:
-    """The step and state of the last checkpoint, or None where there is none.
+    """Returns the step and state of the last checkpoint, or None where there is none.
 
     Raises:
         ValueError: The file cannot be read, as after a fault of the disk.
@@ -157,7 +157,7 @@ class Metrics:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """All records of a run, in order; a last line that was cut short is left out.
+    """Returns all records of a run, in order; a last line that was cut short is left out.
 
     Raises:
         ValueError: Another line is broken.
@@ -208,7 +208,7 @@ def torch_threads(number: int) -> Iterator[None]:
 
 
 def progress_bar(name: str, total: int, done: int = 0, unit: str = "step") -> tqdm:
-    """A progress bar on standard error: at a terminal a moving one, in a log a line every half minute."""
+    """Returns a progress bar on standard error: at a terminal a moving one, in a log a line every half minute."""
     pace = 0.2 if sys.stderr.isatty() else 30.0
     return tqdm(total=total, initial=done, desc=name, unit=unit, mininterval=pace, maxinterval=pace)
 
@@ -225,7 +225,7 @@ def pack_arrays(value: Any) -> Any:
 
 
 def unpack_arrays(value: Any) -> Any:
-    """The inverse of `pack_arrays`; tuples have become lists."""
+    """Returns the inverse of `pack_arrays`; tuples have become lists."""
     if isinstance(value, Mapping):
         if value.keys() == {_ARRAY}:
             return value[_ARRAY].numpy()

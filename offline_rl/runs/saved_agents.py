@@ -270,6 +270,6 @@ def _load_goals(path: Path, num_goals: int, goal_size: int) -> np.ndarray:
 
 
 def _words(error: Exception) -> str:
-    """What went wrong, short and without a remedy; of a KeyError, which says the key alone, with the word "no"."""
+    """Returns what went wrong, short and without a remedy; of a KeyError, which says the key alone, with the word "no"."""
     text = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
     return text.splitlines()[0].split("; ")[0].split(". ")[0][:_SHOWN].rstrip(".")

@@ -170,7 +170,7 @@ def _train(
 
 
 def resolve_held_out(source: str | Path, held_out: Sequence[str]) -> tuple[str, ...]:
-    """The ids of the goals that ids or kinds of objects hold out; see `offline_rl.training.held_out_goals.split_goals`.
+    """Returns the ids of the goals that ids or kinds of objects hold out; see `offline_rl.training.held_out_goals.split_goals`.
 
     Args:
         source: Relabelled trajectories.
@@ -183,7 +183,7 @@ def resolve_held_out(source: str | Path, held_out: Sequence[str]) -> tuple[str, 
 
 
 def read_relabelled_settings(source: str | Path) -> dict[str, Any]:
-    """What relabelled trajectories were made with: `labels_settings` and `labels_fingerprint` of their labels among it.
+    """Returns what relabelled trajectories were made with: `labels_settings` and `labels_fingerprint` of their labels among it.
 
     Raises:
         ValueError: The folder is not one that `vlm-rewards hindsight` has finished.

@@ -249,7 +249,7 @@ def _example(example: Example, goal: Goal) -> dict[str, object]:
 def _chosen(
     evidence: Evidence, goals: Sequence[Goal], kind: str, columns: Sequence[int]
 ) -> Iterator[dict[str, object]]:
-    """The most telling frames of the goals in these columns: one per goal (or group of goals) and one per episode."""
+    """Yields the most telling frames of the goals in these columns: one per goal (or group of goals) and one per episode."""
     sign = 1 if kind == "false_negatives" else -1
     found = sorted(
         (sign * example.score, example.episode_id, example.frame_index, column, example)

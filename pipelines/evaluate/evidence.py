@@ -110,7 +110,7 @@ class UnitEvidence:
         return _open_evidence, (self._corpus, self.labels.folder, self._selected, self._covered)
 
     def __call__(self, unit: Unit) -> Evidence:
-        """The unit's evidence; memory is bounded by its ground truth and a block of episodes.
+        """Returns the unit's evidence; memory is bounded by its ground truth and a block of episodes.
 
         Raises:
             ValueError: The corpus has no ground truth or it names unknown goals, or labels are of frames that it does not hold.
@@ -223,7 +223,7 @@ def _open_evidence(corpus: Corpus, folder: Path, columns: np.ndarray, covered: T
 def _extreme_pairs(
     kind: str, scores: np.ndarray, goals: np.ndarray, episodes: np.ndarray, frames: np.ndarray
 ) -> np.ndarray:
-    """Of [K] pairs of frame and goal, those to show: of each goal the most extreme ones, at most one an episode."""
+    """Returns of [K] pairs of frame and goal, those to show: of each goal the most extreme ones, at most one an episode."""
     order = np.lexsort([frames, episodes, scores if kind == "false_negatives" else -scores, goals])
     _, first = np.unique(np.stack([goals[order], episodes[order]]), axis=1, return_index=True)
     order = order[np.sort(first)]  # of each goal and episode the best, still in order

@@ -102,7 +102,7 @@ class KnownUnit:
         return _open_unit, (self._labels.folder, self._truth)
 
     def __call__(self, unit: Unit) -> KnownEvidence:
-        """The unit's evidence; memory is bounded by its truth and a block of episodes."""
+        """Returns the unit's evidence; memory is bounded by its truth and a block of episodes."""
         truth, rule = self._truth.of_unit(unit), self._labels.metadata.rule
         parts = [KnownEvidence()]
         block: dict[str, list[KnownEpisode]] = {}

@@ -161,7 +161,7 @@ class JoinedCorpus:
         return found
 
     def _successes(self, episode: ExportEpisode) -> np.ndarray:
-        """[F, G] bool, whether each goal holds in each frame."""
+        """Returns [F, G] bool, whether each goal holds in each frame."""
         return successes(self._scores(self._places[episode.episode_id]), self._labels.metadata.rule)
 
     def _scores(self, place: _Place) -> np.ndarray:

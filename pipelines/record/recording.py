@@ -68,7 +68,7 @@ class RecordUnit:
     """Records one range of episodes, as the work of `pipelines.engine.driver.run_units`.
 
     Args:
-        settings: What to record.
+        settings: Settings of the recording.
     """
 
     settings: RecordSettings
@@ -137,7 +137,7 @@ def record_unit(settings: RecordSettings, unit: Unit, path: str | Path) -> Recor
     """Records a range of episodes to one file.
 
     Args:
-        settings: What to record.
+        settings: Settings of the recording.
         unit: One of `plan_record(settings)`.
         path: The file; replaced if it exists.
     """
@@ -181,7 +181,7 @@ def record_episode(settings: RecordSettings, index: int) -> Episode:
     Where the expert knows no next action, it stops, and the episode ends as truncated.
 
     Args:
-        settings: What to record.
+        settings: Settings of the recording.
         index: Index of the episode, from 0.
 
     Raises:

@@ -222,7 +222,7 @@ def _order_x(value: float) -> float:
 
 
 def _short(name: str) -> str:
-    """The name, cut to what fits above its line in any font; a wide character, such as a Chinese one, counts twice."""
+    """Returns the name, cut to what fits above its line in any font; a wide character, such as a Chinese one, counts twice."""
     widths = [2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in name]
     if sum(widths) <= _NAME_CHARS:
         return name

@@ -237,7 +237,7 @@ def save_curves(pooled: Mapping[str, Mapping], goals: Sequence[Mapping], output:
 
 
 def _steps(figures: Mapping) -> np.ndarray:
-    """[N, 2] corners of the curve that `step_path` draws, from recall 0 on."""
+    """Returns [N, 2] corners of the curve that `step_path` draws, from recall 0 on."""
     recall, precision = figures["curve"]["recall"], figures["curve"]["precision"]
     starts = [0.0, *recall][: len(recall)]
     corners = [[x, y] for start, stop, y in zip(starts, recall, precision, strict=True) for x in (start, stop)]

@@ -108,7 +108,7 @@ def _cells(goal: Mapping, ink: str) -> list[Cell]:
 
 
 def _figures(goal: Mapping) -> tuple[list[Cell], list[Cell]]:
-    """The figures before and after those that are drawn."""
+    """Returns the figures before and after those that are drawn."""
     own, best, episodes = goal["at_threshold"], goal["best_threshold"], goal["episodes"]
     at_best = [threshold(best["threshold"]), figure(best["f1"], 2)] if isinstance(best, Mapping) else [figure(best)] * 2
     return [count(goal["positives"]), count(own["false_positives"])], [
@@ -126,7 +126,7 @@ def _figures(goal: Mapping) -> tuple[list[Cell], list[Cell]]:
 
 
 def _data(goals: Sequence[Mapping], families: Sequence[str], num_coloured: int, order: Sequence[int] | None) -> str:
-    """The goals' texts and thresholds; and, where there is an order, what the rows of the table show."""
+    """Returns the goals' texts and thresholds; and, where there is an order, what the rows of the table show."""
     data: dict[str, object] = {
         "texts": [goal["text"] for goal in goals],
         "thresholds": [threshold_text(goal["threshold"]) for goal in goals],

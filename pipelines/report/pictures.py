@@ -110,7 +110,7 @@ def shown_strips(quality: Mapping) -> list[Mapping]:
 
 
 def _shown_examples(quality: Mapping, kind: str) -> dict[str, Sequence[Mapping]]:
-    """The examples of each family of the report, at most about 64 in all, at least one per family."""
+    """Returns the examples of each family of the report, at most about 64 in all, at least one per family."""
     limit = max(1, _EXAMPLES_PER_KIND // len(quality["families"]))
     return {family: quality["examples"][kind][family][:limit] for family in quality["families"]}
 

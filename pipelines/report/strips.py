@@ -105,7 +105,7 @@ def _strip_grids(
     units: Sequence[Unit],
     columns: Sequence[int],
 ) -> list[StripGrid]:
-    """The grid of each strip; only one episode's scores of all goals are in memory at a time."""
+    """Returns the grid of each strip; only one episode's scores of all goals are in memory at a time."""
     goals = [labels.metadata.goals[column] for column in columns]
     max_lines = overview_goals(len(goals), [shown[strip["unit"], strip["episode_id"]].num_frames for strip in strips])
     grids: dict[tuple[str, str, str], StripGrid] = {}
@@ -204,7 +204,7 @@ def goals_that_matter(grid: ScoreGrid, goals: Sequence[Goal], family: str) -> tu
 
 
 def _peaks(grid: ScoreGrid) -> np.ndarray:
-    """[G] the highest score of each goal; -inf where none is known."""
+    """Returns [G] the highest score of each goal; -inf where none is known."""
     return np.where(np.isnan(grid.scores), -np.inf, grid.scores).max(axis=0)
 
 

@@ -1,1 +1,1 @@
-"""How episodes, labels and relabelled trajectories lie on disk: a folder per format, its reader beside its writer."""
+"""Storage formats of episodes, labels and relabelled trajectories: a folder per format, its reader beside its writer."""

@@ -1,4 +1,4 @@
-"""Arrays of pictures [N, H, W, 3] in files that are cut into chunks: which are cameras, and how they are read in slices.
+"""Chunked arrays of pictures [N, H, W, 3]: tells which are cameras, and reads them in slices.
 
 chunks of 5 frames   |     |     |     |     |     |     |
 read                 [0             300)[300           600)      whole chunks at a time, so that each is decompressed once
@@ -19,17 +19,17 @@ MIN_SIDE = 32
 def slice_bounds(
     start: int, stop: int, shape: Sequence[int], dtype: np.dtype, chunks: Sequence[int] | None
 ) -> Iterator[tuple[int, int]]:
-    """Cuts a range of rows into slices to read one after another.
+    """Yields the slices in which to read a range of rows.
 
     Args:
         start: First row.
         stop: End of the range, exclusive.
         shape: Shape of the array.
-        dtype: Its dtype.
-        chunks: Shape of its chunks; None where it has none.
+        dtype: Dtype of the array.
+        chunks: Shape of its chunks; None if it is not chunked.
 
     Yields:
-        Start and end of each slice, which end where chunks do.
+        Start and end of each slice; slices end at chunk boundaries.
     """
     row_bytes = max(1, dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64)))
     step = max(1, min(_SLICE_FRAMES, _SLICE_BYTES // row_bytes))
@@ -43,10 +43,10 @@ def slice_bounds(
 
 
 def why_no_camera(shape: Sequence[int], dtype: np.dtype) -> str:
-    """What is wrong with an array that may have been meant as pictures.
+    """Says what is wrong with an array that may have been meant as pictures.
 
     Returns:
-        "" for pictures, "-" for what is none by any means.
+        "" for pictures, "-" for an array that is clearly not pictures.
     """
     if len(shape) != 4 or 3 not in (shape[1], shape[3]):
         return "-"

@@ -1,4 +1,4 @@
-"""What a corpus is told when it is opened: options that every corpus takes, whatever its format, and those of its format."""
+"""Options for opening a corpus: those that every format takes, and those of one format."""
 
 import dataclasses
 import json
@@ -18,12 +18,12 @@ COMMON_OPTIONS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReadSettings:
-    """What a corpus is told when it is opened.
+    """Options for opening a corpus.
 
     Args:
-        corpus_options: What the format of the corpus is told, see `schemas.formats.corpus.open_corpus`.
-        picture_range: Values that are black and white in pictures of more than 8 bits, such as "0:4000"; None refuses them.
-        columns: By our names, columns of others' Parquet that stand for ours, such as {"episode_id": "episode_index"}.
+        corpus_options: Options of the corpus's format, see `schemas.formats.corpus.open_corpus`.
+        picture_range: Values of black and white in pictures of more than 8 bits, such as "0:4000"; None refuses such pictures.
+        columns: Columns of other people's Parquet by our names for them, such as {"episode_id": "episode_index"}.
     """
 
     corpus_options: Mapping[str, str] = dataclasses.field(
@@ -50,7 +50,7 @@ class ReadSettings:
 
     @property
     def read_options(self) -> dict[str, str]:
-        """What the corpus is opened with: the options of its format, and those of every format."""
+        """Options the corpus is opened with: those of its format and those of every format."""
         given = {} if self.picture_range is None else {PICTURE_RANGE: self.picture_range}
         if self.columns:
             given[COLUMNS] = json.dumps(dict(self.columns), sort_keys=True)

@@ -1,15 +1,15 @@
-"""Corpora of recorded episodes: opened once, by their folder, whatever their format.
+"""Opens and reads corpora of recorded episodes, whatever their format.
 
     corpus = open_corpus("corpus/")          a local folder or file, or a URL that fsspec opens
     corpus.features                          cameras, actions, instruction, truth, which frame is missing
-    corpus.passed_over                       what lies below the folder and is not read, with the reason
+    corpus.passed_over                       files below the folder that are not read, with the reason
     corpus.units(max_bytes)                  units of work; one may span several files, or be a part of one
     corpus.episodes(unit, cameras=["front"], fields=())       Episode, Failure, Episode, ... in the order of the corpus
         for frame in episode.images["front"]:                 streams: encoded bytes, or [H, W, 3] uint8 arrays
             ...                                               BrokenEpisodeError where the recording breaks off
 
-A `Corpus` is picklable and is what commands know of a corpus. FORMATS is the one list of formats; what a format is, says
-`schemas.formats.interface`. Rules that hold for every format stand here, around its reader.
+A `Corpus` is picklable; commands use nothing else of a corpus. FORMATS is the only list of formats. Formats are defined in
+`schemas.formats.interface`. This module applies the rules that hold for every format.
 """
 
 import dataclasses
@@ -56,10 +56,10 @@ _MISSING_CAMERA = "missing camera"
 
 
 class BrokenEpisodeError(ValueError):
-    """An episode whose frames break off while they stream: it is invalid as a whole.
+    """Raised when the frames of an episode break off while they stream; the whole episode is invalid.
 
     Attributes:
-        failure: What is wrong, as the other failures of the corpus are told.
+        failure: The failure, in the form of the corpus's other failures.
     """
 
     def __init__(self, failure: Failure) -> None:
@@ -69,13 +69,13 @@ class BrokenEpisodeError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """An open corpus; from `open_corpus`.
+    """An open corpus, as returned by `open_corpus`.
 
     Args:
-        folder: Where it lies.
-        format_name: Its format.
-        options: What its format was told.
-        reader: The format's view of it.
+        folder: Folder of the corpus.
+        format_name: Name of its format.
+        options: Options of its format.
+        reader: Reader of its format.
 
     Example:
         >>> import vlm_rewards as vr
@@ -93,27 +93,27 @@ class Corpus:
         return f"Corpus({str(self.folder)!r}: {self.format_name}, cameras {', '.join(self.features.cameras)})"
 
     def __iter__(self) -> Iterator[Episode | Failure]:
-        """Streams all episodes, and a Failure for each that cannot be read; see `episodes`."""
+        """Yields all episodes, and a Failure for each that cannot be read; see `episodes`."""
         for unit in self.units():
             yield from self.episodes(unit)
 
     @property
     def features(self) -> CorpusFeatures:
-        """What its episodes hold."""
+        """Features of its episodes."""
         return self.reader.features
 
     @property
     def passed_over(self) -> tuple[PassedOver, ...]:
-        """What lies below the folder and is not read, with the reason, in the order of the names."""
+        """Files and folders below the corpus's folder that are not read, with the reason, sorted by name."""
         return find_passed_over(self.folder, self.format_name, self.reader.own_files())
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What people should know of it, in sentences, such as where its metadata disagrees with its rows."""
+        """Notes for the user, in sentences, such as where its metadata disagrees with its rows."""
         return tuple(getattr(self.reader, "notes", ()))
 
     def decoders(self, camera: str) -> dict[str, str]:
-        """Versions of the libraries that make a camera's pixels, by name; none where its frames are encoded pictures."""
+        """Returns the versions of the libraries that decode a camera, by name; empty if its frames are encoded pictures."""
         decoders = getattr(self.reader, "decoders", None)
         return {} if decoders is None else dict(decoders(camera))
 
@@ -124,7 +124,7 @@ class Corpus:
             max_bytes: Larger files are cut into units of about this size, where the format allows.
 
         Returns:
-            Units whose names follow from their files and ranges, and can be file names.
+            Units; their names are derived from their files and ranges, and are valid file names.
 
         Raises:
             ValueError: Two units have the same name, or `max_bytes` is less than 1.
@@ -147,15 +147,15 @@ class Corpus:
         frames: bool = True,
         fields: Collection[str] = FIELDS,
     ) -> Iterator[Episode | Failure]:
-        """Streams a unit's episodes, and a Failure for each that cannot be read. No episode's frames are held in memory.
+        """Yields a unit's episodes, and a Failure for each that cannot be read. Frames are streamed, not held in memory.
 
         Args:
             unit: One of `units`.
-            cameras: Cameras to read; all by default. An episode that lacks one is a Failure; where all of a file do, the
-                file is.
-            frames: False leaves the pictures unread, which is much faster: the frames then have a number and nothing else.
-            fields: What else to read, of `schemas.formats.interface.FIELDS`; nothing else is looked at, so that it cannot be
-                wrong. Rewards and success come with actions, which tell how many steps there are.
+            cameras: Cameras to read; all by default. An episode without one of them is a Failure; if all episodes of a file
+                lack it, the file is.
+            frames: Whether to read the pictures. Without them reading is much faster; only the number of frames is known.
+            fields: Other fields to read, of `schemas.formats.interface.FIELDS`; the rest is neither read nor checked.
+                Rewards and success include the actions, which give the number of steps.
 
         Yields:
             Episodes, whose frames may raise BrokenEpisodeError while they stream.
@@ -168,10 +168,10 @@ class Corpus:
         return tell_pointers(self.folder, _checked(self.reader, unit, wanted, picture_range))
 
     def instructions(self, unit: Unit) -> Iterator[tuple[str | None, ...] | Failure]:
-        """Streams what the agent was asked to do in each episode of a unit; no frame is read.
+        """Yields the instruction of each episode of a unit; no frame is read.
 
         Yields:
-            The text, or None for none; several texts in order where the task changes within an episode; or a Failure.
+            The text, or None if there is none; several texts in order if the task changes within an episode; or a Failure.
         """
         for found in self.reader.episodes(unit, Wanted(frames=False, fields=frozenset({"instruction"}))):
             if isinstance(found, Failure):
@@ -185,20 +185,20 @@ class Corpus:
                 yield _failure(found, error)
 
     def episode_ids(self, unit: Unit) -> list[str]:
-        """The ids of a unit's episodes in order, each once, without reading the episodes.
+        """Returns the ids of a unit's episodes in order, each once, without reading the episodes.
 
-        What cannot be read is left out: `episodes` says why.
+        Episodes that cannot be read are left out; `episodes` reports why.
         """
         return list(dict.fromkeys(self.reader.episode_ids(unit)))
 
     def has_content(self, unit: Unit, content: str) -> bool:
-        """Whether a unit of this corpus has the content that was noted for it; also what version 0.2 noted."""
+        """Returns whether a unit of this corpus has the given content digest, also one in the form of version 0.2."""
         if "-" in content or len(unit.files) != 1:
             return unit.content == content
         return self.folder.digest_of_version_0_2(unit.files[0]) == content
 
     def place(self, unit: Unit) -> str:
-        """Where a unit's files lie, for messages."""
+        """Returns the location of a unit's files, for messages."""
         return self.folder.path(unit.files[0]) if len(unit.files) == 1 else f"{unit.shard} in {self.folder}"
 
 
@@ -206,11 +206,11 @@ def open_corpus(path: str | Path, options: Mapping[str, str] | None = None) -> C
     """Opens a corpus.
 
     Args:
-        path: A folder, with files in it or in folders below it; a single file; the output folder of `record`; or a URL.
-        options: What its format is to be told, see its `CorpusFormat.options`, and COMMON_OPTIONS.
+        path: A folder, whose files may be in subfolders; a single file; the output folder of `record`; or a URL.
+        options: Options of its format, see `CorpusFormat.options`, and COMMON_OPTIONS.
 
     Raises:
-        ValueError: There is no corpus, no format or several that know it, an unfinished one, or an option is unknown.
+        ValueError: There is no corpus, no format or several formats recognise it, it is unfinished, or an option is unknown.
 
     Example:
         >>> import vlm_rewards as vr
@@ -238,10 +238,10 @@ def open_corpus(path: str | Path, options: Mapping[str, str] | None = None) -> C
 
 
 def corpus_formats() -> tuple[CorpusFormat, ...]:
-    """All formats: those of other packages, then FORMATS.
+    """Returns all formats: those of other packages, then FORMATS.
 
     Raises:
-        ValueError: What another package declares is no format, or has the name of one of ours.
+        ValueError: Another package declares something that is not a format, or uses the name of a built-in format.
     """
     added = load_extensions(EXTENSIONS)
     ours = {known.name for known in FORMATS}
@@ -262,13 +262,13 @@ def write_episodes(path: str | Path, features: CorpusFeatures, episodes: Iterabl
     """Writes one file of a corpus; the same episodes give the same bytes. After an error no file is left.
 
     Args:
-        path: The file; replaced if it exists. Its name need not tell the format.
-        features: What every episode holds.
+        path: The file; replaced if it exists. Its name need not have the ending of the format.
+        features: Features that every episode has.
         episodes: The episodes, read one at a time.
-        format_name: Name of a format that can be written.
+        format_name: Name of a writable format.
 
     Raises:
-        ValueError: The format is none, or an episode holds other things than `features` says.
+        ValueError: The format is unknown, or an episode does not fit `features`.
     """
     write = writable_format(format_name).write
     assert write is not None
@@ -276,15 +276,15 @@ def write_episodes(path: str | Path, features: CorpusFeatures, episodes: Iterabl
     try:
         write(path, features, episodes)
     except BaseException:
-        path.unlink(missing_ok=True)  # closed in good order, half a file would look like a whole one
+        path.unlink(missing_ok=True)  # a properly closed half file would look complete
         raise
 
 
 def writable_format(format_name: str) -> CorpusFormat:
-    """The format of a name, which can be written.
+    """Returns the writable format with this name.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is no such format.
     """
     writable = {known.name: known for known in corpus_formats() if known.write is not None}
     if format_name not in writable:
@@ -326,12 +326,12 @@ def _format_of(folder: Folder) -> CorpusFormat:
 
 
 def _example(known: CorpusFormat, folder: Folder) -> str:
-    """A file that is of the format, where its ending says so, or the format's name."""
+    """Returns an example file name of the format, or the format's name if it has no file ending of its own."""
     return next((file.name for file in folder.files if file.suffix == f".{known.extension}"), known.name)
 
 
 def _joined(digests: Iterable[str]) -> str:
-    """One digest for a unit's files; of a single file, its own."""
+    """Returns one digest of a unit's files; for a single file, the file's own digest."""
     several = list(digests)
     if len(several) == 1:
         return several[0]
@@ -339,7 +339,7 @@ def _joined(digests: Iterable[str]) -> str:
 
 
 class _GuardedFrames:
-    """Frames that tell, where they break off, which episode and file they are of; and that they are as many as they said."""
+    """Frames that name their episode and file if they break off, and that check their number."""
 
     def __init__(self, frames: Frames, found: FoundEpisode, picture_range: tuple[float, float] | None) -> None:
         self._frames = frames
@@ -390,7 +390,7 @@ def _checked(
 ) -> Iterator[Episode | Failure]:
     seen: set[str] = set()
     file = ""
-    lacking: list[Failure] = []  # episodes of this file that lack a camera, as long as none has it
+    lacking: list[Failure] = []  # episodes of this file without a camera, as long as no episode has it
     has_camera = False
     for found in reader.episodes(unit, wanted):
         if isinstance(found, Failure):

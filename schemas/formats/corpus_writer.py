@@ -1,4 +1,4 @@
-"""Writes a corpus of one's own: episodes in, a folder of shards out."""
+"""Writes episodes as a corpus: a folder of shards."""
 
 import dataclasses
 import itertools
@@ -21,10 +21,10 @@ def write_corpus(
     """Writes episodes as a corpus that `label` and every other command reads.
 
     Args:
-        episodes: Episodes, read one at a time; all have the cameras, and the kinds of data, of the first.
+        episodes: Episodes, read one at a time; all must have the cameras and the fields of the first.
         output: Folder to write; absent or empty.
-        goals: Goals that the episodes' ground truth covers; written to goals.jsonl where there are any. Episodes with ground
-            truth name no others.
+        goals: Goals that the ground truth covers, written to goals.jsonl if there are any. The ground truth may name
+            no others.
         format: Container, such as "parquet" or "webdataset".
         episodes_per_shard: Largest number of episodes per file.
 
@@ -32,7 +32,7 @@ def write_corpus(
         The corpus.
 
     Raises:
-        ValueError: The folder holds something, the format cannot be written, there is no episode, or one does not fit the others.
+        ValueError: The folder is not empty, the format is not writable, there are no episodes, or one does not fit the others.
 
     Example:
         >>> import numpy as np, vlm_rewards as vr
@@ -65,6 +65,6 @@ def write_corpus(
 
 
 def _shards(episodes: Iterator[Episode], size: int) -> Iterator[Iterator[Episode]]:
-    """Cuts a stream into streams; each must be read to its end before the next is asked for."""
+    """Splits a stream into streams of `size`; each must be read to its end before the next is requested."""
     for first in episodes:
         yield itertools.chain([first], itertools.islice(episodes, size - 1))

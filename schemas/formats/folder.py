@@ -1,10 +1,10 @@
-"""The folder of a corpus: a local path or an fsspec URL behind one small interface.
+"""The folder of a corpus: one small interface for local paths and fsspec URLs.
 
     Folder("corpus")            files()   a/x.parquet  b/y.parquet      read(name)  open(name)  path(name)
     Folder("s3://bucket/corpus")          passed over: b/z.csv ...      digest(name)
 
-Formats name files by their path below the folder, with "/" between names, and reach them through here alone, so that they
-read from object stores as from disks. Pickling keeps the location, not the listing.
+Formats name files by their path below the folder, with "/" between names, and access them only through this module, so
+that object stores work like disks. Pickling keeps the location, not the listing.
 """
 
 import contextlib
@@ -34,11 +34,11 @@ _BLOCK_BYTES = 4 * 2**10
 
 @dataclasses.dataclass(frozen=True)
 class Folder:
-    """A folder that is read, and never written.
+    """A read-only folder.
 
     Args:
         location: A local path, or a URL that fsspec opens, such as "s3://bucket/corpus".
-        only: Name of the one file or folder below it that is looked at; "" for all.
+        only: Name of the only file or folder below it to consider; "" for all.
     """
 
     location: str
@@ -46,7 +46,7 @@ class Folder:
 
     @classmethod
     def at(cls, path: str | Path) -> "Folder":
-        """The folder at a path or URL; of a single file, the folder that holds it, with all others left out.
+        """Returns the folder at a path or URL; for a single file, its folder with all other files left out.
 
         Raises:
             ValueError: There is nothing at that path.
@@ -70,7 +70,7 @@ class Folder:
         return cls(parent, only=name)
 
     def __reduce__(self) -> tuple[Callable[..., "Folder"], tuple[str, str]]:
-        return Folder, (self.location, self.only)  # without the listing, which may name millions of files
+        return Folder, (self.location, self.only)  # without the listing, which may hold millions of files
 
     def __str__(self) -> str:
         return self.path(self.only) if self.only else self.location
@@ -82,26 +82,26 @@ class Folder:
 
     @property
     def above(self) -> "Folder":
-        """The folder that this one is in."""
+        """The parent folder."""
         return Folder(str(Path(self.location).absolute().parent) if self.is_local else self.location.rpartition("/")[0])
 
     @property
     def is_local(self) -> bool:
-        """Whether the files are on a disk of this machine, so that `path` can be given to any library."""
+        """Whether the files are on a local disk, so that any library can open `path`."""
         return not is_url(self.location)
 
     def path(self, name: str) -> str:
-        """Path or URL of a file or folder below this one."""
+        """Returns the path or URL of a file or folder below this one."""
         return os.path.join(self.location, name) if self.is_local else f"{self.location}/{name}"  # noqa: PTH118 (hot)
 
     def open(self, name: str) -> BinaryIO:
-        """Opens a file for reading; it can seek."""
+        """Opens a file for reading, with seeking."""
         if self.is_local:
             return Path(self.location, name).open("rb")
         return open_object(self.path(name))
 
     def read(self, name: str) -> bytes:
-        """The bytes of a whole, small file."""
+        """Returns the content of a small file."""
         if self.is_local:
             return Path(self.location, name).read_bytes()
         files, inner = store_at(self.path(name))
@@ -109,30 +109,30 @@ class Folder:
             return cast(bytes, files.cat_file(inner))
 
     def has_file(self, name: str) -> bool:
-        """Whether there is a file of this name; also one that `only` leaves out."""
+        """Returns whether there is a file of this name; also one that `only` leaves out."""
         if self.is_local:
             return Path(self.location, name).is_file()
         return _kind(self.path(name)) == "file"
 
     def has_folder(self, name: str) -> bool:
-        """Whether there is a folder of this name; also one that `only` leaves out."""
+        """Returns whether there is a folder of this name; also one that `only` leaves out."""
         if self.is_local:
             return Path(self.location, name).is_dir()
         return _kind(self.path(name)) == "directory"
 
     @functools.cached_property
     def is_single_file(self) -> bool:
-        """Whether only one file is looked at."""
+        """Whether the folder stands for a single file."""
         return bool(self.only) and self.has_file(self.only)
 
     @property
     def files(self) -> tuple[File, ...]:
-        """The files in the folder and in folders below it, in the order of their names, without what is `left_out`."""
+        """The files in the folder and below it, sorted by name, except those in `left_out`."""
         return self._listing.files
 
     @property
     def left_out(self) -> tuple[PassedOver, ...]:
-        """What else lies below the folder, with the reason: hidden files, broken links, outputs of ours, see `listing`."""
+        """Other entries below the folder, with the reason: hidden files, broken links, our own outputs; see `listing`."""
         return self._listing.left_out
 
     @functools.cached_property
@@ -146,16 +146,16 @@ class Folder:
         return {file.name: file for file in self.files}
 
     def size(self, name: str) -> int:
-        """Size of a file in bytes."""
+        """Returns the size of a file in bytes."""
         if self.is_local:
             return Path(self.location, name).stat().st_size
         return int(_info(self.path(name))["size"])
 
     def digest(self, name: str) -> str:
-        """A digest of a file's content: cheap, and another for a file that was replaced, also by one of the same size.
+        """Returns a cheap digest of a file's content that changes when the file is replaced, also by one of the same size.
 
-        Small files are read whole; of larger ones the head, the tail and blocks between. Of a remote file, its size and what its
-        store says of the content (ETag), where it says so.
+        Small files are read completely; large ones at the head, the tail and some blocks between. For a remote file the digest
+        covers its size and the store's content tag (ETag), if there is one.
         """
         if not self.is_local:
             file = self._by_name.get(name) if "_listing" in vars(self) else None  # listed in any case, and once
@@ -175,7 +175,7 @@ class Folder:
         return _DIGEST_KIND + digest.hexdigest()
 
     def digest_of_version_0_2(self, name: str) -> str:
-        """The digest that version 0.2 made, of a file's size, head and tail."""
+        """Returns a file's digest as version 0.2 computed it, from size, head and tail."""
         size = self.size(name)
         with self.open(name) as file:
             head = file.read(_EDGE_BYTES)
@@ -185,7 +185,7 @@ class Folder:
 
 
 def _pointer(folder: Folder, name: str) -> str | None:
-    """Says that a file is a pointer, with its name; None where it is none."""
+    """Returns a message that a file is a pointer, with its name; None if it is not a pointer."""
     if not folder.has_file(name) or folder.size(name) > MAX_POINTER_BYTES:
         return None
     kind = pointer_kind_of(folder.read(name))
@@ -194,7 +194,7 @@ def _pointer(folder: Folder, name: str) -> str | None:
 
 @contextlib.contextmanager
 def telling_pointers(folder: Folder) -> Iterator[None]:
-    """Context manager in which a refusal says, where a file of the folder is a pointer, that it is one.
+    """Context manager that adds to an error that a file of the folder is a pointer, if one is.
 
     Raises:
         ValueError: The block raised it.
@@ -209,7 +209,7 @@ def telling_pointers(folder: Folder) -> Iterator[None]:
 
 
 def tell_pointers(folder: Folder, items: Iterable[T | Failure]) -> Iterator[T | Failure]:
-    """Passes items on; a shard that cannot be read because it is a pointer says so."""
+    """Yields the items unchanged, except that the failure of a shard that is a pointer says so."""
     for item in items:
         if isinstance(item, Failure) and item.scope == "shard" and (told := _pointer(folder, item.shard)):
             yield dataclasses.replace(item, reason="pointer", detail=f"a shard must be whole, got {told}")
@@ -218,10 +218,10 @@ def tell_pointers(folder: Folder, items: Iterable[T | Failure]) -> Iterator[T | 
 
 
 def _info(location: str) -> dict[str, Any]:
-    """What a store says of an object or a folder.
+    """Returns a store's information about an object or a folder.
 
     Raises:
-        FileNotFoundError: It is not there.
+        FileNotFoundError: It does not exist.
     """
     files, inner = store_at(location)
     with explaining_store_errors(location):

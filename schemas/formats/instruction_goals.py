@@ -1,4 +1,4 @@
-"""Goals of a corpus's own instructions: one goal per instruction, whatever the format.
+"""Makes goals of a corpus's own instructions: one goal per instruction, whatever the format.
 
     episode 0   "Pick up the cup."   ──►  Goal("pick-up-the-cup", "Pick up the cup.",
     episode 1   "pick up the cup"    ──┘       instructions=("Pick up the cup.", "pick up the cup"))
@@ -29,14 +29,14 @@ _DIGEST_LENGTH = 8
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InstructionGoals:
-    """The goals of a corpus's instructions, and where they come from.
+    """The goals made of a corpus's instructions, with counts.
 
     Args:
-        goals: One goal per instruction that no other goal stands for, in the order of the corpus.
-        num_instructions: Number of different instructions; more than goals where other goals stand for some.
+        goals: One goal per instruction that is not covered by another goal, in the order of the corpus.
+        num_instructions: Number of different instructions; larger than the number of goals if other goals cover some.
         num_episodes: Number of episodes that could be read.
         num_without: Number of these without an instruction.
-        num_changing: Number of these whose task changes: each of their instructions is a goal, and none is the episode's own.
+        num_changing: Number of these whose task changes: each of their instructions becomes a goal, none is the episode's own.
         failures: Number of failures by reason: episodes, or whole files, whose instruction could not be read.
     """
 
@@ -51,13 +51,13 @@ class InstructionGoals:
 def goals_of_corpus(corpus: Corpus, beside: Sequence[Goal] = ()) -> InstructionGoals:
     """Makes one goal of each instruction of a corpus. Reads no frame.
 
-    Instructions are one where they are equal in `schemas.goals.normalize_instruction`; the first spelling is the goal's text.
-    Neither the sharding of the corpus nor the sizes of its units matter.
+    Instructions that `schemas.goals.normalize_instruction` maps to the same text share a goal; its text is the first spelling.
+    The result does not depend on the sharding of the corpus or the sizes of its units.
 
     Args:
         corpus: The corpus.
-        beside: Other goals that will be labelled: an instruction that one of them names, in its instructions or as its text, gets
-            no goal of its own, and no id is theirs.
+        beside: Other goals that will be labelled. An instruction that one of them has, in its instructions or as its text,
+            gets no new goal, and new ids differ from theirs.
 
     Raises:
         ValueError: No episode has an instruction.
@@ -102,9 +102,9 @@ def goals_of_corpus(corpus: Corpus, beside: Sequence[Goal] = ()) -> InstructionG
 
 
 def id_of_text(text: str, taken: Collection[str] = ()) -> str:
-    """Makes a goal's id of a text: "pick up the cup" is "pick-up-the-cup".
+    """Returns a goal id made of a text: "pick up the cup" becomes "pick-up-the-cup".
 
-    A digest of the text follows where the words do not tell all: letters without an ASCII form, a text of over 60 letters, or an id
+    A digest of the text is appended if the words are not unique: letters without an ASCII form, over 60 letters, or an id
     that another text has.
 
     Args:

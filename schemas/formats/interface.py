@@ -1,18 +1,18 @@
-"""What a corpus format is: how a folder is recognised, opened and read, and perhaps written.
+"""Interface of corpus formats: recognise, open, read and optionally write a folder.
 
     CorpusFormat.recognizes(folder) ──► .open(folder, options) ──► CorpusReader
                                           ├─ features
                                           ├─ units(max_bytes)       ──► Unit, Unit, ...
                                           └─ episodes(unit, wanted) ──► FoundEpisode, Failure, FoundEpisode, ...
 
-A format knows its files and nothing else. What all formats share stands once, in `schemas.formats.corpus`: duplicate ids,
-missing cameras, episodes that do not hold together, names of units, options that are unknown. A format is one file (or folder)
+A format handles its files only. What all formats share is in `schemas.formats.corpus`: duplicate ids,
+missing cameras, inconsistent episodes, names of units, unknown options. A format is one file (or folder)
 here and one line of FORMATS there, or an entry point of the group "vlm_rewards.formats" in another package.
 
-Every entry below a corpus's folder is read, failed, or named as passed over. A reader says in `own_files` which files are its
-own: those that its units name, and those whose metadata it uses or that go with them (an index, statistics). The name of a folder
-with "/" at its end stands for all that lies below it, which suits stores of many small chunks. All others are named with a reason
-in the output and the manifest, see `schemas.formats.passed_over`; a file that cannot be read is the reader's own, and a Failure.
+Every entry below a corpus's folder is read, reported as a failure, or listed as passed over. `own_files` names the reader's
+own files: those of its units, and those that hold metadata or belong to them (an index, statistics). The name of a folder
+with "/" at its end stands for everything below it, which suits stores of many small chunks. All others are listed with a reason
+in the output and the manifest, see `schemas.formats.passed_over`. An unreadable file is the reader's own, and a Failure.
 
 How formats of several files and of arrays map to this:
 
@@ -42,12 +42,12 @@ FIELDS = frozenset({"actions", "rewards", "success", "states", "instruction", "a
 
 
 class Wanted(NamedTuple):
-    """What of an episode is needed: a reader neither reads nor checks the rest.
+    """The parts of an episode that are needed; a reader neither reads nor checks the rest.
 
     Attributes:
-        cameras: Names of the cameras; None for all that the episode has.
+        cameras: Names of the cameras; None for all of the episode.
         frames: Whether the pictures will be read; otherwise each camera is `schemas.episodes.UnreadFrames`.
-        fields: Of FIELDS, those to read; the others are None in the episode.
+        fields: Names of the fields to read, of FIELDS; the others are None in the episode.
     """
 
     cameras: tuple[str, ...] | None = None
@@ -56,15 +56,15 @@ class Wanted(NamedTuple):
 
 
 class FoundEpisode(NamedTuple):
-    """An episode that a reader has found, before it is put together and checked.
+    """An episode that a reader has found, before it is assembled and checked.
 
     Attributes:
-        episode_id: Its id; any text, or "" where the recording has none, which is then refused.
-        num_frames: Frames in it, as far as they can be counted; for failures.
+        episode_id: Its id; any text. "" if the recording has none, which is then refused.
+        num_frames: Number of frames, as far as they can be counted; for failures.
         file: Name of the file that holds it, below the folder; for failures.
-        read: Puts the episode together from what was wanted; called at most once, before the next episode is asked for.
+        read: Function that assembles the wanted parts; called at most once, before the next episode is requested.
             Raises InvalidEpisodeError, or any ValueError.
-        cameras: Cameras that this episode has; None where it has those of the corpus.
+        cameras: Cameras of this episode; None if they are those of the corpus.
     """
 
     episode_id: str
@@ -75,12 +75,12 @@ class FoundEpisode(NamedTuple):
 
 
 class InvalidEpisodeError(ValueError):
-    """An episode that cannot be used; also raised by an iterator of frames that breaks off.
+    """Raised for an episode that cannot be used, also by an iterator of frames that breaks off.
 
     Args:
-        reason: A short class of reasons to count by, such as "missing frames".
-        detail: What is wrong, with the value and the remedy.
-        scope: "episode"; "shard" where the rest of the file cannot be read either.
+        reason: Short category to count by, such as "missing frames".
+        detail: Description of the error, with the value and the fix.
+        scope: "episode", or "shard" if the rest of the file cannot be read either.
     """
 
     def __init__(self, reason: str, detail: str, *, scope: str = "episode") -> None:
@@ -90,7 +90,7 @@ class InvalidEpisodeError(ValueError):
 
 
 class SeveralInstructionsError(InvalidEpisodeError):
-    """An episode whose task changes, so that it has no single instruction.
+    """Raised for an episode whose task changes, so that it has no single instruction.
 
     Attributes:
         texts: Its different instructions, in order.
@@ -105,33 +105,33 @@ class SeveralInstructionsError(InvalidEpisodeError):
 
 
 class CorpusReader(Protocol):
-    """An open corpus as its format sees it; picklable, since workers get a copy.
+    """Reader of an open corpus in one format; picklable, since workers get a copy.
 
-    It may have two more members: `notes`, sentences that people should read, such as where metadata disagrees with the rows; and
-    `decoders(camera)`, versions of the libraries that make the pixels of a camera by name, where frames are no encoded pictures
-    but arrays and another release may give other pixels. They become part of what labels depend on.
+    It may have two more members: `notes`, sentences for the user, such as where metadata disagrees with the rows; and
+    `decoders(camera)`, versions by name of the libraries that decode a camera, for frames that are not encoded pictures
+    but arrays, whose pixels may differ between releases. They become part of the fingerprint of labels.
     """
 
     @property
     def features(self) -> CorpusFeatures:
-        """What the episodes hold."""
+        """Features of the episodes."""
 
     def units(self, max_bytes: int) -> list[Unit]:
         """Cuts the corpus into units of work of about `max_bytes` at most, in the order of the corpus.
 
-        A unit names its files in order; `start` is where its range begins in the first and `stop` where it ends in the last of
-        them, as the format counts (rows, bytes, episodes). An episode is in one unit. A unit that is one whole file has the name
-        `file_stem(name)`, a range of a file that and a suffix.
+        A unit names its files in order; `start` is the start of its range in the first file and `stop` its end in the last,
+        in the format's own count (rows, bytes, episodes). An episode is in one unit. A unit of one whole file is named
+        `file_stem(name)`; a range of a file has a suffix after that.
         """
 
     def own_files(self) -> Iterable[str]:
-        """Names of the files that the corpus consists of, or of folders, with "/" at their end: what is read, and its metadata."""
+        """Returns the names of the files that the corpus consists of, metadata included; folders end with "/"."""
 
     def episodes(self, unit: Unit, wanted: Wanted) -> Iterator[FoundEpisode | Failure]:
-        """Streams the episodes of a unit in order, and a Failure of scope "shard" for each file that cannot be read to its end."""
+        """Yields the episodes of a unit in order, and a Failure of scope "shard" for each file that cannot be read to its end."""
 
     def episode_ids(self, unit: Unit) -> Iterable[str]:
-        """Ids of a unit's episodes in order, without what else they hold; what cannot be read is left out."""
+        """Returns the ids of a unit's episodes in order, without reading the rest; unreadable episodes are left out."""
 
 
 Writer = Callable[[Path, CorpusFeatures, Iterable[Episode]], None]
@@ -140,16 +140,16 @@ Writer = Callable[[Path, CorpusFeatures, Iterable[Episode]], None]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CorpusFormat:
-    """A way in which corpora lie on disk.
+    """A storage format of corpora.
 
     Args:
-        name: How people name it, such as "parquet".
-        recognizes: Whether a folder is a corpus of this format, by the names of its files; reads no large file.
-        open: Opens a recognised folder with the options that people gave; raises ValueError where no episode can be read.
-        write: Writes a file; None for a format that is only read.
-        extension: Ending of its files without the dot, where any file of that ending is a corpus; None where the layout of the
-            folder tells, which goes before.
-        options: What `open` may be told, by name, with a sentence for people.
+        name: Name for users, such as "parquet".
+        recognizes: Function that returns whether a folder is a corpus of this format, by its file names; reads no large file.
+        open: Function that opens a recognised folder with options; raises ValueError if no episode can be read.
+        write: Function that writes a file; None for a read-only format.
+        extension: File ending without the dot, if any file of that ending is a corpus; None if the layout of the folder
+            decides, which takes precedence.
+        options: Options of `open` by name, each with a sentence for the user.
     """
 
     name: str
@@ -161,7 +161,7 @@ class CorpusFormat:
 
 
 def missing_camera(camera: str, cameras: Sequence[str], shard: str) -> str:
-    """What is said of an episode or a file that lacks a camera."""
+    """Returns the error message for an episode or a file that lacks a camera."""
     return (
         f"a camera must be one of {', '.join(cameras)} in {shard}, got {camera!r}; read the shard by itself with its own "
         "camera, or leave it out"

@@ -1,10 +1,10 @@
-"""Lists what lies below the folder of a corpus: the files that formats may read, and all else with the reason why not.
+"""Lists the entries below the folder of a corpus: files that formats may read, and all others with the reason why not.
 
     corpus/a.parquet   corpus/b/c.parquet               files
-    corpus/.git/       corpus/old -> nowhere            left out, here: no format sees them
-    corpus/labels/     an output of ours                left out; of a recorded corpus in it, its parts are files
+    corpus/.git/       corpus/old -> nowhere            left out here; no format sees them
+    corpus/labels/     an output of ours                left out; the parts of a recorded corpus are files
 
-A folder that cannot be listed is refused: its files would be missing without a word.
+A folder that cannot be listed is refused, since its files would silently be missing.
 """
 
 import errno
@@ -56,7 +56,7 @@ _DOCUMENTS = {"readme", "license", "licence", "copying", "notice", "citation", "
 
 
 class File(NamedTuple):
-    """A file below a folder: its name with "/" between the parts, its size in bytes, and what its store calls its content."""
+    """A file below a folder: its name with "/" between the parts, its size in bytes, and the content tag of its store."""
 
     name: str
     num_bytes: int
@@ -64,28 +64,28 @@ class File(NamedTuple):
 
     @property
     def suffix(self) -> str:
-        """Its ending in small letters, with the dot; "" where it has none."""
+        """The file ending in lower case, with the dot; "" if there is none."""
         base = self.name.rpartition("/")[2]
         stem, dot, ending = base.rpartition(".")
         return f".{ending.lower()}" if dot and stem else ""
 
 
 class PassedOver(NamedTuple):
-    """Something below a folder that is not read: its name, which ends with "/" for a folder, and why, beginning with a verb."""
+    """An entry that is not read: its name, which ends with "/" for a folder, and the reason, beginning with a verb."""
 
     name: str
     reason: str
 
 
 class Listing(NamedTuple):
-    """All that lies below a folder: `files` that formats may read, and what is `left_out`; both in the order of their names."""
+    """All entries below a folder: `files` that formats may read, and those `left_out`; both sorted by name."""
 
     files: tuple[File, ...]
     left_out: tuple[PassedOver, ...]
 
 
 class _Entry(NamedTuple):
-    """An entry of a folder: its name; whether it is a folder; its size; why it cannot be read, "" where it can; its tag."""
+    """An entry of a folder: name, whether it is a folder, size, why it cannot be read ("" if it can), content tag."""
 
     name: str
     is_folder: bool = False
@@ -95,14 +95,14 @@ class _Entry(NamedTuple):
 
 
 def list_local(location: str, below: str = "") -> Listing:
-    """Lists a folder on a disk of this machine; links are followed.
+    """Lists a folder on a local disk; links are followed.
 
     Args:
-        location: Its path.
-        below: The one folder below it whose files are listed: the parts of an output of ours. "" for all.
+        location: Path of the folder.
+        below: The only subfolder whose files are listed: the parts of one of our outputs. "" for all.
 
     Raises:
-        OSError: A folder or file in it cannot be looked at; the note says what to do.
+        OSError: A folder or file in it cannot be accessed; the note says what to do.
     """
     return _listing(lambda name: _local_entries(location, name), lambda name: Path(location, name).read_bytes(), below)
 
@@ -136,7 +136,7 @@ def list_remote(location: str, below: str = "") -> Listing:
 
 
 def _walks(files: AbstractFileSystem) -> bool:
-    """Whether `find` lists folder after folder, and then passes over those that it cannot list; an object store has no folders."""
+    """Returns whether `find` lists folder by folder and skips those that it cannot list; an object store has no folders."""
     own = getattr(type(files), "_find", None)
     return type(files).find is AbstractFileSystem.find if own is None else own is AsyncFileSystem._find
 
@@ -149,7 +149,7 @@ def _remote_entries(files: AbstractFileSystem, folder: str) -> list[_Entry]:
 
 
 def content_tag(info: Mapping[str, Any]) -> str:
-    """What a store says of an object's content, another for another content; "" where it says nothing."""
+    """Returns a store's tag of an object's content, which differs between contents; "" if there is none."""
     return next((str(info[key]) for key in _TAGS if info.get(key)), "")
 
 
@@ -209,7 +209,7 @@ def _listing(entries_of: Callable[[str], list[_Entry]], read: Callable[[str], by
             reason = _reason(entry, only)
             if reason:
                 left_out.append(PassedOver(name + "/" * entry.is_folder, reason))
-            elif only and entry.name != only:  # what else an output of ours consists of
+            elif only and entry.name != only:  # other files of our outputs
                 continue
             elif entry.is_folder:
                 waiting.append(name)
@@ -223,7 +223,7 @@ def _order(entry: File | PassedOver) -> list[str]:
 
 
 def _reason(entry: _Entry, only: str) -> str:
-    """Why an entry is left out; "" where it is not. In an output of ours, what it consists of stays, and `only` is read."""
+    """Returns why an entry is left out; "" if it is not. In an output of ours, what it consists of stays, and `only` is read."""
     if only and entry.name in _OWN_LAYOUT | {only}:
         return entry.problem
     name = entry.name.lower()
@@ -239,7 +239,7 @@ def _reason(entry: _Entry, only: str) -> str:
 
 
 def _output(entries: Iterable[_Entry], prefix: str, read: Callable[[str], bytes]) -> str:
-    """Of an output of ours, why it is not read, or the folder in it that is: a recorded corpus has "parts". Else ""."""
+    """Returns why one of our outputs is not read, or the folder in it to read ("parts" of a recorded corpus). Else ""."""
     names = {entry.name for entry in entries if not entry.is_folder and not entry.problem}
     if _QUALITY in names and _kind(read(prefix + _QUALITY), ()) == "evaluation":
         return "is an output of vlm-rewards: evaluation"
@@ -250,7 +250,7 @@ def _output(entries: Iterable[_Entry], prefix: str, read: Callable[[str], bytes]
 
 
 def _kind(text: bytes, fields: Collection[str]) -> str:
-    """The kind that settings of ours name; "" where the file is none of ours."""
+    """Returns the kind that our settings file names; "" if the file is not ours."""
     try:
         record = json.loads(text)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Frames that a person marked: a small CSV that says of single frames whether a goal holds in them.
+"""Reads marks of single frames: a small CSV in which a person states whether a goal holds in a frame.
 
 episode_id,frame_index,goal,achieved
 kitchen-0001,5,cup-in-sink,1
@@ -26,15 +26,15 @@ class Mark(NamedTuple):
 
 
 def read_marks(path: str | Path, goal_ids: Sequence[str]) -> list[Mark]:
-    """Reads the marks; whether their frames exist is for `check_marks`, once labels have been read.
+    """Reads the marks; `check_marks` checks that their frames exist once labels have been read.
 
     Args:
         path: A CSV file in UTF-8 whose first line names the four columns, in any order.
-        goal_ids: Ids of the G goals; a mark's number is of this list.
+        goal_ids: Ids of the G goals; a mark's goal number is an index into this list.
 
     Raises:
-        ValueError: The file is not there, is not UTF-8 or not CSV, has no marks or other columns, or a line has a frame index that
-            is no number, an unknown goal, something else than 0 or 1, or repeats or contradicts an earlier line. The message names
+        ValueError: The file does not exist, is not UTF-8 or not CSV, has no marks or other columns, or a line has a frame index
+            that is no number, an unknown goal, a value other than 0 or 1, or repeats or contradicts another. The message names
             the line.
     """
     path = Path(path)
@@ -87,7 +87,7 @@ def check_marks(marks: Sequence[Mark], path: str | Path, found_episodes: set[str
 
     Args:
         marks: All marks.
-        path: Of their file.
+        path: Path of their file.
         found_episodes: Marked episodes that have labels.
         found_lines: Lines whose frames have labels.
 

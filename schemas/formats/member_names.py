@@ -1,4 +1,4 @@
-"""Names of tar members: ids and cameras in a form that a key or field of WebDataset can hold, reversibly.
+"""Escapes ids and camera names reversibly, so that they can be keys and fields of WebDataset.
 
 2024.01.02_run1   ──► 2024%2E01%2E02_run1        a key ends at the first dot
 kitchen/run 2     ──► kitchen%2Frun 2            "/" would make a folder; spaces and letters of any language stay
@@ -12,22 +12,22 @@ _SPECIAL = str.maketrans({character: f"%{ord(character):02X}" for character in "
 
 
 def escape_name(name: str) -> str:
-    """Escapes an id or a camera's name for a tar member; no two names become one."""
+    """Returns an id or camera name escaped for a tar member; different names stay different."""
     escaped = name.translate(_SPECIAL)
-    return f"%5F{escaped[1:]}" if escaped.startswith("__") else escaped  # `datasets` passes over files that begin so
+    return f"%5F{escaped[1:]}" if escaped.startswith("__") else escaped  # `datasets` skips files with this prefix
 
 
 def unescape_name(escaped: str) -> str:
-    """The inverse of `escape_name`; what it never makes, but other tools may write, stays as it is."""
+    """Returns the inverse of `escape_name`; text that it never produces, but other tools may write, stays unchanged."""
     name = re.sub("%(2[5EF]|5[CF])", lambda match: chr(int(match[1], 16)), escaped)
     return name if escape_name(name) == escaped else escaped
 
 
 def check_fields(cameras: Sequence[str]) -> None:
-    """Refuses cameras that readers of WebDataset, who turn fields into small letters, would take for one.
+    """Refuses camera names that differ only in case, which readers of WebDataset would merge.
 
     Raises:
-        ValueError: Two cameras differ in nothing but their case.
+        ValueError: Two camera names differ only in case.
     """
     seen: dict[str, str] = {}
     for camera in cameras:

@@ -1,4 +1,4 @@
-"""Opening the Parquet parts of output folders: whole and unchanged, or refused."""
+"""Opens the Parquet parts of output folders, and refuses incomplete or changed ones."""
 
 import contextlib
 from collections.abc import Iterator
@@ -13,17 +13,17 @@ from vlm_rewards.schemas.files.remote_paths import Location, local_copy
 
 @contextlib.contextmanager
 def open_part(path: Location, kind: str) -> Iterator[pq.ParquetFile]:
-    """Context manager that opens a part for reading, and refuses what has changed since it was written.
+    """Context manager that opens a part for reading, and refuses one that has changed since it was written.
 
     The whole file is checked against the digest in its marker or manifest. A part that was copied out of its folder cannot be
     checked, except for the checksums of its pages where it has them: a warning says so.
 
     Args:
-        path: The part.
-        kind: What it holds, for messages, such as "labels".
+        path: Path of the part.
+        kind: Kind of content, for messages, such as "labels".
 
     Raises:
-        ValueError: The part has changed, or is no complete Parquet file, which may show only while it is read.
+        ValueError: The part has changed or is not a complete Parquet file, which may be found only during reading.
     """
     with local_copy(path) as copy:
         is_whole = check_part(path, copy)
@@ -39,7 +39,7 @@ def _opened(path: Location, copy: Path, kind: str, changed: tuple[type[Exception
         with pq.ParquetFile(copy, page_checksum_verification=True) as file:
             yield file
     except (pa.ArrowException, OSError, MemoryError, *changed) as error:
-        if type(error) is ValueError:  # a refusal of ours, which says what is wrong
+        if type(error) is ValueError:  # one of our errors, which already says what is wrong
             error.add_note(f"in the part {path}")
             raise
         raise ValueError(

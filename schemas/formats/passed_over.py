@@ -1,4 +1,4 @@
-"""What of a corpus's folder is not read, and how commands say so: whole in the manifest, shortened on the screen.
+"""Reports files of a corpus's folder that are not read: in full in the manifest, shortened on the screen.
 
 12 names, one reason  ──►  passed over (ends with .txt, which the format parquet does not read): a.txt, b.txt, c.txt and 9 more
 """
@@ -16,12 +16,12 @@ _ARCHIVES = {".zip", ".gz", ".7z", ".rar", ".zst", ".xz", ".bz2", ".lz4"}
 
 
 def find_passed_over(folder: Folder, format_name: str | None, own: Iterable[str]) -> tuple[PassedOver, ...]:
-    """Finds what a format does not read below a folder.
+    """Finds the files below a folder that a format does not read.
 
     Args:
         folder: The corpus's folder.
-        format_name: Its format; None where it has none.
-        own: The format's own files; a name that ends with "/" stands for all below that folder.
+        format_name: Name of its format; None if it has none.
+        own: Files of the format itself; a name that ends with "/" stands for all files below that folder.
 
     Returns:
         Files and folders, in the order of their names, each once.
@@ -50,7 +50,7 @@ def _reason(file: File, format_name: str | None, endings: Collection[str]) -> st
 
 
 def without_outputs(found: Iterable[PassedOver], folder: Folder, outputs: Iterable[str | Location]) -> list[PassedOver]:
-    """Leaves out the folders that a run writes itself, so that it says the same when it is resumed."""
+    """Returns the entries without the folders that a run writes itself, so that a resumed run reports the same."""
     own = {_whole(location_of(output)) for output in outputs}
     return [entry for entry in found if _whole(location_of(folder.path(entry.name))) not in own]
 
@@ -60,7 +60,7 @@ def _whole(location: Location) -> Location:
 
 
 def passed_over_record(found: Iterable[PassedOver]) -> dict[str, list[str]]:
-    """What was passed over as a JSON object for manifests: by reason, all names."""
+    """Returns the entries as a JSON object for manifests: all names by reason."""
     record: dict[str, list[str]] = {}
     for entry in found:
         record.setdefault(entry.reason, []).append(entry.name)
@@ -68,10 +68,10 @@ def passed_over_record(found: Iterable[PassedOver]) -> dict[str, list[str]]:
 
 
 def passed_over_lines(record: Mapping[str, list[str]]) -> list[str]:
-    """What was passed over in lines for people, one per reason.
+    """Returns the entries in lines for the user, one per reason.
 
     Args:
-        record: From `passed_over_record`.
+        record: Result of `passed_over_record`.
     """
     lines = [f"passed over ({reason}): {_brief(names)}" for reason, names in record.items() if reason != COMPANION]
     if COMPANION in record:

@@ -1,7 +1,7 @@
-"""Which goals the ground truth of a corpus covers, and what it says of them.
+"""Finds which goals the ground truth of a corpus covers, and in which frames they hold.
 
-features.truth_goals                    as the corpus says; what our writers write
-goals.jsonl beside the corpus           for corpora that do not say, such as those of version 0.2.0 or of other tools
+features.truth_goals                    as stated by the corpus, as our writers do
+goals.jsonl beside the corpus           for corpora that do not state it, such as those of version 0.2.0 or of other tools
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,8 +21,8 @@ class TruthGoals(NamedTuple):
     """The goals that a corpus's ground truth covers.
 
     Attributes:
-        ids: Their ids; a goal that is not among them is unknown in every frame.
-        where: What says so, for messages.
+        ids: Ids of the goals; any other goal is unknown in every frame.
+        where: Source of this list, for messages.
     """
 
     ids: frozenset[str]
@@ -30,7 +30,7 @@ class TruthGoals(NamedTuple):
 
 
 def goals_beside(path: str | Path) -> Path:
-    """The goals.jsonl of a corpus: in its folder, or beside that where it is called parts; of a single shard beside it or above."""
+    """Returns the path of a corpus's goals.jsonl: in its folder, beside a folder called parts, or beside or above a single shard."""
     corpus = Path(path)
     folder = corpus if corpus.is_dir() else corpus.parent
     above = folder.absolute().parent
@@ -40,11 +40,11 @@ def goals_beside(path: str | Path) -> Path:
 
 
 def truth_goals(corpus: Corpus) -> TruthGoals:
-    """The goals that a corpus's ground truth covers.
+    """Returns the goals that a corpus's ground truth covers.
 
     Raises:
-        FileNotFoundError: The corpus does not say, and there is no goals.jsonl.
-        ValueError: That file lists no goals, or the corpus is remote and does not say.
+        FileNotFoundError: The corpus does not state it, and there is no goals.jsonl.
+        ValueError: The file lists no goals, or the corpus is remote and does not state it.
     """
     if corpus.features.truth_goals is not None:
         return TruthGoals(frozenset(corpus.features.truth_goals), f"the metadata of {corpus.folder}")
@@ -58,24 +58,24 @@ def truth_goals(corpus: Corpus) -> TruthGoals:
 
 
 def tells_of(features: CorpusFeatures, ids: Iterable[str]) -> bool:
-    """Whether a corpus has ground truth that may cover one of some goals: it covers them, or does not say what it covers."""
+    """Returns whether the ground truth may cover one of these goals: it covers one, or its coverage is not stated."""
     covered = features.truth_goals
     return features.has_achieved_goals and (covered is None or not set(covered).isdisjoint(ids))
 
 
 def goals_that_hold(episode: Episode, covered: TruthGoals, columns: Mapping[str, int]) -> np.ndarray:
-    """Looks up which goals hold in which frames of an episode with ground truth.
+    """Returns which goals hold in which frames of an episode with ground truth.
 
     Args:
         episode: The episode.
-        covered: Goals that the truth covers.
-        columns: Numbers of those that are asked for, by id.
+        covered: Goals that the ground truth covers.
+        columns: Numbers of the requested goals, by id.
 
     Returns:
-        [K, 2] int32, a frame and a goal's number for each that holds.
+        [K, 2] int32: frame and goal number, for each goal that holds.
 
     Raises:
-        ValueError: The truth names a goal that it does not cover.
+        ValueError: The ground truth names a goal that it does not cover.
     """
     assert episode.achieved_goals is not None
     pairs = []

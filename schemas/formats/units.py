@@ -1,6 +1,6 @@
-"""Units of work of several files: what they are called, and when small files share one.
+"""Units of work of several files: their names, and when small files share a unit.
 
-1,500 files of 4 frames ──► 12 units of some 128 files: batches run across files, and one part, marker and flush per unit
+1,500 files of 4 frames ──► 12 units of about 128 files: batches span files; one part, marker and flush per unit
 20 files of 60,000 frames ──► 20 units (or more, cut by size)
 what `record` wrote ──► one unit per file, as its --episodes-per-shard says
 """
@@ -24,13 +24,13 @@ SHARED_FRAMES, SHARED_BYTES = 1024, 16 << 20
 
 
 def file_stem(name: str) -> str:
-    """The name of a unit that is one whole file, which can be part of a file name.
+    """Returns the name of a unit of one whole file, which can be part of a file name.
 
     Args:
-        name: Name of the file below the corpus's folder; the folder "parts" of our own outputs is left out.
+        name: Name of the file below the corpus's folder; the folder "parts" of our outputs is left out.
 
     Returns:
-        The name without its ending, as it is, or else made safe and told apart by a digest.
+        The name without its ending if that is safe, else a safe form with a digest.
     """
     stem = name.removeprefix("parts/").rpartition(".")[0]
     safe = re.sub(r"[^A-Za-z0-9_-]+", "-", stem)[-100:]
@@ -38,28 +38,28 @@ def file_stem(name: str) -> str:
 
 
 def file_ranges(unit: Unit) -> Iterator[tuple[str, int, int]]:
-    """Lists the files of a unit with the range of each: its start, and its end, exclusive, -1 for the end of the file."""
+    """Yields the files of a unit, each with the start and end (exclusive, -1 for the end of the file) of its range."""
     for index, name in enumerate(unit.files):
         yield name, unit.start if index == 0 else 0, unit.stop if index + 1 == len(unit.files) else -1
 
 
 def share_units(folder: Folder, units: Sequence[Unit], max_bytes: int) -> list[Unit]:
-    """Joins successive small units, each of which begins where the one before ends.
+    """Joins successive small units, each starting where the previous one ends.
 
     Args:
         folder: The corpus's folder.
         units: Its units, in order.
-        max_bytes: Units are not joined beyond this size, in bytes.
+        max_bytes: Largest size of a joined unit in bytes.
 
     Returns:
-        Units; a joined one is called after its first file and the number of its files, "name-f00128".
+        Units; a joined one is named after its first file and the number of files, "name-f00128".
     """
     num_files = len({name for unit in units for name in unit.files})
     if num_files <= KEPT_FILES or _is_recorded(folder):
         return list(units)
     shared: list[Unit] = []
     waiting: list[Unit] = []
-    num_bytes = num_frames = 0  # of those that wait; frames that are not known count as none
+    num_bytes = num_frames = 0  # of the pending units; unknown frames count as 0
 
     def join() -> None:
         if waiting:
@@ -81,7 +81,7 @@ def share_units(folder: Folder, units: Sequence[Unit], max_bytes: int) -> list[U
 
 
 def _is_recorded(folder: Folder) -> bool:
-    """Whether it is an output folder of ours, or the parts of one: its files are as large as someone wanted them."""
+    """Returns whether this is one of our output folders or its parts, whose file size the user has chosen."""
     return folder.has_file(SETTINGS) or (folder.name == "parts" and folder.above.has_file(SETTINGS))
 
 
@@ -108,7 +108,7 @@ def _joined(units: Sequence[Unit]) -> Unit:
 
 
 def joined_bounds(bounds: Sequence[tuple[Any, Any] | None]) -> tuple[Any, Any] | None:
-    """Bounds of all ids together; None where some are not known, or some are texts and others numbers."""
+    """Returns the bounds of all ids together; None if some are unknown, or texts and numbers are mixed."""
     known = [pair for pair in bounds if pair is not None]
     if not known or len(known) < len(bounds) or len({type(low) for low, _ in known}) > 1:
         return None
@@ -116,12 +116,12 @@ def joined_bounds(bounds: Sequence[tuple[Any, Any] | None]) -> tuple[Any, Any] |
 
 
 def units_to_compare(units: Sequence[Unit]) -> list[Unit]:
-    """Units that may have an episode's id in common with another, by the bounds of their ids."""
+    """Returns the units that may share an episode id with another, by the bounds of their ids."""
     if joined_bounds([unit.id_bounds for unit in units]) is None:
         return list(units)
     ordered = sorted(units, key=lambda unit: unit.id_bounds or ())
     meeting: set[str] = set()
-    widest = ordered[0]  # of those so far, the one that reaches furthest
+    widest = ordered[0]  # the unit so far with the largest upper bound
     for unit in ordered[1:]:
         assert unit.id_bounds is not None
         assert widest.id_bounds is not None

@@ -19,7 +19,7 @@ _TILE_SIZES = (8, 4, *range(12, 65, 4))
 
 @functools.cache
 def _goals() -> tuple[Goal, ...]:
-    """The 342 goals, made once: every environment asks for them."""
+    """Returns the 342 goals, made once: every environment asks for them."""
     return tuple(goal_bank())
 
 

@@ -178,7 +178,7 @@ def _goal_ids() -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=_CACHED_VIEWS)
 def _facts(view: bytes) -> frozenset[str]:
-    """The goals that hold in the bytes of a view: most views recur."""
+    """Returns the goals that hold in the bytes of a view: most views recur."""
     achieved = ground_truth(np.frombuffer(view, np.uint8).reshape(VIEW_SIZE, VIEW_SIZE, 3))
     ids = _goal_ids()
     return frozenset(ids[index] for index in np.flatnonzero(achieved))

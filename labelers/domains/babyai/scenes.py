@@ -294,7 +294,7 @@ _MAX_OBJECTS = 10
 
 
 def _crop(cells: np.ndarray, level: np.ndarray, position: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    """The 7x7 cells before each agent, in its own coordinates: forward is -y, right is +x."""
+    """Returns the 7x7 cells before each agent, in its own coordinates: forward is -y, right is +x."""
     forward = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])[direction]
     right = np.stack([-forward[:, 1], forward[:, 0]], axis=1)
     ahead = (AGENT_CELL[1] - np.arange(VIEW_SIZE))[None, None, :, None]
@@ -304,7 +304,7 @@ def _crop(cells: np.ndarray, level: np.ndarray, position: np.ndarray, direction:
 
 
 def _draw_kinds(rng: np.random.Generator, num_scenes: int, count: int) -> np.ndarray:
-    """[N, count] object kinds; in half of the scenes from two colours, or from one or two types."""
+    """Returns [N, count] object kinds; in half of the scenes from two colours, or from one or two types."""
     colours = rng.integers(len(COLOURS), size=(num_scenes, count))
     types = rng.integers(len(TYPES), size=(num_scenes, count))
     few = rng.random(num_scenes)

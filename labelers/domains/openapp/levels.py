@@ -162,7 +162,7 @@ class OpenAppExpert:
         return _swipe("left" if page > screen.page else "right")
 
     def _touch(self, what: str) -> int:
-        """The touch that lands nearest to the middle of what is looked for."""
+        """Returns the touch that lands nearest to the middle of what is looked for."""
         places = self._level.simulator.places()
         best: list[tuple[float, int]] = []
         for action in range(NUM_TOUCHES):

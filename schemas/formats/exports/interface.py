@@ -112,7 +112,7 @@ class LabelledCorpus(Protocol):
         """Reads what the labels say of an episode that has a goal; cheap in the order of the corpus."""
 
     def hindsight_goals(self) -> Mapping[str, HindsightGoal]:
-        """By id, one goal that the episode achieved, as `vlm-rewards hindsight` chooses it; reads all labels twice."""
+        """Returns by id, one goal that the episode achieved, as `vlm-rewards hindsight` chooses it; reads all labels twice."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -214,7 +214,7 @@ def require_all_scores(labelled: LabelledCorpus, export: str) -> None:
 
 
 def local_folder(corpus: Corpus) -> Path:
-    """The local folder of a corpus that is copied or changed.
+    """Returns the local folder of a corpus that is copied or changed.
 
     Raises:
         ValueError: It lies elsewhere.

@@ -123,7 +123,7 @@ def write_with_values(
 
 
 def _compression(file: pq.ParquetFile) -> str:
-    """The codec of the first column, as writers call it."""
+    """Returns the codec of the first column, as writers call it."""
     codec = file.metadata.row_group(0).column(0).compression.lower() if file.num_row_groups else "snappy"
     return "none" if codec == "uncompressed" else codec
 
@@ -138,7 +138,7 @@ class _Rows:
         self._held: tuple[str, EpisodeValues] | None = None
 
     def between(self, start: int, stop: int) -> Iterator[tuple[EpisodeValues, slice]]:
-        """The values of rows `start` to `stop`: per episode, its values and which of its frames."""
+        """Yields the values of rows `start` to `stop`: per episode, its values and which of its frames."""
         while start < stop:
             while self._pieces[self._next].stop <= start:
                 self._next += 1
@@ -152,7 +152,7 @@ class _Rows:
 
 
 def _extended(schema: pa.Schema, columns: Sequence[Column]) -> pa.Schema:
-    """The schema with the new columns; also what `datasets` has in its metadata, which must name every column."""
+    """Returns the schema with the new columns; also what `datasets` has in its metadata, which must name every column."""
     metadata = dict(schema.metadata or {})
     if b"huggingface" in metadata:
         # `datasets` before 4.0 knows no "List", later ones do not write "Sequence": the file's own lists tell which it is.
@@ -172,7 +172,7 @@ def _feature(kind: pa.DataType, list_type: str) -> dict[str, object]:
 
 
 def scores_column(name: str, num_goals: int, scores: Callable[[EpisodeValues], np.ndarray]) -> Column:
-    """A column of the scores of all goals, a vector per frame.
+    """Returns a column of the scores of all goals, a vector per frame.
 
     Args:
         name: Its name.

@@ -57,7 +57,7 @@ class Changes:
 
 
 def all_files(folder: Path, only: str = "") -> list[str]:
-    """Names of all files below a folder, those of an export into it left out, in order.
+    """Returns the names of all files below a folder, those of an export into it left out, in order.
 
     Args:
         folder: The folder.

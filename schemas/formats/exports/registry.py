@@ -24,7 +24,7 @@ EXPORTS: tuple[ExportFormat, ...] = (
 
 
 def export_format(name: str) -> ExportFormat:
-    """The export of a name.
+    """Returns the export of a name.
 
     Raises:
         ValueError: There is none.

@@ -67,7 +67,7 @@ def aloha_recording(file: "h5py.File", key: str, told: Told) -> Recording:
 
 
 def _is_encoded(dataset: "h5py.Dataset") -> bool:
-    """Whether each row is one picture's bytes: padded, or of its own length."""
+    """Returns whether each row is one picture's bytes: padded, or of its own length."""
     if dataset.ndim == 2:
         return bool(dataset.dtype == np.uint8)
     return dataset.ndim == 1 and dataset.dtype.kind in "OS"

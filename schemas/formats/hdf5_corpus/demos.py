@@ -44,7 +44,7 @@ def _holds_demos(file: "h5py.File") -> bool:
 
 
 def demo_keys(file: "h5py.File", told: Told) -> list[str]:
-    """Names of the demos, in the order of their numbers.
+    """Returns the names of the demos, in the order of their numbers.
 
     Raises:
         UnreadableFileError: There are none, or the filter is not in the file.
@@ -156,7 +156,7 @@ def _is_upside_down(data: "h5py.Group", told: Told, *, libero: bool) -> bool:
 
 
 def _instruction(data: "h5py.Group", demo: "h5py.Group") -> str | None:
-    """The language of LIBERO's problem, or that of the demo in RoboCasa."""
+    """Returns the language of LIBERO's problem, or that of the demo in RoboCasa."""
     for attributes, name, entry in (
         (demo.attrs, "ep_meta", "lang"),
         (data.attrs, "problem_info", "language_instruction"),

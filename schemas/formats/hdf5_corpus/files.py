@@ -26,7 +26,7 @@ class UnreadableFileError(ValueError):
 
 
 def hdf5_files(folder: Folder) -> list[File]:
-    """The HDF5 files of a folder, in order."""
+    """Returns the HDF5 files of a folder, in order."""
     return [file for file in folder.files if file.suffix in ENDINGS]
 
 
@@ -54,7 +54,7 @@ def plain_errors(what: str) -> Iterator[None]:
     """Turns what h5py raises on broken data into an InvalidEpisodeError.
 
     Args:
-        what: What is read, for the message.
+        what: Name of what is read, for the message.
     """
     try:
         yield
@@ -66,7 +66,7 @@ def plain_errors(what: str) -> Iterator[None]:
 
 
 def find(group: "h5py.Group", name: str, depth: int = 0) -> "h5py.Group | h5py.Dataset | None":
-    """What lies at a path below a group, within this file.
+    """Returns what lies at a path below a group, within this file.
 
     Args:
         group: Where the path begins.
@@ -106,7 +106,7 @@ def find(group: "h5py.Group", name: str, depth: int = 0) -> "h5py.Group | h5py.D
 
 
 def group_at(group: "h5py.Group", name: str) -> "h5py.Group | None":
-    """The group at a path; None where there is none. See `find`."""
+    """Returns the group at a path; None where there is none. See `find`."""
     import h5py
 
     found = find(group, name)
@@ -114,7 +114,7 @@ def group_at(group: "h5py.Group", name: str) -> "h5py.Group | None":
 
 
 def dataset_at(group: "h5py.Group", name: str) -> "h5py.Dataset | None":
-    """The data set at a path; None where there is none. See `find`."""
+    """Returns the data set at a path; None where there is none. See `find`."""
     import h5py
 
     found = find(group, name)
@@ -142,13 +142,13 @@ def datasets(group: "h5py.Group", depth: int = 0) -> Iterator[tuple[str, "h5py.D
 
 
 def read_all(dataset: "h5py.Dataset") -> np.ndarray:
-    """The whole of a small data set."""
+    """Returns the whole of a small data set."""
     with plain_errors(f"the data set {dataset.name!r}"):
         return cast(np.ndarray, dataset[()])
 
 
 def text_of(value: object) -> str | None:
-    """A text that is an attribute, or one element of a data set; None for anything else."""
+    """Returns a text that is an attribute, or one element of a data set; None for anything else."""
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.item()
     if isinstance(value, bytes):
@@ -157,7 +157,7 @@ def text_of(value: object) -> str | None:
 
 
 def summary_of(group: "h5py.Group") -> str:
-    """The names in a group, for messages; of data sets with shape and dtype."""
+    """Returns the names in a group, for messages; of data sets with shape and dtype."""
     import h5py
 
     names = []

@@ -67,7 +67,7 @@ class SliceFrames:
                     yield from self._turned(rows)
 
     def _turned(self, pixels: np.ndarray) -> np.ndarray:
-        """Frames [N, H, W, 3], or one of them, upright and RGB."""
+        """Returns frames [N, H, W, 3], or one of them, upright and RGB."""
         if self.looks.upside_down:
             pixels = np.flip(pixels, axis=-3)
         if self.looks.bgr:
@@ -99,5 +99,5 @@ def slices(piece: Piece) -> Iterator[np.ndarray]:
 
 
 def why_not_pictures(dataset: "h5py.Dataset") -> str:
-    """What is wrong with a data set that may have been meant as pictures; see `why_no_camera`."""
+    """Says what is wrong with a data set that may have been meant as pictures; see `why_no_camera`."""
     return why_no_camera(dataset.shape or (), dataset.dtype)

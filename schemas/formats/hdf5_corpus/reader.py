@@ -41,11 +41,11 @@ class Hdf5Reader:
     Args:
         folder: Its folder.
         features: What the first episode that can be read holds.
-        told: What people said of it.
+        told: Options that the user gave.
         layouts: Layouts that its files may have.
         only: The one file that is read, whose episodes are called by their keys alone; None for all HDF5 files.
         metadata: The file beside it that describes it; "" for none.
-        notes: What people should know of how it is read.
+        notes: Notes for the user on how it is read.
     """
 
     folder: Folder
@@ -57,20 +57,20 @@ class Hdf5Reader:
     notes: tuple[str, ...] = ()
 
     def units(self, max_bytes: int) -> list[Unit]:
-        """Units of whole episodes; ranges count episodes."""
+        """Returns units of whole episodes; ranges count episodes."""
         only = self.only
         files = hdf5_files(self.folder) if only is None else [File(only, self.folder.size(only))]
         planned = [unit for file in files for unit in self._plan(file, max_bytes)]
         return share_units(self.folder, planned, max_bytes)
 
     def own_files(self) -> list[str]:
-        """Names of the HDF5 files, and of what describes them."""
+        """Returns the names of the HDF5 files, and of what describes them."""
         if self.only is None:
             return [file.name for file in hdf5_files(self.folder)]
         return [name for name in (self.only, self.metadata) if name]
 
     def episodes(self, unit: Unit, wanted: Wanted) -> Iterator[FoundEpisode | Failure]:
-        """Streams the unit's episodes."""
+        """Yields the unit's episodes."""
         for name, start, stop in file_ranges(unit):
             try:
                 file, layout, keys = open_recordings(self.folder, name, self.told, self.layouts)
@@ -81,13 +81,13 @@ class Hdf5Reader:
                 yield self._found(file, layout, key, name, wanted)
 
     def episode_ids(self, unit: Unit) -> list[str]:
-        """The ids of a unit's episodes in order, without those of files that cannot be read."""
+        """Returns the ids of a unit's episodes in order, without those of files that cannot be read."""
         ids = []
         for name, start, stop in file_ranges(unit):
             try:
                 _, _, keys = open_recordings(self.folder, name, self.told, self.layouts)
             except ValueError:
-                continue  # the read of the unit says so, as a Failure
+                continue  # reported as a Failure when the unit is read
             ids += [self._id(name, key) for key in keys[start : len(keys) if stop < 0 else stop]]
         return ids
 
@@ -114,7 +114,7 @@ class Hdf5Reader:
         try:
             opened, layout, keys = open_recordings(self.folder, file.name, self.told, self.layouts)
         except ValueError:
-            return [whole]  # the read of the unit says so, as a Failure
+            return [whole]  # reported as a Failure when the unit is read
         frames = []
         for key in keys:
             try:
@@ -180,7 +180,7 @@ def open_hdf5_corpus(folder: Folder, options: Mapping[str, str]) -> Hdf5Reader:
 def first_look(
     folder: Folder, names: Sequence[str], told: Told, layouts: Sequence[Layout]
 ) -> tuple[CorpusFeatures, tuple[str, ...]]:
-    """What the first episode that can be read holds, and what people should know of it.
+    """Returns what the first episode that can be read holds, and what people should know of it.
 
     Raises:
         ValueError: There is none; the message says what is wrong with the first.

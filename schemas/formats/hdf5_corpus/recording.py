@@ -28,7 +28,7 @@ YES, NO = "yes", "no"
 
 @dataclasses.dataclass(frozen=True)
 class Told:
-    """What people said of a corpus, beside its files.
+    """Options that the user gave for a corpus, beside what its files say.
 
     Args:
         filter: Name of the list in `mask/` of the demos to read; None for all demos.
@@ -80,7 +80,7 @@ class Recording:
         truncations: [T], whether the episode was cut off there; None where its last step was, unless that ended it.
         instruction: What the agent was asked to do; None where the file does not say.
         lacks_first_frame: Whether frame i is the one after action i.
-        notes: What people should know of how it is read.
+        notes: Notes for the user on how it is read.
     """
 
     cameras: Mapping[str, SliceFrames]
@@ -167,7 +167,7 @@ class Layout(NamedTuple):
 
 
 def as_actions(values: np.ndarray) -> np.ndarray:
-    """Actions as an Episode holds them: whole numbers [T] int64, or vectors [T, A] float32."""
+    """Returns actions as an Episode holds them: whole numbers [T] int64, or vectors [T, A] float32."""
     if values.ndim == 1 and values.dtype.kind in "iu":
         return values.astype(np.int64)
     if values.dtype.kind not in "biuf" or values.ndim == 0:
@@ -176,14 +176,14 @@ def as_actions(values: np.ndarray) -> np.ndarray:
 
 
 def not_numbers(what: str, found: str) -> InvalidEpisodeError:
-    """What is said of actions and states that are none."""
+    """Returns what is said of actions and states that are none."""
     return InvalidEpisodeError("invalid episode", f"{what} must be numbers or vectors: got {found}. Convert them")
 
 
 def as_outcome(
     rewards: np.ndarray, dones: np.ndarray | None = None, truncations: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """Rewards, terminations and truncations of T steps.
+    """Returns rewards, terminations and truncations of T steps.
 
     Args:
         rewards: [T] or [T, 1].

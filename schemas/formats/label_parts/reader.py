@@ -111,7 +111,7 @@ class Labels:
             The corpus and its units.
 
         Raises:
-            ValueError: See `schemas.formats.corpus.open_corpus` and `Corpus.units`.
+            ValueError: As in `schemas.formats.corpus.open_corpus` and `Corpus.units`.
         """
         corpus = open_corpus(source, self.corpus_options)
         return corpus, corpus.units(self.max_unit_bytes)
@@ -143,7 +143,7 @@ def open_labels(folder: str | Path) -> Labels:
 
 
 def part_of_unit(labels: Labels, unit: Unit) -> Location:
-    """The part that holds the labels of a unit of their corpus."""
+    """Returns the part that holds the labels of a unit of their corpus."""
     return labels.folder / "parts" / f"{unit.name}.parquet"
 
 
@@ -236,7 +236,7 @@ def _part_metadata(path: Location) -> LabelMetadata:
 
 
 def batch_scores(batch: pa.RecordBatch, metadata: LabelMetadata) -> np.ndarray:
-    """The scores of some rows of a part: `[N, G]` float32, -inf where sparse labels hold none.
+    """Returns the scores of some rows of a part: `[N, G]` float32, -inf where sparse labels hold none.
 
     Raises:
         ValueError: A goal index is out of range.

@@ -63,7 +63,7 @@ class PartRows:
         self._held: tuple[int, np.ndarray, np.ndarray] | None = None
 
     def read(self, rows: EpisodeRows) -> EpisodeLabels:
-        """The labels of one episode.
+        """Returns the labels of one episode.
 
         Raises:
             ValueError: A score is NaN, a goal index is out of range, or the frames are not in order; the note names the file.

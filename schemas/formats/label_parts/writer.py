@@ -71,12 +71,12 @@ class RowGroupWriter:
 
 
 def key_columns(rows: Rows) -> list[pa.Array]:
-    """The key columns of labels and embeddings."""
+    """Returns the key columns of labels and embeddings."""
     return [pa.array(rows.episode_ids, pa.string()), pa.array(rows.frame_indices, pa.int32())]
 
 
 def vector_column(values: np.ndarray) -> pa.Array:
-    """[N, D] float32 as a column of fixed-size lists."""
+    """Returns [N, D] float32 as a column of fixed-size lists."""
     item = pa.field("item", pa.float32(), nullable=False)
     return pa.FixedSizeListArray.from_arrays(
         pa.array(np.ascontiguousarray(values, dtype=np.float32).ravel()), type=pa.list_(item, values.shape[1])
@@ -84,7 +84,7 @@ def vector_column(values: np.ndarray) -> pa.Array:
 
 
 def score_columns(scores: np.ndarray, metadata: LabelMetadata) -> list[pa.Array]:
-    """[N, G] scores as the dense or sparse columns of labels."""
+    """Returns [N, G] scores as the dense or sparse columns of labels."""
     if not metadata.sparse:
         return [vector_column(scores)]
     row, goal = np.nonzero(scores > metadata.rule.release_array)

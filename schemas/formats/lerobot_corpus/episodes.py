@@ -29,12 +29,12 @@ TASK_FILES = ("meta/tasks.parquet", "meta/tasks.jsonl")
 
 
 def episode_id_of(episode_index: int) -> str:
-    """The id of an episode: "episode_000003", as version 2 names its files, so that ids sort like numbers."""
+    """Returns the id of an episode: "episode_000003", as version 2 names its files, so that ids sort like numbers."""
     return f"{_ID_PREFIX}{episode_index:06d}"
 
 
 def episode_index_of(episode_id: str) -> int:
-    """The inverse of `episode_id_of`.
+    """Returns the inverse of `episode_id_of`.
 
     Raises:
         ValueError: It is the id of no episode of a LeRobot data set.
@@ -69,11 +69,11 @@ class EpisodeTable:
         return len(self.indices)
 
     def id(self, position: int) -> str:
-        """The id of an episode."""
+        """Returns the id of an episode."""
         return episode_id_of(int(self.indices[position]))
 
     def pieces(self, position: int) -> tuple[Rows, ...]:
-        """Where the rows of an episode are, in order."""
+        """Returns where the rows of an episode are, in order."""
         runs = self.runs[self.first_runs[position] : self.first_runs[position + 1]]
         return tuple(Rows(self.files[file], start, stop) for file, start, stop in runs.tolist())
 
@@ -106,13 +106,13 @@ class VideoPlaces:
     times: np.ndarray
 
     def row(self, episode_index: int) -> int | None:
-        """The row of an episode; None where there is none."""
+        """Returns the row of an episode; None where there is none."""
         row = int(np.searchsorted(self.indices, episode_index))
         return row if row < len(self.indices) and self.indices[row] == episode_index else None
 
 
 def data_files(folder: Folder, info: Info) -> list[File]:
-    """The data files, in the order of the numbers in their names."""
+    """Returns the data files, in the order of the numbers in their names."""
     prefix = f"{info.data_folder}/" if info.data_folder else ""
     found = [file for file in folder.files if file.suffix == ".parquet" and file.name.startswith(prefix)]
     return sorted((file for file in found if not file.name.startswith("meta/")), key=lambda file: _natural(file.name))
@@ -265,5 +265,5 @@ def _tasks_of_lines(data: bytes) -> list[tuple[int, str | None]]:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """What names are sorted by: numbers in them as numbers."""
+    """Returns what names are sorted by: numbers in them as numbers."""
     return [(int(part) if part.isdigit() else -1, part) for part in re.split(r"(\d+)", name)]

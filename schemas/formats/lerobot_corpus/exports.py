@@ -124,7 +124,7 @@ def _columns(labelled: LabelledCorpus, settings: ExportSettings) -> list[Column]
 
 
 def _rewards(values: EpisodeValues) -> np.ndarray:
-    """One reward per row; without recorded actions, a step lies between two rows, and the last row repeats."""
+    """Returns one reward per row; without recorded actions, a step lies between two rows, and the last row repeats."""
     rewards = values.rewards
     missing = len(values.successes) - len(rewards)
     return np.append(rewards, [rewards[-1] if len(rewards) else 0] * missing).astype(np.float32)
@@ -145,7 +145,7 @@ def _feature(column: Column, labelled: LabelledCorpus) -> dict[str, object]:
 
 
 def _pieces(labelled: LabelledCorpus) -> dict[str, list[Piece]]:
-    """The pieces of each data file, in the order of its rows."""
+    """Returns the pieces of each data file, in the order of its rows."""
     episodes = {episode.episode_id: episode for episode in labelled.episodes}
     found: dict[str, list[Piece]] = defaultdict(list)
     for episode_id, rows in episode_rows(labelled.corpus.folder).items():

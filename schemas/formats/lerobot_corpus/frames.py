@@ -77,7 +77,7 @@ class EpisodeVideo:
         )
 
     def _elsewhere(self) -> str:
-        """Where a video of that name lies instead, in words."""
+        """Returns where a video of that name lies instead, in words."""
         base = self._place.name.rpartition("/")[2]
         others = [file.name for file in self._folder.files if file.name.rpartition("/")[2] == base]
         likely = [name for name in others if self._key in name] or others

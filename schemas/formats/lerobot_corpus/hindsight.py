@@ -88,7 +88,7 @@ def write_hindsight(labelled: LabelledCorpus, changes: Changes, settings: Export
 def _pieces(
     changed: Mapping[str, tuple[EpisodeRows, HindsightGoal]], indices: Mapping[str, int]
 ) -> dict[str, list[tuple[int, int, int]]]:
-    """By data file, its rows that get another task: start, stop and task_index, in order."""
+    """Returns by data file, its rows that get another task: start, stop and task_index, in order."""
     found: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
     for place, chosen in changed.values():
         frame = 0
@@ -121,7 +121,7 @@ def _tasks_of_episodes(
     tasks: Mapping[int, str | None],
     indices: Mapping[str, int],
 ) -> dict[int, list[str | None]]:
-    """By episode_index, the tasks of an episode with a new one, in the order of its rows."""
+    """Returns by episode_index, the tasks of an episode with a new one, in the order of its rows."""
     cursor = RowCursor(OpenFiles(labelled.corpus.folder, ()), [TASK_INDEX])
     found = {}
     for episode_id, (place, chosen) in changed.items():

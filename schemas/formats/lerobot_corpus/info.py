@@ -70,7 +70,7 @@ class Info:
         return 0 if count == 1 and str(feature.get("dtype", "")).startswith(("int", "uint", "bool")) else count
 
     def video_name(self, camera: Camera, episode_index: int, chunk: int, file: int) -> str:
-        """Name of the video that holds an episode.
+        """Returns the name of the video that holds an episode.
 
         Args:
             camera: A camera with videos.
@@ -94,12 +94,12 @@ class Info:
 
 
 def is_data_set(folder: Folder) -> bool:
-    """Whether a folder is a LeRobot data set of any version."""
+    """Returns whether a folder is a LeRobot data set of any version."""
     return folder.has_file(INFO) or folder.has_file(INFO_OF_VERSION_1)
 
 
 def data_sets_below(folder: Folder) -> list[str]:
-    """Names of the folders below one that are LeRobot data sets, as far as it tells by the names of its files."""
+    """Returns the names of the folders below one that are LeRobot data sets, as far as it tells by the names of its files."""
     return [file.name.removesuffix(f"/{INFO}") for file in folder.files if file.name.endswith(f"/{INFO}")]
 
 

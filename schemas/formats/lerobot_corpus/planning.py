@@ -64,7 +64,7 @@ def plan_units(folder: Folder, info: Info, table: EpisodeTable, place: Place, ma
 
 
 def _files(info: Info, table: EpisodeTable, place: Place, position: int) -> list[str]:
-    """Names of the files of an episode: of its rows, then of its videos, as far as it is known."""
+    """Returns the names of the files of an episode: of its rows, then of its videos, as far as it is known."""
     names = [piece.file for piece in table.pieces(position)]
     places = [place(camera, position) for camera in info.cameras if camera.is_video]
     return names + [found.name for found in places if found is not None]

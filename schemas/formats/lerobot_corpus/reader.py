@@ -64,7 +64,7 @@ class LeRobotReader:
         table: Its episodes.
         tasks: Texts by task_index; None where there are none.
         places: Where episodes of version 3 lie in the videos, by camera.
-        features: What its episodes hold.
+        features: Features of its episodes.
         notes: What people should know of it: where its metadata disagrees with its rows.
     """
 
@@ -77,17 +77,17 @@ class LeRobotReader:
     notes: tuple[str, ...]
 
     def units(self, max_bytes: int) -> list[Unit]:
-        """Ranges of episodes, see `schemas.formats.lerobot_corpus.planning`."""
+        """Returns ranges of episodes, see `schemas.formats.lerobot_corpus.planning`."""
         return plan_units(self.folder, self.info, self.table, self.place, max_bytes)
 
     def own_files(self) -> list[str]:
-        """The metadata, the data files, and the videos of the cameras."""
+        """Returns the metadata, the data files, and the videos of the cameras."""
         cameras = [camera for camera in self.info.cameras if camera.is_video]
         places = [self.place(camera, position) for camera in cameras for position in range(len(self.table))]
         return ["meta/", *self.table.files, *dict.fromkeys(place.name for place in places if place is not None)]
 
     def episodes(self, unit: Unit, wanted: Wanted) -> Iterator[FoundEpisode | Failure]:
-        """Streams the unit's episodes."""
+        """Yields the unit's episodes."""
         for name in unit.files[:1]:
             if name in self.table.broken:
                 detail = f"{self.table.broken[name]}; nothing of it is read"
@@ -102,15 +102,15 @@ class LeRobotReader:
             one.close()
 
     def episode_ids(self, unit: Unit) -> list[str]:
-        """The ids of the unit's episodes."""
+        """Returns the ids of the unit's episodes."""
         return [self.table.id(position) for position in range(unit.start, unit.stop)]
 
     def decoders(self, camera: str) -> dict[str, str]:
-        """Versions of what decodes a camera's videos; none for pictures."""
+        """Returns the versions of what decodes a camera's videos; none for pictures."""
         return decoder_versions() if any(c.name == camera and c.is_video for c in self.info.cameras) else {}
 
     def place(self, camera: Camera, position: int) -> VideoPlace | None:
-        """Where an episode lies in the videos of a camera; None where meta/episodes does not say."""
+        """Returns where an episode lies in the videos of a camera; None where meta/episodes does not say."""
         index = int(self.table.indices[position])
         if not self.info.has_files_of_several_episodes:
             return VideoPlace(self.info.video_name(camera, index, 0, 0), 0.0, -1.0)
@@ -147,11 +147,11 @@ class _UnitPass:
             cursor.close()
 
     def is_cut_off(self, position: int) -> bool:
-        """Whether an episode has rows in a file that broke off before, which was told."""
+        """Returns whether an episode has rows in a file that broke off before, which was told."""
         return any(piece.file in self._files.broken for piece in self._reader.table.pieces(position))
 
     def found(self, position: int) -> FoundEpisode:
-        """An episode of the table."""
+        """Returns an episode of the table."""
         table = self._reader.table
         num_frames = int(table.lengths[position])
         file = table.pieces(position)[0].file

@@ -71,7 +71,7 @@ class RowCursor:
         self._row = 0  # of the first row held
 
     def take(self, episode_id: str, pieces: Sequence[Rows]) -> pa.Table:
-        """The rows of an episode.
+        """Returns the rows of an episode.
 
         Args:
             episode_id: Its id, for messages.
@@ -130,7 +130,7 @@ class RowCursor:
 
 
 def numbers(table: pa.Table, name: str, dtype: type) -> np.ndarray:
-    """A column as numbers, [N], or [N, width] where it holds lists or `dtype` is that of vectors.
+    """Returns a column as numbers, [N], or [N, width] where it holds lists or `dtype` is that of vectors.
 
     Args:
         table: N rows.
@@ -161,7 +161,7 @@ def numbers(table: pa.Table, name: str, dtype: type) -> np.ndarray:
 
 
 def texts(table: pa.Table, tasks: Mapping[int, str | None]) -> list[str | None]:
-    """The different texts of the tasks of some rows, in order; an empty one counts as none.
+    """Returns the different texts of the tasks of some rows, in order; an empty one counts as none.
 
     Raises:
         ValueError: A row has no task_index, or one that is not in the tasks.

@@ -46,7 +46,7 @@ class PictureFolderReader:
 
     Args:
         folder: The folder.
-        features: What its episodes hold.
+        features: Features of its episodes.
         has_camera_folders: Whether pictures lie in a folder per camera.
         pattern: Pattern of the pictures' names, such as "rgb_*.png"; other files are left alone.
         first: Name of the first picture.
@@ -65,7 +65,7 @@ class PictureFolderReader:
     missing: tuple[Row, ...]
 
     def units(self, max_bytes: int) -> list[Unit]:
-        """One unit per episode, or several short episodes together; their pictures are its files."""
+        """Returns one unit per episode, or several short episodes together; their pictures are its files."""
         sizes = {file.name: file.num_bytes for file in picture_files(self.folder, self.pattern)}
         episodes = _grouped(self.folder, sizes, self.has_camera_folders)
         shared: list[list[str]] = []  # episodes that share a unit
@@ -83,7 +83,7 @@ class PictureFolderReader:
         return [self._unit(names, episodes, sizes) for names in shared]
 
     def own_files(self) -> Iterator[str]:
-        """The pictures and the tables."""
+        """Yields the pictures and the tables."""
         yield from (file.name for file in picture_files(self.folder, self.pattern))
         yield from self.tables
 
@@ -95,7 +95,7 @@ class PictureFolderReader:
             yield self._found(name, cameras, wanted)
 
     def episode_ids(self, unit: Unit) -> list[str]:
-        """The ids of the unit's episodes."""
+        """Returns the ids of the unit's episodes."""
         return list(_grouped(self.folder, unit.files, self.has_camera_folders))
 
     def _unit(self, names: Sequence[str], episodes: EpisodeFiles, sizes: Mapping[str, int]) -> Unit:
@@ -167,7 +167,7 @@ def in_order(files: Sequence[str]) -> list[str]:
 
 
 def _natural(pieces: Sequence[str]) -> list[tuple[str, int]]:
-    """A key that sorts texts as texts and numbers as numbers."""
+    """Returns a key that sorts texts as texts and numbers as numbers."""
     return [(piece, 0) if index % 2 == 0 else ("", int(piece)) for index, piece in enumerate(pieces)]
 
 
@@ -189,7 +189,7 @@ def _check_gaps(names: Sequence[str], texts: Sequence[list[str]], numbers: Seque
 
 
 def picture_files(folder: Folder, pattern: str = "*") -> list[File]:
-    """The pictures of a folder whose names have a pattern, in order."""
+    """Returns the pictures of a folder whose names have a pattern, in order."""
     return [
         file
         for file in folder.files
@@ -198,7 +198,7 @@ def picture_files(folder: Folder, pattern: str = "*") -> list[File]:
 
 
 def _grouped(folder: Folder, files: Iterable[str], has_camera_folders: bool) -> EpisodeFiles:
-    """Files by episode and camera."""
+    """Returns the files by episode and camera."""
     found: EpisodeFiles = {}
     for name in files:
         place = name.rpartition("/")[0]
@@ -210,7 +210,7 @@ def _grouped(folder: Folder, files: Iterable[str], has_camera_folders: bool) -> 
 
 
 def is_picture_folder(folder: Folder) -> bool:
-    """Whether there are pictures, and nothing that is a corpus by itself."""
+    """Returns whether there are pictures, and nothing that is a corpus by itself."""
     endings = {file.suffix for file in folder.files}
     return bool(endings & PICTURE_ENDINGS) and not endings & (STRONGER | VIDEO_ENDINGS)
 
@@ -267,7 +267,7 @@ def open_picture_folder(folder: Folder, options: Mapping[str, str]) -> PictureFo
 
 
 def _merged(first: Row, row: Row, episode: str) -> Row:
-    """What two lines say of the same episode, which must not contradict each other."""
+    """Returns what two lines say of the same episode, which must not contradict each other."""
     values = {}
     for name in ("instruction", "num_frames"):
         mine, theirs = getattr(first, name), getattr(row, name)

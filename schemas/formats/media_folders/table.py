@@ -46,7 +46,7 @@ class Row(NamedTuple):
 
 
 def find_tables(folder: Folder, options: Mapping[str, str]) -> list[str]:
-    """The tables of a corpus: the one that the option "table" names, or all metadata.csv and metadata.jsonl.
+    """Returns the tables of a corpus: the one that the option "table" names, or all metadata.csv and metadata.jsonl.
 
     Raises:
         ValueError: The option names a file that is not there.
@@ -110,7 +110,7 @@ def read_table(folder: Folder, name: str, options: Mapping[str, str]) -> list[Ro
 
 
 def _beside(name: str, other: str) -> str:
-    """The name of a file that lies in the same folder as another."""
+    """Returns the name of a file that lies in the same folder as another."""
     return posixpath.normpath(posixpath.join(posixpath.dirname(name), other))
 
 
@@ -171,7 +171,7 @@ def check_count(name: str, num_frames: int, row: Row | None) -> None:
 
 
 def missing_files(rows: Iterable[Row]) -> Iterator[Failure]:
-    """The failures of files that a table names, and that are not there."""
+    """Yields the failures of files that a table names, and that are not there."""
     for row in rows:
         name = row.file or row.episode_id
         detail = f"{row.place} names {name}, which is not there. Copy it too, or remove the line"

@@ -38,7 +38,7 @@ class VideoFolderReader:
 
     Args:
         folder: The folder.
-        features: What its episodes hold.
+        features: Features of its episodes.
         first: Name of the first video.
         tables: Names of its tables.
         rows: What the tables say, by the name of the video.
@@ -53,7 +53,7 @@ class VideoFolderReader:
     missing: tuple[Row, ...]
 
     def units(self, max_bytes: int) -> list[Unit]:
-        """One unit per video; small ones share a unit."""
+        """Returns one unit per video; small ones share a unit."""
         units = [
             Unit(name=file_stem(file.name), files=(file.name,), num_episodes=1, num_bytes=file.num_bytes)
             for file in video_files(self.folder)
@@ -61,7 +61,7 @@ class VideoFolderReader:
         return share_units(self.folder, units, max_bytes)
 
     def own_files(self) -> Iterator[str]:
-        """The videos and the tables."""
+        """Yields the videos and the tables."""
         yield from (file.name for file in video_files(self.folder))
         yield from self.tables
 
@@ -73,11 +73,11 @@ class VideoFolderReader:
             yield self._found(name, wanted)
 
     def episode_ids(self, unit: Unit) -> list[str]:
-        """The ids of the unit's episodes."""
+        """Returns the ids of the unit's episodes."""
         return [self._id(name) for name in unit.files]
 
     def decoders(self, _camera: str) -> dict[str, str]:
-        """Versions of what decodes the videos."""
+        """Returns the versions of what decodes the videos."""
         return decoder_versions()
 
     def _id(self, name: str) -> str:
@@ -107,18 +107,18 @@ class VideoFolderReader:
 
 
 def without_ending(name: str) -> str:
-    """A file's name without its ending."""
+    """Returns a file's name without its ending."""
     folder, slash, base = name.rpartition("/")
     return folder + slash + base.rpartition(".")[0]
 
 
 def video_files(folder: Folder) -> list[File]:
-    """The videos of a folder, in order."""
+    """Returns the videos of a folder, in order."""
     return [file for file in folder.files if file.suffix in VIDEO_ENDINGS]
 
 
 def is_video_folder(folder: Folder) -> bool:
-    """Whether there are videos, and nothing that is a corpus by itself."""
+    """Returns whether there are videos, and nothing that is a corpus by itself."""
     endings = {file.suffix for file in folder.files}
     return bool(endings & VIDEO_ENDINGS) and not endings & STRONGER
 

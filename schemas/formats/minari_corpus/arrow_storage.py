@@ -50,7 +50,7 @@ class _EpisodeFile:
     name: str
 
     def shape(self) -> tuple[pa.Schema, int]:
-        """The schema and the number of rows.
+        """Returns the schema and the number of rows.
 
         Raises:
             InvalidEpisodeError: The file cannot be read.
@@ -63,7 +63,7 @@ class _EpisodeFile:
             return file.schema, sum(file.get_batch(index).num_rows for index in range(file.num_record_batches))
 
     def column(self, path: Sequence[str]) -> Iterator[pa.Array]:
-        """A column, or a field of it, some rows at a time.
+        """Yields a column, or a field of it, some rows at a time.
 
         Raises:
             InvalidEpisodeError: The file cannot be read; from the iterator.
@@ -143,9 +143,9 @@ class ArrowStorageReader:
         folder: Its folder.
         prefix: Path of `data` below it.
         spaces: Spaces of the observations.
-        told: What people said of it.
-        features: What its first readable episode holds.
-        notes: What people should know of how it is read.
+        told: Options that the user gave.
+        features: Features of its first readable episode.
+        notes: Notes for the user on how it is read.
     """
 
     folder: Folder
@@ -156,19 +156,19 @@ class ArrowStorageReader:
     notes: tuple[str, ...] = ()
 
     def units(self, max_bytes: int) -> list[Unit]:
-        """Units of whole files."""
+        """Returns units of whole files."""
         return share_units(
             self.folder, [self._unit(file) for file in episode_files(self.folder, self.prefix)], max_bytes
         )
 
     def own_files(self) -> list[str]:
-        """Names of the episodes' files and of their metadata."""
+        """Returns the names of the episodes' files and of their metadata."""
         described = re.compile(rf"{re.escape(self.prefix)}(\d+/)?{re.escape(METADATA)}")
         files = [file.name for file in episode_files(self.folder, self.prefix)]
         return files + [file.name for file in self.folder.files if described.fullmatch(file.name)]
 
     def episodes(self, unit: Unit, wanted: Wanted) -> Iterator[FoundEpisode | Failure]:
-        """Streams the unit's episodes."""
+        """Yields the unit's episodes."""
         for name in unit.files:
             try:
                 stored = StoredEpisode.open(self.folder, name, self.spaces, self.told)
@@ -180,7 +180,7 @@ class ArrowStorageReader:
             yield FoundEpisode(stored.episode_id, stored.num_frames, name, stored.reading(wanted), cameras)
 
     def episode_ids(self, unit: Unit) -> list[str]:
-        """The ids of a unit's episodes in order, as the names of their folders tell them."""
+        """Returns the ids of a unit's episodes in order, as the names of their folders tell them."""
         return [episode_id(name) for name in unit.files]
 
     def _unit(self, file: File) -> Unit:
@@ -188,12 +188,12 @@ class ArrowStorageReader:
         try:
             _, num_rows = _EpisodeFile(self.folder, file.name).shape()
         except InvalidEpisodeError:
-            return whole  # the read of the unit says so, as a Failure
+            return whole  # reported as a Failure when the unit is read
         return dataclasses.replace(whole, num_frames=num_rows)
 
 
 def episode_files(folder: Folder, prefix: str) -> list[File]:
-    """The files of a data set's episodes, in the order of their numbers."""
+    """Returns the files of a data set's episodes, in the order of their numbers."""
     found = [(match, file) for file in folder.files if (match := _FILE.fullmatch(file.name.removeprefix(prefix)))]
     return [file for _, file in sorted(found, key=lambda pair: (int(pair[0][1]), int(pair[0][2]), pair[1].name))]
 
@@ -214,7 +214,7 @@ class StoredEpisode:
         schema: Its schema.
         num_frames: Its rows.
         cameras: The pictures by camera.
-        told: What people said of it.
+        told: Options that the user gave.
     """
 
     file: _EpisodeFile
@@ -284,7 +284,7 @@ class StoredEpisode:
         )
 
     def reading(self, wanted: Wanted) -> Any:
-        """What reads the episode when it is called."""
+        """Returns what reads the episode when it is called."""
 
         def read() -> Episode:
             chosen = tuple(self.cameras) if wanted.cameras is None else wanted.cameras
@@ -324,7 +324,7 @@ class StoredEpisode:
 
 
 def _fields(field: pa.Field, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], pa.DataType]]:
-    """The leaves of a column, by their paths below it."""
+    """Yields the leaves of a column, by their paths below it."""
     if not pa.types.is_struct(field.type):
         yield path, field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         return
@@ -350,7 +350,7 @@ def _width(kind: pa.DataType) -> int:
 
 
 def _picture_shape(kind: pa.DataType, space: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """[H, W, 3] of a column of pixels; None for any other."""
+    """Returns [H, W, 3] of a column of pixels; None for any other."""
     shape = tuple(space.get("shape") or ())
     if not pa.types.is_fixed_size_list(kind) or kind.value_type != pa.uint8() or len(shape) != 3:
         return None

@@ -80,7 +80,7 @@ def minari_recording(file: "h5py.File", key: str, told: Told) -> Recording:
 
 
 def no_pictures(found: dict[str, str]) -> InvalidEpisodeError:
-    """What is said of observations without pictures.
+    """Returns what is said of observations without pictures.
 
     Args:
         found: What each observation is.
@@ -91,7 +91,7 @@ def no_pictures(found: dict[str, str]) -> InvalidEpisodeError:
 
 
 def no_observation(option: str, name: str, others: list[str]) -> ValueError:
-    """What is said of an option that names no observation."""
+    """Returns what is said of an option that names no observation."""
     return ValueError(
         f"the option {option} must name observations: got {name!r}, and they are {', '.join(others) or 'none'}. Correct it"
     )
@@ -111,7 +111,7 @@ def _instruction(found: dict[str, "h5py.Dataset"], told: Told) -> str | None:
 
 
 def _is_encoded(dataset: "h5py.Dataset") -> bool:
-    """Whether each row is a JPEG: of its own length, or all of the same length."""
+    """Returns whether each row is a JPEG: of its own length, or all of the same length."""
     import h5py
 
     if dataset.ndim == 1:

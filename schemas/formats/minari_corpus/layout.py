@@ -26,7 +26,7 @@ _BOUNDS = re.compile(r'"(low|high)":\s*\[[\[\]\d\s,.eE+NaInfity-]*\]')
 
 
 def data_folders(folder: Folder) -> list[str]:
-    """The data sets in a folder, by the path below it of what Minari calls `data`, with a "/" at its end."""
+    """Returns the data sets in a folder, by the path below it of what Minari calls `data`, with a "/" at its end."""
     found: dict[str, None] = {}
     for file in folder.files:
         if file.name.rpartition("/")[2] == MAIN_FILE:

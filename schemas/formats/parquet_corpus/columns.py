@@ -24,7 +24,7 @@ class ParquetFiles:
 
     Args:
         folder: Its folder.
-        columns: By our name, the column's, where it has another.
+        columns: Name of the column in the file by our name, where the two differ.
     """
 
     folder: Folder
@@ -67,11 +67,11 @@ def read_columns(text: str) -> dict[str, str]:
 
 
 def with_our_names(file: pq.ParquetFile, columns: Mapping[str, str]) -> "pq.ParquetFile | RenamedFile":
-    """A file under our names; as it is where it has them.
+    """Returns a file under our names; as it is where it has them.
 
     Args:
         file: The file.
-        columns: By our name, the column's.
+        columns: Name of the column in the file by our name.
 
     Raises:
         UnknownLayoutError: The file lacks one of the columns.

@@ -66,7 +66,7 @@ def assemble_episode(
 
 
 def _numbers(name: str, column: pa.ChunkedArray, dtype: type) -> np.ndarray:
-    """A column without nulls as [N], or [N, width] where it holds lists."""
+    """Returns a column without nulls as [N], or [N, width] where it holds lists."""
     flat = pc.list_flatten(column) if is_list(column.type) else column
     if column.null_count or flat.null_count:
         index = pc.index(column.is_null(), True).as_py()

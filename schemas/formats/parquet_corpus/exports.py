@@ -67,7 +67,7 @@ def _rewards(values: EpisodeValues, frames: slice) -> pa.Array:
 
 
 def _pieces(labelled: LabelledCorpus) -> dict[str, list[Piece]]:
-    """The pieces of each file, in the order of its rows; an episode may go on in the next file."""
+    """Returns the pieces of each file, in the order of its rows; an episode may go on in the next file."""
     episodes = {episode.episode_id: episode for episode in labelled.episodes}
     reader = labelled.corpus.reader
     assert isinstance(reader, ParquetReader)

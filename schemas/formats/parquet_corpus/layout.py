@@ -84,14 +84,14 @@ def _repeated_pictures(metadata: pq.FileMetaData) -> list[str]:
 
 
 def leaf_paths(file: pq.ParquetFile) -> list[str]:
-    """The paths of a file's leaf columns, in the order of its footer; under our names where the file is read so."""
+    """Returns the paths of a file's leaf columns, in the order of its footer; under our names where the file is read so."""
     renamed: list[str] | None = getattr(file, "leaf_paths", None)
     metadata = file.metadata
     return renamed or [metadata.schema.column(index).path for index in range(metadata.num_columns)]
 
 
 def read_features(file: pq.ParquetFile) -> CorpusFeatures:
-    """What a file holds: as its schema's metadata says, or as its columns do if another tool wrote it.
+    """Returns what a file holds: as its schema's metadata says, or as its columns do if another tool wrote it.
 
     A column of a type that is not ours counts as absent here; `check_columns` refuses it where it is wanted.
 
@@ -128,7 +128,7 @@ def read_features(file: pq.ParquetFile) -> CorpusFeatures:
 
 
 def cameras_of(schema: pa.Schema) -> tuple[str, ...]:
-    """The cameras, in the order of their columns."""
+    """Returns the cameras, in the order of their columns."""
     return tuple(name.removeprefix(IMAGE_PREFIX) for name in schema.names if name.startswith(IMAGE_PREFIX))
 
 
@@ -182,19 +182,19 @@ def _check_type(schema: pa.Schema, name: str, rule: str, is_right: Callable[[pa.
 
 
 def columns_to_read(schema: pa.Schema, fields: Iterable[str]) -> list[str]:
-    """The columns of ids, frame indices and some fields."""
+    """Returns the columns of ids, frame indices and some fields."""
     names = ["episode_id", "frame_index"]
     names += [column for field, columns in FIELD_COLUMNS.items() if field in fields for column in columns]
     return [name for name in names if name in schema.names]
 
 
 def picture_leaf(schema: pa.Schema, column: str) -> str:
-    """The leaf of a column of pictures that holds them: of a struct only its bytes, not its path."""
+    """Returns the leaf of a column of pictures that holds them: of a struct only its bytes, not its path."""
     return f"{column}.bytes" if pa.types.is_struct(schema.field(column).type) else column
 
 
 def is_list(dtype: pa.DataType) -> bool:
-    """Whether a column holds lists of any kind."""
+    """Returns whether a column holds lists of any kind."""
     return pa.types.is_list(dtype) or pa.types.is_fixed_size_list(dtype) or pa.types.is_large_list(dtype)
 
 
@@ -216,7 +216,7 @@ def _is_text(dtype: pa.DataType) -> bool:
 
 
 def is_picture(dtype: pa.DataType) -> bool:
-    """Whether a column holds encoded pictures."""
+    """Returns whether a column holds encoded pictures."""
     plain = dtype.field("bytes").type if pa.types.is_struct(dtype) and "bytes" in dtype.names else dtype
     plain = plain.value_type if pa.types.is_dictionary(plain) else plain
     return pa.types.is_binary(plain) or pa.types.is_large_binary(plain)
@@ -242,7 +242,7 @@ _COLUMN_TYPES: dict[str, tuple[str, Callable[[pa.DataType], bool]]] = {
 
 
 def _width(file: pq.ParquetFile, name: str) -> int:
-    """The width of a vector column: 0 for whole numbers, of lists that of the first."""
+    """Returns the width of a vector column: 0 for whole numbers, of lists that of the first."""
     dtype = file.schema_arrow.field(name).type
     if pa.types.is_integer(dtype) or pa.types.is_floating(dtype):
         return int(pa.types.is_floating(dtype))

@@ -91,7 +91,7 @@ class OpenFiles:
         self._files: OrderedDict[str, OpenFile] = OrderedDict()
 
     def open(self, name: str) -> OpenFile:
-        """A file, opened if it is not."""
+        """Returns a file, opened if it is not."""
         opened = self._files.get(name)
         if opened is None:
             file = self._opener(name)
@@ -114,7 +114,7 @@ class OpenFiles:
         return opened
 
     def column(self, camera: str) -> str:
-        """The column of a camera's pictures."""
+        """Returns the column of a camera's pictures."""
         return image_column(camera) if self._columns is None else self._columns[camera]
 
     def close(self) -> None:
@@ -171,7 +171,7 @@ class PictureCursor:
             self._offered.popitem(last=False)
 
     def take(self, file: str, row: int, limit: int) -> pa.Array:
-        """At least one picture from `row` on, and at most `limit`: binary, null where there is none."""
+        """Returns at least one picture from `row` on, and at most `limit`: binary, null where there is none."""
         if file in self._offered:
             first, pictures = self._offered[file]
             if first <= row < first + len(pictures):

@@ -122,7 +122,7 @@ def _cut(file: File, outline: _Outline | None, max_bytes: int) -> list[Unit]:
 
 
 def id_column(file: pq.ParquetFile) -> int:
-    """Number of the column of ids; -1 where there is none."""
+    """Returns the number of the column of ids; -1 where there is none."""
     paths = leaf_paths(file)
     return paths.index("episode_id") if "episode_id" in paths else -1
 
@@ -134,19 +134,19 @@ def id_bounds(group: pq.RowGroupMetaData, column: int) -> tuple[str | int, str |
 
 
 def disjoint(left: tuple[str | int, str | int] | None, right: tuple[str | int, str | int] | None) -> bool:
-    """Whether two row groups share no episode for certain."""
+    """Returns whether two row groups share no episode for certain."""
     if left is None or right is None or type(left[0]) is not type(right[0]):
         return False
     return bool(left[1] < right[0] or right[1] < left[0])  # type: ignore[operator]
 
 
 def _may_go_on(before: _Outline, outline: _Outline) -> bool:
-    """Whether the last episode of a file may continue in the next, by the footers of both."""
+    """Returns whether the last episode of a file may continue in the next, by the footers of both."""
     return outline.num_rows > 0 and not disjoint(before.groups[-1].bounds, outline.groups[0].bounds)
 
 
 def _rows_of_last_episode(source: ParquetFiles, before: File, file: File) -> int:
-    """Rows at the head of a file that belong to the last episode of the file before.
+    """Returns rows at the head of a file that belong to the last episode of the file before.
 
     They continue its id, and do not count the frames from 0 again: that would be a second episode of the same id.
     """
@@ -168,7 +168,7 @@ def _rows_of_last_episode(source: ParquetFiles, before: File, file: File) -> int
 
 
 def _has_keys(source: ParquetFiles, file: File) -> bool:
-    """Whether a file has ids and frame indices; the reader of one that has none says so."""
+    """Returns whether a file has ids and frame indices; the reader of one that has none says so."""
     try:
         check_columns(source.open(file.name).schema_arrow, cameras=(), fields=())
     except UnknownLayoutError:
@@ -197,7 +197,7 @@ def _keys(batch: pa.RecordBatch) -> list[pa.Array]:
 
 
 def _extended(unit: Unit, file: File, total: int, rows: int) -> Unit:
-    """The unit with `rows` of the `total` rows of the next file."""
+    """Returns the unit with `rows` of the `total` rows of the next file."""
     return dataclasses.replace(
         unit,
         files=(*unit.files, file.name),
@@ -209,7 +209,7 @@ def _extended(unit: Unit, file: File, total: int, rows: int) -> Unit:
 
 
 def _without_head(units: Sequence[Unit], file: File, total: int, rows: int) -> list[Unit]:
-    """The units of a file of `total` rows without its first `rows`."""
+    """Returns the units of a file of `total` rows without its first `rows`."""
     kept = []
     for unit in units:
         stop = total if unit.stop < 0 else unit.stop

@@ -58,8 +58,8 @@ class ParquetReader:
 
     Args:
         folder: Its folder.
-        features: What its first readable file holds.
-        columns: By our name, the name of a column that has another.
+        features: Features of its first readable file.
+        columns: Name of the column in the file by our name, where the two differ.
     """
 
     folder: Folder
@@ -72,19 +72,19 @@ class ParquetReader:
         return ParquetFiles(self.folder, self.columns)
 
     def units(self, max_bytes: int) -> list[Unit]:
-        """Units of whole episodes, see `schemas.formats.parquet_corpus.planning`; ranges count rows."""
+        """Returns units of whole episodes, see `schemas.formats.parquet_corpus.planning`; ranges count rows."""
         return plan_files(self.files, parquet_files(self.folder), max_bytes)
 
     def own_files(self) -> list[str]:
-        """Names of the folder's files of this ending."""
+        """Returns the names of the folder's files of this ending."""
         return [file.name for file in parquet_files(self.folder)]
 
     def episodes(self, unit: Unit, wanted: Wanted) -> Iterator[FoundEpisode | Failure]:
-        """Streams the unit's episodes."""
+        """Yields the unit's episodes."""
         return _UnitPass(self.files, unit, wanted).episodes()
 
     def episode_ids(self, unit: Unit) -> list[str]:
-        """The ids of a unit's episodes in order, each once; up to the place where a file becomes unreadable."""
+        """Returns the ids of a unit's episodes in order, each once; up to the place where a file becomes unreadable."""
         ids: dict[str, None] = {}
         for name, start, stop in file_ranges(unit):
             try:
@@ -95,12 +95,12 @@ class ParquetReader:
             except MISSING_FILE:
                 raise
             except (UnknownLayoutError, *BROKEN_FILE):
-                pass  # the read of the unit says so, as a Failure
+                pass  # reported as a Failure when the unit is read
         return [episode_id for episode_id in ids if episode_id is not None]
 
 
 def parquet_files(folder: Folder) -> list[File]:
-    """The Parquet files of a folder, in order."""
+    """Returns the Parquet files of a folder, in order."""
     return [file for file in folder.files if file.suffix == ".parquet"]
 
 
@@ -125,7 +125,7 @@ def open_parquet(folder: Folder, options: Mapping[str, str]) -> ParquetReader:
 
 
 def read_file_features(source: ParquetFiles, name: str) -> CorpusFeatures:
-    """What a file holds.
+    """Returns what a file holds.
 
     Raises:
         ValueError: The file is not Parquet, or a column that every corpus has is missing or of another type.
@@ -195,7 +195,7 @@ class _UnitPass:
         self._previous: tuple[str | None, int] = (None, -1)  # id and frame index of the row before
 
     def episodes(self) -> Iterator[FoundEpisode | Failure]:
-        """The episodes of the rows, and a Failure for each file that cannot be read to its end."""
+        """Yields the episodes of the rows, and a Failure for each file that cannot be read to its end."""
         with contextlib.closing(self._files):
             for name, start, stop in file_ranges(self._unit):
                 try:
@@ -346,7 +346,7 @@ class _Layout:
 
     @classmethod
     def of(cls, opened: OpenFile, wanted: Wanted, before: "_Layout | None") -> "_Layout":
-        """The layout of a file; that of the file before where the two have one schema and nothing else tells."""
+        """Returns the layout of a file; that of the file before where the two have one schema and nothing else tells."""
         schema = opened.schema
         told = METADATA_KEY in (schema.metadata or {}) or not wanted.fields & {"actions", "states"}
         if before is not None and told and schema.equals(before.schema, check_metadata=True):

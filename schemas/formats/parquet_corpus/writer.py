@@ -38,7 +38,7 @@ def write_parquet(path: str | Path, features: CorpusFeatures, episodes: Iterable
 
     Args:
         path: The file; replaced if it exists.
-        features: What every episode holds.
+        features: Features that every episode has.
         episodes: The episodes, read one at a time.
 
     Raises:
@@ -97,7 +97,7 @@ def _to_batch(schema: pa.Schema, episode: Episode, piece: _Piece) -> pa.RecordBa
     rows = stop - start
 
     def steps(values: np.ndarray | None, dtype: pa.DataType) -> pa.Array:
-        """One value per step; null in the rows after the last step."""
+        """Returns one value per step; null in the rows after the last step."""
         assert values is not None
         part = values[start:stop]
         if pa.types.is_fixed_size_list(dtype) or pa.types.is_list(dtype):

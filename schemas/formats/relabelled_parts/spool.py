@@ -60,7 +60,7 @@ class PictureSpool:
             self._file.write(picture)
 
     def row(self) -> pa.ListArray:
-        """One row: a list of all pictures as `IMAGE_TYPE`."""
+        """Returns one row: a list of all pictures as `IMAGE_TYPE`."""
         if self._file is None:
             data = pa.py_buffer(self._memory)
         else:

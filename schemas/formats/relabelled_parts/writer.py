@@ -49,8 +49,8 @@ class ParquetRelabelledWriter:
 
     Args:
         path: File to write.
-        features: What the corpus holds.
-        fingerprint: What the output depends on.
+        features: Features of the corpus.
+        fingerprint: Fingerprint of what the output depends on.
     """
 
     def __init__(self, path: Path, features: CorpusFeatures, fingerprint: Fingerprint) -> None:
@@ -120,7 +120,7 @@ class ParquetRelabelledWriter:
 
 
 def _row_of(value: str | Sequence[str] | np.ndarray | None, dtype: pa.DataType) -> pa.Array:
-    """One row that holds a text, or an array or list of up to two axes; null for None."""
+    """Returns one row that holds a text, or an array or list of up to two axes; null for None."""
     if value is None or not pa.types.is_list(dtype):
         return pa.array([value], dtype)
     if isinstance(value, np.ndarray) and value.ndim == 2:
@@ -137,8 +137,8 @@ class WebDatasetRelabelledWriter:
 
     Args:
         path: File to write.
-        features: What the corpus holds.
-        fingerprint: What the output depends on; its digest is in every sample.
+        features: Features of the corpus.
+        fingerprint: Fingerprint of what the output depends on; its digest is in every sample.
 
     Raises:
         ValueError: Two cameras differ in nothing but their case.
@@ -213,8 +213,8 @@ def open_writer(format_name: str, path: Path, features: CorpusFeatures, fingerpr
     Args:
         format_name: "parquet" or "webdataset".
         path: File to write.
-        features: What the corpus holds.
-        fingerprint: What the output depends on.
+        features: Features of the corpus.
+        fingerprint: Fingerprint of what the output depends on.
 
     Raises:
         ValueError: The format is none of ours.

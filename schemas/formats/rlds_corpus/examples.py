@@ -31,7 +31,7 @@ class Bytes(Protocol):
         """Moves to a byte offset."""
 
     def read(self, size: int, /) -> bytes:
-        """The next bytes, at most `size`."""
+        """Returns the next bytes, at most `size`."""
 
 
 class BrokenMessageError(ValueError):
@@ -51,7 +51,7 @@ class Feature:
     places: array
 
     def __len__(self) -> int:
-        """Number of byte strings, or of runs of numbers."""
+        """Returns the number of byte strings, or of runs of numbers."""
         return len(self.places) // 2
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
@@ -71,7 +71,7 @@ class Example:
     features: Mapping[str, Feature]
 
     def of_kind(self, key: str, kind: int) -> Feature:
-        """A feature of a kind; one without values where the key is absent.
+        """Returns a feature of a kind; one without values where the key is absent.
 
         Raises:
             BrokenMessageError: It has values of another kind.
@@ -85,7 +85,7 @@ class Example:
         return feature
 
     def byte_strings(self, key: str) -> list[bytes]:
-        """The values of a feature of byte strings; none where the key is absent.
+        """Returns the values of a feature of byte strings; none where the key is absent.
 
         Raises:
             BrokenMessageError: They are numbers.
@@ -93,7 +93,7 @@ class Example:
         return [self.read(offset, size) for offset, size in self.of_kind(key, BYTES)]
 
     def numbers(self, key: str) -> np.ndarray:
-        """The values of a feature of numbers, [N] float32 or int64; none where the key is absent.
+        """Returns the values of a feature of numbers, [N] float32 or int64; none where the key is absent.
 
         Raises:
             BrokenMessageError: They are byte strings, or cut.
@@ -137,7 +137,7 @@ class Example:
             raise BrokenMessageError(f"feature {key!r} ends within a number")
 
     def num_integers(self, key: str) -> int:
-        """Number of values of a feature of integers, counted without keeping them; 0 where the key is absent."""
+        """Returns the number of values of a feature of integers, counted without keeping them; 0 where the key is absent."""
         count = 0
         for offset, num_bytes in self.of_kind(key, INTEGERS):
             for start in range(0, num_bytes, _PIECE_BYTES):
@@ -146,7 +146,7 @@ class Example:
         return count
 
     def read(self, offset: int, size: int) -> bytes:
-        """The bytes at a place."""
+        """Returns the bytes at a place."""
         self.file.seek(offset)
         return self.file.read(size)
 
@@ -197,7 +197,7 @@ def decode_varints(data: bytes) -> np.ndarray:
 
 
 def _entry(file: Bytes, start: int, stop: int) -> tuple[str, Feature]:
-    """An entry of the map of features."""
+    """Returns an entry of the map of features."""
     key, feature = "", Feature(BYTES, array("q"))
     for field, wire, offset, size in _fields(file, start, stop):
         if (field, wire) == (1, _DELIMITED):
@@ -217,7 +217,7 @@ def _entry(file: Bytes, start: int, stop: int) -> tuple[str, Feature]:
 
 
 def _places(file: Bytes, kind: int, start: int, stop: int) -> array:
-    """Offset and size of the values of a list, by turns."""
+    """Returns the offset and size of the values of a list, by turns."""
     places = array("q")
     alone = {FLOATS: _FIXED32, INTEGERS: _VARINT}.get(kind)
     for field, wire, offset, size in _fields(file, start, stop):
@@ -252,7 +252,7 @@ def _fields(file: Bytes, start: int, stop: int) -> Iterator[tuple[int, int, int,
 
 
 def _varint(data: bytes, position: int, offset: int) -> tuple[int, int]:
-    """A varint at a position of some bytes, and the position after it."""
+    """Returns a varint at a position of some bytes, and the position after it."""
     value = shift = 0
     while position < len(data) and shift < 70:
         byte = data[position]

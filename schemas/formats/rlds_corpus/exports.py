@@ -52,7 +52,7 @@ def write_rlds_rewards(labelled: LabelledCorpus, changes: Changes, settings: Exp
 
 
 def _rewards(labelled: LabelledCorpus, episode: ExportEpisode) -> np.ndarray:
-    """[F] float32, one per step of the record."""
+    """Returns [F] float32, one per step of the record."""
     rewards = labelled.values(episode).rewards
     return np.concatenate([rewards, np.zeros(episode.num_frames - len(rewards), np.float32)])
 

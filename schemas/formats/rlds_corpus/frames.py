@@ -14,7 +14,7 @@ from vlm_rewards.schemas.pictures import decode_image, decoded_frame
 
 
 def count_frames(example: Example, path: str, declared: Declared) -> int:
-    """Number of frames of a camera in a record.
+    """Returns the number of frames of a camera in a record.
 
     Raises:
         ValueError: Its values are of another kind than is declared, or no whole number of frames.
@@ -28,7 +28,7 @@ def count_frames(example: Example, path: str, declared: Declared) -> int:
 
 
 def camera_frames(example: Example, path: str, declared: Declared, *, reverse: bool) -> Frames:
-    """The frames of a camera.
+    """Returns the frames of a camera.
 
     Args:
         example: The parsed record.
@@ -132,7 +132,7 @@ class _Arrays:
 
 
 def decoded_tensor(data: bytes, declared: Declared) -> np.ndarray:
-    """The values of a tensor that is stored as bytes.
+    """Returns the values of a tensor that is stored as bytes.
 
     Returns:
         [N] in the declared dtype.

@@ -61,7 +61,7 @@ class Builder:
 
 
 def is_rlds(folder: Folder) -> bool:
-    """Whether a folder holds TFRecord files, or what describes them."""
+    """Returns whether a folder holds TFRecord files, or what describes them."""
     names = {file.name.rpartition("/")[2] for file in folder.files}
     return names >= {FEATURES, INFO} or any(_SHARD.fullmatch(name) for name in names)
 
@@ -84,7 +84,7 @@ def find_builders(folder: Folder) -> list[Builder]:
 
 
 def _other_container(folder: Folder) -> str:
-    """What is to be done, by the container that dataset_info.json names."""
+    """Returns what is to be done, by the container that dataset_info.json names."""
     for file in folder.files:
         if file.name.rpartition("/")[2] == INFO:
             container = _info(folder, file.name).get("fileFormat", "tfrecord")

@@ -45,7 +45,7 @@ class RldsReader:
 
     Args:
         folder: Its folder.
-        features: What its episodes hold.
+        features: Features of its episodes.
         data_sets: Its data sets.
         shards: Its files by name, each with the number of its data set.
         companions: Names of the other files of its data sets, and of shards that nobody asked for.
@@ -69,7 +69,7 @@ class RldsReader:
         return tuple(found)
 
     def own_files(self) -> Iterator[str]:
-        """The shards, and what lies beside them."""
+        """Yields the shards, and what lies beside them."""
         yield from self.shards
         yield from self.companions
 
@@ -79,7 +79,7 @@ class RldsReader:
         return share_units(self.folder, units, max_bytes)
 
     def episodes(self, unit: Unit, wanted: Wanted) -> Iterator[FoundEpisode | Failure]:
-        """Streams the unit's episodes."""
+        """Yields the unit's episodes."""
         for name, start, stop in file_ranges(unit):
             with self.folder.open(name) as file:
                 try:
@@ -93,17 +93,17 @@ class RldsReader:
                     raise
 
     def episode_ids(self, unit: Unit) -> Iterator[str]:
-        """Ids of the unit's episodes, by the lengths of records alone."""
+        """Yields the ids of the unit's episodes, by the lengths of records alone."""
         for name, start, stop in file_ranges(unit):
             with self.folder.open(name) as file:
                 try:
                     for record in _range(file, start, stop):
                         yield self.episode_id(name, record.number)
                 except BrokenFileError:
-                    pass  # the read of the unit says so, as a Failure
+                    pass  # reported as a Failure when the unit is read
 
     def episode_id(self, name: str, record: int) -> str:
-        """The id of the episode in a record.
+        """Returns the id of the episode in a record.
 
         Args:
             name: Name of the file.
@@ -113,7 +113,7 @@ class RldsReader:
         return f"{self.data_sets[number].prefix}{shard.split}-{shard.number:05d}-{record:05d}"
 
     def _found(self, name: str, file: BinaryIO, record: Record, wanted: Wanted) -> FoundEpisode:
-        """The episode of a record; what is wrong with it is said when it is read."""
+        """Returns the episode of a record; what is wrong with it is said when it is read."""
         data_set = self.data_sets[self.shards[name][1]]
         episode_id = self.episode_id(name, record.number)
         where = f"record {record.number} at byte {record.start}"
@@ -237,7 +237,7 @@ def _check(options: Mapping[str, str], name: str, values: Sequence[str]) -> None
 
 
 def _chosen(builders: Sequence[Builder], options: Mapping[str, str], folder: Folder) -> list[Builder]:
-    """The builders with the shards of the chosen splits, without those that have none of them."""
+    """Returns the builders with the shards of the chosen splits, without those that have none of them."""
     if "split" not in options:
         return list(builders)
     known = {shard.split for builder in builders for shard in builder.shards}
@@ -278,7 +278,7 @@ def _features(folder: Folder, builders: Sequence[Builder], data_sets: Sequence[D
 
 
 def _examples(folder: Folder, builder: Builder) -> Iterator[Example]:
-    """The readable records of a data set."""
+    """Yields the readable records of a data set."""
     for shard in builder.shards:
         name = shard.file.name
         with folder.open(name) as file:

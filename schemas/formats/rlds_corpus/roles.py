@@ -70,11 +70,11 @@ class Roles:
         return None if self.state is None else self.width(self.state)
 
     def has_number(self, path: str) -> bool:
-        """Whether there is such a feature, of one number per step."""
+        """Returns whether there is such a feature, of one number per step."""
         return path in self.declared and _is_vector(self.declared[path]) and self.width(path) == 1
 
     def width(self, path: str) -> int:
-        """Number of values per step of a feature."""
+        """Returns the number of values per step of a feature."""
         return math.prod(size or 0 for size in self.declared[path].shape)
 
 
@@ -83,7 +83,7 @@ def choose_roles(declared: Mapping[str, Declared], options: Mapping[str, str], p
 
     Args:
         declared: What features.json declares.
-        options: What people said; see OPTIONS.
+        options: Options that the user gave; see OPTIONS.
         place: Where the data set lies, for messages.
 
     Raises:
@@ -130,7 +130,7 @@ def choose_roles(declared: Mapping[str, Declared], options: Mapping[str, str], p
 
 
 def is_observation(path: str) -> bool:
-    """Whether a feature is an observation, or the one observation that there is."""
+    """Returns whether a feature is an observation, or the one observation that there is."""
     return path == OBSERVATION or path.startswith(f"{OBSERVATION}/")
 
 
@@ -148,7 +148,7 @@ def _actions(declared: Mapping[str, Declared], options: Mapping[str, str], place
 
 
 def _is_vector(feature: Declared) -> bool:
-    """Whether a feature has the same number of numbers in every step."""
+    """Returns whether a feature has the same number of numbers in every step."""
     return feature.is_number and feature.depth == 1 and None not in feature.shape and 0 not in feature.shape
 
 

@@ -38,7 +38,7 @@ class DataSet:
 
 
 def present_cameras(example: Example, roles: Roles) -> tuple[str, ...]:
-    """The cameras that the episode has: all but those that its metadata denies, and whose frames are a filler.
+    """Returns the cameras that the episode has: all but those that its metadata denies, and whose frames are a filler.
 
     The flags alone are no proof: BridgeData V2 has has_image_0 = 0 beside real pictures.
 
@@ -55,7 +55,7 @@ def present_cameras(example: Example, roles: Roles) -> tuple[str, ...]:
 
 
 def count_in(example: Example, roles: Roles, cameras: Sequence[str]) -> int:
-    """Number of frames of the first of some cameras; 0 where there is none."""
+    """Returns the number of frames of the first of some cameras; 0 where there is none."""
     if not cameras:
         return 0
     path = roles.cameras[cameras[0]]
@@ -110,7 +110,7 @@ def build_episode(
 
 
 def _values(example: Example, path: str, roles: Roles) -> np.ndarray:
-    """The values of a feature of numbers, [T, N]."""
+    """Returns the values of a feature of numbers, [T, N]."""
     declared = roles.declared[path]
     width = roles.width(path)
     if declared.encoding in ("bytes", "zlib"):
@@ -123,7 +123,7 @@ def _values(example: Example, path: str, roles: Roles) -> np.ndarray:
 
 
 def _rows(example: Example, path: str, roles: Roles, num_frames: int) -> np.ndarray:
-    """The values of a feature of numbers, [num_frames, N]."""
+    """Returns the values of a feature of numbers, [num_frames, N]."""
     values = _values(example, path, roles)
     if len(values) != num_frames:
         raise ValueError(f"{path} must have as many steps as there are frames, {num_frames}, got {len(values)}")
@@ -138,7 +138,7 @@ def _actions(example: Example, roles: Roles, num_frames: int) -> np.ndarray:
 
 
 def _flags(example: Example, path: str, roles: Roles, num_frames: int) -> np.ndarray:
-    """[num_frames] bool; False where the flag is not recorded."""
+    """Returns [num_frames] bool; False where the flag is not recorded."""
     if not roles.has_number(path):
         return np.zeros(num_frames, bool)
     return _rows(example, path, roles, num_frames)[:, 0].astype(bool)
@@ -155,7 +155,7 @@ def _instruction(example: Example, roles: Roles) -> str | None:
 
 
 def _succeeded(example: Example, roles: Roles) -> bool | None:
-    """Whether the episode is a success, as DROID's path of its file says; None where it does not."""
+    """Returns whether the episode is a success, as DROID's path of its file says; None where it does not."""
     if FILE_PATH not in roles.declared or not roles.declared[FILE_PATH].is_text:
         return None
     parts = {part for data in example.byte_strings(FILE_PATH) for part in _text(FILE_PATH, data).split("/")[:-1]}
@@ -181,7 +181,7 @@ def _texts(example: Example, path: str, roles: Roles) -> Iterator[bytes]:
 
 
 def ends_with_filler(example: Example, roles: Roles) -> bool:
-    """Whether the last step is a final frame with a filler for an action, as the RLDS specification says.
+    """Returns whether the last step is a final frame with a filler for an action, as the RLDS specification says.
 
     So it is where it has is_last, and its action and reward hold nothing but zeros. Many data sets set is_last and yet record a
     real action there.

@@ -59,7 +59,7 @@ class Record(NamedTuple):
 
 
 def masked_crc(crc: int) -> int:
-    """The form in which TFRecord files hold a CRC-32C."""
+    """Returns the form in which TFRecord files hold a CRC-32C."""
     return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
 
 
@@ -133,7 +133,7 @@ def write_checksum(file: BinaryIO, record: Record) -> None:
 
 
 def _crc_of(file: BinaryIO, num_bytes: int) -> int:
-    """The CRC-32C of the next bytes, read piece by piece."""
+    """Returns the CRC-32C of the next bytes, read piece by piece."""
     crc, left = 0, num_bytes
     while left:
         piece = file.read(min(left, _PIECE_BYTES))
@@ -161,6 +161,6 @@ class SteadyFile:
         return self._file.seek(offset)
 
     def read(self, size: int, /) -> bytes:
-        """The next bytes."""
+        """Returns the next bytes."""
         assert self._file is not None, "seek before you read"
         return self._file.read(size)

@@ -38,7 +38,7 @@ class PicturePlaces:
         return len(self._places) // 3
 
     def add(self, frame: int, offset: int, size: int) -> bool:
-        """Whether the frame is new; one that is not is left out."""
+        """Returns whether the frame is new; one that is not is left out."""
         if self._seen is None and frame <= self._sorted_to:
             self._seen = set(self._places[::3])
         if self._seen is not None:
@@ -50,7 +50,7 @@ class PicturePlaces:
         return True
 
     def places(self) -> np.ndarray:
-        """[N, 3] int64: frame, offset and size, in the order of the frames."""
+        """Returns [N, 3] int64: frame, offset and size, in the order of the frames."""
         places = np.array(self._places, np.int64).reshape(-1, 3)
         return places[np.argsort(places[:, 0], kind="stable")]
 

@@ -66,7 +66,7 @@ def walk(file: BinaryIO, start: int = 0, stop: int = -1) -> Iterator[tarfile.Tar
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """A member's key and suffix, as WebDataset splits them: at the first dot of the file's name."""
+    """Returns a member's key and suffix, as WebDataset splits them: at the first dot of the file's name."""
     folder, slash, base = name.removeprefix("./").rpartition("/")
     key, _, suffix = base.partition(".")
     return folder + slash + key, suffix

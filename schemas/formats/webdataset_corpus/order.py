@@ -29,7 +29,7 @@ class SamplePlaces:
         self._told: set[str] = set()
 
     def failure(self, key: str, episode_id: str) -> Failure | None:
-        """What is wrong with a sample in several places; None for one in a single place."""
+        """Says what is wrong with a sample in several places; None for one in a single place."""
         if self._runs is None:
             self._runs = self._walk()
         if self._runs[key] < 2:
@@ -46,7 +46,7 @@ class SamplePlaces:
         )
 
     def is_told(self, key: str) -> bool:
-        """Whether `failure` has told of this sample."""
+        """Returns whether `failure` has told of this sample."""
         return key in self._told
 
     def _walk(self) -> Counter[str]:
@@ -62,5 +62,5 @@ class SamplePlaces:
                     if match:
                         self._frames[key, match["camera"]] += 1
             except BrokenTarError:
-                pass  # the read of the unit says so, as a Failure
+                pass  # reported as a Failure when the unit is read
         return runs

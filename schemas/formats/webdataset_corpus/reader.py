@@ -55,14 +55,14 @@ class WebDatasetReader:
 
     Args:
         folder: Its folder.
-        features: What its first readable episode holds.
+        features: Features of its first readable episode.
     """
 
     folder: Folder
     features: CorpusFeatures
 
     def units(self, max_bytes: int) -> list[Unit]:
-        """One unit per file, or several of about `max_bytes` for a larger file, which is walked from header to header.
+        """Returns one unit per file, or several of about `max_bytes` for a larger file, which is walked from header to header.
 
         Small files share a unit; ranges count bytes.
         """
@@ -70,11 +70,11 @@ class WebDatasetReader:
         return share_units(self.folder, units, max_bytes)
 
     def own_files(self) -> list[str]:
-        """Names of the folder's files of this ending."""
+        """Returns the names of the folder's files of this ending."""
         return [file.name for file in tar_files(self.folder)]
 
     def episodes(self, unit: Unit, wanted: Wanted) -> Iterator[FoundEpisode | Failure]:
-        """Streams the unit's episodes."""
+        """Yields the unit's episodes."""
         for name, start, stop in file_ranges(unit):
             try:
                 yield from _read_samples(self.folder, name, start, stop, wanted)
@@ -83,7 +83,7 @@ class WebDatasetReader:
                 raise
 
     def episode_ids(self, unit: Unit) -> list[str]:
-        """The ids of a unit's episodes in order, each once; up to the place where a file becomes unreadable."""
+        """Returns the ids of a unit's episodes in order, each once; up to the place where a file becomes unreadable."""
         ids: dict[str, None] = {}
         for name, start, stop in file_ranges(unit):
             with self.folder.open(name) as file:
@@ -91,12 +91,12 @@ class WebDatasetReader:
                     for member in walk(file, start, stop):
                         ids[unescape_name(split_name(member.name)[0])] = None
                 except BrokenTarError:
-                    pass  # the read of the unit says so, as a Failure
+                    pass  # reported as a Failure when the unit is read
         return list(ids)
 
 
 def tar_files(folder: Folder) -> list[File]:
-    """The tar files of a folder, in order."""
+    """Returns the tar files of a folder, in order."""
     return [file for file in folder.files if file.suffix == ".tar"]
 
 
@@ -120,7 +120,7 @@ def open_webdataset(folder: Folder, options: Mapping[str, str]) -> WebDatasetRea
 
 
 def read_file_features(folder: Folder, name: str) -> CorpusFeatures:
-    """What a file holds: as its first sample's JSON says, or as that sample does if another tool wrote it.
+    """Returns what a file holds: as its first sample's JSON says, or as that sample does if another tool wrote it.
 
     Raises:
         ValueError: The tar has no episode that can be read, or its features are none.
@@ -234,7 +234,7 @@ def _read_samples(folder: Folder, name: str, start: int, stop: int, wanted: Want
 
 
 def _found(sample: "_Sample", places: SamplePlaces) -> Iterator[FoundEpisode | Failure]:
-    """The sample, or once for all its pieces that it lies in several places of the tar."""
+    """Yields the sample, or once for all its pieces that it lies in several places of the tar."""
     if places.is_told(sample.key):
         return
     failure = None if sample.is_whole else places.failure(sample.key, sample.episode_id)
@@ -281,7 +281,7 @@ class _Sample:
         return all(count == self._record["num_frames"] for count in counts)
 
     def found(self) -> FoundEpisode:
-        """The episode, to be put together."""
+        """Returns the episode, to be put together."""
         recorded = 0 if self._record is None else self._record["num_frames"]
         num_frames = max([recorded, *map(len, self._pictures.values())])
         # What is wrong with a sample goes before a camera that it lacks.

@@ -31,7 +31,7 @@ def write_webdataset(path: str | Path, features: CorpusFeatures, episodes: Itera
 
     Args:
         path: The file; replaced if it exists.
-        features: What every episode holds.
+        features: Features that every episode has.
         episodes: The episodes, read one at a time.
 
     Raises:

@@ -79,7 +79,7 @@ def write_webdataset_labels(labelled: LabelledCorpus, changes: Changes, settings
 
 
 def _members(labelled: LabelledCorpus, episode: ExportEpisode, settings: ExportSettings) -> dict[str, bytes]:
-    """The members of an episode by suffix."""
+    """Returns the members of an episode by suffix."""
     values = labelled.values(episode)
     arrays = [
         np.array(values.goal.id),

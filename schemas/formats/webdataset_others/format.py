@@ -21,7 +21,7 @@ def _open(folder: Folder, options: Mapping[str, str]) -> CorpusReader:
 
 
 def _patterns_of_others(folder: Folder, options: Mapping[str, str]) -> Patterns | None:
-    """The patterns of tars of others; None for ours, and where no tar can be read."""
+    """Returns the patterns of tars of others; None for ours, and where no tar can be read."""
     for file in tar_files(folder):
         names: list[str] = []
         first_json = b""
@@ -45,7 +45,7 @@ def _patterns_of_others(folder: Folder, options: Mapping[str, str]) -> Patterns 
 
 
 def _is_ours(first_json: bytes) -> bool:
-    """Whether a sample's JSON says what ours do, or is broken: then our reader says what is wrong."""
+    """Returns whether a sample's JSON says what ours do, or is broken: then our reader says what is wrong."""
     if not first_json:
         return False
     try:

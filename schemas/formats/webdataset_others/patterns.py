@@ -91,7 +91,7 @@ class Pattern:
         return re.compile("".join(made), re.IGNORECASE)
 
     def match(self, name: str) -> re.Match[str] | None:
-        """What a name has in the places of the pattern; None for another name."""
+        """Returns what a name has in the places of the pattern; None for another name."""
         return self._regex.fullmatch(name)
 
 
@@ -122,7 +122,7 @@ def choose_patterns(names: Sequence[str], first_json: bytes, options: Mapping[st
     Args:
         names: Names of the first members.
         first_json: The first member that ends with .json, or nothing.
-        options: What people said; see OPTIONS.
+        options: Options that the user gave; see OPTIONS.
         place: The tar, for messages.
 
     Raises:
@@ -159,13 +159,13 @@ def choose_patterns(names: Sequence[str], first_json: bytes, options: Mapping[st
 
 
 def _fits(pattern: Pattern, name: str) -> bool:
-    """Whether a name has the pattern, with an episode that has no dots: those end a key in WebDataset."""
+    """Returns whether a name has the pattern, with an episode that has no dots: those end a key in WebDataset."""
     match = pattern.match(name)
     return match is not None and "." not in match["episode"].rpartition("/")[2]
 
 
 def _known_member(role: str, picture: Pattern, names: Iterable[str], first_json: bytes) -> Pattern | None:
-    """The first known pattern of a role that a member has."""
+    """Returns the first known pattern of a role that a member has."""
     folder, slash, base = picture.name.rpartition("/")
     key = folder + slash + base.partition(".")[0]  # as WebDataset cuts names: at the first dot
     held = _keys(first_json)

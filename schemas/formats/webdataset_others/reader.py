@@ -49,7 +49,7 @@ class OtherTarsReader:
     Args:
         folder: Its folder.
         patterns: What its members are called.
-        features: What its first readable episode holds.
+        features: Features of its first readable episode.
     """
 
     folder: Folder
@@ -66,11 +66,11 @@ class OtherTarsReader:
         return (f"members are read by the names in the first tar: {said}; options of these names say otherwise",)
 
     def own_files(self) -> list[str]:
-        """The tars."""
+        """Returns the tars."""
         return [file.name for file in tar_files(self.folder)]
 
     def units(self, max_bytes: int) -> list[Unit]:
-        """One unit per tar, with the rest of an episode that continues in the next; small ones share a unit."""
+        """Returns one unit per tar, with the rest of an episode that continues in the next; small ones share a unit."""
         files = tar_files(self.folder)
         units = [Unit(name=file_stem(file.name), files=(file.name,), num_bytes=file.num_bytes) for file in files]
         if self.patterns.cuts_episodes:
@@ -80,7 +80,7 @@ class OtherTarsReader:
         return share_units(self.folder, cut, max_bytes)
 
     def _cut(self, unit: Unit, num_bytes: int, max_bytes: int) -> list[Unit]:
-        """Ranges of about `max_bytes` of a unit's first tar; the last has what goes on in other tars."""
+        """Returns ranges of about `max_bytes` of a unit's first tar; the last has what goes on in other tars."""
         if num_bytes <= max_bytes:
             return [unit]
         episodes = list(index_tar(self.folder, unit.files[0], self.patterns).episodes.values())
@@ -124,18 +124,18 @@ class OtherTarsReader:
         return made
 
     def episodes(self, unit: Unit, wanted: Wanted) -> Iterator[FoundEpisode | Failure]:
-        """Streams the unit's episodes."""
+        """Yields the unit's episodes."""
         found, failures = self._index(unit)
         for episode_id, pieces in found.items():
             yield self._found(episode_id, pieces, wanted)
         yield from failures
 
     def episode_ids(self, unit: Unit) -> list[str]:
-        """The ids of the unit's episodes."""
+        """Returns the ids of the unit's episodes."""
         return list(self._index(unit)[0])
 
     def _index(self, unit: Unit) -> tuple[dict[str, list[tuple[str, Pieces]]], list[Failure]]:
-        """By episode, its pieces with their tars; and what cannot be read."""
+        """Returns by episode, its pieces with their tars; and what cannot be read."""
         found: dict[str, list[tuple[str, Pieces]]] = {}
         failures = []
         for name, start, stop in file_ranges(unit):
@@ -189,7 +189,7 @@ class OtherTarsReader:
         return Episode(episode_id=episode_id, images=images, **values)
 
     def _members(self, role: str, pieces: Sequence[tuple[str, Pieces]], sources: Sequence[Source]) -> dict[int, Any]:
-        """The values of a role by frame; -1 for the whole episode."""
+        """Returns the values of a role by frame; -1 for the whole episode."""
         found: dict[int, Any] = {}
         for source, (_, piece) in zip(sources, pieces, strict=True):
             for frame, member in piece.members.get(role, {}).items():
@@ -256,7 +256,7 @@ class _PlacedFrames:
 
 
 def _places(camera: str, pieces: Sequence[Pieces]) -> np.ndarray:
-    """[N, 4] int64: number of the tar, frame, offset and size, in the order of the frames."""
+    """Returns [N, 4] int64: number of the tar, frame, offset and size, in the order of the frames."""
     parts = []
     for number, piece in enumerate(pieces):
         if camera in piece.pictures:
@@ -282,7 +282,7 @@ def _places(camera: str, pieces: Sequence[Pieces]) -> np.ndarray:
 
 
 def _value(data: bytes, name: str, pattern: Pattern) -> Any:
-    """What a member holds: an array, a value in JSON, or a text."""
+    """Returns what a member holds: an array, a value in JSON, or a text."""
     if name.endswith(".npy"):
         return parse_array(data, name)
     try:

@@ -39,7 +39,7 @@ _YES, _NO = "yes", "no"
 
 @dataclasses.dataclass(frozen=True)
 class Told:
-    """What people said of a corpus, beside its files.
+    """Options that the user gave for a corpus, beside what its files say.
 
     Args:
         states: Arrays that make up the state vector, in order.
@@ -118,7 +118,7 @@ class Buffer:
 
     Args:
         store: The store.
-        told: What people said of it.
+        told: Options that the user gave.
         cameras: The arrays of pictures.
         others: All other arrays of `data`.
     """
@@ -168,7 +168,7 @@ class Buffer:
 
     @property
     def features(self) -> CorpusFeatures:
-        """What its episodes hold."""
+        """Features of its episodes."""
         action = self.others.get(_ACTION)
         size = None if action is None else int(np.prod(action.shape[1:], dtype=np.int64))
         if action is not None and action.ndim == 1:
@@ -199,7 +199,7 @@ class Buffer:
         return np.concatenate([[0], self.store.ends[:-1]]).astype(np.int64)
 
     def found(self, index: int, wanted: Wanted) -> FoundEpisode:
-        """An episode, to be put together."""
+        """Returns an episode, to be put together."""
         start, stop = int(self.starts[index]), int(self.store.ends[index])
         episode_id = f"{self.store.stem}/episode_{index}"
         file = self.store.label
@@ -253,8 +253,8 @@ class ZarrReader:
 
     Args:
         folder: Its folder.
-        features: What its first readable store holds.
-        told: What people said of it.
+        features: Features of its first readable store.
+        told: Options that the user gave.
         in_image_codecs: Cameras whose pictures the package imagecodecs decodes.
     """
 
@@ -264,15 +264,15 @@ class ZarrReader:
     in_image_codecs: frozenset[str] = frozenset()
 
     def decoders(self, camera: str) -> dict[str, str]:
-        """The version of imagecodecs, where it makes the pixels of a camera."""
+        """Returns the version of imagecodecs, where it makes the pixels of a camera."""
         return {"imagecodecs": version("imagecodecs")} if camera in self.in_image_codecs else {}
 
     def units(self, max_bytes: int) -> list[Unit]:
-        """Units of whole episodes; ranges count episodes."""
+        """Returns units of whole episodes; ranges count episodes."""
         return [unit for store in find_stores(self.folder) for unit in self._plan(store, max_bytes)]
 
     def own_files(self) -> list[str]:
-        """The stores, with all that lies in them."""
+        """Returns the stores, with all that lies in them."""
         names = []
         for store in find_stores(self.folder):
             if store.name:
@@ -282,7 +282,7 @@ class ZarrReader:
         return names
 
     def episodes(self, unit: Unit, wanted: Wanted) -> Iterator[FoundEpisode | Failure]:
-        """Streams the unit's episodes."""
+        """Yields the unit's episodes."""
         store = self._store(unit)
         try:
             buffer = Buffer.open(store, self.told)
@@ -293,12 +293,12 @@ class ZarrReader:
             yield buffer.found(index, wanted)
 
     def episode_ids(self, unit: Unit) -> list[str]:
-        """The ids of a unit's episodes in order; none of a store that cannot be read."""
+        """Returns the ids of a unit's episodes in order; none of a store that cannot be read."""
         store = self._store(unit)
         try:
             return [f"{store.stem}/episode_{index}" for index in _range(unit, store)]
         except ValueError:
-            return []  # the read of the unit says so, as a Failure
+            return []  # reported as a Failure when the unit is read
 
     def _store(self, unit: Unit) -> Store:
         inside = [store for store in find_stores(self.folder) if unit.files[0].startswith(store.name)]
@@ -309,7 +309,9 @@ class ZarrReader:
         try:
             buffer = Buffer.open(store, self.told)
         except ValueError:
-            return [Unit(name=stem, files=tuple(store.content_files([])))]  # the read of the unit says so, as a Failure
+            return [
+                Unit(name=stem, files=tuple(store.content_files([])))
+            ]  # reported as a Failure when the unit is read
         lengths = np.diff(store.ends, prepend=0)
         arrays = [*(rows.array for rows in buffer.cameras.values()), *buffer.others.values()]
         row_bytes = max(1, sum(_row_bytes(array) for array in arrays))
@@ -341,7 +343,7 @@ def _range(unit: Unit, store: Store) -> range:
 
 
 def _row_bytes(array: "zarr.Array") -> int:
-    """Bytes per row, uncompressed."""
+    """Returns bytes per row, uncompressed."""
     return np.dtype(array.dtype).itemsize * int(np.prod(array.shape[1:], dtype=np.int64))
 
 

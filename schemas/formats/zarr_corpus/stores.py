@@ -111,7 +111,7 @@ class Store:
         return self.folder.path(self.name.rstrip("/")) if self.name else str(self.folder)
 
     def array(self, path: str) -> "zarr.Array | None":
-        """The array at a path; None where there is none."""
+        """Returns the array at a path; None where there is none."""
         import zarr
 
         with self._plain_errors(path):
@@ -119,7 +119,7 @@ class Store:
         return found if isinstance(found, zarr.Array) else None
 
     def data(self) -> dict[str, "zarr.Array"]:
-        """The arrays in the group `data`, in the order of their names.
+        """Returns the arrays in the group `data`, in the order of their names.
 
         Raises:
             UnreadableStoreError: There is no such group, or a codec is not installed.
@@ -161,7 +161,7 @@ class Store:
         )
 
     def missing_chunk(self, array: "zarr.Array", start: int, stop: int) -> str | None:
-        """Name of a file that is not there, of those that hold the rows `start` to `stop`, exclusive; None for none."""
+        """Returns the name of a file that is not there, of those that hold the rows `start` to `stop`, exclusive; None for none."""
         shape = array.shards or array.chunks
         rows = range(start // shape[0], (stop - 1) // shape[0] + 1)
         others = [range(-(-size // chunk)) for size, chunk in zip(array.shape[1:], shape[1:], strict=True)]
@@ -172,7 +172,7 @@ class Store:
         return None
 
     def content_files(self, arrays: Sequence["zarr.Array"]) -> list[str]:
-        """Names of files whose digests tell another content of the store: some chunks of each array, and its ends."""
+        """Returns the names of files whose digests tell another content of the store: some chunks of each array, and its ends."""
         if self.is_zip:
             return [self.name]
         chosen: list[str] = []
@@ -203,7 +203,7 @@ class Store:
 
 
 def find_stores(folder: Folder) -> list[Store]:
-    """The replay buffers in a folder, in order."""
+    """Returns the replay buffers in a folder, in order."""
     names: dict[str, None] = {}
     for file in folder.files:
         if file.name.endswith(ZIPS):
@@ -219,7 +219,7 @@ def plain_errors(what: str) -> Iterator[None]:
     """Turns what zarr raises on broken chunks into an InvalidEpisodeError.
 
     Args:
-        what: What is read, for the message.
+        what: Name of what is read, for the message.
     """
     try:
         yield
