@@ -30,7 +30,7 @@ class TruthGoals(NamedTuple):
 
 
 def goals_beside(path: str | Path) -> Path:
-    """Returns the path of a corpus's goals.jsonl: in its folder, beside a folder called parts, or beside or above a single shard."""
+    """Returns the path of goals.jsonl: in the corpus's folder, beside a folder called parts, or beside or above a single shard."""
     corpus = Path(path)
     folder = corpus if corpus.is_dir() else corpus.parent
     above = folder.absolute().parent

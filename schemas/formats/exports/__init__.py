@@ -1,1 +1,1 @@
-"""What labels become in the formats that other tools read."""
+"""Exports of labels to the formats of other tools."""

@@ -1,12 +1,12 @@
-"""What an export is: a format that takes the labels of a corpus back into the tools that the corpus came from.
+"""Interface of exports, which write the labels of a corpus in formats that other tools read.
 
     corpus + labels ──► LabelledCorpus ──► ExportFormat.write(labelled, changes, settings) ──► Changes ──► published at once
                           .episodes                                                              new files by name, apart
                           .values(episode)                                                       until all of them are whole
 
-An export names the files that it makes or replaces, and writes them to places that `Changes` gives. Whether they go into a new
-folder, into a copy of the corpus or into the corpus itself, is not its concern: `schemas.formats.exports.publishing` does that.
-An exporter stands beside the reader of its format and is one line of `schemas.formats.exports.registry`.
+An export names the files that it creates or replaces, and writes them to paths from `Changes`. Whether they go into a new
+folder, into a copy of the corpus or into the corpus itself is decided by `schemas.formats.exports.publishing`.
+An exporter is in the package of its format and is one line of `schemas.formats.exports.registry`.
 """
 
 import dataclasses
@@ -29,8 +29,8 @@ class ExportEpisode(NamedTuple):
         file: Name of the file that holds it, below the corpus's folder.
         num_frames: F, the number of its frames.
         num_steps: T, the number of its actions.
-        goal: Index of the goal that it is judged by; None where its instruction asks for none of the goals.
-        instruction: What the agent was asked to do; None where it is unknown or changes.
+        goal: Index of the goal that it is judged by; None if its instruction asks for none of the goals.
+        instruction: Instruction of the agent; None if it is unknown or changes.
     """
 
     episode_id: str
@@ -43,7 +43,7 @@ class ExportEpisode(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class EpisodeValues:
-    """What the labels say of one episode and its goal. F is the number of frames, T of actions, G of goals.
+    """The labels of one episode for its goal. F is the number of frames, T of actions, G of goals.
 
     Args:
         goal: The goal it is judged by.
@@ -106,18 +106,18 @@ class LabelledCorpus(Protocol):
 
     @property
     def left_out(self) -> Mapping[str, str]:
-        """By id, why an episode of the corpus has no values: it could not be read, or lacks labels."""
+        """Reasons why episodes of the corpus have no values (unreadable, or labels are missing), by id."""
 
     def values(self, episode: ExportEpisode) -> EpisodeValues:
-        """Reads what the labels say of an episode that has a goal; cheap in the order of the corpus."""
+        """Reads the labels of an episode that has a goal; cheap in the order of the corpus."""
 
     def hindsight_goals(self) -> Mapping[str, HindsightGoal]:
-        """Returns by id, one goal that the episode achieved, as `vlm-rewards hindsight` chooses it; reads all labels twice."""
+        """Returns one achieved goal per episode id, chosen as in `vlm-rewards hindsight`; reads all labels twice."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportSettings:
-    """What exports may be told.
+    """Options of exports.
 
     Args:
         smooth: Frames of the centred moving average that scores go through; 1 for none.
@@ -139,16 +139,16 @@ class ExportSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportFormat:
-    """One thing that labels can become.
+    """One export of labels.
 
     Args:
-        name: How people name it, of `schemas.formats.exports.summaries`.
-        write: Writes the files, and returns lines that say what was written.
-        corpus_formats: Formats of the corpora that it takes; () for all.
-        takes: Fields of `ExportSettings` that it reads; others are refused where they are given.
-        place: Where its files go: "folder" (new files alone, in a folder of their own), "copy" (a copy of the corpus in which
+        name: Name for users, of `schemas.formats.exports.summaries`.
+        write: Function that writes the files, and returns lines that describe them.
+        corpus_formats: Names of the corpus formats that it accepts; () for all.
+        takes: Fields of `ExportSettings` that it reads; others are refused.
+        place: Place of its files: "folder" (new files alone, in a folder of their own), "copy" (a copy of the corpus in which
             some files are replaced), or "beside" (new files, in a folder of their own, or beside the corpus's with --in-place).
-        judges: Whether it judges each episode by one goal, so that people may name one for all.
+        judges: Whether it judges each episode by one goal, so that the user may name one for all.
     """
 
     name: str
@@ -160,7 +160,7 @@ class ExportFormat:
 
 
 def smoothed(scores: np.ndarray, width: int) -> np.ndarray:
-    """Centred moving average of scores; near the ends, over the frames that there are.
+    """Centred moving average of scores; near the ends, over the existing frames.
 
     Args:
         scores: [F] or [F, G] float32.
@@ -180,10 +180,10 @@ def smoothed(scores: np.ndarray, width: int) -> np.ndarray:
 
 
 def require_all(labelled: LabelledCorpus, export: str) -> None:
-    """Refuses a corpus of which not every episode has values, for exports that fill every row.
+    """Refuses a corpus with episodes without values, for exports that fill every row.
 
     Raises:
-        ValueError: An episode was not labelled whole, or its instruction asks for none of the goals.
+        ValueError: An episode is not labelled completely, or its instruction asks for none of the goals.
     """
     if labelled.left_out:
         episode_id, reason = next(iter(labelled.left_out.items()))
@@ -217,7 +217,7 @@ def local_folder(corpus: Corpus) -> Path:
     """Returns the local folder of a corpus that is copied or changed.
 
     Raises:
-        ValueError: It lies elsewhere.
+        ValueError: The corpus is not local.
     """
     folder = Path(corpus.folder.path(""))
     if "://" in corpus.folder.location or not folder.is_dir():

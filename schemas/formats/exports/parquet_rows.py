@@ -1,4 +1,4 @@
-"""Parquet files written anew with columns of labels: row group by row group, everything else as it was.
+"""Rewrites Parquet files with columns of labels, row group by row group; everything else stays unchanged.
 
 file of the corpus   episode a a a | a b b b          Piece(start 0, stop 4, frame 0, a)  Piece(4, 7, 0, b)
                              │                                  │ values of the labels, per episode
@@ -19,7 +19,7 @@ from vlm_rewards.schemas.formats.exports.interface import EpisodeValues, ExportE
 
 
 class Piece(NamedTuple):
-    """Successive rows of one episode in a file: `start` to `stop`, the first of which is of the episode's frame `frame`."""
+    """Successive rows of one episode in a file, `start` to `stop`; the first holds the episode's frame `frame`."""
 
     start: int
     stop: int
@@ -33,7 +33,7 @@ class Column(NamedTuple):
     Attributes:
         name: Its name; a column of that name is replaced.
         type: Its Arrow type.
-        values: Its values for a range of an episode's frames.
+        values: Function that returns the values of a range of an episode's frames.
     """
 
     name: str
@@ -42,10 +42,10 @@ class Column(NamedTuple):
 
 
 def check_rows(episode: ExportEpisode, num_rows: int) -> None:
-    """Refuses an episode whose rows are not as many as its labels.
+    """Refuses an episode whose numbers of rows and labels differ.
 
     Raises:
-        ValueError: They are not.
+        ValueError: The numbers differ.
     """
     if episode.num_frames != num_rows:
         raise ValueError(
@@ -57,13 +57,13 @@ def check_rows(episode: ExportEpisode, num_rows: int) -> None:
 def write_with_columns(
     labelled: LabelledCorpus, source: Path, target: Path, pieces: Sequence[Piece], columns: Sequence[Column]
 ) -> int:
-    """Writes a file anew with more columns.
+    """Rewrites a file with more columns.
 
     Args:
-        labelled: Where the values come from.
+        labelled: Source of the values.
         source: The file.
         target: Path of the new one.
-        pieces: Which rows are of which episode, in order, without a gap.
+        pieces: Rows of each episode, in order, without gaps.
         columns: The columns.
 
     Returns:
@@ -102,13 +102,13 @@ def write_with_columns(
 def write_with_values(
     source: Path, target: Path, name: str, change: Callable[[int, pa.ChunkedArray], pa.Array]
 ) -> None:
-    """Writes a file anew with other values of a column, at its place; row groups, other columns and metadata stay.
+    """Rewrites a file with new values of one column; row groups, other columns and metadata stay.
 
     Args:
         source: The file.
         target: Path of the new one.
         name: The column.
-        change: Gives the new values of some rows by the number of the first of them, and their values.
+        change: Function from the number of the first row and the old values of some rows to their new values.
     """
     with pq.ParquetFile(source) as file:
         schema = file.schema_arrow
@@ -123,7 +123,7 @@ def write_with_values(
 
 
 def _compression(file: pq.ParquetFile) -> str:
-    """Returns the codec of the first column, as writers call it."""
+    """Returns the codec of the first column, under the name that writers take."""
     codec = file.metadata.row_group(0).column(0).compression.lower() if file.num_row_groups else "snappy"
     return "none" if codec == "uncompressed" else codec
 
@@ -138,7 +138,7 @@ class _Rows:
         self._held: tuple[str, EpisodeValues] | None = None
 
     def between(self, start: int, stop: int) -> Iterator[tuple[EpisodeValues, slice]]:
-        """Yields the values of rows `start` to `stop`: per episode, its values and which of its frames."""
+        """Yields the values of rows `start` to `stop`: per episode, its values and the range of its frames."""
         while start < stop:
             while self._pieces[self._next].stop <= start:
                 self._next += 1
@@ -152,7 +152,7 @@ class _Rows:
 
 
 def _extended(schema: pa.Schema, columns: Sequence[Column]) -> pa.Schema:
-    """Returns the schema with the new columns; also what `datasets` has in its metadata, which must name every column."""
+    """Returns the schema with the new columns, also in the metadata of `datasets`, which must name every column."""
     metadata = dict(schema.metadata or {})
     if b"huggingface" in metadata:
         # `datasets` before 4.0 knows no "List", later ones do not write "Sequence": the file's own lists tell which it is.
@@ -177,7 +177,7 @@ def scores_column(name: str, num_goals: int, scores: Callable[[EpisodeValues], n
     Args:
         name: Its name.
         num_goals: G.
-        scores: Gives [F, G] float32 of an episode.
+        scores: Function that returns [F, G] float32 of an episode.
     """
     kind = pa.list_(pa.float32(), num_goals)
 

@@ -1,4 +1,4 @@
-"""Files that an export makes, and how they take their places: all of them or none.
+"""Publishes the files of an export: all of them or none.
 
     Changes(apart)   .file("data/file-000.parquet") ──► a path to write to, apart
           │
@@ -29,10 +29,10 @@ _LOCK = ".vlm-rewards-export.lock"
 
 
 class Changes:
-    """New files of an export by their names below the target, written apart until all are whole.
+    """New files of an export by their names below the target, written to a separate folder until all are complete.
 
     Args:
-        apart: Folder that they are written to; made where it is needed.
+        apart: Separate folder that they are written to; created if needed.
     """
 
     def __init__(self, apart: Path) -> None:
@@ -52,7 +52,7 @@ class Changes:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the files so far, in the order in which they were asked for; the last takes its place last."""
+        """Names of the files so far, in the order of the requests; the last one is moved last."""
         return tuple(self._names)
 
 
@@ -80,20 +80,20 @@ def publish_folder(
     names: Iterable[str] = (),
     link: bool = False,
 ) -> list[str]:
-    """Makes a folder that is complete or absent.
+    """Creates a folder that is either complete or absent.
 
     Args:
         output: The folder; it must not exist, or be empty.
-        make: Writes the new files.
+        make: Function that writes the new files.
         source: Folder that is copied; None for a folder of the new files alone.
         names: Files of `source` to copy, those that `make` writes left out.
-        link: Whether they become hard links where the file system can.
+        link: Whether to copy by hard links where the file system supports them.
 
     Returns:
-        What `make` returned.
+        The result of `make`.
 
     Raises:
-        ValueError: The output holds something.
+        ValueError: The output is not empty.
     """
     if output.is_symlink() or (output.exists() and not output.is_dir()) or (output.is_dir() and any(output.iterdir())):
         raise ValueError(
@@ -134,14 +134,14 @@ def _copy(source: Path, target: Path, *, link: bool) -> None:
 
 
 def publish_in_place(folder: Path, make: Callable[[Changes], list[str]]) -> list[str]:
-    """Puts new files into a folder, in place of those of the same names: all or none, also where the process is killed.
+    """Moves new files into a folder, replacing those of the same names: all or none, even if the process is killed.
 
     Args:
         folder: The corpus's folder.
-        make: Writes the new files, and checks them; until it returns nothing is changed.
+        make: Function that writes and checks the new files; nothing is changed until it returns.
 
     Returns:
-        What `make` returned.
+        The result of `make`.
 
     Raises:
         ValueError: Another export into the folder is running, or the folder has a new file's name as a folder.

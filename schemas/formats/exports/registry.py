@@ -1,4 +1,4 @@
-"""The one list of exports."""
+"""The list of all exports."""
 
 from vlm_rewards.schemas.formats.exports.interface import ExportFormat
 from vlm_rewards.schemas.formats.exports.verdicts import VERDICTS
@@ -24,10 +24,10 @@ EXPORTS: tuple[ExportFormat, ...] = (
 
 
 def export_format(name: str) -> ExportFormat:
-    """Returns the export of a name.
+    """Returns the export with this name.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is no such export.
     """
     for known in EXPORTS:
         if known.name == name:

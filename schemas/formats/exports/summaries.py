@@ -1,4 +1,4 @@
-"""What labels can become, by name, in words; apart from what writes it, so that a help text loads no format."""
+"""Summaries of the exports by name, apart from the code that writes them, so that a help text loads no format."""
 
 SUMMARIES = {
     "verdicts": "one row per episode: success, first frame of it, scores; and the list of those that succeeded",

@@ -1,4 +1,4 @@
-"""One verdict per episode: whether it did what it was asked, by the labels, to filter a corpus by without writing it again.
+"""Writes one verdict per episode, its success by the labels, to filter a corpus without rewriting it.
 
 verdicts.parquet   one row per episode: episode_id, goal_id, success, first_success_frame, success_frames, score_max, ...
 successful.json    the ids of the episodes that succeeded, in order

@@ -35,7 +35,7 @@ def aloha_recording(file: "h5py.File", key: str, told: Told) -> Recording:
     """Finds the parts of the file's episode.
 
     Raises:
-        ValueError: It has no pictures.
+        ValueError: The file has no pictures.
     """
     images = group_at(file, _IMAGES)
     assert images is not None

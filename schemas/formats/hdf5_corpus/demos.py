@@ -76,7 +76,7 @@ def demo_recording(file: "h5py.File", key: str, told: Told) -> Recording:
     """Finds the parts of a demo.
 
     Raises:
-        ValueError: It has no pictures, its parts are of different lengths, or it is not said whether they are upside down.
+        ValueError: It has no pictures, its parts are of different lengths, or it is not known whether they are upside down.
     """
     data = group_at(file, "data")
     assert data is not None
@@ -156,7 +156,7 @@ def _is_upside_down(data: "h5py.Group", told: Told, *, libero: bool) -> bool:
 
 
 def _instruction(data: "h5py.Group", demo: "h5py.Group") -> str | None:
-    """Returns the language of LIBERO's problem, or that of the demo in RoboCasa."""
+    """Returns the instruction of LIBERO's problem, or of the demo in RoboCasa."""
     for attributes, name, entry in (
         (demo.attrs, "ep_meta", "lang"),
         (data.attrs, "problem_info", "language_instruction"),

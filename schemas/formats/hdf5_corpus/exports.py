@@ -1,4 +1,4 @@
-"""Labels back into files of robomimic and LIBERO: rewards, and the list of demos that succeeded.
+"""Writes labels into files of robomimic and LIBERO: rewards, and the list of demos that succeeded.
 
     data/demo_0/rewards     [T], one per action, of the frame after it; as it was stored if that was floating-point, else float32
     data/demo_0/vlm_scores  [F, G] float32, the scores of the frames for all goals, where asked for
@@ -39,7 +39,7 @@ _NAME = "robomimic"
 
 
 def write_robomimic(labelled: LabelledCorpus, changes: Changes, settings: ExportSettings) -> list[str]:
-    """Writes the files anew with rewards and the list of successes; see the module's picture."""
+    """Rewrites the files with rewards and the list of successes; see the module's picture."""
     require_all(labelled, _NAME)
     if settings.all_scores:
         require_all_scores(labelled, _NAME)
@@ -108,7 +108,7 @@ def replace_rewards(group: "h5py.Group", values: EpisodeValues, episode: ExportE
     if stored is not None and stored.dtype.kind == "f":
         stored[...] = rewards.reshape(stored.shape)
         return
-    if stored is not None:  # whole numbers would cut rewards off
+    if stored is not None:  # whole numbers would truncate rewards
         del group["rewards"]
     group["rewards"] = rewards.astype(np.float32)
 

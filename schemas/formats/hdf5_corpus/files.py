@@ -1,4 +1,4 @@
-"""HDF5 files, opened with care: what lies in another file is never followed, and what is broken is told in plain words.
+"""Opens HDF5 files safely: never follows links to other files, and reports broken data in plain words.
 
 An HDF5 file may point to others: by an external link, by a virtual data set, or by a data set whose bytes lie elsewhere. A
 corpus is what lies in its folder, so all three are refused; a link within the file is followed.
@@ -22,7 +22,7 @@ _SHOWN = 12
 
 
 class UnreadableFileError(ValueError):
-    """The file is no HDF5, is cut short, or holds no episodes that can be read."""
+    """Raised for a file that is not HDF5, is cut short, or holds no readable episodes."""
 
 
 def hdf5_files(folder: Folder) -> list[File]:
@@ -51,7 +51,7 @@ def open_hdf5(folder: Folder, name: str) -> "h5py.File":
 
 @contextlib.contextmanager
 def plain_errors(what: str) -> Iterator[None]:
-    """Turns what h5py raises on broken data into an InvalidEpisodeError.
+    """Context manager that turns h5py's errors on broken data into an InvalidEpisodeError.
 
     Args:
         what: Name of what is read, for the message.
@@ -66,7 +66,7 @@ def plain_errors(what: str) -> Iterator[None]:
 
 
 def find(group: "h5py.Group", name: str, depth: int = 0) -> "h5py.Group | h5py.Dataset | None":
-    """Returns what lies at a path below a group, within this file.
+    """Returns the object at a path below a group, within this file.
 
     Args:
         group: Where the path begins.

@@ -1,6 +1,6 @@
-"""Frames that are slices of data sets along the first axis.
+"""Reads frames that are slices of data sets along the first axis.
 
-How a data set is cut into slices, `schemas.formats.array_slices` says. A camera may lie in several pieces: robomimic's frames are
+See `schemas.formats.array_slices` for the slices. A camera may consist of several pieces: robomimic's frames are
 obs[0:T] and then the last of next_obs.
 """
 
@@ -30,7 +30,7 @@ class Piece(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Looks:
-    """How stored pictures become frames.
+    """Conversion of stored pictures to frames.
 
     Args:
         encoded: Whether each row is an encoded picture, perhaps padded with zeros, instead of pixels.
@@ -48,8 +48,8 @@ class SliceFrames:
     """The frames of one camera of one episode; see the module's picture.
 
     Args:
-        pieces: Where they lie, in order.
-        looks: How they are stored.
+        pieces: Places of the frames, in order.
+        looks: Conversion of the stored pictures.
     """
 
     pieces: Sequence[Piece]

@@ -1,4 +1,4 @@
-"""Corpora in HDF5: files of robomimic (MimicGen, RoboCasa), LIBERO, and ALOHA / ACT, told apart by what they hold.
+"""Corpora in HDF5: files of robomimic (MimicGen, RoboCasa), LIBERO, and ALOHA / ACT, distinguished by their content.
 
     folder/a.hdf5   data/demo_0, demo_1, ...     episodes "a/demo_0", "a/demo_1", ...
     folder/b.hdf5   data/demo_0                  episode  "b/demo_0"
@@ -40,11 +40,11 @@ class Hdf5Reader:
 
     Args:
         folder: Its folder.
-        features: What the first episode that can be read holds.
+        features: Features of the first readable episode.
         told: Options that the user gave.
         layouts: Layouts that its files may have.
-        only: The one file that is read, whose episodes are called by their keys alone; None for all HDF5 files.
-        metadata: The file beside it that describes it; "" for none.
+        only: Name of the only file to read, whose episodes are named by their keys alone; None for all HDF5 files.
+        metadata: Name of the file beside it that describes it; "" for none.
         notes: Notes for the user on how it is read.
     """
 
@@ -167,10 +167,10 @@ def open_recordings(
 
 
 def open_hdf5_corpus(folder: Folder, options: Mapping[str, str]) -> Hdf5Reader:
-    """Opens a folder of HDF5 files; what is wrong with single files is told when they are read.
+    """Opens a folder of HDF5 files; errors of single files are reported when they are read.
 
     Raises:
-        ValueError: No episode can be read, or an option's value is none.
+        ValueError: No episode can be read, or an option has an invalid value.
     """
     told = Told.of(options)
     features, notes = first_look(folder, [file.name for file in hdf5_files(folder)], told, LAYOUTS)
@@ -180,7 +180,7 @@ def open_hdf5_corpus(folder: Folder, options: Mapping[str, str]) -> Hdf5Reader:
 def first_look(
     folder: Folder, names: Sequence[str], told: Told, layouts: Sequence[Layout]
 ) -> tuple[CorpusFeatures, tuple[str, ...]]:
-    """Returns what the first episode that can be read holds, and what people should know of it.
+    """Returns the features of the first readable episode, and notes for the user.
 
     Raises:
         ValueError: There is none; the message says what is wrong with the first.

@@ -1,11 +1,11 @@
-"""One recorded episode in an HDF5 file: where its parts lie, and how they become an Episode.
+"""Assembles one recorded episode of an HDF5 file from its parts.
 
     group            data/demo_0                     /
     observations     obs/<camera> [T, H, W, 3]       observations/images/<camera>
     next             next_obs/<camera>, its last     -
     actions          actions [T, A]                  action
 
-A layout (`demos.py`, `aloha.py`) finds the parts; what is done with them stands here.
+A layout (`demos.py`, `aloha.py`) finds the parts; this module assembles them.
 """
 
 import dataclasses
@@ -68,17 +68,17 @@ class Told:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recording:
-    """Where the parts of an episode lie.
+    """The places of an episode's parts.
 
     Args:
         cameras: The frames of each camera.
         states: The pieces of each observation that is part of the state vector.
         actions: [T] or [T, A]; None if none were recorded.
-        odd_actions: What was recorded instead of such actions; "" where nothing was.
+        odd_actions: Description of what was recorded instead of such actions; "" for nothing.
         rewards: [T]; None if none were recorded.
         dones: [T], whether the step ended the episode; None if none were recorded.
         truncations: [T], whether the episode was cut off there; None where its last step was, unless that ended it.
-        instruction: What the agent was asked to do; None where the file does not say.
+        instruction: Instruction of the agent; None if the file does not state it.
         lacks_first_frame: Whether frame i is the one after action i.
         notes: Notes for the user on how it is read.
     """
@@ -96,7 +96,7 @@ class Recording:
 
     @property
     def num_frames(self) -> int:
-        """Frames of its first camera."""
+        """Number of frames of the first camera."""
         return len(next(iter(self.cameras.values())))
 
     @property
@@ -122,7 +122,7 @@ class Recording:
         return sum(widths) or None
 
     def episode(self, episode_id: str, wanted: Wanted) -> Episode:
-        """Puts the episode together.
+        """Assembles the episode.
 
         Raises:
             ValueError: Its parts do not fit together, or the file is broken.
@@ -149,11 +149,11 @@ class Recording:
 
 
 class Layout(NamedTuple):
-    """A way in which episodes lie in an HDF5 file.
+    """A layout of episodes in an HDF5 file.
 
     Attributes:
-        name: What people call it.
-        path: Where its pictures lie, for messages.
+        name: Name for users.
+        path: Path of its pictures, for messages.
         holds: Whether a file is of this layout.
         keys: Keys of a file's episodes in order; "" where the file is one episode. Raises ValueError where none can be read.
         recording: Finds the parts of an episode. Raises ValueError.
@@ -176,7 +176,7 @@ def as_actions(values: np.ndarray) -> np.ndarray:
 
 
 def not_numbers(what: str, found: str) -> InvalidEpisodeError:
-    """Returns what is said of actions and states that are none."""
+    """Returns the error for actions or states that are not numbers."""
     return InvalidEpisodeError("invalid episode", f"{what} must be numbers or vectors: got {found}. Convert them")
 
 

@@ -1,8 +1,8 @@
-"""Reading labels back: a folder that `vlm-rewards label` has finished, part by part and episode by episode.
+"""Reads the labels of a folder that `vlm-rewards label` has finished, part by part and episode by episode.
 
     labels/settings.json  markers/<unit>.json  parts/<unit>.parquet  manifest.json (written last)
 
-The parts of labels go with the units of the corpus by name: the labels of unit u are in `parts/<u.name>.parquet`.
+Parts of labels and units of the corpus have the same names: the labels of unit u are in `parts/<u.name>.parquet`.
 """
 
 import dataclasses
@@ -49,9 +49,9 @@ class Labels:
     Args:
         folder: The folder.
         metadata: Goals, threshold, formula and fingerprint, the same in every part.
-        digest: Of the names and contents of all parts.
-        max_unit_bytes: Size of the ranges in which large shards were labelled.
-        corpus_options: What the corpus's format was told.
+        digest: Digest of the names and contents of all parts.
+        max_unit_bytes: Size in bytes of the ranges in which large shards were labelled.
+        corpus_options: Options of the corpus's format.
 
     Example:
         >>> import vlm_rewards as vr
@@ -105,7 +105,7 @@ class Labels:
         return pandas.DataFrame(scores, index=index, columns=[goal.id for goal in self.goals])
 
     def open_corpus(self, source: str | Path) -> tuple[Corpus, list[Unit]]:
-        """Opens the corpus as it was labelled.
+        """Opens the corpus with the options of the labels.
 
         Returns:
             The corpus and its units.
@@ -265,7 +265,7 @@ def _sparse_scores(batch: pa.RecordBatch, num_goals: int) -> np.ndarray:
 
 
 def episode_runs(episode_ids: Sequence[str]) -> Iterator[tuple[str, slice]]:
-    """Successive rows of one episode each: its id, and which rows."""
+    """Yields runs of successive rows of one episode: its id and the rows."""
     start = 0
     for stop in range(1, len(episode_ids) + 1):
         if stop == len(episode_ids) or episode_ids[stop] != episode_ids[start]:
@@ -274,7 +274,7 @@ def episode_runs(episode_ids: Sequence[str]) -> Iterator[tuple[str, slice]]:
 
 
 def episode_labels(episode_id: str, pieces: Sequence[tuple[np.ndarray, np.ndarray]]) -> EpisodeLabels:
-    """Puts an episode together from frame indices [N] and scores [N, G] of successive rows, and checks them.
+    """Assembles and checks an episode from frame indices [N] and scores [N, G] of successive rows.
 
     Raises:
         ValueError: A score is NaN, or the frames are not in order.

@@ -1,4 +1,4 @@
-"""Finding and reading single episodes in parts of labels, so that two folders of different sharding can be joined.
+"""Finds and reads single episodes in parts of labels, so that folders with different sharding can be joined.
 
 part ──► locate_episodes: (episode_id, first row, last row + 1), ... ──► PartRows.read(episode), in any order
 """
@@ -18,7 +18,7 @@ _ID_ROWS = 1 << 16
 
 
 class EpisodeRows(NamedTuple):
-    """Where an episode's labels are in a part: rows `start` to `stop`, exclusive."""
+    """Rows of an episode's labels in a part: `start` to `stop`, exclusive."""
 
     episode_id: str
     start: int
@@ -26,7 +26,7 @@ class EpisodeRows(NamedTuple):
 
 
 def locate_episodes(path: Location) -> Iterator[EpisodeRows]:
-    """Lists the episodes of a part; reads their ids and nothing else.
+    """Yields the episodes of a part; reads only their ids.
 
     Raises:
         ValueError: The file has changed since it was written, is not Parquet or does not hold labels.
@@ -49,8 +49,8 @@ class PartRows:
     """Reads episodes of one part by their rows; holds one row group, so episodes in the part's order are read once.
 
     Args:
-        path: The part.
-        metadata: Of the labels.
+        path: Path of the part.
+        metadata: Metadata of the labels.
     """
 
     def __init__(self, path: Location, metadata: LabelMetadata) -> None:

@@ -96,13 +96,13 @@ def score_columns(scores: np.ndarray, metadata: LabelMetadata) -> list[pa.Array]
 
 
 def drop_episodes(path: Path, episode_ids: Collection[str], schema: pa.Schema, row_bytes: int) -> int:
-    """Writes a finished part anew without some episodes, with the bytes it would have if they had never been written.
+    """Rewrites a finished part without some episodes, with the bytes it would have if they had never been written.
 
     Args:
         path: A part of labels or embeddings.
         episode_ids: Episodes to leave out.
-        schema: As its `RowGroupWriter` was given it; what Parquet gives back is equal, and has other bytes.
-        row_bytes: As its `RowGroupWriter` was given it.
+        schema: Schema given to its `RowGroupWriter`; the one read back from Parquet is equal but has other bytes.
+        row_bytes: Row size given to its `RowGroupWriter`.
 
     Returns:
         Number of rows left out.

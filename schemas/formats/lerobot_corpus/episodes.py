@@ -1,4 +1,4 @@
-"""Which episodes a LeRobot data set holds, and where: as its rows say, since its metadata need not be true.
+"""Finds the episodes of a LeRobot data set by its rows, since its metadata may be wrong.
 
 data/chunk-000/file-000.parquet    episode_index  0 0 0 0 1 1 1 | 2 2        runs of rows, one or more per episode
 data/chunk-000/file-001.parquet                   2 2 2 3 3
@@ -53,7 +53,7 @@ class EpisodeTable:
 
     Args:
         files: Names of the data files, in order.
-        broken: By name, why a data file cannot be read.
+        broken: Reasons why data files cannot be read, by name.
         indices: [E] int64, episode_index of each.
         first_runs: [E+1] int64, the first run of each, and R.
         runs: [R, 3] int64: number of the file, first row, and row after the last.
@@ -73,7 +73,7 @@ class EpisodeTable:
         return episode_id_of(int(self.indices[position]))
 
     def pieces(self, position: int) -> tuple[Rows, ...]:
-        """Returns where the rows of an episode are, in order."""
+        """Returns the places of an episode's rows, in order."""
         runs = self.runs[self.first_runs[position] : self.first_runs[position + 1]]
         return tuple(Rows(self.files[file], start, stop) for file, start, stop in runs.tolist())
 
@@ -84,7 +84,7 @@ class EpisodeTable:
 
 
 class VideoPlace(NamedTuple):
-    """Where an episode lies in a camera's videos: name of the file, and its start and end in seconds, -1 for the file's end."""
+    """Place of an episode in a camera's videos: file name, and start and end in seconds, -1 for the file's end."""
 
     name: str
     start_s: float
@@ -93,7 +93,7 @@ class VideoPlace(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class VideoPlaces:
-    """Where each episode of version 3 lies in the videos of a camera; N episodes.
+    """Places of the N episodes of version 3 in the videos of a camera.
 
     Args:
         indices: [N] int64, episode_index, rising.
@@ -122,7 +122,7 @@ def read_episode_table(folder: Folder, info: Info) -> EpisodeTable:
     """Finds the episodes by the rows of all data files.
 
     Raises:
-        ValueError: There is no row.
+        ValueError: There are no rows.
     """
     files = [file.name for file in data_files(folder, info)]
     broken: dict[str, str] = {}
@@ -157,7 +157,7 @@ def read_episode_table(folder: Folder, info: Info) -> EpisodeTable:
 
 
 def _runs(folder: Folder, name: str) -> Iterator[tuple[int, bool, int, int]]:
-    """Lists the episodes of a data file: index, whether its first row is the episode's, start and stop."""
+    """Yields the episodes of a data file: index, whether the episode starts here, start and stop."""
     with open_file(folder, name) as file:
         missing = [column for column in _KEY_COLUMNS if column not in file.schema_arrow.names]
         if missing:
@@ -186,10 +186,10 @@ def _runs(folder: Folder, name: str) -> Iterator[tuple[int, bool, int, int]]:
 
 
 def read_video_places(folder: Folder, cameras: Sequence[Camera]) -> dict[str, VideoPlaces]:
-    """Reads where the episodes of version 3 lie in the videos: of meta/episodes, these columns alone.
+    """Reads the places of version 3's episodes in the videos, from these columns of meta/episodes alone.
 
     Raises:
-        ValueError: meta/episodes is missing or broken, or tells nothing of a camera.
+        ValueError: meta/episodes is missing or broken, or lacks a camera.
     """
     names = sorted((file.name for file in folder.files if file.name.startswith(EPISODES_FOLDER)), key=_natural)
     names = [name for name in names if name.endswith(".parquet")]
@@ -233,7 +233,7 @@ def _read_columns(folder: Folder, name: str, columns: list[str]) -> pa.Table:
 
 
 def read_tasks(folder: Folder) -> dict[int, str | None] | None:
-    """Reads the texts of the tasks by task_index; None where the data set has no file of tasks.
+    """Reads the texts of the tasks by task_index; None if the data set has no file of tasks.
 
     Raises:
         ValueError: The file is broken.
@@ -265,5 +265,5 @@ def _tasks_of_lines(data: bytes) -> list[tuple[int, str | None]]:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Returns what names are sorted by: numbers in them as numbers."""
+    """Returns a sort key of a name that compares numbers in it as numbers."""
     return [(int(part) if part.isdigit() else -1, part) for part in re.split(r"(\d+)", name)]

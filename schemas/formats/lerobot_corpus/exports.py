@@ -1,4 +1,4 @@
-"""Labels back into LeRobot: the sidecar of RA-BC, and columns of reward and success in the data files.
+"""Writes labels into LeRobot data sets: the sidecar of RA-BC, and columns of reward and success in the data files.
 
     sarm_progress.parquet   index, episode_index, frame_index int64, progress_sparse float32, sorted by index: the score of each
                             row's own frame, with no shift in time; every row is filled
@@ -90,7 +90,7 @@ def write_ra_bc(labelled: LabelledCorpus, changes: Changes, settings: ExportSett
 
 
 def write_lerobot(labelled: LabelledCorpus, changes: Changes, settings: ExportSettings) -> list[str]:
-    """Writes the data files anew with columns of reward and success; see the module's picture."""
+    """Rewrites the data files with columns of reward and success; see the module's picture."""
     require_all(labelled, LEROBOT.name)
     if settings.all_scores:
         require_all_scores(labelled, LEROBOT.name)

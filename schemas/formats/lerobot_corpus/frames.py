@@ -1,4 +1,4 @@
-"""The frames of one camera in one episode of a LeRobot data set, from a video that other episodes may share."""
+"""Reads the frames of one camera and episode of a LeRobot data set from a video that episodes may share."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -19,13 +19,13 @@ _TOO_FEW = "missing frames"
 
 
 class EpisodeVideo:
-    """Frames that are found by the times of their rows, as LeRobot finds them; rotation in the video's header is ignored, too.
+    """Frames found by the times of their rows, as in LeRobot, which also ignores rotation in the video's header.
 
     Args:
-        cursor: The camera's, which all episodes of a unit share.
+        cursor: Cursor of the camera, which all episodes of a unit share.
         folder: The data set's folder.
         key: Feature of the camera.
-        place: Where the episode lies.
+        place: Place of the episode in the video.
         times: [T] float64, seconds of each row since the start of the episode.
         fps: Frames per second.
     """
@@ -77,7 +77,7 @@ class EpisodeVideo:
         )
 
     def _elsewhere(self) -> str:
-        """Returns where a video of that name lies instead, in words."""
+        """Describes where a video of that name is instead."""
         base = self._place.name.rpartition("/")[2]
         others = [file.name for file in self._folder.files if file.name.rpartition("/")[2] == base]
         likely = [name for name in others if self._key in name] or others

@@ -1,4 +1,4 @@
-"""Hindsight goals as the tasks of a LeRobot data set: each episode is told to have been asked for what it did.
+"""Writes hindsight goals as the tasks of a LeRobot data set, as if each episode had been asked for what it did.
 
     frame             0    1    2    3    4        the goal "the cup is up" begins to hold in frame 3
     task before       open the drawer
@@ -42,7 +42,7 @@ EPISODES_LINES = "meta/episodes.jsonl"
 
 
 def write_hindsight(labelled: LabelledCorpus, changes: Changes, settings: ExportSettings) -> list[str]:
-    """Writes data files and metadata anew with hindsight goals as tasks; see the module's picture."""
+    """Rewrites data files and metadata with hindsight goals as tasks; see the module's picture."""
     folder = local_folder(labelled.corpus)
     tasks = read_tasks(labelled.corpus.folder)
     if tasks is None:
@@ -88,7 +88,7 @@ def write_hindsight(labelled: LabelledCorpus, changes: Changes, settings: Export
 def _pieces(
     changed: Mapping[str, tuple[EpisodeRows, HindsightGoal]], indices: Mapping[str, int]
 ) -> dict[str, list[tuple[int, int, int]]]:
-    """Returns by data file, its rows that get another task: start, stop and task_index, in order."""
+    """Returns the rows that get another task by data file: start, stop and task_index, in order."""
     found: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
     for place, chosen in changed.values():
         frame = 0
@@ -121,7 +121,7 @@ def _tasks_of_episodes(
     tasks: Mapping[int, str | None],
     indices: Mapping[str, int],
 ) -> dict[int, list[str | None]]:
-    """Returns by episode_index, the tasks of an episode with a new one, in the order of its rows."""
+    """Returns the tasks of each changed episode by episode_index, in the order of its rows."""
     cursor = RowCursor(OpenFiles(labelled.corpus.folder, ()), [TASK_INDEX])
     found = {}
     for episode_id, (place, chosen) in changed.items():
@@ -160,7 +160,7 @@ def _write_episodes(folder: Path, changes: Changes, tasks: Mapping[int, Sequence
 
 
 def _write_tasks(folder: Path, changes: Changes, new: Mapping[int, str]) -> None:
-    """Writes the tasks anew, with those that are added at the end."""
+    """Rewrites the tasks, with new ones appended."""
     for name in TASK_FILES if new else ():
         source = folder / name
         if not source.is_file():

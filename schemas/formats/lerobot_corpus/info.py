@@ -1,4 +1,4 @@
-"""What meta/info.json of a LeRobot data set says: its version, features, cameras, and where its files lie."""
+"""Reads meta/info.json of a LeRobot data set: version, features, cameras, and places of its files."""
 
 import dataclasses
 import json
@@ -20,9 +20,9 @@ class Camera(NamedTuple):
     """A feature of pictures.
 
     Attributes:
-        name: What we call it: its key, without "observation.images." at the head.
+        name: Name of the camera: its key without the prefix "observation.images.".
         key: Name of its feature.
-        is_video: Whether its frames are in videos, and not in the rows.
+        is_video: Whether its frames are in videos instead of the rows.
     """
 
     name: str
@@ -32,18 +32,18 @@ class Camera(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Info:
-    """What info.json says.
+    """Contents of info.json.
 
     Args:
-        version: Of VERSIONS.
+        version: One of VERSIONS.
         fps: Frames per second.
         features: Dtype, shape and names by the key of a feature.
-        cameras: Its cameras; depth is none.
+        cameras: Cameras, without depth.
         depth: Keys of the features that are depth.
         data_folder: Folder of the rows.
-        video_path: Where videos lie: a pattern with fields in braces; "" where there are none.
+        video_path: Path of the videos: a pattern with fields in braces; "" if there are none.
         chunks_size: Episodes per chunk, in version 2.
-        totals: Numbers of episodes and frames as far as it gives them, which need not be true.
+        totals: Stated numbers of episodes and frames, which may be wrong.
     """
 
     version: str

@@ -22,10 +22,10 @@ def plan_units(folder: Folder, info: Info, table: EpisodeTable, place: Place, ma
 
     Args:
         folder: The data set's folder.
-        info: What it says.
-        table: Its episodes.
-        place: Where an episode lies in a camera's videos.
-        max_bytes: Units are not larger, but where an episode is.
+        info: Contents of its info.json.
+        table: Table of its episodes.
+        place: Function that returns the place of an episode in a camera's videos.
+        max_bytes: Largest size of a unit, unless an episode is larger.
     """
     sizes = {file.name: file.num_bytes for file in folder.files}
     lengths = table.lengths.tolist()

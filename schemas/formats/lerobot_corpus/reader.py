@@ -60,12 +60,12 @@ class LeRobotReader:
 
     Args:
         folder: Its folder.
-        info: What meta/info.json says.
-        table: Its episodes.
-        tasks: Texts by task_index; None where there are none.
-        places: Where episodes of version 3 lie in the videos, by camera.
+        info: Contents of meta/info.json.
+        table: Table of its episodes.
+        tasks: Texts by task_index; None if there are none.
+        places: Places of version 3's episodes in the videos, by camera.
         features: Features of its episodes.
-        notes: What people should know of it: where its metadata disagrees with its rows.
+        notes: Notes for the user on where its metadata disagrees with its rows.
     """
 
     folder: Folder
@@ -110,7 +110,7 @@ class LeRobotReader:
         return decoder_versions() if any(c.name == camera and c.is_video for c in self.info.cameras) else {}
 
     def place(self, camera: Camera, position: int) -> VideoPlace | None:
-        """Returns where an episode lies in the videos of a camera; None where meta/episodes does not say."""
+        """Returns the place of an episode in the videos of a camera; None if meta/episodes does not state it."""
         index = int(self.table.indices[position])
         if not self.info.has_files_of_several_episodes:
             return VideoPlace(self.info.video_name(camera, index, 0, 0), 0.0, -1.0)

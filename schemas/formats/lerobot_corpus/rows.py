@@ -16,7 +16,7 @@ from vlm_rewards.schemas.formats.parquet_corpus.pictures import OpenFile, OpenFi
 
 
 class EpisodeRows(NamedTuple):
-    """Where an episode's rows are.
+    """The rows of an episode.
 
     Attributes:
         episode_index: Its number in the data set.

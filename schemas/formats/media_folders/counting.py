@@ -1,4 +1,4 @@
-"""Numbers that frames are named by: whether one is missing among them."""
+"""Finds missing numbers in the names of frames."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,11 +8,11 @@ import numpy as np
 
 
 class Gap(NamedTuple):
-    """A place where even numbers leave one out.
+    """A gap in evenly spaced numbers.
 
     Attributes:
         before: Position of the number before the gap.
-        num_expected: How many numbers there would be without gaps.
+        num_expected: Number of numbers there would be without gaps.
     """
 
     before: int

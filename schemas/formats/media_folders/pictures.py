@@ -51,7 +51,7 @@ class PictureFolderReader:
         pattern: Pattern of the pictures' names, such as "rgb_*.png"; other files are left alone.
         first: Name of the first picture.
         tables: Names of its tables.
-        rows: What the tables say, by episode.
+        rows: Rows of the tables, by episode.
         missing: Lines of the tables whose files are not there.
     """
 
@@ -88,7 +88,7 @@ class PictureFolderReader:
         yield from self.tables
 
     def episodes(self, unit: Unit, wanted: Wanted) -> Iterator[FoundEpisode | Failure]:
-        """Streams the unit's episodes; the unit of the first picture also tells which files the tables name in vain."""
+        """Streams the unit's episodes; the unit of the first picture also reports missing files that the tables name."""
         if self.first in unit.files:
             yield from missing_files(self.missing)
         for name, cameras in _grouped(self.folder, unit.files, self.has_camera_folders).items():
@@ -267,7 +267,7 @@ def open_picture_folder(folder: Folder, options: Mapping[str, str]) -> PictureFo
 
 
 def _merged(first: Row, row: Row, episode: str) -> Row:
-    """Returns what two lines say of the same episode, which must not contradict each other."""
+    """Merges two table rows of the same episode, which must not contradict each other."""
     values = {}
     for name in ("instruction", "num_frames"):
         mine, theirs = getattr(first, name), getattr(row, name)

@@ -1,4 +1,4 @@
-"""The table beside videos or pictures: what it says of each episode.
+"""Reads the table beside videos or pictures, which describes each episode.
 
     metadata.csv, as `datasets` has it            file_name,instruction
     (or metadata.jsonl, or a CSV of any name)     ep000.mp4,put the cup into the sink
@@ -28,14 +28,14 @@ _TEXT_COLUMNS = ("instruction", "text")
 
 
 class Row(NamedTuple):
-    """What a table says of one file or episode.
+    """A table's row on one file or episode.
 
     Attributes:
-        place: Where it says so, as "metadata.csv, line 3".
+        place: Place of the row, such as "metadata.csv, line 3".
         file: Name of the file below the corpus's folder, or "".
         episode_id: The episode's id, or "".
-        instruction: What was asked for; None where it is not said.
-        num_frames: Frames that there should be; None where it is not said.
+        instruction: Instruction; None if it is not given.
+        num_frames: Expected number of frames; None if it is not given.
     """
 
     place: str

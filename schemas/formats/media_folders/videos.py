@@ -41,7 +41,7 @@ class VideoFolderReader:
         features: Features of its episodes.
         first: Name of the first video.
         tables: Names of its tables.
-        rows: What the tables say, by the name of the video.
+        rows: Rows of the tables, by the name of the video.
         missing: Lines of the tables whose videos are not there.
     """
 
@@ -66,7 +66,7 @@ class VideoFolderReader:
         yield from self.tables
 
     def episodes(self, unit: Unit, wanted: Wanted) -> Iterator[FoundEpisode | Failure]:
-        """Streams the unit's episodes; the first unit also tells which videos the tables name in vain."""
+        """Streams the unit's episodes; the first unit also reports missing videos that the tables name."""
         if self.first in unit.files:
             yield from missing_files(self.missing)
         for name in unit.files:
@@ -77,7 +77,7 @@ class VideoFolderReader:
         return [self._id(name) for name in unit.files]
 
     def decoders(self, _camera: str) -> dict[str, str]:
-        """Returns the versions of what decodes the videos."""
+        """Returns the versions of the libraries that decode the videos."""
         return decoder_versions()
 
     def _id(self, name: str) -> str:

@@ -199,7 +199,7 @@ def episode_files(folder: Folder, prefix: str) -> list[File]:
 
 
 def episode_id(name: str) -> str:
-    """The id of an episode, as in the HDF5 storage; of a second file of its folder, which Minari does not write, with its name."""
+    """Returns the id of an episode, as in the HDF5 storage; a second file in its folder, which Minari never writes, adds its name."""
     number, _, file = name.rpartition("/")
     number = number.rpartition("/")[2]
     return f"episode_{number}" if re.match(r"part-0\.", file) else f"episode_{number}/{file}"
@@ -207,7 +207,7 @@ def episode_id(name: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class StoredEpisode:
-    """One episode: which columns of its file are what.
+    """One episode, with the roles of its file's columns.
 
     Args:
         file: The file.
@@ -271,7 +271,7 @@ class StoredEpisode:
 
     @property
     def features(self) -> CorpusFeatures:
-        """What the episode holds."""
+        """Features of the episode."""
         kinds = {_called(path): kind for path, kind in _fields(self.schema.field(WHOLE), ())}
         widths = [_width(kinds[name]) for name in self.told.states]
         actions = self.schema.field("actions").type if "actions" in self.schema.names else pa.null()
@@ -284,7 +284,7 @@ class StoredEpisode:
         )
 
     def reading(self, wanted: Wanted) -> Any:
-        """Returns what reads the episode when it is called."""
+        """Returns a function that reads the episode."""
 
         def read() -> Episode:
             chosen = tuple(self.cameras) if wanted.cameras is None else wanted.cameras

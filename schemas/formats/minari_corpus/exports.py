@@ -1,4 +1,4 @@
-"""Labels back into Minari: the data set with new rewards; pictures, and all else, as they are.
+"""Writes labels into Minari data sets: only the rewards change.
 
 HDF5      main_data.hdf5 is copied byte for byte, then the numbers of episode_i/rewards are replaced
 Arrow     part-0.arrow is written anew, batch by batch, with another column of rewards; so is Parquet, by row groups
@@ -30,7 +30,7 @@ _REWARDS = "rewards"
 
 
 def write_minari(labelled: LabelledCorpus, changes: Changes, settings: ExportSettings) -> list[str]:
-    """Writes the files of episodes anew with their rewards; see the module's picture."""
+    """Rewrites the files of episodes with their rewards; see the module's picture."""
     require_all(labelled, MINARI.name)
     folder = local_folder(labelled.corpus)
     by_file: dict[str, list[ExportEpisode]] = defaultdict(list)

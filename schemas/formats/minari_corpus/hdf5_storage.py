@@ -1,4 +1,4 @@
-"""Minari's HDF5 storage: every episode a group, its pictures as JPEG, or as pixels.
+"""Reads Minari's HDF5 storage: one group per episode, with pictures as JPEG or pixels.
 
 episode_0/observations/image   [T+1] JPEG, or [T+1, H, W, 3] uint8       episode_0/actions   [T, A]
 """
@@ -80,10 +80,10 @@ def minari_recording(file: "h5py.File", key: str, told: Told) -> Recording:
 
 
 def no_pictures(found: dict[str, str]) -> InvalidEpisodeError:
-    """Returns what is said of observations without pictures.
+    """Returns the error for observations without pictures.
 
     Args:
-        found: What each observation is.
+        found: Description of each observation.
     """
     shown = ", ".join(f"{name} {what}" for name, what in found.items())
     detail = f"observations must hold pictures of at least 32 x 32 pixels, uint8: got {shown}. {RECORD_PIXELS}"
@@ -91,7 +91,7 @@ def no_pictures(found: dict[str, str]) -> InvalidEpisodeError:
 
 
 def no_observation(option: str, name: str, others: list[str]) -> ValueError:
-    """Returns what is said of an option that names no observation."""
+    """Returns the error for an option that names no observation."""
     return ValueError(
         f"the option {option} must name observations: got {name!r}, and they are {', '.join(others) or 'none'}. Correct it"
     )

@@ -1,4 +1,4 @@
-"""Where a Minari data set lies, and what its metadata say of its observations.
+"""Finds Minari data sets and reads their metadata on observations.
 
     data/metadata.json                              what the observations are: a tree of spaces
     data/main_data.hdf5                             HDF5: every episode
@@ -37,7 +37,7 @@ def data_folders(folder: Folder) -> list[str]:
 
 
 class Metadata(NamedTuple):
-    """What metadata.json says.
+    """Contents of metadata.json.
 
     Attributes:
         spaces: The spaces of the observations by their paths, as Minari writes them; of one that is no tree, under the name

@@ -1,4 +1,4 @@
-"""Columns of other people, read under the names of ours.
+"""Reads columns of other people's files under our names.
 
 episode_index  step         image         language_instruction      in the file
 episode_id     frame_index  observation.  instruction               as --column episode_id=episode_index, ... says, and for

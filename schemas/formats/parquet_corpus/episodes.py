@@ -1,4 +1,4 @@
-"""Puts the rows of an episode of a Parquet corpus together: columns to arrays, checked."""
+"""Assembles an episode of a Parquet corpus from its rows: columns become checked arrays."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ from vlm_rewards.schemas.formats.parquet_corpus.writer import STEP_COLUMNS
 def assemble_episode(
     episode_id: str, table: pa.Table, features: CorpusFeatures, images: Mapping[str, Frames]
 ) -> Episode:
-    """Puts an episode together.
+    """Assembles an episode.
 
     Args:
         episode_id: Its id.

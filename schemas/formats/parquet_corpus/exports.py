@@ -37,7 +37,7 @@ _ID_ROWS = 1 << 16
 
 
 def write_parquet_columns(labelled: LabelledCorpus, changes: Changes, settings: ExportSettings) -> list[str]:
-    """Writes the files anew with columns of labels; see the module's picture."""
+    """Rewrites the files with columns of labels; see the module's picture."""
     require_all(labelled, PARQUET.name)
     require_all_scores(labelled, PARQUET.name)
     folder = local_folder(labelled.corpus)
@@ -67,7 +67,7 @@ def _rewards(values: EpisodeValues, frames: slice) -> pa.Array:
 
 
 def _pieces(labelled: LabelledCorpus) -> dict[str, list[Piece]]:
-    """Returns the pieces of each file, in the order of its rows; an episode may go on in the next file."""
+    """Returns the pieces of each file, in the order of its rows; an episode may continue in the next file."""
     episodes = {episode.episode_id: episode for episode in labelled.episodes}
     reader = labelled.corpus.reader
     assert isinstance(reader, ParquetReader)

@@ -1,4 +1,4 @@
-"""What a Parquet file of a corpus holds: its columns, their types, and the features they amount to.
+"""Describes a Parquet file of a corpus: columns, types, and the resulting features.
 
 Columns are those of `schemas.episodes.corpus_schema`; others are ignored. Ids, frame indices and cameras are checked always,
 another column only where it is wanted.
@@ -35,7 +35,7 @@ KNOWN_COLUMNS = ("episode_id", "frame_index", *(column for columns in FIELD_COLU
 
 
 class UnknownLayoutError(ValueError):
-    """The file is Parquet, but no corpus."""
+    """Raised for a Parquet file that is not a corpus."""
 
 
 def open_file(folder: Folder, name: str) -> pq.ParquetFile:
@@ -91,7 +91,7 @@ def leaf_paths(file: pq.ParquetFile) -> list[str]:
 
 
 def read_features(file: pq.ParquetFile) -> CorpusFeatures:
-    """Returns what a file holds: as its schema's metadata says, or as its columns do if another tool wrote it.
+    """Returns the features of a file: from its schema's metadata, or from its columns if another tool wrote it.
 
     A column of a type that is not ours counts as absent here; `check_columns` refuses it where it is wanted.
 

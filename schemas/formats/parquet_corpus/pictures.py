@@ -46,7 +46,7 @@ class Rows(NamedTuple):
 
 
 class OpenFile(NamedTuple):
-    """An open file, and what is asked of it often.
+    """An open file with its frequently used properties.
 
     Attributes:
         file: The file.
@@ -118,7 +118,7 @@ class OpenFiles:
         return image_column(camera) if self._columns is None else self._columns[camera]
 
     def close(self) -> None:
-        """Lets go of all files; one that is asked for again is opened again."""
+        """Closes all files; a file that is requested again is reopened."""
         self._files.clear()
 
     def _batch_rows(self, file: pq.ParquetFile, schema: pa.Schema, groups: Sequence[pq.RowGroupMetaData]) -> int:
@@ -165,7 +165,7 @@ class PictureCursor:
         self._row = 0  # of the first picture held
 
     def offer(self, file: str, row: int, pictures: pa.Array) -> None:
-        """Lays by the pictures of a small file from `row` on, which were read with its other columns; a few files' at most."""
+        """Keeps the pictures of a small file from `row` on, which were read with its other columns; of a few files at most."""
         self._offered[file] = (row, pictures)
         if len(self._offered) > _MAX_OPEN:
             self._offered.popitem(last=False)
@@ -195,7 +195,7 @@ class PictureCursor:
         return self._held.slice(place, min(limit, len(self._held) - place))
 
     def reset(self) -> None:
-        """Forgets what it holds, and lets go of the file."""
+        """Drops the held pictures and closes the file."""
         self._name, self._opened, self._batches, self._held, self._row = "", None, None, _NO_PICTURES, 0
 
     def _read_from(self, opened: OpenFile, first_group: int) -> Iterator[pa.Array]:
@@ -217,9 +217,9 @@ class ParquetFrames:
     """The pictures of one camera in one episode, which may continue in the next file.
 
     Args:
-        cursor: Of the unit and the camera.
+        cursor: Cursor of the unit and the camera.
         episode_id: Id of the episode, for messages.
-        pieces: Where the episode's rows are, in order.
+        pieces: Places of the episode's rows, in order.
     """
 
     def __init__(self, cursor: PictureCursor, episode_id: str, pieces: tuple[Rows, ...]) -> None:

@@ -128,7 +128,7 @@ def id_column(file: pq.ParquetFile) -> int:
 
 
 def id_bounds(group: pq.RowGroupMetaData, column: int) -> tuple[str | int, str | int] | None:
-    """Bounds of the ids of a row group; statistics that other writers cut short stay bounds. None where there are none."""
+    """Returns the bounds of a row group's ids; truncated statistics of other writers are still bounds. None if unknown."""
     statistics = None if column < 0 else group.column(column).statistics
     return (statistics.min, statistics.max) if statistics is not None and statistics.has_min_max else None
 

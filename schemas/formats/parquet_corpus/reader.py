@@ -7,8 +7,8 @@
 A file of ours has whole episodes in a row group, unless one episode is larger than a row group should be. Files of other
 writers may put an episode in several row groups, or thousands in one. Ids, frame indices and what else is small are read an
 episode at a time and tell whether it is valid; its pictures then stream from a cursor of their own (`pictures.py`). So memory
-is bounded by a batch of rows and the largest page of a file, not by an episode. How units are cut, `planning.py`
-says.
+is bounded by a batch of rows and the largest page of a file, not by an episode. For units, see
+`planning.py`.
 """
 
 import contextlib
@@ -125,7 +125,7 @@ def open_parquet(folder: Folder, options: Mapping[str, str]) -> ParquetReader:
 
 
 def read_file_features(source: ParquetFiles, name: str) -> CorpusFeatures:
-    """Returns what a file holds.
+    """Returns the features of a file.
 
     Raises:
         ValueError: The file is not Parquet, or a column that every corpus has is missing or of another type.

@@ -1,4 +1,4 @@
-"""The pictures of one camera in one episode as one Arrow value: in memory as long as they are few, else in a nameless file.
+"""The pictures of one camera in one episode as one Arrow value: in memory while small, else in an unnamed file.
 
 frame ──► bytes ──► memory, or beyond SPOOL_BYTES a file beside the part ──► mapped ──► Parquet pages ──► let go
 """
@@ -20,10 +20,10 @@ MAX_BYTES = 2**31 - 1
 
 
 class PictureSpool:
-    """Takes in pictures one by one, and gives them out as one row.
+    """Collects pictures one by one, and returns them as one row.
 
     Args:
-        folder: Where a file is made if one is needed; it has no name and ends with the process.
+        folder: Folder of the temporary file if one is needed; the file is unnamed and disappears with the process.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -39,7 +39,7 @@ class PictureSpool:
         return self._offsets[-1]
 
     def append(self, picture: bytes) -> None:
-        """Takes in the next picture.
+        """Adds the next picture.
 
         Raises:
             ValueError: There are more bytes than one value of a Parquet column can hold.
@@ -75,7 +75,7 @@ class PictureSpool:
         return pa.ListArray.from_arrays(pa.array([0, count], pa.int32()), images)
 
     def let_go(self) -> None:
-        """Lets go of the memory of a file's pages; they are read again where they are needed."""
+        """Releases the memory of a file's pages; they are reread when needed."""
         if self._mapped is not None and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
             self._mapped.madvise(mmap.MADV_DONTNEED)
 

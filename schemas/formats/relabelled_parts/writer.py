@@ -1,4 +1,4 @@
-"""Writes relabelled trajectories as Parquet (a row an episode) or WebDataset (a sample an episode).
+"""Writes relabelled trajectories as Parquet (one row per episode) or WebDataset (one sample per episode).
 
     Parquet       the columns of vlm_rewards.schemas.relabelled.relabelled_schema
 
@@ -6,7 +6,7 @@
                   <id>.rewards.npy          [K, T] float32; <id>.start.npy, <id>.stop.npy [K] int32
                   <id>.terminated.npy       [K] bool
                   <id>.action.npy           [T] int64 or [T, A] float32; <id>.state.npy [F, S] float32
-                  <id>.<camera>.000000.png  one picture a frame, as it was recorded
+                  <id>.<camera>.000000.png  one picture per frame, as recorded
     <id> and <camera> as `schemas.formats.member_names` escapes them
 
 Bytes depend on the episodes alone.
@@ -45,7 +45,7 @@ class RelabelledWriter(Protocol):
 
 
 class ParquetRelabelledWriter:
-    """Writes a row an episode, in row groups of at most ROW_GROUP_BYTES of pictures, unless one episode has more.
+    """Writes one row per episode, in row groups of at most ROW_GROUP_BYTES of pictures, unless one episode has more.
 
     Args:
         path: File to write.
@@ -133,7 +133,7 @@ def _row_of(value: str | Sequence[str] | np.ndarray | None, dtype: pa.DataType) 
 
 
 class WebDatasetRelabelledWriter:
-    """Writes a tar file with a sample an episode.
+    """Writes a tar file with one sample per episode.
 
     Args:
         path: File to write.
@@ -226,10 +226,10 @@ def open_writer(format_name: str, path: Path, features: CorpusFeatures, fingerpr
 
 
 def check_relabelled_format(format_name: str) -> None:
-    """Refuses a format that is none of EXTENSIONS.
+    """Refuses a format that is not in EXTENSIONS.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The format is unknown.
     """
     if format_name not in EXTENSIONS:
         raise ValueError(f"format must be one of {', '.join(EXTENSIONS)}, got {format_name!r}; choose one")

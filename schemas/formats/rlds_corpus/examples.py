@@ -25,7 +25,7 @@ _PIECE_BYTES = 2**20
 
 
 class Bytes(Protocol):
-    """A file, or what reads like one."""
+    """A file or file-like object."""
 
     def seek(self, offset: int, /) -> int:
         """Moves to a byte offset."""
@@ -35,7 +35,7 @@ class Bytes(Protocol):
 
 
 class BrokenMessageError(ValueError):
-    """The bytes are no tf.train.Example."""
+    """Raised for bytes that are not a tf.train.Example."""
 
 
 @dataclasses.dataclass
@@ -160,7 +160,7 @@ def parse_example(file: Bytes, start: int, num_bytes: int) -> Example:
         num_bytes: Its size in bytes.
 
     Raises:
-        BrokenMessageError: The bytes are no tf.train.Example.
+        BrokenMessageError: Raised for bytes that are not a tf.train.Example.
     """
     features: dict[str, Feature] = {}
     for field, wire, offset, size in _fields(file, start, start + num_bytes):

@@ -1,4 +1,4 @@
-"""Labels back into RLDS: `steps/reward` is overwritten where it lies, and the record's checksum with it.
+"""Writes labels into RLDS: `steps/reward` is overwritten in place, and the record's checksum updated.
 
     record   ... steps/reward [0.0 0.0 0.0] ... │ checksum        sizes, offsets and dataset_info.json stay as they are,
              ... steps/reward [0.1 0.7 0.9] ... │ checksum        and so does every byte of the pictures
@@ -29,7 +29,7 @@ from vlm_rewards.schemas.formats.rlds_corpus.tfrecord import Record, open_record
 
 
 def write_rlds_rewards(labelled: LabelledCorpus, changes: Changes, settings: ExportSettings) -> list[str]:
-    """Writes the shards anew with other rewards; see the module's picture."""
+    """Rewrites the shards with new rewards; see the module's picture."""
     require_all(labelled, RLDS.name)
     folder = local_folder(labelled.corpus)
     reader = labelled.corpus.reader

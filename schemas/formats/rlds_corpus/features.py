@@ -1,4 +1,4 @@
-"""What features.json says of a data set: the kind, shape and encoding of each feature, by its path.
+"""Reads features.json of a data set: kind, shape and encoding of each feature by its path.
 
     steps (a Dataset)
       ├─ observation/image     Image [64, 64, 3] uint8, jpeg    ──► "steps/observation/image": one byte string per step
@@ -23,7 +23,7 @@ _TENSORS = ("tensor", "classLabel", "boundingBox")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Declared:
-    """What features.json says of one feature.
+    """The declaration of one feature in features.json.
 
     Args:
         kind: "image", "tensor", "text", or the name of another connector.
@@ -85,7 +85,7 @@ def parse_features(text: bytes) -> dict[str, Declared]:
     """Parses features.json.
 
     Returns:
-        What is declared, by path, in the order of the file.
+        Declarations by path, in the order of the file.
 
     Raises:
         ValueError: The text is not what TensorFlow Datasets 4 writes.

@@ -1,4 +1,4 @@
-"""RLDS as a corpus format; what reads it is loaded when it is opened."""
+"""RLDS as a corpus format; its reader is imported when a corpus is opened."""
 
 from collections.abc import Mapping
 

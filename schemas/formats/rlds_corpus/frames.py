@@ -1,4 +1,4 @@
-"""The frames of one camera of one episode, read from their places in its record."""
+"""Reads the frames of one camera of one episode from their places in its record."""
 
 import math
 import zlib
@@ -33,7 +33,7 @@ def camera_frames(example: Example, path: str, declared: Declared, *, reverse: b
     Args:
         example: The parsed record.
         path: Path of the camera's feature.
-        declared: What features.json says of it.
+        declared: Declaration of the feature in features.json.
         reverse: Whether channels are stored in the order BGR; the frames are RGB.
     """
     if declared.kind == "image":
@@ -43,7 +43,7 @@ def camera_frames(example: Example, path: str, declared: Declared, *, reverse: b
 
 
 def is_filler(frames: Frames) -> bool:
-    """Whether the frames are one and the same picture of a single colour, as writers fill in for a camera that was not there."""
+    """Returns whether all frames are one picture of a single colour, which writers fill in for a missing camera."""
     first: Frame | None = None
     try:
         for frame in frames:

@@ -84,7 +84,7 @@ def find_builders(folder: Folder) -> list[Builder]:
 
 
 def _other_container(folder: Folder) -> str:
-    """Returns what is to be done, by the container that dataset_info.json names."""
+    """Returns the fix for the container that dataset_info.json names."""
     for file in folder.files:
         if file.name.rpartition("/")[2] == INFO:
             container = _info(folder, file.name).get("fileFormat", "tfrecord")

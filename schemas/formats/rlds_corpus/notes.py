@@ -1,4 +1,4 @@
-"""What people should know of an RLDS data set: files that are not there, numbers that are not those promised, other pictures."""
+"""Collects notes for the user on an RLDS data set: missing files, differing counts, pictures that are not cameras."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,13 +11,13 @@ from vlm_rewards.schemas.formats.rlds_corpus.tfrecord import BrokenFileError, wa
 def data_set_notes(
     folder: Folder, place: str, shards: Sequence[Shard], roles: Roles, all_cameras: Sequence[str]
 ) -> list[str]:
-    """Says what should be known of a data set.
+    """Returns the notes on a data set.
 
     Args:
         folder: The corpus's folder.
         place: Name of the data set's folder below it.
         shards: Its files that are read.
-        roles: What its features are.
+        roles: Roles of its features.
         all_cameras: Names of the cameras that are declared.
     """
     where = f" of {place}" if place else ""

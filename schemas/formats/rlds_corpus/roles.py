@@ -1,4 +1,4 @@
-"""Which features of a data set are cameras, action, state and instruction.
+"""Chooses the features of a data set that are cameras, action, state and instruction.
 
 steps/observation/<camera>                    every encoded picture, or array [H, W, 3] uint8; depth and grids are none
 steps/action, or steps/action/<part>          the action; parts one after the other, sorted by name
@@ -38,7 +38,7 @@ _INSTRUCTIONS = ("steps/language_instruction", f"{OBSERVATION}/natural_language_
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Roles:
-    """What the features of a data set are, by their paths.
+    """The roles of a data set's features, by their paths.
 
     Args:
         declared: All that is declared.
@@ -79,12 +79,12 @@ class Roles:
 
 
 def choose_roles(declared: Mapping[str, Declared], options: Mapping[str, str], place: str) -> Roles:
-    """Chooses what the features of a data set are.
+    """Chooses the roles of a data set's features.
 
     Args:
-        declared: What features.json declares.
+        declared: Declarations of features.json.
         options: Options that the user gave; see OPTIONS.
-        place: Where the data set lies, for messages.
+        place: Place of the data set, for messages.
 
     Raises:
         ValueError: There is no camera, or an option names a feature that cannot have its part.

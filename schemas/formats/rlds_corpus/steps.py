@@ -1,4 +1,4 @@
-"""Puts an episode together from the features of its record.
+"""Assembles an episode from the features of its record.
 
 step i of a record     observation i, the action taken in it, the reward and the flags that followed
 
@@ -24,8 +24,8 @@ class DataSet:
 
     Args:
         folder: Name of its folder below the corpus's.
-        prefix: What its episodes' ids begin with.
-        roles: What its features are.
+        prefix: Prefix of its episodes' ids.
+        roles: Roles of its features.
         has_final_steps: Whether a last step with the flag is_last holds the final frame, and no action.
         all_cameras: Names of the cameras that were asked for, those that the first episodes lack among them.
     """
@@ -65,14 +65,14 @@ def count_in(example: Example, roles: Roles, cameras: Sequence[str]) -> int:
 def build_episode(
     episode_id: str, example: Example, data_set: DataSet, cameras: Sequence[str], wanted: Wanted, reverse: bool
 ) -> Episode:
-    """Puts an episode together.
+    """Assembles an episode.
 
     Args:
         episode_id: Its id.
         example: Its record.
-        data_set: The data set that it is of.
-        cameras: Cameras that it has.
-        wanted: What of it is needed.
+        data_set: Data set of the episode.
+        cameras: Cameras of the episode.
+        wanted: Parts that are needed.
         reverse: Whether channels are stored in the order BGR.
 
     Raises:

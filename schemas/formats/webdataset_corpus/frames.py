@@ -1,4 +1,4 @@
-"""Pictures in tar files: where they are, and frames that stream from there."""
+"""Finds pictures in tar files and streams frames from there."""
 
 import dataclasses
 from array import array
@@ -12,7 +12,7 @@ from vlm_rewards.schemas.formats.folder import Folder
 
 @dataclasses.dataclass
 class Source:
-    """Where the pictures of a pass are read from; a file that is not open, or was closed after the pass, is opened."""
+    """Source of the pictures of a pass; opens the file if it is not open."""
 
     folder: Folder
     name: str
@@ -27,7 +27,7 @@ class Source:
 
 
 class PicturePlaces:
-    """Where the pictures of one camera are in the tar, by frame."""
+    """Places of the pictures of one camera in the tar, by frame."""
 
     def __init__(self) -> None:
         self._places = array("q")  # frame, offset and size of each
@@ -38,7 +38,7 @@ class PicturePlaces:
         return len(self._places) // 3
 
     def add(self, frame: int, offset: int, size: int) -> bool:
-        """Returns whether the frame is new; one that is not is left out."""
+        """Adds a frame and returns whether it is new; a repeated one is left out."""
         if self._seen is None and frame <= self._sorted_to:
             self._seen = set(self._places[::3])
         if self._seen is not None:

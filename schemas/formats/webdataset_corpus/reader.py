@@ -120,7 +120,7 @@ def open_webdataset(folder: Folder, options: Mapping[str, str]) -> WebDatasetRea
 
 
 def read_file_features(folder: Folder, name: str) -> CorpusFeatures:
-    """Returns what a file holds: as its first sample's JSON says, or as that sample does if another tool wrote it.
+    """Returns the features of a file: from its first sample's JSON, or from the sample itself if another tool wrote it.
 
     Raises:
         ValueError: The tar has no episode that can be read, or its features are none.
@@ -256,7 +256,7 @@ class _Sample:
         self._problem: InvalidEpisodeError | None = None
 
     def add(self, member: tarfile.TarInfo, suffix: str, file: BinaryIO) -> None:
-        """Takes in a member."""
+        """Adds a member."""
         match = _PICTURE.fullmatch(suffix)
         if self._problem is None:
             try:

@@ -1,4 +1,4 @@
-"""Labels as members of tars: one sample per episode, ours or others', each with a few members more.
+"""Writes labels as additional members of tars with one sample per episode, ours or others'.
 
     before   ep0.json ep0.front.000000.png ...     after   ep0.vlm_goal.npy ep0.vlm_score.npy ... ep0.json ep0.front.000000.png ...
 
@@ -42,7 +42,7 @@ _COPIED_BYTES = 1 << 20
 
 
 def write_webdataset_labels(labelled: LabelledCorpus, changes: Changes, settings: ExportSettings) -> list[str]:
-    """Writes the tars anew with members of labels; see the module's picture."""
+    """Rewrites the tars with members of labels; see the module's picture."""
     reader = labelled.corpus.reader
     patterns = reader.patterns if isinstance(reader, OtherTarsReader) else None
     if patterns is not None and patterns.cuts_episodes:
@@ -100,7 +100,7 @@ def _npy(array: np.ndarray) -> bytes:
 
 
 def _rewrite(source: Path, target: Path, members_of: Callable[[tarfile.TarInfo], dict[str, bytes]]) -> int:
-    """Writes a tar anew; what `members_of` gives for a member goes before it. Returns how many members were left out."""
+    """Rewrites a tar with the members of `members_of` before each member. Returns the number of members left out."""
     num_replaced = 0
     with source.open("rb") as headers, source.open("rb") as data, target.open("wb") as out:
         for member in walk(headers):

@@ -1,4 +1,4 @@
-"""What lies where in a tar of others: one walk over its headers."""
+"""Indexes a tar of other tools in one walk over its headers."""
 
 import dataclasses
 import tarfile
@@ -12,13 +12,13 @@ from vlm_rewards.schemas.formats.webdataset_others.patterns import CAMERA, Patte
 
 @dataclasses.dataclass
 class Pieces:
-    """What one tar holds of one episode.
+    """The parts of one episode in one tar.
 
     Args:
-        pictures: Where its pictures are, by camera.
+        pictures: Places of its pictures, by camera.
         members: Members by role and frame; the frame is -1 for one of the whole episode.
         num_bytes: Size of its pictures in bytes.
-        problem: What is wrong with its members, or "".
+        problem: Problem with its members, or "".
     """
 
     pictures: dict[str, PicturePlaces] = dataclasses.field(default_factory=dict)
@@ -29,7 +29,7 @@ class Pieces:
 
 @dataclasses.dataclass
 class TarIndex:
-    """What one tar holds.
+    """The contents of one tar.
 
     Args:
         episodes: By episode, in the order in which they begin.

@@ -1,10 +1,10 @@
-"""Patterns of the names of members: which is a picture of which frame, and which hold actions, states, rewards and instructions.
+"""Patterns of member names, which identify pictures with their frames, actions, states, rewards and instructions.
 
     {episode}.frame_{frame}.jpg     ep0000.frame_0003.jpg     one sample per episode
     {episode}_{frame}.{camera}.*    ep0000_0003.wrist.png     one sample per step; * stands for any ending of a picture
     {episode}.json:instruction      ep0000.json               the value of a key in it
 
-Where none is given, they follow from the names in the first tar: the first of the known patterns that fits all its pictures.
+By default the first known pattern that fits all pictures of the first tar is taken.
 """
 
 import dataclasses
@@ -91,7 +91,7 @@ class Pattern:
         return re.compile("".join(made), re.IGNORECASE)
 
     def match(self, name: str) -> re.Match[str] | None:
-        """Returns what a name has in the places of the pattern; None for another name."""
+        """Returns the match of a name with the pattern; None if it does not match."""
         return self._regex.fullmatch(name)
 
 
@@ -100,8 +100,8 @@ class Patterns:
     """The patterns of a corpus.
 
     Args:
-        picture: Of pictures.
-        members: Of other members, by their role.
+        picture: Pattern of pictures.
+        members: Patterns of other members, by their role.
         is_guessed: Whether the pattern of pictures follows from the names.
     """
 

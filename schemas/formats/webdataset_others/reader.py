@@ -2,7 +2,7 @@
 
     ep0.frame_0.jpg ep0.frame_1.jpg ep0.json        ──►  episode "ep0"; a tar is a unit
     ep0_0.jpg ep0_0.json ep0_1.jpg │ ep0_2.jpg ep1_0.jpg
-                   a.tar ──────────┘ b.tar          ──►  episode "ep0" goes on in b.tar: the unit of a.tar reads its rest there
+                   a.tar ──────────┘ b.tar          ──►  episode "ep0" continues in b.tar: the unit of a.tar reads its rest there
 
 A tar is walked once by its headers, so the order of its members does not matter; pictures then stream from their places.
 Episodes of a unit of several tars: those that begin in the first, from `start` on, to those in the last, up to `stop`.
@@ -48,7 +48,7 @@ class OtherTarsReader:
 
     Args:
         folder: Its folder.
-        patterns: What its members are called.
+        patterns: Patterns of its member names.
         features: Features of its first readable episode.
     """
 
@@ -80,7 +80,7 @@ class OtherTarsReader:
         return share_units(self.folder, cut, max_bytes)
 
     def _cut(self, unit: Unit, num_bytes: int, max_bytes: int) -> list[Unit]:
-        """Returns ranges of about `max_bytes` of a unit's first tar; the last has what goes on in other tars."""
+        """Returns ranges of about `max_bytes` of a unit's first tar; the last includes what continues in other tars."""
         if num_bytes <= max_bytes:
             return [unit]
         episodes = list(index_tar(self.folder, unit.files[0], self.patterns).episodes.values())
@@ -135,7 +135,7 @@ class OtherTarsReader:
         return list(self._index(unit)[0])
 
     def _index(self, unit: Unit) -> tuple[dict[str, list[tuple[str, Pieces]]], list[Failure]]:
-        """Returns by episode, its pieces with their tars; and what cannot be read."""
+        """Returns the pieces of each episode with their tars, and the failures."""
         found: dict[str, list[tuple[str, Pieces]]] = {}
         failures = []
         for name, start, stop in file_ranges(unit):
@@ -282,7 +282,7 @@ def _places(camera: str, pieces: Sequence[Pieces]) -> np.ndarray:
 
 
 def _value(data: bytes, name: str, pattern: Pattern) -> Any:
-    """Returns what a member holds: an array, a value in JSON, or a text."""
+    """Returns the content of a member: an array, a value in JSON, or a text."""
     if name.endswith(".npy"):
         return parse_array(data, name)
     try:

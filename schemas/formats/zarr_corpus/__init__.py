@@ -1,1 +1,1 @@
-"""Replay buffers in zarr, as diffusion policy and UMI keep them."""
+"""Replay buffers in zarr, in the layout of diffusion policy and UMI."""

@@ -114,7 +114,7 @@ class _StoreFrames:
 
 @dataclasses.dataclass(frozen=True)
 class Buffer:
-    """A store as a replay buffer: which of its arrays are what.
+    """A store as a replay buffer, with the roles of its arrays.
 
     Args:
         store: The store.
@@ -343,12 +343,12 @@ def _range(unit: Unit, store: Store) -> range:
 
 
 def _row_bytes(array: "zarr.Array") -> int:
-    """Returns bytes per row, uncompressed."""
+    """Returns the number of bytes per row, uncompressed."""
     return np.dtype(array.dtype).itemsize * int(np.prod(array.shape[1:], dtype=np.int64))
 
 
 def open_zarr(folder: Folder, options: Mapping[str, str]) -> ZarrReader:
-    """Opens a folder that is a store or holds stores; what is wrong with single stores is told when they are read.
+    """Opens a folder that is a store or holds stores; errors of single stores are reported when they are read.
 
     Raises:
         ValueError: No store can be read, or an option's value is none.

@@ -33,7 +33,7 @@ _BROKEN = (OSError, ValueError, RuntimeError, KeyError, TypeError, zipfile.BadZi
 
 
 class UnreadableStoreError(ValueError):
-    """The store cannot be opened, or is no replay buffer."""
+    """Raised for a store that cannot be opened or is not a replay buffer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Store:
 
     @property
     def stem(self) -> str:
-        """What its episodes are called after: its name without the ending."""
+        """Prefix of its episodes' ids: its name without the ending."""
         name = self.label
         for ending in (*ZIPS, ".zarr"):
             name = name.removesuffix(ending)
@@ -216,7 +216,7 @@ def find_stores(folder: Folder) -> list[Store]:
 
 @contextlib.contextmanager
 def plain_errors(what: str) -> Iterator[None]:
-    """Turns what zarr raises on broken chunks into an InvalidEpisodeError.
+    """Context manager that turns zarr's errors on broken chunks into an InvalidEpisodeError.
 
     Args:
         what: Name of what is read, for the message.
