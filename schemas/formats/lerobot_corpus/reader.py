@@ -228,7 +228,7 @@ def _vectors(rows: Any, name: str, width: int) -> np.ndarray:
 
 
 def _outcomes(info: Info, rows: Any, num_steps: int) -> dict[str, np.ndarray]:
-    """Rewards, and how the episode ended: as next.terminated or else next.done says; otherwise its recording was cut off."""
+    """Returns rewards and how the episode ended: by next.terminated, else next.done; otherwise its recording was cut off."""
     flags = {name: name in info.features for name in ("next.terminated", "next.done", "next.truncated")}
     ended = next((name for name in ("next.terminated", "next.done") if flags[name]), None)
     steps = {"rewards": numbers(rows, "next.reward", np.float32).reshape(-1)[:num_steps]}

@@ -171,7 +171,7 @@ def check_count(name: str, num_frames: int, row: Row | None) -> None:
 
 
 def missing_files(rows: Iterable[Row]) -> Iterator[Failure]:
-    """Yields the failures of files that a table names, and that are not there."""
+    """Yields a failure for each missing file that a table names."""
     for row in rows:
         name = row.file or row.episode_id
         detail = f"{row.place} names {name}, which is not there. Copy it too, or remove the line"

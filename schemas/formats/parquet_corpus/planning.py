@@ -134,7 +134,7 @@ def id_bounds(group: pq.RowGroupMetaData, column: int) -> tuple[str | int, str |
 
 
 def disjoint(left: tuple[str | int, str | int] | None, right: tuple[str | int, str | int] | None) -> bool:
-    """Returns whether two row groups share no episode for certain."""
+    """Returns whether two row groups certainly share no episode."""
     if left is None or right is None or type(left[0]) is not type(right[0]):
         return False
     return bool(left[1] < right[0] or right[1] < left[0])  # type: ignore[operator]

@@ -74,7 +74,7 @@ class RldsReader:
         yield from self.companions
 
     def units(self, max_bytes: int) -> list[Unit]:
-        """One unit per file, or several of about `max_bytes` for a larger file; small files share a unit. Ranges count records."""
+        """Returns one unit per file, or several of about `max_bytes` for a large one; small files share one. Ranges count records."""
         units = [unit for shard, _ in self.shards.values() for unit in self._plan_shard(shard, max_bytes)]
         return share_units(self.folder, units, max_bytes)
 
@@ -294,7 +294,7 @@ def _examples(folder: Folder, builder: Builder) -> Iterator[Example]:
 
 
 def _probe(folder: Folder, builder: Builder, roles: Roles) -> tuple[set[str], bool]:
-    """What the first episodes say: cameras that one of them has, and whether all of them end with a filler for an action."""
+    """Returns which cameras the first episodes have, and whether all of them end with a filler for an action."""
     seen: set[str] = set()
     endings = []
     for example in itertools.islice(_examples(folder, builder), _PROBED_EPISODES):
