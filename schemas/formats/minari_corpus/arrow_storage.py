@@ -199,7 +199,7 @@ def episode_files(folder: Folder, prefix: str) -> list[File]:
 
 
 def episode_id(name: str) -> str:
-    """Returns the id of an episode, as in the HDF5 storage; a second file of a folder, which Minari does not write, adds its name."""
+    """Returns the id of an episode, as in the HDF5 storage; for a second file of a folder, with the file's name."""
     number, _, file = name.rpartition("/")
     number = number.rpartition("/")[2]
     return f"episode_{number}" if re.match(r"part-0\.", file) else f"episode_{number}/{file}"

@@ -74,7 +74,7 @@ class RldsReader:
         yield from self.companions
 
     def units(self, max_bytes: int) -> list[Unit]:
-        """Returns one unit per file, or several of about `max_bytes` for a large one; small files share one. Ranges count records."""
+        """Returns one unit per file, several of about `max_bytes` for a large one. Small files share one; ranges count records."""
         units = [unit for shard, _ in self.shards.values() for unit in self._plan_shard(shard, max_bytes)]
         return share_units(self.folder, units, max_bytes)
 
