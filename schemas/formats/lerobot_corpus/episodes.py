@@ -43,7 +43,7 @@ def episode_index_of(episode_id: str) -> int:
     if number.isdecimal() and episode_id == episode_id_of(int(number)):
         return int(number)
     raise ValueError(
-        f"an id must be of an episode of a LeRobot data set, as {episode_id_of(3)!r} is, got {episode_id!r}"
+        f"an id must be of an episode of a LeRobot data set, as {episode_id_of(3)!r} is, got {episode_id!r}. Correct it"
     )
 
 
@@ -134,7 +134,10 @@ def read_episode_table(folder: Folder, info: Info) -> EpisodeTable:
             found = list(_runs(folder, name))
         except MISSING_FILE:
             raise
-        except (*BROKEN_FILE, ValueError) as error:
+        except BROKEN_FILE as error:
+            broken[name] = f"a Parquet file must be whole, got one that cannot be read ({error}). Download it again"
+            continue
+        except ValueError as error:
             broken[name] = str(error)
             continue
         for place, (index, begins, start, stop) in enumerate(found):
@@ -143,10 +146,12 @@ def read_episode_table(folder: Folder, info: Info) -> EpisodeTable:
                 first_runs.append(len(runs))
             runs.append((number, start, stop))
     if not indices:
-        why = f", the first being {files[0]} ({broken[files[0]]})" if broken else ""
-        raise ValueError(
-            f"a LeRobot data set must have episodes, got no row in {len(files)} data files of {folder}{why}. Download its data"
-        )
+        where = f"{len(files)} data files of {folder}"
+        for name, why in broken.items():
+            raise ValueError(
+                f"a LeRobot data set must have episodes, got no row in {where}, the first unreadable being {name} ({why})"
+            )
+        raise ValueError(f"a LeRobot data set must have episodes, got no row in {where}. Download its data")
     return EpisodeTable(
         files=tuple(files),
         broken=broken,
@@ -162,14 +167,14 @@ def _runs(folder: Folder, name: str) -> Iterator[tuple[int, bool, int, int]]:
         missing = [column for column in _KEY_COLUMNS if column not in file.schema_arrow.names]
         if missing:
             raise ValueError(
-                f"rows must have the columns {' and '.join(_KEY_COLUMNS)}, got no {missing[0]}. Write them"
+                f"rows must have the columns {' and '.join(_KEY_COLUMNS)}, got no {missing[0]}. Download the file again"
             )
         row = 0
         pending: tuple[int, bool, int, int] | None = None
         for batch in file.iter_batches(columns=list(_KEY_COLUMNS), use_threads=False):
             if any(column.null_count for column in batch.columns):
                 raise ValueError(
-                    f"{' and '.join(_KEY_COLUMNS)} must be numbers in every row, got null. Write them anew"
+                    f"{' and '.join(_KEY_COLUMNS)} must be numbers in every row, got null. Download the file again"
                 )
             values, frames = (batch.column(column).to_numpy() for column in _KEY_COLUMNS)
             edges = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]

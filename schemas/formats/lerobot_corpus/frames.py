@@ -63,7 +63,7 @@ class EpisodeVideo:
                 ) from error
             if error.reason == _TOO_FEW:
                 raise
-            detail = f"{error}; the episode has {len(self)} rows, and {row} frames were decoded before"
+            detail = f"the episode has {len(self)} rows, and {row} frames were decoded before: {error}"
             raise InvalidEpisodeError(error.reason, detail) from error
 
     def _find(self, time: float) -> "VideoFrame | None":

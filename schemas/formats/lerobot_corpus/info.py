@@ -142,7 +142,7 @@ def read_info(folder: Folder) -> Info:
     if not cameras:
         found = f"depth alone ({', '.join(depth)})" if depth else ", ".join(features) or "none"
         raise ValueError(
-            f"a LeRobot data set must have a camera (a feature of images or video), got {found} in {folder}"
+            f"a LeRobot data set must have a camera (a feature of images or video), got {found} in {folder}. Choose another"
         )
     info = Info(
         version=version,

@@ -90,7 +90,7 @@ class LeRobotReader:
         """Yields the unit's episodes."""
         for name in unit.files[:1]:
             if name in self.table.broken:
-                detail = f"{self.table.broken[name]}; nothing of it is read"
+                detail = f"nothing of it is read: {self.table.broken[name]}"
                 yield Failure(scope="shard", shard=name, reason="unreadable shard", detail=detail)
                 return
         one = _UnitPass(self, wanted)
@@ -167,7 +167,7 @@ class _UnitPass:
             raise InvalidEpisodeError(
                 "missing frames",
                 f"frame_index must count 0, 1, 2, ... in each episode, got {frame_index[wrong[0]]} in place of {wrong[0]}. "
-                "Record the episode again or leave it out",
+                "Leave the episode out",
             )
         values: dict[str, Any] = {}
         if "actions" in fields and reader.features.action_size is not None:
@@ -200,7 +200,7 @@ class _UnitPass:
                 raise InvalidEpisodeError(
                     "unknown layout",
                     f"column {camera.key!r} must hold encoded pictures (bytes), got {found or 'no such column'} in {piece.file}. "
-                    "Write the data set again",
+                    "Embed its pictures in the rows",
                 )
 
     def _video(self, camera: Camera, position: int, rows: Any) -> EpisodeVideo:
@@ -223,7 +223,9 @@ def _vectors(rows: Any, name: str, width: int) -> np.ndarray:
         return values.reshape(-1)
     values = values[:, None] if values.ndim == 1 else values
     if values.shape[1] != width:
-        raise ValueError(f"column {name!r} must have {width} values per row as {INFO} says, got {values.shape[1]}")
+        raise ValueError(
+            f"column {name!r} must have {width} values per row as {INFO} says, got {values.shape[1]}. Correct {INFO}"
+        )
     return values
 
 

@@ -39,16 +39,20 @@ def episode_rows(folder: Folder) -> dict[str, EpisodeRows]:
     """
     table = read_episode_table(folder, read_info(folder))
     for name, why in table.broken.items():
-        raise ValueError(f"every data file must be readable, got {folder.path(name)}, which is not: {why}")
+        raise ValueError(f"every data file must be readable: got {folder.path(name)}, which is not ({why})")
     cursor = RowCursor(OpenFiles(folder, ()), ["index"])
     found: dict[str, EpisodeRows] = {}
     for position in range(len(table)):
         pieces = table.pieces(position)
         index = cursor.take(table.id(position), pieces).column("index").to_numpy()
         if (index != index[0] + np.arange(len(index))).any():
-            raise ValueError(f"index must rise by one from row to row, got another in {table.id(position)} of {folder}")
+            raise ValueError(
+                f"index must rise by one from row to row, got another in {table.id(position)}. Number the column anew"
+            )
         if table.id(position) in found:
-            raise ValueError(f"an episode must occur once, got {table.id(position)} again in {pieces[0].file}")
+            raise ValueError(
+                f"an episode must occur once, got {table.id(position)} again in {pieces[0].file}. Remove one"
+            )
         rows = EpisodeRows(int(table.indices[position]), int(index[0]), len(index), pieces)
         found[table.id(position)] = rows
     return found
@@ -99,7 +103,7 @@ class RowCursor:
             return pa.Table.from_batches(batches)
         except pa.ArrowInvalid as error:
             raise ValueError(
-                f"an episode must have the same columns in all its files, got {error}. Write them anew"
+                f"an episode must have the same columns in all its files, got {error}. Download them again"
             ) from error
 
     def _take(self, piece: Rows) -> Iterator[pa.RecordBatch]:
@@ -148,14 +152,15 @@ def numbers(table: pa.Table, name: str, dtype: type) -> np.ndarray:
         flat = pc.list_flatten(flat)
         nulls += flat.null_count
     if nulls:
-        raise ValueError(f"column {name!r} must have a value in every row, got null. Record the episode again")
+        raise ValueError(f"column {name!r} must have a value in every row, got null. Leave the episode out")
     values: np.ndarray = np.asarray(flat.to_numpy()).astype(dtype, copy=False)
     if not is_list(column.type):
         return values
     lengths = pc.unique(pc.list_value_length(column)).to_pylist()
     if len(lengths) > 1 or len(values) % len(column):
         raise ValueError(
-            f"column {name!r} must have as many values in every row, got {len(values)} in {len(column)} rows. Record it again"
+            f"column {name!r} must have as many values in every row, got {len(values)} in {len(column)} rows. Leave "
+            "the episode out"
         )
     return values.reshape(len(column), -1)
 

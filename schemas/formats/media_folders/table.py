@@ -166,7 +166,7 @@ def check_count(name: str, num_frames: int, row: Row | None) -> None:
     if row is not None and row.num_frames not in (None, num_frames):
         raise InvalidEpisodeError(
             "missing frames",
-            f"{name} should have {row.num_frames} frames by {row.place}, got {num_frames}. Record it again or leave it out",
+            f"{name} should have {row.num_frames} frames by {row.place}, got {num_frames}. Leave the episode out",
         )
 
 

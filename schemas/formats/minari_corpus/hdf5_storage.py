@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 _EPISODE = "episode_"
 _JPEG = b"\xff\xd8\xff"
-RECORD_PIXELS = "Record it with pixels, of MiniGrid with its RGBImgPartialObsWrapper"
 
 
 def _holds_episodes(file: "h5py.File") -> bool:
@@ -37,7 +36,7 @@ def _holds_episodes(file: "h5py.File") -> bool:
 def _keys(file: "h5py.File", told: Told) -> list[str]:
     numbers = sorted(int(name.removeprefix(_EPISODE)) for name in file if name.removeprefix(_EPISODE).isdecimal())
     if not numbers:
-        raise UnreadableFileError(f"a Minari file must hold episodes: got {summary_of(file)}. Record it again")
+        raise UnreadableFileError(f"a Minari file must hold episodes: got {summary_of(file)}. Download it again")
     return [f"{_EPISODE}{number}" for number in numbers]
 
 
@@ -52,7 +51,7 @@ def minari_recording(file: "h5py.File", key: str, told: Told) -> Recording:
     episode = group_at(file, key)
     observed = None if episode is None else find(episode, "observations")
     if episode is None or observed is None:
-        raise InvalidEpisodeError("invalid episode", f"{key} must hold observations: got none. Record it again")
+        raise InvalidEpisodeError("invalid episode", f"{key} must hold observations: got none. Leave the episode out")
     found = (
         {WHOLE: observed} if isinstance(observed, h5py.Dataset) else {_name(path): d for path, d in datasets(observed)}
     )
@@ -86,7 +85,7 @@ def no_pictures(found: dict[str, str]) -> InvalidEpisodeError:
         found: Description of each observation.
     """
     shown = ", ".join(f"{name} {what}" for name, what in found.items())
-    detail = f"observations must hold pictures of at least 32 x 32 pixels, uint8: got {shown}. {RECORD_PIXELS}"
+    detail = f"observations must hold pictures of at least 32 x 32 pixels, uint8: got {shown}. Choose a set with pixels"
     return InvalidEpisodeError("no pictures", detail)
 
 

@@ -81,7 +81,9 @@ class Example:
             return Feature(kind, array("q"))
         if feature.kind != kind:
             names = {BYTES: "byte strings", FLOATS: "floats", INTEGERS: "integers"}
-            raise BrokenMessageError(f"feature {key!r} must hold {names[kind]}, got {names[feature.kind]}")
+            raise BrokenMessageError(
+                f"feature {key!r} must hold {names[kind]}, got {names[feature.kind]}. Correct features.json"
+            )
         return feature
 
     def byte_strings(self, key: str) -> list[bytes]:
@@ -102,13 +104,15 @@ class Example:
         if feature is None:
             return np.zeros(0, np.float32)
         if feature.kind == BYTES:
-            raise BrokenMessageError(f"feature {key!r} must hold numbers, got byte strings")
+            raise BrokenMessageError(f"feature {key!r} must hold numbers, got byte strings. Correct features.json")
         runs = [self.read(offset, size) for offset, size in feature]
         data = b"".join(runs)
         if feature.kind == INTEGERS:
             return decode_varints(data)
         if len(data) % 4:
-            raise BrokenMessageError(f"feature {key!r} must hold floats of 4 bytes each, got {len(data)} bytes")
+            raise BrokenMessageError(
+                f"feature {key!r} must hold floats of 4 bytes each, got {len(data)} bytes. Leave the episode out"
+            )
         return np.frombuffer(data, "<f4").astype(np.float32, copy=False)
 
     def integer_blocks(self, key: str, size: int) -> Iterator[np.ndarray]:
@@ -134,7 +138,9 @@ class Example:
                     waiting = [values[len(values) // size * size :]]
                     num_waiting = len(waiting[0])
         if cut:
-            raise BrokenMessageError(f"feature {key!r} ends within a number")
+            raise BrokenMessageError(
+                f"feature {key!r} must hold whole numbers, got one that is cut. Leave the episode out"
+            )
 
     def num_integers(self, key: str) -> int:
         """Returns the number of values of a feature of integers, counted without keeping them; 0 where the key is absent."""
@@ -181,14 +187,16 @@ def decode_varints(data: bytes) -> np.ndarray:
     raw = np.frombuffer(data, np.uint8)
     ends = np.flatnonzero(raw < 0x80)
     if len(raw) and (not len(ends) or ends[-1] != len(raw) - 1):
-        raise BrokenMessageError("a list of integers ends within a number")
+        raise BrokenMessageError(
+            "a list of integers must hold whole numbers, got one that is cut. Leave the episode out"
+        )
     if len(ends) == len(raw):
         return raw.astype(np.int64)
     starts = np.concatenate([[0], ends[:-1] + 1])
     lengths = ends - starts + 1
     longest = int(lengths.max())
     if longest > 10:
-        raise BrokenMessageError(f"an integer must have at most 10 bytes, got {longest}")
+        raise BrokenMessageError(f"an integer must have at most 10 bytes, got {longest}. Leave the episode out")
     values = np.zeros(len(ends), np.uint64)
     for place in range(longest):
         longer = np.flatnonzero(lengths > place)
@@ -202,12 +210,16 @@ def _entry(file: Bytes, start: int, stop: int) -> tuple[str, Feature]:
     for field, wire, offset, size in _fields(file, start, stop):
         if (field, wire) == (1, _DELIMITED):
             if size > _MAX_KEY_BYTES:
-                raise BrokenMessageError(f"a key at byte {offset} must have at most {_MAX_KEY_BYTES} bytes, got {size}")
+                raise BrokenMessageError(
+                    f"a key at byte {offset} must have at most {_MAX_KEY_BYTES} bytes, got {size}. Leave the episode out"
+                )
             file.seek(offset)
             try:
                 key = file.read(size).decode()
             except UnicodeDecodeError as error:
-                raise BrokenMessageError(f"a key at byte {offset} is no text ({error})") from error
+                raise BrokenMessageError(
+                    f"a key at byte {offset} must be a text, got {error}. Leave the episode out"
+                ) from error
         elif (field, wire) == (2, _DELIMITED):
             for kind, kind_wire, values, values_size in _fields(file, offset, offset + size):
                 if kind in (BYTES, FLOATS, INTEGERS) and kind_wire == _DELIMITED:
@@ -244,10 +256,14 @@ def _fields(file: Bytes, start: int, stop: int) -> Iterator[tuple[int, int, int,
         elif wire in (_FIXED32, _FIXED64):
             value, size = offset + used, 4 if wire == _FIXED32 else 8
         else:
-            raise BrokenMessageError(f"a field at byte {offset} has the unknown wire type {wire}")
+            raise BrokenMessageError(
+                f"a field at byte {offset} must have a known wire type, got {wire}. Leave the episode out"
+            )
         offset = value + size
         if offset > stop:
-            raise BrokenMessageError(f"a field at byte {value} has {size} bytes, of which {stop - value} are there")
+            raise BrokenMessageError(
+                f"a field at byte {value} must have its {size} bytes, got {stop - value}. Leave the episode out"
+            )
         yield tag >> 3, wire, value, size
 
 
@@ -261,4 +277,6 @@ def _varint(data: bytes, position: int, offset: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, position
         shift += 7
-    raise BrokenMessageError(f"a number after byte {offset} does not end")
+    raise BrokenMessageError(
+        f"a number after byte {offset} must end within 10 bytes, got one that does not. Leave the episode out"
+    )

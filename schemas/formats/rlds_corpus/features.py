@@ -93,15 +93,19 @@ def parse_features(text: bytes) -> dict[str, Declared]:
     try:
         root = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"it is no JSON ({error})") from error
+        raise ValueError(f"it must be JSON, got {error}. Download it again") from error
     if isinstance(root, dict) and "type" in root and "pythonClassName" not in root:
-        raise ValueError("it is in the form of TensorFlow Datasets before 4.4")
+        raise ValueError(
+            "it must be in the form of TensorFlow Datasets 4.4 or later, got an earlier one. Write it with version 4.9"
+        )
     found: dict[str, Declared] = {}
     try:
         for path, declared in _declared(root, "", 0):
             found[path] = declared
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"it is not as TensorFlow Datasets writes it ({type(error).__name__}: {error})") from error
+        raise ValueError(
+            f"it must be as TensorFlow Datasets writes it, got {type(error).__name__} ({error}). Download it again"
+        ) from error
     return found
 
 

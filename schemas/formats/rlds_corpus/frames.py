@@ -23,7 +23,7 @@ def count_frames(example: Example, path: str, declared: Declared) -> int:
         return len(example.of_kind(path, BYTES))
     count, size = example.num_integers(path), math.prod(size or 1 for size in declared.shape)
     if count % size:
-        raise ValueError(f"{path} must have {size} values in every step, got {count} in all")
+        raise ValueError(f"{path} must have {size} values in every step, got {count} in all. Leave the episode out")
     return count // size
 
 
@@ -117,18 +117,18 @@ class _Arrays:
             for index, values in enumerate(self._example.integer_blocks(self._path, math.prod(self._shape))):
                 if values.min() < 0 or values.max() > 255:
                     wrong = values.min() if values.min() < 0 else values.max()
-                    detail = f"pixels of {self._path!r} must be 0 to 255, got {wrong} in frame {index}; write it again"
+                    detail = f"pixels of {self._path!r} must be 0 to 255, got {wrong} in frame {index}. Leave the episode out"
                     raise InvalidEpisodeError("broken record", detail)
                 yield values.astype(np.uint8)
         except BrokenMessageError as error:
-            raise InvalidEpisodeError("broken record", f"{error}; write it again") from error
+            raise InvalidEpisodeError("broken record", str(error)) from error
 
     def _bytes(self) -> Iterator[np.ndarray]:
         for offset, size in self._example.of_kind(self._path, BYTES):
             try:
                 yield decoded_tensor(self._example.read(offset, size), self._declared)
             except ValueError as error:
-                raise InvalidEpisodeError("broken record", f"{self._path!r}: {error}; write it again") from error
+                raise InvalidEpisodeError("broken record", f"{self._path!r}: {error}") from error
 
 
 def decoded_tensor(data: bytes, declared: Declared) -> np.ndarray:
@@ -146,8 +146,8 @@ def decoded_tensor(data: bytes, declared: Declared) -> np.ndarray:
         try:
             data = zlib.decompressobj().decompress(data, num_bytes + 1)
         except zlib.error as error:
-            raise ValueError(f"a compressed tensor does not decompress ({error})") from error
+            raise ValueError(f"a compressed tensor must decompress, got {error}. Leave the episode out") from error
     if len(data) != num_bytes:
         more = "more" if len(data) > num_bytes else str(len(data))
-        raise ValueError(f"a tensor {declared} must have {num_bytes} bytes, got {more}")
+        raise ValueError(f"a tensor {declared} must have {num_bytes} bytes, got {more}. Leave the episode out")
     return np.frombuffer(data, dtype)

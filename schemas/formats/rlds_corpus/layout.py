@@ -117,9 +117,7 @@ def _builder(folder: Folder, place: str, files: list[File]) -> Builder:
     try:
         declared = parse_features(folder.read(name))
     except ValueError as error:
-        raise ValueError(
-            f"{folder.path(name)} cannot be used: {error}. Write it with tensorflow_datasets 4.9"
-        ) from error
+        raise ValueError(f"{folder.path(name)} cannot be used: {error}") from error
     promised = _promised(folder, place)
     shards = []
     for file in files:

@@ -86,7 +86,7 @@ class RldsReader:
                     for record in _range(file, start, stop):
                         yield self._found(name, file, record, wanted)
                 except BrokenFileError as error:
-                    detail = f"a TFRecord file must be whole, got one that {error}; the rest is lost: copy it again"
+                    detail = f"a TFRecord file must be whole, got one that {error}; the rest is lost. Copy it again"
                     yield Failure(scope="shard", shard=name, reason="unreadable shard", detail=detail)
                 except Exception as error:
                     error.add_note(f"while reading {self.folder.path(name)}")
@@ -136,7 +136,7 @@ class RldsReader:
         except BrokenRecordError as error:
             problem = InvalidEpisodeError("wrong checksum", f"{error}. Copy the file again")
         except ValueError as error:
-            detail = f"{where} cannot be read: {error}. Write the file again"
+            detail = f"{where} cannot be read: {error}"
             problem = InvalidEpisodeError("broken record", detail)
 
         def refuse() -> Episode:

@@ -118,7 +118,9 @@ def _values(example: Example, path: str, roles: Roles) -> np.ndarray:
         return np.stack(rows) if rows else np.zeros((0, width), declared.dtype)
     values = example.numbers(path)
     if len(values) % width:
-        raise ValueError(f"{path} must have {width} values in every step, got {len(values)} in all")
+        raise ValueError(
+            f"{path} must have {width} values in every step, got {len(values)} in all. Leave the episode out"
+        )
     return values.reshape(-1, width)
 
 
@@ -126,7 +128,9 @@ def _rows(example: Example, path: str, roles: Roles, num_frames: int) -> np.ndar
     """Returns the values of a feature of numbers, [num_frames, N]."""
     values = _values(example, path, roles)
     if len(values) != num_frames:
-        raise ValueError(f"{path} must have as many steps as there are frames, {num_frames}, got {len(values)}")
+        raise ValueError(
+            f"{path} must have as many steps as there are frames, {num_frames}, got {len(values)}. Leave the episode out"
+        )
     return values
 
 
@@ -167,7 +171,7 @@ def _text(path: str, data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} must be a text, got {data[:40]!r} ({error})") from error
+        raise ValueError(f"{path} must be a text, got {data[:40]!r} ({error}). Leave the episode out") from error
 
 
 def _texts(example: Example, path: str, roles: Roles) -> Iterator[bytes]:
@@ -176,7 +180,9 @@ def _texts(example: Example, path: str, roles: Roles) -> Iterator[bytes]:
         return
     for row in _values(example, path, roles):
         if row.min() < 0 or row.max() > 255:
-            raise ValueError(f"{path} must spell a text in bytes of 0 to 255, got {row.min()} to {row.max()}")
+            raise ValueError(
+                f"{path} must spell a text in bytes of 0 to 255, got {row.min()} to {row.max()}. Leave the episode out"
+            )
         yield row.astype(np.uint8).tobytes().rstrip(b"\0")
 
 

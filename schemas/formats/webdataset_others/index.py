@@ -63,7 +63,8 @@ def _add(episodes: dict[str, Pieces], member: tarfile.TarInfo, patterns: Pattern
         places = pieces.pictures.setdefault(found.get("camera", CAMERA), PicturePlaces())
         if not member.isreg() or member.sparse is not None:
             pieces.problem = (
-                pieces.problem or f"{name} must be a plain file, got a link, device or other. Write the tar anew"
+                pieces.problem
+                or f"{name} must be a plain file, got a link, device or other. Pack it with tar --dereference"
             )
         elif not places.add(int(found["frame"]), member.offset_data, member.size):
             pieces.problem = pieces.problem or f"a frame must occur once, got {name} again. Remove one"

@@ -210,7 +210,8 @@ class OtherTarsReader:
         if not self.patterns.members[role].is_per_step:
             if -1 not in found:
                 raise InvalidEpisodeError(
-                    "missing member", f"an episode must have a member {self.patterns.members[role].text}, got none"
+                    "missing member",
+                    f"an episode must have a member {self.patterns.members[role].text}, got none. Add it",
                 )
             return as_recorded(field, np.asarray(found[-1]))
         wanted = numbers if field == "states" or int(numbers[-1]) in found else numbers[:-1]
@@ -218,7 +219,7 @@ class OtherTarsReader:
         if missing:
             raise InvalidEpisodeError(
                 "missing member",
-                f"each step must have a member {self.patterns.members[role].text}, got none for frame {missing[0]}",
+                f"each step must have a member {self.patterns.members[role].text}, got none for frame {missing[0]}. Add it",
             )
         return as_recorded(field, np.stack([np.asarray(found[number]) for number in wanted.tolist()]))
 
@@ -276,7 +277,7 @@ def _places(camera: str, pieces: Sequence[Pieces]) -> np.ndarray:
         raise InvalidEpisodeError(
             "missing frames",
             f"camera {camera!r} must have {gap.num_expected} frames by their numbers, got {len(frames)}: none lies between "
-            f"{frames[gap.before]} and {frames[gap.before + 1]}. Record it again or leave it out",
+            f"{frames[gap.before]} and {frames[gap.before + 1]}. Leave the episode out",
         )
     return places
 
@@ -291,13 +292,13 @@ def _value(data: bytes, name: str, pattern: Pattern) -> Any:
         record = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise InvalidEpisodeError(
-            "broken member", f"{name!r} must be JSON or a text, got {data[:40]!r} ({error}). Write it again"
+            "broken member", f"{name!r} must be JSON or a text, got {data[:40]!r} ({error}). Correct it"
         ) from error
     if not pattern.key:
         return record
     if not isinstance(record, dict):
         raise InvalidEpisodeError(
-            "broken member", f"{name!r} must be a JSON object, got {str(record)[:40]}. Write it again"
+            "broken member", f"{name!r} must be a JSON object, got {str(record)[:40]}. Correct it"
         )
     return record.get(pattern.key)
 
@@ -308,7 +309,7 @@ def open_others(folder: Folder, patterns: Patterns) -> OtherTarsReader:
     Raises:
         ValueError: No episode can be read; the message says what is wrong with the first.
     """
-    failure: object = "it holds no picture that the pattern fits"
+    failure: object = "it must hold pictures that the pattern fits, got none. Give another option picture"
     for file in tar_files(folder):
         reader = OtherTarsReader(folder, patterns, CorpusFeatures(cameras=("?",)))
         for fields in (

@@ -135,11 +135,21 @@ def test_an_empty_set_is_refused(tmp_path: Path) -> None:
         open_corpus(tmp_path)
 
 
+def test_a_set_without_rows_names_the_file_that_cannot_be_read(tmp_path: Path) -> None:
+    DataSet().write(tmp_path)
+    broken = DATA.replace("000.parquet", "001.parquet")
+    pq.write_table(pq.read_table(tmp_path / DATA).slice(0, 0), tmp_path / DATA)
+    (tmp_path / broken).write_bytes(b"no Parquet")
+    with pytest.raises(ValueError, match=rf"got no row in 2 data files of .*, the first unreadable being {broken} \("):
+        open_corpus(tmp_path)
+
+
 def test_a_set_whose_data_files_all_are_broken_is_refused(tmp_path: Path) -> None:
     DataSet().write(tmp_path)
     (tmp_path / DATA).write_bytes(b"no Parquet")
     with pytest.raises(
-        ValueError, match=rf"got no row in 1 data files of .*, the first being {DATA} \(Parquet magic bytes"
+        ValueError,
+        match=rf"got no row in 1 data files of .*, the first unreadable being {DATA} \(a Parquet file must be whole",
     ):
         open_corpus(tmp_path)
 
@@ -186,20 +196,20 @@ def test_a_data_file_that_breaks_off_ends_its_episodes_and_no_others(tmp_path: P
     [
         (
             lambda rows: replace(rows, "frame_index", [0, 1, 2, 3, 4, 0, 2, 3, *range(4)]),
-            "frame_index must count .* got 2 in",
+            "frame_index must count .* got 2 in .*. Leave the episode out",
         ),
         (lambda rows: rows.drop_columns("action"), "must have the column 'action' that meta/info.json names, got none"),
         (
             lambda rows: replace(rows, "action", [[0.0, 0.5]] * 12),
-            "column 'action' must have 3 values per row as meta/info.json says, got 2",
+            "column 'action' must have 3 values per row as meta/info.json says, got 2. Correct meta/info.json",
         ),
         (
             lambda rows: replace(rows, "action", [[0.0, 0.5, 1.0]] * 6 + [[0.0]] + [[0.0, 0.5, 1.0]] * 5),
-            "column 'action' must have as many values in every row, got 7 in 3 rows",
+            "column 'action' must have as many values in every row, got 7 in 3 rows. Leave the episode out",
         ),
         (
             lambda rows: replace(rows, "observation.state", [[0.0, 0.5]] * 6 + [None] + [[0.0, 0.5]] * 5),
-            "column 'observation.state' must have a value in every row, got null",
+            "column 'observation.state' must have a value in every row, got null. Leave the episode out",
         ),
         (
             lambda rows: replace(rows, "task_index", [0] * 6 + [9] + [0] * 5),
@@ -422,7 +432,7 @@ def test_rows_of_every_episode_are_found(tmp_path: Path, version: str) -> None:
         (lambda rows: pa.concat_tables([rows, rows.slice(0, 5)]), "must occur once, got episode_000000 again in data/"),
         (
             lambda rows: rows.drop_columns("frame_index"),
-            "every data file must be readable, got .*001.parquet, which is not",
+            "every data file must be readable: got .*001.parquet, which is not .rows must have",
         ),
     ],
     ids=["index", "twice", "broken"],

@@ -152,7 +152,7 @@ def test_a_table_gives_instructions_by_picture_folder_or_id(tmp_path):
     assert [(item.shard, item.reason) for item in items[:2]] == [("a/7.png", "missing file"), ("d", "missing file")]
     first, second, third = items[2:]
     assert (first.instruction, second.instruction) == ("lift", "push")
-    assert "c should have 2 frames by metadata.csv, line 5, got 1" in third.detail
+    assert "c should have 2 frames by metadata.csv, line 5, got 1. Leave the episode out" in third.detail
     (tmp_path / "metadata.csv").write_text("file_name,text\na/0.png,lift\na/1.png,push\n")
     with pytest.raises(ValueError, match="must have one instruction: got 'lift' in metadata.csv, line 2 and 'push' in"):
         open_corpus(tmp_path)

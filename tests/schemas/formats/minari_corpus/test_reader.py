@@ -197,7 +197,7 @@ def test_a_main_file_without_episodes_is_refused(tmp_path):
         open_corpus(tmp_path / "empty")
     with h5py.File(tmp_path / "empty" / "main_data.hdf5", "w") as file:
         file["episode_last/actions"] = np.zeros(2)
-    with pytest.raises(ValueError, match="a Minari file must hold episodes: got episode_last/. Record it again"):
+    with pytest.raises(ValueError, match="a Minari file must hold episodes: got episode_last/. Download it again"):
         open_corpus(tmp_path / "empty")
     with h5py.File(tmp_path / "empty" / "main_data.hdf5", "w") as file:
         file["episode_0/actions"] = np.zeros(2)

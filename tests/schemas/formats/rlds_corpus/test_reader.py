@@ -104,7 +104,7 @@ def test_only_what_is_wanted_is_read(tmp_path):
     (failure,) = read(tmp_path)
     assert str(failure) == (
         "toy/1.0.0/toy-train.tfrecord-00000-of-00001, episode train-00000-00000: invalid episode: record 0 at byte 0: "
-        "steps/action must have 3 values in every step, got 4 in all"
+        "steps/action must have 3 values in every step, got 4 in all. Leave the episode out"
     )
 
 
@@ -361,7 +361,11 @@ def test_bgr_is_said_by_an_option_and_never_guessed(tmp_path):
 @pytest.mark.parametrize(
     ("camera", "changed", "detail"),
     [
-        ("ints", np.full(3 * 192, 256), "pixels of 'steps/observation/ints' must be 0 to 255, got 256 in frame 0"),
+        (
+            "ints",
+            np.full(3 * 192, 256),
+            "pixels of 'steps/observation/ints' must be 0 to 255, got 256 in frame 0. Leave the episode out",
+        ),
         ("ints", np.full(3 * 192, -1), "must be 0 to 255, got -1 in frame 0"),
         (
             "ints",
@@ -373,7 +377,7 @@ def test_bgr_is_said_by_an_option_and_never_guessed(tmp_path):
             [b"x" * 191] * 3,
             r"'steps/observation/raw': a tensor tensor [8, 8, 3] uint8 must have 192 bytes, got 191",
         ),
-        ("zlib", [b"no zlib"] * 3, "a compressed tensor does not decompress"),
+        ("zlib", [b"no zlib"] * 3, "a compressed tensor must decompress, got Error -3"),
         ("zlib", [zipped(np.zeros(10_000, np.uint8))] * 3, "must have 216 bytes, got more"),
     ],
 )
@@ -477,7 +481,9 @@ def test_a_record_that_is_no_example_fails_its_episode(tmp_path):
     assert first.num_frames == 3
     assert broken.reason == "broken record"
     assert "record 1 at byte" in broken.detail
-    assert "cannot be read: a field at byte 0 has the unknown wire type 3" in broken.detail
+    assert (
+        "cannot be read: a field at byte 0 must have a known wire type, got 3. Leave the episode out" in broken.detail
+    )
     for failure in (empty, no_steps):
         assert "must have as many frames in every camera and at least one, got {'image': 0}" in failure.detail
 
@@ -651,10 +657,13 @@ def test_metadata_that_is_missing_or_broken(tmp_path):
         open_corpus(tmp_path)
     (folder / "dataset_info.json").unlink()
     for content, why in (
-        ("{", "it is no JSON"),
-        ('{"type": "x", "content": {}}', "it is in the form of TensorFlow Datasets before 4.4"),
-        ("[1]", "it is not as TensorFlow Datasets writes it"),
-        ('{"featuresDict": {"features": {"a": {}}}}', "it is not as TensorFlow Datasets writes it (KeyError"),
+        ("{", "it must be JSON, got Expecting property name"),
+        (
+            '{"type": "x", "content": {}}',
+            "TensorFlow Datasets 4.4 or later, got an earlier one. Write it with version 4.9",
+        ),
+        ("[1]", "it must be as TensorFlow Datasets writes it, got "),
+        ('{"featuresDict": {"features": {"a": {}}}}', "it must be as TensorFlow Datasets writes it, got KeyError ("),
     ):
         (folder / "features.json").write_text(content)
         with pytest.raises(ValueError, match="cannot be used: ") as error:

@@ -264,7 +264,7 @@ def test_what_is_wrong_fails_its_episode(tmp_path, changes, reason, detail):
 def test_an_episode_without_its_actions_fails(tmp_path):
     members = episode_members("ep0") | {k: v for k, v in episode_members("ep1").items() if "actions" not in k}
     write(tmp_path / "a.tar", members)
-    assert "must have a member {episode}.actions.npy, got none" in read(tmp_path)[1].detail
+    assert "must have a member {episode}.actions.npy, got none. Add it" in read(tmp_path)[1].detail
     steps = step_members("a", range(3)) | step_members("b", range(3))
     del steps["b_002.action.npy"]  # the last step may have no action
     write(tmp_path / "steps" / "a.tar", steps)
@@ -306,7 +306,9 @@ def test_links_and_large_pictures_are_refused(tmp_path, monkeypatch):
         link = tarfile.TarInfo("ep1.frame_0000.png")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
-    assert "must be a plain file, got a link" in read(tmp_path)[1].detail
+    assert (
+        "must be a plain file, got a link, device or other. Pack it with tar --dereference" in read(tmp_path)[1].detail
+    )
     monkeypatch.setattr(reader_module, "MAX_IMAGE_BYTES", 10)
     assert "a picture must have at most 10 bytes, got" in read(tmp_path)[0].detail
 
