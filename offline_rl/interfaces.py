@@ -91,7 +91,7 @@ class Spaces:
 
         Args:
             other: The spaces of `what`.
-            what: What has the other spaces, such as "the environment CartPole-v1".
+            what: Name of the object with the other spaces, such as "the environment CartPole-v1".
 
         Raises:
             ValueError: The two differ.

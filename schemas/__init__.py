@@ -1,1 +1,1 @@
-"""What the data is: episodes, goals, labels, outputs, and their Arrow schemas. No torch, no Beam."""
+"""Data model: episodes, goals, labels, outputs, and their Arrow schemas. No torch, no Beam."""

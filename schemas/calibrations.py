@@ -1,12 +1,12 @@
-"""The file of a calibration: the thresholds of all goals and the temperature, with what they are for and how they came about.
+"""The calibration file: thresholds of all goals and the temperature, with their objective and origin.
 
     kind, version        what this is
-    labeler              what scores depend on beside the temperature: parts of the labels' fingerprint
+    labeler              what scores depend on besides the temperature: parts of the labels' fingerprint
     temperature          null for formulas without one
     thresholds           by goal id, in the order of the scores; a goal is achieved where its score is greater
-    fire_rates           by goal id: how often it fires where it does not hold; null where no frame shows it
-    objective            what the thresholds were chosen for, with its settings
-    data, temperature_search, quality, goals       what they were chosen from, and what they are worth; for people to read
+    fire_rates           by goal id: how often it fires without holding; null if no frame shows it
+    objective            objective of the thresholds, with its settings
+    data, temperature_search, quality, goals       data of the choice, and quality of the result; for people to read
     digest               of all the above
 
 A calibration fits one labeler: scores of another encoder, formula, prompt or list of goals lie on another scale.
@@ -36,16 +36,16 @@ class Calibration:
         goals: Ids of the G goals, in the order of the scores.
         labeler: Fingerprint parts that a labeler must share, see `compared_parts`.
         thresholds: G float32 numbers.
-        temperature: Of the softmax, or None for formulas without one.
-        fire_rates: G numbers 0..1, None where no frame shows one.
-        objective: Name and settings.
-        data: Where truth came from; frames and episodes.
-        temperature_search: How the temperature was chosen.
-        quality: What the thresholds are worth.
-        details: A mapping a goal: from what its threshold was chosen and why.
+        temperature: Temperature of the softmax; None for formulas without one.
+        fire_rates: G numbers 0..1, None for goals that no frame shows.
+        objective: Name and settings of the objective.
+        data: Source of the ground truth, with numbers of frames and episodes.
+        temperature_search: Record of the choice of the temperature.
+        quality: Quality of the thresholds.
+        details: One mapping per goal: data and reason of its threshold.
 
     Raises:
-        ValueError: The numbers are not as many as goals, or out of their range.
+        ValueError: The number of values differs from that of the goals, or a value is out of range.
     """
 
     goals: tuple[str, ...]
@@ -107,10 +107,10 @@ class Calibration:
         return str(self.to_json()["digest"])
 
     def check_goals(self, goals: Sequence[str]) -> None:
-        """Refuses other goals than those calibrated, or another order.
+        """Refuses goals that differ from the calibrated ones, or are in another order.
 
         Raises:
-            ValueError: They are not the same.
+            ValueError: The goals differ.
         """
         if tuple(goals) != self.goals:
             missing = sorted(set(self.goals) - set(goals))
@@ -130,9 +130,9 @@ class Calibration:
 
         Args:
             goals: Ids of the goals to label, in order.
-            formula: To score with.
-            reward: What a step is to be worth; "discounted" takes the fire rates.
-            hysteresis: Of the reward rule.
+            formula: Formula of the scores.
+            reward: Kind of reward of a step; "discounted" takes the fire rates.
+            hysteresis: Hysteresis of the reward rule.
 
         Returns:
             temperature, threshold and fire_rates.
@@ -167,7 +167,7 @@ class Calibration:
         """Refuses a labeler whose scores lie on another scale, naming the parts that differ.
 
         Args:
-            fingerprint: Of the labeler, or of labels.
+            fingerprint: Fingerprint of the labeler or of labels.
 
         Raises:
             ValueError: A part differs.
@@ -184,7 +184,7 @@ def read_calibration(path: str | Path) -> Calibration:
     """Reads the file that `vlm-rewards calibrate` wrote.
 
     Raises:
-        ValueError: It is not there, not a calibration, of another version, or not as it was written.
+        ValueError: The file does not exist, is not a calibration, has another version, or was changed.
     """
     path = Path(path)
     remedy = "give the file that vlm-rewards calibrate wrote"

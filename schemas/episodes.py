@@ -47,14 +47,14 @@ class Frames(Protocol):
 
 
 def check_name(what: str, name: object) -> None:
-    """Refuses an id or a name that is none.
+    """Refuses an invalid id or name.
 
     Args:
-        what: What it names, for the message.
+        what: Kind of name, for the message.
         name: The name.
 
     Raises:
-        ValueError: It is no text, is empty, or has a control character or half a surrogate pair in it.
+        ValueError: The name is not a text, is empty, or contains a control character or half a surrogate pair.
     """
     if not isinstance(name, str) or not name or any(unicodedata.category(character) in _NO_TEXT for character in name):
         raise ValueError(
@@ -64,10 +64,10 @@ def check_name(what: str, name: object) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class UnreadFrames:
-    """Frames that were not asked for: they have a number and nothing else.
+    """Frames that were not requested; only their number is known.
 
     Args:
-        num_frames: Their number.
+        num_frames: Number of the frames.
     """
 
     num_frames: int
@@ -81,13 +81,13 @@ class UnreadFrames:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Episode:
-    """One episode: its frames, and what was done and said.
+    """One episode: frames, actions, rewards and instruction.
 
     F is the number of frames, T of steps, S the width of the state vector, A that of a continuous action.
 
     Args:
-        episode_id: Its key: any text that is not empty, without control characters.
-        images: By camera, F frames; a list of encoded pictures (PNG, JPEG or WebP bytes), or any other `Frames`.
+        episode_id: Key of the episode: any text that is not empty, without control characters.
+        images: F frames by camera; a list of encoded pictures (PNG, JPEG or WebP bytes), or any other `Frames`.
         actions: [T] int64 (discrete) or [T, A] float32 (continuous); None if none were recorded.
         rewards: [T] float32, the environment's own; optional.
         terminations: [T] bool, true where the step ended the episode in a final state; optional.
@@ -95,10 +95,10 @@ class Episode:
         successes: [T] bool, whether the recording says that the frame after the step shows what was asked for; optional.
         succeeded: Whether the recording says that the episode did what was asked for; optional.
         states: [F, S] float32; optional.
-        instruction: What the agent was asked to do; optional.
+        instruction: Instruction of the agent; optional.
         achieved_goals: F lists of the ids of the goals that truly hold in each frame; optional ground truth.
         lacks_first_frame: Whether the F frames are o_1 to o_T, since the one before the first action was not recorded.
-        source: Name of the file that it was read from, for messages; "" for one that was not.
+        source: Name of the file that it was read from, for messages; "" if it was not read from a file.
 
     Raises:
         ValueError: The parts disagree in length, or actions, rewards or states are not finite.
@@ -205,7 +205,7 @@ class Episode:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CorpusFeatures:
-    """What the episodes of one corpus hold; every shard of it has the same.
+    """The features of a corpus's episodes, the same in every shard.
 
     Args:
         cameras: Names of the cameras: any texts that are not empty, without control characters.
@@ -215,7 +215,7 @@ class CorpusFeatures:
         has_instruction: Whether episodes may have an instruction.
         has_achieved_goals: Whether ground truth is recorded.
         missing_frame: "first" where every episode lacks the frame before its first action, "last" where every episode lacks
-            the one after its last; None where each episode's numbers of frames and actions tell.
+            the one after its last; None if each episode's numbers of frames and actions decide.
         truth_goals: Ids of the goals that the ground truth covers: one that a frame does not list does not hold there, and one
             that is not among them is unknown. None where there is no truth, or it does not say.
 
@@ -262,7 +262,7 @@ class CorpusFeatures:
 
     @classmethod
     def of(cls, episode: Episode) -> "CorpusFeatures":
-        """Returns what this episode holds."""
+        """Returns the features of this episode."""
         actions = episode.actions
         return cls(
             cameras=tuple(sorted(episode.images)),
@@ -283,7 +283,7 @@ class CorpusFeatures:
         return record
 
     def check(self, episode: Episode) -> None:
-        """Refuses an episode that holds other things than this corpus.
+        """Refuses an episode that does not fit these features.
 
         Raises:
             ValueError: A camera, the actions, the states, the rewards or the ground truth are missing, extra or of another width.

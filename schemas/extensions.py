@@ -41,7 +41,7 @@ def _changed_at(folder: str) -> float:
 
 @functools.lru_cache(maxsize=64)
 def _loaded(group: str, _: tuple[tuple[str, float], ...]) -> dict[str, object]:
-    """Looks the group up anew where packages were installed or removed: it takes some 10 ms, and settings ask at every turn."""
+    """Looks the group up anew where packages were installed or removed: it takes about 10 ms, and settings call it often."""
     found: dict[str, EntryPoint] = {}
     for point in sorted(entry_points(group=group), key=lambda point: (point.name, _distribution(point))):
         other = found.setdefault(point.name, point)

@@ -1,4 +1,4 @@
-"""Fingerprints: what an output depends on, part by part, so that outputs of different making are never mixed."""
+"""Fingerprints: everything that an output depends on, so that outputs of different origin are never mixed."""
 
 import dataclasses
 import hashlib
@@ -19,7 +19,7 @@ class Fingerprint:
     """Named parts, each a JSON value or a digest of something large; equal fingerprints give equal bytes.
 
     Args:
-        parts: By name, a JSON value: a number, a text, a list or an object.
+        parts: JSON values by name: numbers, texts, lists or objects.
 
     Raises:
         ValueError: There are no parts.
@@ -52,8 +52,8 @@ class Fingerprint:
 
         Args:
             other: The fingerprint to compare with.
-            here: What to call the other's values.
-            there: What to call the values of this one.
+            here: Name for the other's values.
+            there: Name for the values of this one.
         """
         found = []
         for name in self.differing_parts(other):
@@ -70,8 +70,8 @@ class Fingerprint:
 
         Args:
             other: The fingerprint that must equal this one.
-            what: What has this fingerprint, such as "the output folder labels/".
-            remedy: What the user can do.
+            what: Name of the object with this fingerprint, such as "the output folder labels/".
+            remedy: Advice for the user.
 
         Raises:
             ValueError: The two differ.

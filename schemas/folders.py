@@ -1,4 +1,4 @@
-"""Files and folders on disk: complete or absent, written by one run at a time, and what a finished folder says of itself.
+"""Writes files and folders atomically, locks and claims output folders, and reads finished ones.
 
     claimed(folder) ──► .lock ──► settings.json ──► replacing(file): temporary ─ fsync ─ rename ─ fsync of the folder ──► ...
 
@@ -62,9 +62,9 @@ def remove_leftovers(folder: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Context manager for a file that a library writes: gives a temporary name, whose file then takes the place of `path`.
+    """Context manager for a file that a library writes: gives a temporary name, whose file then replaces `path`.
 
-    The file is complete or absent, also after a power cut. When the block raises, the file of before stays.
+    The file is complete or absent, also after a power cut. When the block raises, the previous file stays.
     """
     temporary = temporary_path(path)
     with explaining_os_errors(path):
@@ -199,7 +199,7 @@ def claimed(
 ) -> Iterator[Path]:
     """Context manager that makes a folder the output of one kind and fingerprint, and keeps other runs out meanwhile.
 
-    A claim that made nothing is taken back when the block raises: the next run may have corrected settings.
+    A claim without results is withdrawn when the block raises: the next run may have corrected settings.
 
     Args:
         folder: Absent, empty, or of an earlier run of the same kind and fingerprint.
@@ -304,7 +304,7 @@ def read_settings(folder: Location, fields: Mapping[str, Field] | None = None) -
 
     Args:
         folder: The folder.
-        fields: What fields of its settings must be, by their names; see `schemas.files.json_records.check_fields`.
+        fields: Required fields of its settings, by name; see `schemas.files.json_records.check_fields`.
 
     Raises:
         ValueError: It is missing, not ours, or a field is absent or something else.
@@ -389,7 +389,7 @@ class FinishedFolder:
 
 
 def open_finished(folder: str | Location, kind: str) -> FinishedFolder:
-    """Reads what a finished folder says of itself, without its parts.
+    """Reads the settings and manifest of a finished folder, without its parts.
 
     Args:
         folder: A folder that a vlm-rewards command has finished.

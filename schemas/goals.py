@@ -1,4 +1,4 @@
-"""Language goals: what they are, and the file that lists them: goals.jsonl, an array in JSON, or CSV."""
+"""Language goals, and the files that list them: goals.jsonl, a JSON array, or CSV."""
 
 import dataclasses
 import hashlib
@@ -26,8 +26,8 @@ class GoalImage:
     """A picture that shows a goal achieved.
 
     Args:
-        path: Its file.
-        sha256: Of the file's contents, as hexadecimal digits, so that a labeler made of it can tell when it was changed.
+        path: Path of the file.
+        sha256: SHA-256 of the file's contents in hexadecimal, so that a labeler made from it notices changes.
     """
 
     path: str
@@ -62,7 +62,7 @@ class Goal:
 
     Args:
         id: Its key in labels and ground truth: letters, digits, "-" and "_".
-        text: What the text encoder reads, after it is put into the prompt templates. A description of the state in which
+        text: Text for the text encoder, inserted into the prompt templates. A description of the state in which
             the goal is achieved works better than an instruction (Baumli et al. 2023, figure 5).
         family: The kind of goal, for figures and balancing, such as "find".
         group: Goals of one group hold in the same states ("a red ball is next to a key" and the reverse), so they are
@@ -72,11 +72,11 @@ class Goal:
         negatives: Texts that describe states in which the goal is not achieved, such as "the agent carries nothing". They
             stand beside the goal in its softmax, whatever other negatives are chosen, and give its probability an
             absolute meaning: where no goal of a family holds, one of these does.
-        prompts: What the text encoder reads instead of the text in the run's templates; several are averaged.
+        prompts: Texts for the text encoder instead of the text in the run's templates; several are averaged.
         baseline: The baseline text of the goal-baseline formula, instead of the run's.
         images: Pictures in which the goal is achieved, in place of words: the model compares frames with them, averaged over
             several, and the text is only what people and agents call the goal.
-        attributes: What the goal is about, by name, such as {"colour": "red", "object": "ball"}: reports tell by them whether
+        attributes: Properties of the goal by name, such as {"colour": "red", "object": "ball"}: reports tell by them whether
             a false positive showed another colour or another object.
 
     Raises:
@@ -337,7 +337,7 @@ def goals_to_lines(goals: Sequence[Goal]) -> str:
 
 
 def write_goals(goals: Sequence[Goal], path: str | Path) -> None:
-    """Writes goals.jsonl, one goal a line."""
+    """Writes goals.jsonl, one goal per line."""
     Path(path).write_text(goals_to_lines(goals), encoding="utf-8")
 
 

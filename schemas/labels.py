@@ -1,6 +1,6 @@
-"""Labels and kept embeddings: sidecar tables, one row a frame, keyed by episode_id and frame_index.
+"""Labels and kept embeddings: sidecar tables, one row per frame, keyed by episode_id and frame_index.
 
-Dense labels hold one list of G scores a frame, in the order of the goals in the metadata. Sparse labels, for thousands
+Dense labels hold one list of G scores per frame, in the order of the goals in the metadata. Sparse labels, for thousands
 of goals, hold only the goals whose score is over the threshold. A frame that could not be read has no row.
 """
 
@@ -24,13 +24,13 @@ KEYS = [pa.field("episode_id", pa.string()), pa.field("frame_index", pa.int32())
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LabelMetadata:
-    """What a table of labels says of itself, in its schema's metadata.
+    """Metadata of a table of labels, stored in its schema.
 
     Args:
         goals: The G goals, in the order of the scores.
-        rule: When a goal counts as achieved, and what a step is worth.
+        rule: Reward rule: when a goal counts as achieved, and the reward of a step.
         formula: Name of the formula the scores come from.
-        fingerprint: What the scores depend on.
+        fingerprint: Fingerprint of what the scores depend on.
         sparse: Whether only scores over the threshold, or over the one that ends a success, are stored.
     """
 
@@ -81,7 +81,7 @@ def read_own_metadata(schema: pa.Schema, kind: str) -> dict:
     """This project's entry in a schema's metadata.
 
     Raises:
-        ValueError: There is none, or it is of another kind.
+        ValueError: There are none, or it is of another kind.
     """
     raw = (schema.metadata or {}).get(METADATA_KEY)
     own = json.loads(raw) if raw else {}

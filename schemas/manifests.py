@@ -1,11 +1,11 @@
-"""Units of work, what happened to them, and the manifest that closes an output folder.
+"""Units of work, their markers and failures, and the manifest that completes an output folder.
 
 An output folder of every command:
 
-    settings.json            what made it: kind, fingerprint, settings; written first, it claims the folder
-    parts/<unit>.<ext>       one part a unit, complete or absent
+    settings.json            kind, fingerprint and settings; written first, it claims the folder
+    parts/<unit>.<ext>       one part per unit, complete or absent
     markers/<unit>.json      the unit's PartStatistics; written after the part: a unit with a marker is done
-    failures/<unit>.jsonl    what could not be read in the unit, a Failure a line; only where something failed
+    failures/<unit>.jsonl    one Failure per line for each unreadable item; only if something failed
     manifest.json            written last: all parts with rows and digests
 """
 
@@ -83,9 +83,9 @@ class Failure:
         shard: File name of the shard.
         episode_id: The episode, if the scope is smaller than a shard.
         frame_index: The frame, if the scope is a frame.
-        reason: A short class of reasons, to count by, such as "undecodable image".
-        detail: What exactly was wrong, with the value and the remedy.
-        num_frames: Frames lost with it, 0 where unknown.
+        reason: Short category to count by, such as "undecodable image".
+        detail: Description of the error, with the value and the fix.
+        num_frames: Number of frames lost, 0 if unknown.
     """
 
     scope: str
@@ -114,7 +114,7 @@ class Failure:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PartStatistics:
-    """A unit's marker: that it is done, and what was done.
+    """A unit's marker, which states that it is done, with statistics.
 
     Args:
         unit: The unit.
@@ -126,8 +126,8 @@ class PartStatistics:
         sha256: Digest of the part's bytes.
         num_bytes: Size of the part.
         seconds: Time spent by stage, in seconds.
-        counts: Other numbers worth keeping, such as frames encoded and frames found in the cache.
-        made_by: What made the part, such as the versions of libraries and the processor; empty where that does not matter.
+        counts: Other counts by name, such as frames encoded and frames found in the cache.
+        made_by: Origin of the part, such as versions of libraries and the processor; empty if irrelevant.
     """
 
     unit: Unit

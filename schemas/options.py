@@ -32,12 +32,12 @@ class Option:
     """How a field is given by name.
 
     Args:
-        unit: What stands for the value in the help, such as "N" or "PATH"; "" for a switch, or one of `choices`.
-        help: What the value means, in words that begin in lower case.
+        unit: Placeholder of the value in the help, such as "N" or "PATH"; "" for a switch, or one of `choices`.
+        help: Meaning of the value, beginning in lower case.
         name: Name of the option; None for the field's own. A switch of another name turns a field that is on off.
         choices: Values that are allowed; () where the settings judge.
         read: Reads the value from a word; None where the field's type says how.
-        unset: What holds where the default is None or ""; None to leave that unsaid.
+        unset: Effect of a default of None or ""; None to omit it.
         group: Heading that the option stands under in the help; None for the general one.
     """
 

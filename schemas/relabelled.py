@@ -1,4 +1,4 @@
-"""Relabelled trajectories: an episode's frames once, with K goals and [K, T] rewards; one row (or sample) an episode.
+"""Relabelled trajectories: an episode's frames once, with K goals and [K, T] rewards; one row (or sample) per episode.
 
     frame         o_0   o_1   o_2   o_3   o_4   ...   o_T         F = T+1 frames, always
     action          a_0   a_1   a_2   a_3   ...  a_{T-1}
@@ -44,11 +44,11 @@ class RelabelledEpisode:
     F is the number of frames, T = F-1 of steps, K of goals, S the width of the state vector, A of a continuous action.
 
     Args:
-        episode_id: Its key, that of the recorded episode.
-        images: By camera, F frames; a list of encoded pictures as it is read back, and any `Frames` to be written.
+        episode_id: Key of the episode, that of the recorded one.
+        images: F frames by camera; a list of encoded pictures as it is read back, and any `Frames` to be written.
         actions: [T] int64 (discrete) or [T, A] float32 (continuous); None if none were recorded.
         states: [F, S] float32; optional.
-        instruction: What the agent was asked to do when it was recorded; optional.
+        instruction: Instruction of the agent in the recording; optional.
         goal_ids: K ids of goals.
         goal_texts: K texts, what a text encoder reads.
         goal_kinds: K of "original", "hindsight" and "negative".
@@ -134,7 +134,7 @@ class RelabelledEpisode:
 
 
 def relabelled_schema(features: CorpusFeatures, fingerprint: Fingerprint) -> pa.Schema:
-    """Returns the Arrow schema of relabelled trajectories, a row an episode.
+    """Returns the Arrow schema of relabelled trajectories, one row per episode.
 
     Columns: episode_id; observation.images.<camera>, F pictures; observation.state [F, S]; action [T] or [T, A];
     instruction; goal_ids, goal_texts, goal_kinds [K]; rewards [K, T] float32; start, stop [K] int32; terminated [K] bool.

@@ -1,4 +1,4 @@
-"""The reward rule: what turns the scores of an episode's frames into successes and rewards."""
+"""The reward rule, which turns the scores of an episode's frames into successes and rewards."""
 
 import dataclasses
 import math
@@ -14,21 +14,21 @@ REWARDS = ("success", "score", "difference", "discounted")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RewardRule:
-    """When a goal counts as achieved, and what a step is worth.
+    """Rule for when a goal counts as achieved, and for the reward of a step.
 
     Args:
         thresholds: G numbers, in the order of the goals: a goal is achieved where its score is greater.
         hysteresis: Margin in units of the score: a success that has begun lasts until the score is at or under
             threshold - hysteresis.
         min_frames: Successive frames over the threshold after which a success begins, at the last of them.
-        reward: What a step is worth: "success" (1 where the goal is achieved in the frame after the action, else 0), "score"
+        reward: Kind of reward of a step: "success" (1 where the goal is achieved in the frame after the action, else 0), "score"
             (that frame's score), "difference" (how much the score rose), or "discounted" (success, less `discount` times the
             goal's `fire_rates`, never below 0).
         discount: c of BiMI; 0 except for "discounted".
         fire_rates: G numbers 0..1, how often each goal fires where it does not hold; only for "discounted".
 
     Raises:
-        ValueError: A number is not finite or out of its range, or a field is given that the reward has no use for.
+        ValueError: A number is not finite or out of its range, or a field is given that the reward does not use.
     """
 
     thresholds: tuple[float, ...]

@@ -41,14 +41,14 @@ _MISSING = "missing frames"
 
 
 class VideoFacts(NamedTuple):
-    """What a video says of itself; nothing is decoded for it.
+    """Facts from a video's header; nothing is decoded.
 
     Attributes:
         codec: Name of its codec, such as "h264".
         width: Width of a frame in pixels, as it is stored.
         height: Height of a frame in pixels, as it is stored.
-        num_frames: Frames it promises: by its header, or else the number of its packets.
-        rate: Frames per second on average, where it says so.
+        num_frames: Number of frames that the header states, or else the number of its packets.
+        rate: Average frames per second, if stated.
     """
 
     codec: str
@@ -59,21 +59,21 @@ class VideoFacts(NamedTuple):
 
 
 def decoder_versions() -> dict[str, str]:
-    """Returns the versions of what turns videos into RGB, by name."""
+    """Returns the versions of the libraries that decode videos to RGB, by name."""
     import av
 
     return {"av": av.__version__, "swscale": ".".join(map(str, av.library_versions["libswscale"]))}
 
 
 def read_video_facts(folder: Folder, name: str) -> VideoFacts:
-    """Looks at a video without decoding it.
+    """Reads the facts of a video without decoding it.
 
     Args:
         folder: Folder that it lies in.
         name: Its name below the folder.
 
     Raises:
-        InvalidEpisodeError: It is missing, no video, broken, or of a kind that is no camera's: depth or grey.
+        InvalidEpisodeError: The file is missing, broken, not a video, or not from a camera: depth or grey.
     """
     with _OpenVideo(folder, name) as video:
         stream = video.stream

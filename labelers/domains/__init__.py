@@ -1,1 +1,1 @@
-"""Worlds in which it is known what a frame is worth: one folder per world."""
+"""Domains: worlds with known ground truth, one folder per world."""

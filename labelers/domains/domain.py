@@ -1,4 +1,4 @@
-"""Domains: worlds in which it is known what every frame is worth. Recording, training and evaluation know nothing else of a world.
+"""Domains: worlds with ground truth for every frame. Recording, training and evaluation use worlds only through this interface.
 
     Domain ── make(env) ──► Level ── reset(seed), step(action) ──► Look: frames by camera, state
       │                       ├── goals(), ask(goal)    which goals this episode can be asked for
@@ -46,10 +46,10 @@ FrameSize = tuple[int, int]
 
 
 class Look(NamedTuple):
-    """What can be seen at one time.
+    """Frames and state at one time.
 
     Attributes:
-        frames: By camera, [H, W, 3] uint8, RGB; read-only, since levels may share them.
+        frames: [H, W, 3] uint8 RGB by camera; read-only, since levels may share them.
         state: Whatever the level needs to say which goals hold.
     """
 
@@ -80,7 +80,7 @@ class Level(Protocol):
 
     Attributes:
         num_actions: Number of discrete actions, from 0.
-        mission: What the episode is asked for, in words, since the last `reset` or `ask`.
+        mission: Instruction of the episode, in words, since the last `reset` or `ask`.
     """
 
     @property
@@ -168,12 +168,12 @@ class Domain(Protocol):
     """A world. Its objects can be pickled.
 
     Attributes:
-        name: Its key in the list of domains.
+        name: Key in the list of domains.
         cameras: Names of its cameras; the first is the default.
         frame_sizes: Sizes in which frames can be drawn; the first is the default.
         seeds: Seeds by use.
         banks: Names of its lists of goals; the first is the default.
-        policies: What can be recorded, of "bot" (the levels' expert), "noisy-bot" and "random".
+        policies: Policies that can be recorded, of "bot" (the levels' expert), "noisy-bot" and "random".
         default_model: Shipped reference model that reads its frames, or the absolute path of another; None if there is none.
     """
 

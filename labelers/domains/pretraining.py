@@ -1,4 +1,4 @@
-"""What a domain gives to the training of its reference models. `labelers.reference_models.pretraining` does the rest.
+"""Interface between a domain and the training of its reference models in `labelers.reference_models.pretraining`.
 
     wordings()      states of frames, each with its captions ──► tokenizer, captions of every step
     open(settings)  ──► Scenes ── draw(rng, kept) ──► SceneBatch: patches, which states are true, what the patches show
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Vocabulary(NamedTuple):
-    """What the tokenizer knows besides the words of the captions.
+    """Words of the tokenizer besides those of the captions.
 
     Attributes:
         more_words: Words, so that they can be told apart from unknown ones.
@@ -35,7 +35,7 @@ class Vocabulary(NamedTuple):
 
 
 class SceneBatch(NamedTuple):
-    """Frames, of which some patches are given, and what is true of them.
+    """Some patches of frames, with their ground truth.
 
     Attributes:
         patches: [B, K, P] float32, normalised pixels, channel-major as in a convolution's kernel.
@@ -81,7 +81,7 @@ class Validation(NamedTuple):
 
 
 class CardText(NamedTuple):
-    """What a model's card says of the domain, in Markdown.
+    """Text on the domain for a model's card, in Markdown.
 
     Attributes:
         tags: Tags for the Hugging Face hub.
@@ -97,7 +97,7 @@ class CardText(NamedTuple):
 
 
 class Pretraining(Protocol):
-    """How the reference models of a domain are trained.
+    """Training of a domain's reference models.
 
     Attributes:
         prefix: Name of its models, before the size: "reference" of "reference-s".
@@ -107,9 +107,9 @@ class Pretraining(Protocol):
         least_kept: Smallest number of patches of a frame that show everything in it.
         num_classes: Number of classes that a patch may show; 0 for none.
         num_marks: M, number of marks of a patch.
-        vocabulary: What the tokenizer knows besides the words of the captions.
+        vocabulary: Words of the tokenizer besides those of the captions.
         packages: Packages whose versions the card names.
-        provenance: What else the card records of the data, by name.
+        provenance: Other facts on the data for the card, by name.
     """
 
     @property

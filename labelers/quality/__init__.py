@@ -1,1 +1,1 @@
-"""How good labels are against ground truth, and how two labelings differ."""
+"""Measures labels against ground truth, and compares two labelings."""

@@ -1,4 +1,4 @@
-"""How scores and rewards agree with ground truth beyond a threshold: EPIC distance, calibration, returns, order in time.
+"""Measures how scores and rewards agree with ground truth beyond a threshold: EPIC distance, calibration, returns, time.
 
 Every figure is a function of integer counts that add up in any order: of rankings (`labelers.quality.rankings`), of a
 contingency table
@@ -37,7 +37,7 @@ _MIN_FRAMES = 3
 
 
 def epic_distance(counts: RankedCounts) -> Figure:
-    """Returns how far scores are from an affine function of the ground truth, as rewards.
+    """Returns the EPIC distance between scores and ground truth as rewards, up to affine functions.
 
         distance = sqrt((1 - rho) / 2)          rho: Pearson's correlation of score and truth, over frames
 
@@ -91,15 +91,15 @@ def _distance(correlation: float) -> float:
 
 
 def calibration_figures(counts: RankedCounts, formula: str) -> dict[str, object] | str:
-    """Returns whether frames with the score p show the goal in a share p of them.
+    """Returns calibration figures: whether frames with the score p show the goal in a share p of them.
 
     Scores are put into 16 even bins, each with its upper end and without its lower one.
 
         expected_calibration_error = sum over bins of (frames of the bin / all frames) |frequency - mean score|
 
     Args:
-        counts: Of a goal, or of several pooled.
-        formula: What made the scores: a cosine is no probability and has no calibration.
+        counts: Counts of one goal, or of several pooled.
+        formula: Formula of the scores; a cosine is not a probability and has no calibration.
 
     Returns:
         `expected_calibration_error` and, of the bins that hold frames, `mean_score`, `frequency` of the goal, and `frames`.
@@ -129,7 +129,7 @@ def calibration_figures(counts: RankedCounts, formula: str) -> dict[str, object]
 
 
 def return_bins(returns: np.ndarray) -> np.ndarray:
-    """Bins of returns: a bin for every number to 15, then eight bins an octave.
+    """Returns bins of returns: one bin per number up to 15, then eight bins per octave.
 
     Args:
         returns: Integers of any shape, 0 to 2^31: the frames of an episode that count as a success.
@@ -204,7 +204,7 @@ def kendall_tau(table: np.ndarray) -> float:
 
 
 def value_order_counts(scores: np.ndarray) -> np.ndarray:
-    """Returns how one episode's scores for its own goal go with time: Spearman's correlation of score and frame.
+    """Returns how one episode's scores for its goal correlate with time: Spearman's correlation of score and frame.
 
     Args:
         scores: [N] float32, of the frames in order, up to the first in which the goal holds; -inf where sparse labels hold none.

@@ -1,4 +1,4 @@
-"""How two labelings of the same frames differ: whole numbers a goal that add up in any order, and what they come to.
+"""Compares two labelings of the same frames by integer counts per goal, which add up in any order.
 
     scores and successes of A and B, one episode ──► ScoreChanges ──merge──► ScoreChanges of all ──► change_table, one row per goal
                   [F, G]
@@ -39,17 +39,17 @@ MAX_SCORE = 1024.0
 NO_SCORES = "undefined: no score that both hold"
 
 _UNIT = 2.0**-30  # of summed changes: finer than float32 tells scores of 0.01 or more apart
-_BIN_SHIFT = 8  # of `score_bins`: 256 bins between 2^-8 and 1 - 2^-8, four an octave nearer to 0 and 1
+_BIN_SHIFT = 8  # of `score_bins`: 256 bins between 2^-8 and 1 - 2^-8, four per octave nearer to 0 and 1
 _BIN_BITS = 13
 _BIN_OFFSET = 1 << (_BIN_BITS - 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class ScoreChanges:
-    """What changed between the labels of A and B; adds up over episodes.
+    """The changes between the labels of A and B; they add up over episodes.
 
     Args:
-        counts: `[G, 10]` int64, a column a name of `COUNTS`.
+        counts: `[G, 10]` int64, one column per name of `COUNTS`.
         total: `[G]` Python integers: the summed absolute changes of compared scores, in units of 2^-30.
         largest: `[G]` float32: the largest absolute change.
         cells: `[B]` int64, rising: goal, bin of A's and bin of B's score, of the compared frames.
@@ -69,9 +69,9 @@ def compare_scores(
     """Compares the labels of one episode.
 
     Args:
-        scores: Of A and of B, `[F, G]` float32; -inf where sparse labels hold none.
-        achieved: Of A and of B, `[F, G]` bool: successes, each by its own rule and all of its own frames.
-        tolerance: A score has changed where |B - A| is greater, in units of the score.
+        scores: Scores of A and of B, `[F, G]` float32; -inf where sparse labels hold none.
+        achieved: Successes of A and of B, `[F, G]` bool: successes, each by its own rule and all of its own frames.
+        tolerance: Largest |B - A| that counts as unchanged, in units of the score.
 
     Raises:
         ValueError: A score is not a number of at most `MAX_SCORE`.
@@ -143,7 +143,7 @@ def rank_correlation(cells: np.ndarray, frames: np.ndarray) -> float | str:
     It is 1 where B only rescales A: then the scores changed and what they say of the order of frames did not.
 
     Args:
-        cells: `[B]` int64, of `ScoreChanges`, of one goal.
+        cells: `[B]` int64, cells of `ScoreChanges` of one goal.
         frames: `[B]` int64.
 
     Returns:
@@ -164,10 +164,10 @@ def rank_correlation(cells: np.ndarray, frames: np.ndarray) -> float | str:
 
 
 def change_table(changes: ScoreChanges, goals: Sequence[Goal]) -> list[dict[str, object]]:
-    """Returns a row a goal, in the order of the goals.
+    """Returns one row per goal, in the order of the goals.
 
     Args:
-        changes: Of these goals.
+        changes: Changes of these goals.
         goals: G goals.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Where false positives fall: near the goal in time, on another goal that does hold, or on nothing.
+"""Classifies false positives: near the goal in time, on another goal that holds, or on nothing.
 
     frame            4    5    6    7    8    9   10        a false positive of "a red ball is seen" in frame ...
     red ball         .    X    .    .    .    .    .        6, 7, 8  near in time: within 3 frames of one in which it holds
@@ -60,7 +60,7 @@ class _Test(NamedTuple):
 
 
 class GoalRelations:
-    """What the goals have in common: families, groups and attributes.
+    """Relations between the goals: families, groups and attributes.
 
     Args:
         goals: G goals. Attributes are compared by name; "other colour" of a goal about two things is a colour, too.
@@ -69,8 +69,8 @@ class GoalRelations:
         families: Their names, in the order of the goals.
         family: [G] index of each goal's family.
         groups: [G] index of the first goal of each goal's group.
-        attributes: By kind, the names of the attributes: "other colour" is a name of the kind "colour".
-        values: By kind, the values of its attributes, sorted.
+        attributes: Names of the attributes by kind: "other colour" is a name of the kind "colour".
+        values: Sorted values of the attributes by kind.
         causes: [C] names of what may have caused a false positive, in the order in which they are checked.
     """
 
@@ -338,7 +338,7 @@ def confusion_tables(counts: FalsePositiveCounts, relations: GoalRelations) -> d
 
 
 def attribute_kind(name: str) -> str:
-    """Returns what an attribute is: "other colour", of the second thing that a goal is about, is a "colour"."""
+    """Returns the kind of an attribute: "other colour", of the second object of a goal, is a "colour"."""
     return name.removeprefix("other ")
 
 

@@ -1,4 +1,4 @@
-"""How good labels are, against ground truth: every figure of every goal, family and of all goals.
+"""Measures labels against ground truth: all figures per goal, per family and overall.
 
     episodes ──► QualityCounts ──add──► quality_table: rows of goals, families, overall, confusion
     scores,        integers            rankings:  precision-recall, average precision       agreement: EPIC, tau, calibration, order
@@ -110,14 +110,14 @@ class LabelledEpisode(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class QualityCounts:
-    """All that episodes say about the labels of G goals; parts add up.
+    """Counts of episodes on the labels of G goals; parts add up.
 
     Args:
         frames: Scores of frames.
         episodes: Highest scores of episodes; positive where the goal holds in some labelled frame.
         returns: [G, 2^16], from `labelers.quality.agreement.return_table`.
         value_order: [G, 2, 5] int64, of failures and successes, from `labelers.quality.agreement.value_order_counts`.
-        false_positives: Where they fall.
+        false_positives: Counts of false positives by cause.
     """
 
     frames: ScoreHistogram
@@ -137,11 +137,11 @@ class QualityCounts:
 
 
 def count_quality(episodes: Sequence[LabelledEpisode], relations: GoalRelations) -> tuple[QualityCounts, np.ndarray]:
-    """Counts what episodes say about the labels, all in memory at once.
+    """Counts the evidence of episodes on the labels, all in memory at once.
 
     Args:
         episodes: At least one.
-        relations: Of the G goals.
+        relations: Relations of the G goals.
 
     Returns:
         The counts; and [K] int64, for every false positive in the order of `numpy.nonzero` over the labelled frames of all
@@ -240,10 +240,10 @@ def quality_figures(
     """Returns all figures of one ranking of frames as JSON values.
 
     Args:
-        counts: Of a goal, or of several pooled.
+        counts: Counts of one goal, or of several pooled.
         over_threshold: [2] positives and negatives that the labels call a success.
         num_points: Points to which the curve is thinned.
-        formula: What made the scores.
+        formula: Formula of the scores.
 
     Returns:
         positives, negatives, at_threshold; average_precision with its bounds, best_threshold and curve, which are
@@ -320,10 +320,10 @@ def quality_table(
     every score of every goal in one ranking; macro figures are means over the goals that define them.
 
     Args:
-        counts: Of these goals.
-        relations: Of the G goals, in the order of the counts.
+        counts: Counts of these goals.
+        relations: Relations of the G goals, in the order of the counts.
         thresholds: [G], over which a score is a success.
-        formula: What made the scores.
+        formula: Formula of the scores.
 
     Returns:
         `overall`, `families` by name, `goals`, a list in the order of the goals, `confusion`, and `definitions`.
@@ -382,7 +382,7 @@ def worst_goals(rows: Sequence[dict], relations: GoalRelations) -> list[int]:
 
     Args:
         rows: The `goals` of `quality_table`.
-        relations: Of the same goals.
+        relations: Relations of the same goals.
     """
     ranked = sorted(
         (row["average_precision"], row["at_threshold"]["f1"], index)

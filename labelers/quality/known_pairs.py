@@ -1,4 +1,4 @@
-"""How good labels are where the truth is known of some pairs of a frame and a goal only: by marks, or by what a recording says.
+"""Measures labels where the truth is known for some pairs of frame and goal only: by marks, or by the recording.
 
     scores, truth, known ──► KnownCounts ──merge──► figures of a goal, or of several pooled
          [N, G]               of G goals
@@ -63,7 +63,7 @@ class KnownCounts:
     """Counts of known pairs and episodes; they add up.
 
     Args:
-        histogram: Of the known pairs.
+        histogram: Histogram of the known pairs.
         verdicts: [G, 2, 2] int64, episodes by goal, by what is known and by the labels, failures first.
     """
 

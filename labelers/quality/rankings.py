@@ -4,7 +4,7 @@
       [N, G]            G goals, B bins           positives and negatives, best first
 
 Two roads lead to `RankedCounts`: `count_scores` keeps every distinct score and is exact; a `ScoreHistogram` keeps one
-count a bin, so that its size does not grow with the corpus, and parts of it add up in any order to the same counts.
+count per bin, so that its size does not grow with the corpus, and parts of it add up in any order to the same counts.
 Everything after `RankedCounts` is the same code, so a histogram's figures differ from the exact ones only by the ties
 inside a bin, and `average_precision_bounds` says by how much at most.
 
@@ -23,7 +23,7 @@ _TAIL_SHIFT = 13  # towards 0 and 1, 10 bits of mantissa: relative width 2^-10
 _FAR_SHIFT = 11  # beyond [-1, 2], 12 bits of mantissa: relative width 2^-12
 _TAIL = np.float32(2.0**-8)
 _OFFSET = 1 << 20
-_STRIDE = 1 << 21  # bins a goal; a key is goal * _STRIDE + bin + _OFFSET
+_STRIDE = 1 << 21  # bins per goal; a key is goal * _STRIDE + bin + _OFFSET
 _MISSING = -_OFFSET  # the bin of scores that sparse labels do not hold
 
 
@@ -73,7 +73,7 @@ class ScoreHistogram:
 
     A softmax piles its scores up at 0 and at 1, a cosine in a narrow band between, so the bins are of a width relative
     to the distance from 0 or 1 near these, and even elsewhere. Bins that are empty take no room. A goal occupies at
-    most 2^16 bins in [2^-8, 1 - 2^-8] and 1024 an octave nearer to 0 and 1; 24 bytes each.
+    most 2^16 bins in [2^-8, 1 - 2^-8] and 1024 per octave nearer to 0 and 1; 24 bytes each.
 
     Args:
         num_goals: G.
@@ -168,7 +168,7 @@ def merge_histograms(histograms: Iterable[ScoreHistogram]) -> ScoreHistogram:
     """Adds histograms of the same goals; the result does not depend on their order or grouping.
 
     Raises:
-        ValueError: There is none, or they are of different numbers of goals.
+        ValueError: There are none, or they are of different numbers of goals.
     """
     merged: ScoreHistogram | None = None
     for histogram in histograms:
@@ -322,7 +322,7 @@ def average_precision_of_counts(counts: RankedCounts) -> float:
 
 
 def average_precision_bounds(counts: RankedCounts) -> tuple[float, float]:
-    """Between what the average precision would lie if the frames of every entry were told apart, in any order.
+    """Returns bounds of the average precision if the frames of every entry were ranked in any order.
 
     With a positives and b frames before an entry of p positives and n negatives: at most all p come first together,
     with precision (a + p) / (b + p) each; at least they come last one by one,

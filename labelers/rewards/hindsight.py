@@ -1,4 +1,4 @@
-"""Hindsight goals: which goals an episode achieved by its labels, where, and which of them to train on.
+"""Chooses hindsight goals: the goals that an episode achieved by its labels, and which of them to train on.
 
 Shapes: F frames of an episode, T = F-1 steps between them, G goals, E achievements of one goal.
 
@@ -36,10 +36,10 @@ STRATEGIES = ("first", "final", "future")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HindsightSettings:
-    """Which goals an episode is relabelled with.
+    """Settings of the choice of goals for relabelling.
 
     Args:
-        strategy: Which achievement of a goal ends its segment: "first" the first one; "future" one drawn at random;
+        strategy: Achievement of a goal that ends its segment: "first" the first one; "future" one drawn at random;
             "final" only goals that hold in the last frame, from when they began to hold.
         goals_per_episode: K, the largest number of goals an episode is relabelled with.
         ratio: Shares of original, hindsight and negative goals among the K. The quotas are the shares of K rounded by
@@ -47,7 +47,7 @@ class HindsightSettings:
             unfilled.
         balance: From 0, goals are drawn as often as they are achieved, to 1, as equally often as the episodes allow: a
             hindsight goal's weight is 1 / (episodes that achieve it) ** balance.
-        seed: Of all draws.
+        seed: Seed of all draws.
 
     Raises:
         ValueError: A setting is out of its range.
@@ -100,7 +100,7 @@ class RelabelledGoal:
     """A goal to train an episode on.
 
     Args:
-        goal: Its index among the G goals.
+        goal: Index among the G goals.
         kind: "original", "hindsight" or "negative".
         start: First step of the segment.
         stop: End of the segment, exclusive.
@@ -129,7 +129,7 @@ def achievements(achieved: np.ndarray) -> np.ndarray:
 
 
 def segments(achieved: np.ndarray) -> list[Segment]:
-    """Lists the segments of one goal, one an achievement, as drawn above.
+    """Returns the segments of one goal, one per achievement, as drawn above.
 
     Args:
         achieved: [F] bool, whether the goal holds in a frame.
@@ -145,7 +145,7 @@ def segments(achieved: np.ndarray) -> list[Segment]:
 
 
 def quotas(goals_per_episode: int, ratio: Sequence[float]) -> tuple[int, int, int]:
-    """Returns how many original, hindsight and negative goals an episode gets at most.
+    """Returns the largest numbers of original, hindsight and negative goals of an episode.
 
     Args:
         goals_per_episode: K.
@@ -198,9 +198,9 @@ def choose_goals(
 
     - original: the goal of the instruction, ended by its first achievement; the whole episode if it holds in no frame;
       not used if it holds from frame 0 on and is never achieved again.
-    - hindsight: goals with an achievement that the strategy admits, one a group, not of the original's group; drawn
+    - hindsight: goals with an achievement that the strategy admits, one per group, not of the original's group; drawn
       without replacement with weights 1 / counts ** balance.
-    - negative: the whole episode under goals that hold in no frame, one a group, not of the group of a goal that holds
+    - negative: the whole episode under goals that hold in no frame, one per group, not of the group of a goal that holds
       in some frame, nor of the original's; drawn without replacement with weights counts ** (1 - balance). That is
       about how often hindsight draws use a goal, so the goal alone does not tell success from failure; a goal that no
       episode achieves is never used.

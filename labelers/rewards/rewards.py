@@ -1,6 +1,6 @@
 """From the scores of frames to successes and rewards: pure functions of scores and a `RewardRule`.
 
-    frame     o_0   o_1   o_2   ...   o_T         scores, successes  [F, G], F = T + 1: one row a frame
+    frame     o_0   o_1   o_2   ...   o_T         scores, successes  [F, G], F = T + 1: one row per frame
     action      a_0   a_1   ...  a_{T-1}
     reward      r_0   r_1   ...  r_{T-1}          rewards [T, G]: r_t looks at o_{t+1}, the frame after the action
 
@@ -25,7 +25,7 @@ _NEVER = np.int32(-(1 << 30))
 
 
 class RuleProgress(NamedTuple):
-    """What the rule remembers of the frames so far.
+    """State of the rule after the frames so far.
 
     Attributes:
         run: [..., G] int32, successive frames over the threshold up to the last one.
@@ -127,7 +127,7 @@ def rewards_of_scores(scores: np.ndarray, rule: RewardRule) -> np.ndarray:
 
     Args:
         scores: `[F, G]` float32 of one episode's frames in order.
-        rule: Of these G goals.
+        rule: Rule of these G goals.
 
     Returns:
         `[F - 1, G]` float32. Row t looks at frame t + 1; the first frame gives no reward.

@@ -60,7 +60,7 @@ class EnvironmentSettings:
         seed: Seed of all levels and goals; two seeds share no stream.
         frame_size: (H, W) of the frames of a domain's environments; None for the domain's default. See `fit_to_corpus`.
         max_steps: Time limit in steps; None for the environment's own.
-        frames: Where environments outside every domain have their frames: "observation" where the observation is the frame,
+        frames: Place of the frames of environments outside every domain: "observation" where the observation is the frame,
             "render" for what the environment renders, else the key of a Dict observation.
         camera: Camera whose frames are shown, as the corpus names it; None for the domain's default.
         frame_shape: (H, W, 3) that the frames must have; None for any.

@@ -262,5 +262,5 @@ class FrameEnvironment(GoalEnvironment):
 
 
 def _asked(info: Mapping[str, Any]) -> str:
-    """Returns what the level of these infos can be asked for, in words."""
+    """Describes the goals that the level of these infos can be asked for."""
     return f"the goal_ids {list(info['goal_ids'])}" if "goal_ids" in info else f"the mission {info['mission']!r}"

@@ -12,7 +12,7 @@ def fit_frame_size(settings: EnvironmentSettings, spaces: Spaces) -> Environment
 
     Args:
         settings: Settings of the environments.
-        spaces: What the agent sees; for embeddings, which do not tell, the settings are returned unchanged: see `fit_to_corpus`.
+        spaces: Spaces of the agent; for embeddings, which do not tell, the settings are returned unchanged: see `fit_to_corpus`.
     """
     return settings if spaces.observation != "frames" else _with_size(settings, spaces.observation_shape)
 

@@ -215,7 +215,7 @@ def evaluate_on_held_out(
         num_episodes: Number of episodes of each of the two.
         temperature: Temperature of the policy; None for the most likely action.
         when: Moment of the run, in words.
-        embedder: As in `evaluate_agent`.
+        embedder: Shared embedder, as in `evaluate_agent`.
         skip: Kinds of records that exist for this step already.
     """
     apart = set(held_out_goals)

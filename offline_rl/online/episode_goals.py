@@ -87,7 +87,7 @@ class EpisodeGoals:
                 )
 
     def _named(self, infos: Mapping[str, Any], name: str) -> tuple[Any, Any]:
-        """Returns what the environments say under a name, and which of them say something."""
+        """Returns the environments' infos under a name, and which of them have one."""
         none = np.full(len(self.indices), None)
         told = infos.get(name, none)
         return told, infos.get(f"_{name}", [value is not None for value in told])

@@ -13,7 +13,7 @@ class LiveRewardSettings:
 
     Args:
         frames: Source of the frames that are judged: "observation", "render", or the key of a Dict observation.
-        observation: What the agent sees: "frames" for the observations of the environment as they are, "embeddings" for the
+        observation: Observations of the agent: "frames" for the observations of the environment as they are, "embeddings" for the
             labeler's embeddings of the frames.
         end_at_success: Whether a success ends the episode, as in the paper; only with autoreset mode DISABLED.
         hide_truth: Whether the rewards, infos and terminations of the environment are hidden; see the module's docstring.

@@ -104,7 +104,7 @@ class LiveRewards(VectorWrapper):
         fields: Fields of `LiveRewardSettings`.
 
     Attributes:
-        labeler: As given.
+        labeler: Labeler, as given.
         settings: Settings, made of the fields.
         environment_rewards: [N], rewards of the environments themselves in the last step.
         environment_infos: Infos of the environments themselves, of the last step or reset.
@@ -221,8 +221,8 @@ class LiveRewards(VectorWrapper):
         """Begins episodes, in all environments or in those of `options["reset_mask"]`.
 
         Args:
-            seed: As the environment takes it; goals are drawn from it too.
-            options: As the environment takes them.
+            seed: Seed, as the environment takes it; goals are drawn from it too.
+            options: Options, as the environment takes them.
 
         Returns:
             Observations of all environments, and infos.
@@ -404,13 +404,13 @@ class LiveRewards(VectorWrapper):
         return step._replace(terminations=step.terminations | over, truncations=step.truncations & ~over)
 
     def _infos(self) -> dict[str, Any]:
-        """Infos of the observations that are returned, which cover every environment."""
+        """Returns infos of the returned observations, which cover every environment."""
         everyone = np.ones(self.num_envs, np.bool_)
         own = {} if self.settings.hide_truth else self.environment_infos
         return own | _described(self._texts, self._ids, self.goal_indices, self._score.copy(), everyone)
 
     def _final_infos(self, step: LiveStep, ended: np.ndarray) -> dict[str, Any]:
-        """Infos of the episodes that ended in a step that also began the next ones."""
+        """Returns infos of the episodes that ended in a step that also began the next ones."""
         own = {} if self.settings.hide_truth else self.environment_infos.get("final_info", {})
         score = step.scores[np.arange(self.num_envs), step.goals]
         final = np.full(self.num_envs, None, object)
@@ -428,7 +428,7 @@ class LiveRewards(VectorWrapper):
 def _described(
     texts: np.ndarray, ids: np.ndarray, goals: np.ndarray, score: np.ndarray, there: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Goals and scores by gymnasium's convention: arrays [N], and under the name with a _ whether an environment has a value."""
+    """Returns goals and scores by gymnasium's convention: arrays [N], and under _name whether an environment has a value."""
     values = {"goal": texts[goals], "goal_id": ids[goals], "score": score}
     masks = {"_goal": there.copy(), "_goal_id": there.copy(), "_score": there & ~np.isnan(score)}
     return {**values, **masks}

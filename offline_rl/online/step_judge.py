@@ -76,7 +76,7 @@ class StepJudge:
         labeler: Labeler of the rewards.
         num_envs: N.
         cache_bytes: Memory for the embeddings of earlier frames, in bytes; 0 for none.
-        ignore_initial: As in `labelers.live.RuleState`.
+        ignore_initial: Setting of `labelers.live.RuleState`.
         end_at_success: Whether a success ends the episode.
         max_pending: Number of submitted steps that may be unfinished; `submit` waits if there are more. 0 for no thread.
 

@@ -54,10 +54,10 @@ def build_replay(
         goals: Text tower to embed the goals with, or their embeddings; of an encoder the default templates are used.
         embeddings: Folder that `vlm-rewards label --embeddings` filled: keep these image embeddings instead of frames.
         camera: Camera of the frames; may be None where the corpus has one.
-        exclude_goals: As in `open_replay`; like the next three no part of the folder.
-        discount: As in `open_replay`.
-        num_actions: As in `open_replay`.
-        use_states: As in `open_replay`.
+        exclude_goals: Argument of `open_replay`; like the next three not part of the folder.
+        discount: Argument of `open_replay`.
+        num_actions: Argument of `open_replay`.
+        use_states: Argument of `open_replay`.
 
     Returns:
         The replay, open.

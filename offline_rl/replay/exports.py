@@ -14,8 +14,8 @@ A segment, one goal of one episode, becomes an episode of its own; its goal beco
 
 d3rlpy makes no transition of the last row of an episode that is not terminated, so such an episode gets one more row, with the
 last observation, action 0 and reward 0; it is only ever read as what comes next. Of a terminated one it takes the next
-observation to be 0, which its mask hides. Its pictures have the channels first. Frames are written once a segment in d3rlpy and
-Minari and twice a transition in torchrl: these formats have no place for shared frames, so they are much larger than the replay.
+observation to be 0, which its mask hides. Its pictures have the channels first. Frames are written once per segment in d3rlpy and
+Minari and twice per transition in torchrl: these formats have no place for shared frames, so they are much larger than the replay.
 
 Shape letters as in `offline_rl.interfaces`; L steps of a segment.
 """

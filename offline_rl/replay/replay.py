@@ -356,7 +356,7 @@ def _reopen(folder: Path, options: dict) -> ReplayData:
 
 
 def _count_positive(segments: np.ndarray) -> tuple[int, int]:
-    """Segments that end in success, and rewards above 0."""
+    """Returns the numbers of segments that end in success and of rewards above 0."""
     return int(segments["terminated"].sum()), int(segments["rewarded"].sum())
 
 

@@ -31,7 +31,7 @@ def returns_file(folder: Path, segments: np.ndarray, rewards: np.ndarray, discou
     Args:
         folder: The replay.
         segments: All of its segments, records of `offline_rl.replay.writer.SEGMENT`.
-        rewards: Its rewards [R] float32.
+        rewards: [R] float32, rewards of the replay.
         discount: Discount factor per step.
 
     Returns:

@@ -5,8 +5,8 @@
     actions.npy        [F] or [F, A]       the action taken in the frame; 0 in the last frame of an episode, never read
     states.npy         [F, S] float32      only where states were recorded
     rewards.npy        [R] float32         [K, T] of the first episode row by row, then [K, T] of the second, ...
-    segments.npy       [M]                 a record a goal of an episode: SEGMENT
-    episodes.jsonl                         the episodes' ids and first frames, a line each
+    segments.npy       [M]                 one record per goal of an episode: SEGMENT
+    episodes.jsonl                         the episodes' ids and first frames, one line each
 
 One episode is held in memory, and the digests of at most MAX_DIGESTS distinct frames; beyond, a frame that comes back after
 long is stored again, which costs disk alone.

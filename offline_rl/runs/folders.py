@@ -2,7 +2,7 @@
 
     settings.json       what the run depends on, written first; another run's folder is refused
     checkpoints/        step-000012000.pt, the last two: agent, optimisers, random states, replay position
-    metrics.jsonl       one JSON object a record, each with its step
+    metrics.jsonl       one JSON object per record, each with its step
     tensorboard/        the same for TensorBoard, and for Weights & Biases where it is installed and asked for
     wandb-run-id.txt    id of the run there, so that a resumed run continues it
 
@@ -36,12 +36,12 @@ _ARRAY = "__array__"
 
 
 def describe_settings(settings: Any, *, unimportant: Collection[str], added: Collection[str] = ()) -> dict[str, Any]:
-    """Returns what a run's result depends on among its settings, for its fingerprint.
+    """Returns the settings that a run's result depends on, for its fingerprint.
 
     Args:
         settings: A dataclass.
-        unimportant: Names of those that change no result.
-        added: Names of those that runs were begun without: left out at their defaults, so that such runs can be gone on with.
+        unimportant: Names of fields that change no result.
+        added: Names of fields that earlier runs did not have: left out at their defaults, so that such runs can be resumed.
     """
     defaults = {field.name: field.default for field in dataclasses.fields(settings)}
     return {
@@ -55,7 +55,7 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, object]) -> Pat
     """Writes a checkpoint, whole or not at all, and removes all but the last two.
 
     Args:
-        folder: The run's.
+        folder: Output folder of the run.
         step: Steps done.
         state: Tensors, numbers, texts, and lists and dicts of them.
     """
@@ -98,7 +98,7 @@ class Metrics:
     A resumed run is the same run of Weights & Biases, which keeps what it has of steps that are measured again.
 
     Args:
-        folder: The run's.
+        folder: Output folder of the run.
         step: Step of the checkpoint that the run resumes from, or None where it begins; records after it, or all, are taken back.
         project: Project of Weights & Biases, or None.
 
@@ -214,7 +214,7 @@ def progress_bar(name: str, total: int, done: int = 0, unit: str = "step") -> tq
 
 
 def pack_arrays(value: Any) -> Any:
-    """Arrays inside dicts and lists as tensors, which a checkpoint can hold; `unpack_arrays` is the inverse."""
+    """Converts arrays inside dicts and lists to tensors for a checkpoint; `unpack_arrays` is the inverse."""
     if isinstance(value, np.ndarray):
         return {_ARRAY: torch.from_numpy(value)}
     if isinstance(value, Mapping):

@@ -73,7 +73,7 @@ class SavedAgent:
     """A trained agent and what it must be used with.
 
     Args:
-        algorithm: Its name in `offline_rl.algorithms.agents.ALGORITHMS`.
+        algorithm: Name of its algorithm in `offline_rl.algorithms.agents.ALGORITHMS`.
         agent: The agent.
         goals: The goals it was trained on, with their embeddings.
         labeler: JSON of the `LabelerSettings` whose rewards it was trained on.
@@ -114,7 +114,7 @@ class SavedAgent:
 
     @property
     def discount(self) -> float:
-        """Of the returns it was trained on."""
+        """Discount factor of the returns it was trained on."""
         return getattr(self.agent.settings, "discount", DEFAULT_DISCOUNT)
 
     @property
@@ -270,6 +270,6 @@ def _load_goals(path: Path, num_goals: int, goal_size: int) -> np.ndarray:
 
 
 def _words(error: Exception) -> str:
-    """Returns what went wrong, short and without a remedy; of a KeyError, which says the key alone, with the word "no"."""
+    """Returns the message of an error, short and without advice; for a KeyError, which gives the key alone, with "no"."""
     text = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
     return text.splitlines()[0].split("; ")[0].split(". ")[0][:_SHOWN].rstrip(".")

@@ -183,7 +183,7 @@ def resolve_held_out(source: str | Path, held_out: Sequence[str]) -> tuple[str, 
 
 
 def read_relabelled_settings(source: str | Path) -> dict[str, Any]:
-    """Returns what relabelled trajectories were made with: `labels_settings` and `labels_fingerprint` of their labels among it.
+    """Returns the settings of relabelled trajectories, with `labels_settings` and `labels_fingerprint` of their labels.
 
     Raises:
         ValueError: The folder is not one that `vlm-rewards hindsight` has finished.

@@ -14,14 +14,14 @@ class TrainSettings:
 
     Args:
         algorithm: A name of `offline_rl.algorithms.agents.ALGORITHMS`.
-        algorithm_settings: Its settings that are not at their defaults, by name.
+        algorithm_settings: Settings of the algorithm that differ from their defaults, by name.
         steps: Gradient steps.
-        batch_size: Transitions a step.
+        batch_size: Transitions per step.
         mix: Shares of original, hindsight and negative goals.
         seed: Seed of weights and draws.
         hold_out: Ids of goals, or kinds of objects such as "green box", that are never trained on and evaluated apart.
         num_actions: Discrete actions of the environment; None for the highest recorded one and those under it.
-        states: The agent takes the states that the corpus has besides its frames. Live environments supply none, so that such an
+        states: Whether the agent takes the states that the corpus has besides its frames. Live environments have none, so such an
             agent is for offline use alone; False for one that is to be evaluated or fine-tuned.
         envs: Environments to evaluate the trained agent in; none for no evaluation.
         eval_episodes: Episodes of that evaluation, of held-out levels, at least one of each environment.
@@ -29,7 +29,7 @@ class TrainSettings:
         camera: Camera of the frames; may be None where the corpus has one. Environments show the camera that was labelled,
             so that an agent of another one can neither be evaluated nor fine-tuned in any.
         frames: Place of the frames in `envs`, see `EnvironmentSettings`.
-        threads: Threads of torch; other numbers round otherwise, so it is part of the run.
+        threads: Threads of torch; other numbers round differently, so it is part of the run.
         device: Device of the training: "cpu", "cuda" or "cuda:N"; part of the run. A run that was killed resumes to the same
             bits on a CPU.
         log_every: Steps between records of losses.

@@ -57,9 +57,9 @@ class Evidence:
         quality: Histograms of the evaluated goals; None where no frame was joined.
         counts: frames and episodes joined, and unlabelled_frames of the corpus.
         failures: Numbers of unreadable items of the corpus, by reason.
-        examples: By kind and goal column, at most `EXAMPLES_PER_GOAL` frames: highest scores, or lowest of false negatives, one
-            an episode.
-        strips: By family, the episodes with most goals that change.
+        examples: At most `EXAMPLES_PER_GOAL` frames per kind and goal column: highest scores, or lowest of false negatives, one
+            per episode.
+        strips: Episodes with the most goals that change, by family.
         refusals: Why units cannot be evaluated.
     """
 
@@ -90,7 +90,7 @@ class UnitEvidence:
 
     Args:
         corpus: The corpus.
-        labels: Its labels.
+        labels: Labels of the corpus.
         goals: Those of their goals that the ground truth covers.
         covered: All goals that it covers.
     """
@@ -223,7 +223,7 @@ def _open_evidence(corpus: Corpus, folder: Path, columns: np.ndarray, covered: T
 def _extreme_pairs(
     kind: str, scores: np.ndarray, goals: np.ndarray, episodes: np.ndarray, frames: np.ndarray
 ) -> np.ndarray:
-    """Returns of [K] pairs of frame and goal, those to show: of each goal the most extreme ones, at most one an episode."""
+    """Returns which of [K] pairs of frame and goal to show: the most extreme ones per goal, at most one per episode."""
     order = np.lexsort([frames, episodes, scores if kind == "false_negatives" else -scores, goals])
     _, first = np.unique(np.stack([goals[order], episodes[order]]), axis=1, return_index=True)
     order = order[np.sort(first)]  # of each goal and episode the best, still in order

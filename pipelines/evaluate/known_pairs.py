@@ -155,9 +155,9 @@ def measure_known(
 
     Args:
         corpus: The corpus.
-        units: Its units.
-        labels: Its labels.
-        given: What the truth is.
+        units: Units of the corpus.
+        labels: Labels of the corpus.
+        given: Settings of the truth.
         scratch: File that the outcome passes through.
 
     Returns:

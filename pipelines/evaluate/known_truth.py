@@ -25,8 +25,8 @@ class KnownTruth(NamedTuple):
         truth: [F, G] bool, whether the goal holds.
         known: [F, G] bool, whether that is known; elsewhere `truth` says nothing.
         lines: Lines of the marks behind it, where marks are the source.
-        verdict: What is known of the whole episode; None for nothing.
-        source: What says so; "" where that is the same for all episodes.
+        verdict: Known success of the whole episode; None if unknown.
+        source: Source of the truth; "" if it is the same for all episodes.
         unknown_because: Why nothing is known of the episode; "" where something is.
     """
 

@@ -1,4 +1,4 @@
-"""Truth from what a recording itself says of its success, turned into statements about single frames.
+"""Derives ground truth of single frames from a recording's own statements of success.
 
     frame              o_0   o_1   o_2   o_3         of the goal of the episode, and of no other
     action               a_0   a_1   a_2
@@ -32,13 +32,13 @@ NO_GOAL = "its instruction asks for none of the labelled goals"
 
 
 class Statements(NamedTuple):
-    """What a recording says of an episode.
+    """A recording's statements on an episode.
 
     Attributes:
         holds: [F] bool, whether the goal holds.
         known: [F] bool, whether the recording says so.
         achieved: Whether the episode is a success.
-        source: What says so: STEPS, EPISODE or REWARDS.
+        source: Source of the statements: STEPS, EPISODE or REWARDS.
     """
 
     holds: np.ndarray

@@ -15,7 +15,7 @@ class EvaluateRun(RunSettings):
     """Truth that a run of `evaluate` measures labels against.
 
     Args:
-        truth: What the corpus itself says: "achieved-goals", for every frame the goals that hold, or "success", what the recording
+        truth: Truth from the corpus itself: "achieved-goals", for every frame the goals that hold, or "success", what the recording
             says of the goal that an episode is of, see `pipelines.evaluate.recorded_success`.
         goal: Id of the goal that the recorded success of all episodes is of; None for the one that each instruction asks for.
         marks: CSV of frames that a person marked, see `schemas.formats.marks`; in place of the corpus's own truth.

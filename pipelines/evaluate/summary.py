@@ -14,7 +14,7 @@ class Quality(dict):
 
 
 def summary_lines(quality: Mapping[str, Any]) -> list[str]:
-    """Lines for people: figures per family and for all goals, and what the false positives are."""
+    """Returns lines for the user: figures per family and for all goals, and what the false positives are."""
     if "truth" in quality:
         return _known_lines(quality)
     groups = [*quality["families"].items(), ("all goals", quality["overall"])]
@@ -48,7 +48,7 @@ def summary_lines(quality: Mapping[str, Any]) -> list[str]:
 
 
 def _known_lines(quality: Mapping[str, Any]) -> list[str]:
-    """Lines for people about known pairs: how many are known, figures of all and of each goal, episodes."""
+    """Returns lines for the user about known pairs: their number, figures of all and of each goal, episodes."""
     counts, truth = quality["counts"], quality["truth"]
     lines = [
         f"evaluated {counts['known_pairs']:,} known pairs of a frame and a goal ({counts['known_positives']:,} in which it holds) "

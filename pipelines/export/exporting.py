@@ -1,4 +1,4 @@
-"""Takes labels back into the tools that a corpus came from; what there is, says `schemas.formats.exports.registry`."""
+"""Writes labels in formats of other tools; `schemas.formats.exports.registry` lists the exports."""
 
 import contextlib
 import dataclasses
@@ -25,12 +25,12 @@ from vlm_rewards.schemas.options import build_settings, shows_settings
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportSummary:
-    """What an export made.
+    """Result of an export.
 
     Args:
         folder: The folder that holds it: the output, or the corpus itself.
         episodes: Number of episodes that were judged, or looked at by an export that does not judge.
-        lines: What it says of what it made.
+        lines: Description of the result for the user.
         was_undone: Whether an earlier export into the corpus, which was interrupted, was undone first.
     """
 

@@ -1,4 +1,4 @@
-"""A corpus joined with its labels: which goal each episode is judged by, and what the labels say of it.
+"""Joins a corpus with its labels, and chooses the goal that each episode is judged by.
 
     corpus ──► episodes without pictures ──► id, frames, actions, instruction ──► goal
     labels ──► ids of every part         ──► where each episode's rows are ──► read when its values are asked for
@@ -34,7 +34,7 @@ ONE_ACHIEVED_GOAL = HindsightSettings(strategy="first", goals_per_episode=1, rat
 
 
 class _Place(NamedTuple):
-    """Where an episode's labels are, and how its frames and actions lie in time."""
+    """Place of an episode's labels, and the timing of its frames and actions."""
 
     part: Location
     rows: EpisodeRows
@@ -46,8 +46,8 @@ class JoinedCorpus:
 
     Args:
         corpus: The corpus.
-        units: Its units, as they were labelled.
-        labels: Its labels.
+        units: Units of the corpus, as they were labelled.
+        labels: Labels of the corpus.
         goal: Id of the goal that all episodes are judged by; None for the one that each instruction asks for.
         model: Name of the model that made the labels.
         instructions: Whether instructions are read; without them no episode has a goal of its own, and one may change its task.

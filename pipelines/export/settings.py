@@ -1,4 +1,4 @@
-"""What an export is told, as plain data."""
+"""Settings of an export."""
 
 import dataclasses
 from pathlib import Path
@@ -12,7 +12,7 @@ OWN_GOAL = "own"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportRun:
-    """What an export is told.
+    """Settings of an export.
 
     Args:
         output: Folder for what it makes, empty or not there; None with `in_place`.

@@ -33,7 +33,7 @@ from vlm_rewards.schemas.pictures import encode_png
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """What was written for one unit.
+    """Counts of what was written for one unit.
 
     Args:
         rows: Frames.

@@ -1,4 +1,4 @@
-"""What to record, as plain data."""
+"""Settings of recording."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class RecordRun(RunSettings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecordSettings:
-    """What to record.
+    """Settings of recording.
 
     Args:
         envs: Exact names of environments of one domain; episode i is of environment i modulo their number.

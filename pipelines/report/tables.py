@@ -38,7 +38,7 @@ class Cell(NamedTuple):
     Attributes:
         markup: HTML that the cell shows.
         key: Text or number that the cell sorts by; None for an undefined figure.
-        datum: What a page of thousands of goals stores instead of the HTML; see `pipelines.report.goal_table`.
+        datum: Value that a page of thousands of goals stores instead of the HTML; see `pipelines.report.goal_table`.
         digits: Digits after the decimal point of a whole number in `datum`.
     """
 

@@ -59,7 +59,7 @@ class FoundEpisode(NamedTuple):
     """An episode that a reader has found, before it is assembled and checked.
 
     Attributes:
-        episode_id: Its id; any text. "" if the recording has none, which is then refused.
+        episode_id: Id of the episode; any text. "" if the recording has none, which is then refused.
         num_frames: Number of frames, as far as they can be counted; for failures.
         file: Name of the file that holds it, below the folder; for failures.
         read: Function that assembles the wanted parts; called at most once, before the next episode is requested.
@@ -93,7 +93,7 @@ class SeveralInstructionsError(InvalidEpisodeError):
     """Raised for an episode whose task changes, so that it has no single instruction.
 
     Attributes:
-        texts: Its different instructions, in order.
+        texts: Different instructions of the episode, in order.
     """
 
     def __init__(self, texts: Sequence[str | None]) -> None:

@@ -48,7 +48,7 @@ def share_units(folder: Folder, units: Sequence[Unit], max_bytes: int) -> list[U
 
     Args:
         folder: The corpus's folder.
-        units: Its units, in order.
+        units: Units of the corpus, in order.
         max_bytes: Largest size of a joined unit in bytes.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What BabyAI's reference models are taught to read: captions of states in many wordings.
+"""Captions of states in many wordings, on which BabyAI's reference models are trained.
 
 A state is something that a frame shows: one of the 36 Find and Lift goals, one of the 153 unordered Place pairs, or "nothing" for
 each family, which is true exactly when no goal of that family holds. Neutral captions say nothing at all: as a goal's only negative

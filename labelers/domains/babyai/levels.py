@@ -1,4 +1,4 @@
-"""BabyAI levels: what the agent sees, its frame, what an episode asks for, and which goals hold.
+"""BabyAI levels: the agent's view and frame, the goal of an episode, and the goals that hold.
 
     seed ──► BabyAILevel ──reset, step──► Look: state [7, 7, 3], MiniGrid's encoding of the view
                                                 frame [S, S, 3], MiniGrid's own egocentric render
@@ -84,11 +84,11 @@ class BabyAILevel:
 
     @property
     def mission(self) -> str:
-        """What the level asks for, since the last reset."""
+        """Mission of the level, since the last reset."""
         return self.env.unwrapped.mission
 
     def reset(self, seed: int) -> Look:
-        """Draws the level of a seed."""
+        """Generates the level of a seed."""
         with without_rejections():
             observation, _ = self.env.reset(seed=seed)
         return self._look(observation)

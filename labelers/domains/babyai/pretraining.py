@@ -1,4 +1,4 @@
-"""How BabyAI's reference models are trained: their sizes, and scenes drawn on the fly as patches with what is true of them.
+"""Training of BabyAI's reference models: their sizes, and scenes generated on the fly as patches with ground truth.
 
     draw_scenes ──► tiles ──► patches [B, K, P]
                 └──► truth of the 342 goals ──► truth of the states [B, C]

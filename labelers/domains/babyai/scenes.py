@@ -1,4 +1,4 @@
-"""Draws BabyAI scenes and their frames, many thousand a second, as MiniGrid would render them, pixel for pixel.
+"""Draws BabyAI scenes and their frames, many thousands per second, as MiniGrid would render them, pixel for pixel.
 
 A scene is what one agent sees: a 7x7 crop of a real level's walls and doors from a random pose, objects placed at random
 on its visible floor (boosted next to each other, and nearly so), perhaps something carried. MiniGrid's frames are mosaics
@@ -351,14 +351,14 @@ def _cell(x: int, y: int) -> int:
 
 @cache
 def _neighbourhoods() -> tuple[np.ndarray, np.ndarray]:
-    """For every pair of cells: at distance one; diagonal or two away. Two [49, 49] float32 tables of 0 and 1."""
+    """Returns two [49, 49] float32 tables of 0 and 1 over pairs of cells: at distance one; diagonal or two away."""
     xy = np.stack(np.divmod(np.arange(VIEW_SIZE**2), VIEW_SIZE), axis=1)
     distance = np.abs(xy[:, None] - xy[None]).sum(axis=-1)
     return (distance == 1).astype(np.float32), (distance == 2).astype(np.float32)
 
 
 class _MiniGrid:
-    """What is used of MiniGrid and Gymnasium."""
+    """The parts of MiniGrid and Gymnasium in use."""
 
     def __init__(self) -> None:
         import gymnasium

@@ -29,9 +29,9 @@ class App:
     """One app.
 
     Args:
-        name: Its name, which is also that of its sign.
-        colour: Its own colour.
-        screen: What its screen looks like: a key of `screens.SCREENS`.
+        name: Name of the app and of its sign.
+        colour: Colour of the app.
+        screen: Kind of its screen, a key of `screens.SCREENS`.
         family: "common" or "diverse".
     """
 

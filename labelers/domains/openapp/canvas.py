@@ -84,11 +84,11 @@ class Canvas:
 
         Args:
             name: One of `GLYPHS`.
-            x: Its centre.
-            y: Its centre.
-            size: Its side.
-            colour: What it is drawn in.
-            ground: What shows through its holes.
+            x: Centre of the glyph.
+            y: Centre of the glyph.
+            size: Side of the glyph.
+            colour: Colour of the glyph.
+            ground: Colour of its holes.
         """
         unit = size / 24
         left, top = x - size / 2, y - size / 2

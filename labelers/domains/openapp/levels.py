@@ -1,4 +1,4 @@
-"""OpenApp's levels: a phone whose actions are numbers, what it is asked for, and who knows how to do it.
+"""OpenApp's levels: a phone with numbered actions, its goals, and its expert.
 
     action   0 ... 59                    60 61 62 63              64 65
              a touch of a cell,          a swipe up, down,        home, back
@@ -41,7 +41,7 @@ class OpenAppLevel:
 
     Attributes:
         num_actions: Number of discrete actions.
-        mission: What the episode is asked for.
+        mission: Instruction of the episode.
         simulator: The phone.
     """
 
@@ -110,7 +110,7 @@ class OpenAppLevel:
         return frozenset() if look.state is None else frozenset((goal_id(look.state),))
 
     def expert(self) -> "OpenAppExpert":
-        """Returns who knows the phone of this episode."""
+        """Returns the expert for the phone of this episode."""
         return OpenAppExpert(self)
 
     def close(self) -> None:
@@ -121,7 +121,7 @@ class OpenAppLevel:
 
 
 class OpenAppExpert:
-    """Knows where every app lies, and takes the shortest way to the one asked for.
+    """Expert that knows the place of every app, and takes the shortest way to the requested one.
 
     Args:
         level: The level that it plays.

@@ -1,4 +1,4 @@
-"""What the screens of all apps share: colours, words, pictures and the title bar."""
+"""Elements shared by the screens of all apps: colours, words, pictures and the title bar."""
 
 import math
 from typing import NamedTuple
@@ -33,13 +33,13 @@ class Paints(NamedTuple):
 
     Attributes:
         app: The app.
-        paper: Of the ground.
-        ink: Of text.
-        soft: Of fields, near the paper.
-        faint: Of text of less weight.
-        accent: Of what can be touched.
-        bar: Of the title bar.
-        on_bar: Of what stands in the title bar.
+        paper: Colour of the background.
+        ink: Colour of text.
+        soft: Colour of fields, near the paper.
+        faint: Colour of less important text.
+        accent: Colour of touchable elements.
+        bar: Colour of the title bar.
+        on_bar: Colour of the content of the title bar.
         titled: Whether the name stands in the title bar.
     """
 

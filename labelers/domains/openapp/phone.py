@@ -1,8 +1,8 @@
-"""One phone: which apps it has, where they lie, and what it looks like; a function of its seed.
+"""One phone: its apps, their places and its appearance; a function of its seed.
 
 home page 0     page 1 ...      drawer          folder
 a  b  c  d      e  f            all apps,       up to nine apps
-g  h  [f]                       twenty a page   of one cell
+g  h  [f]                       20 per page     of one cell
 dock: four apps, on every page
 """
 
@@ -28,7 +28,7 @@ class Phone:
     """One phone.
 
     Args:
-        seed: Of all that it shows.
+        seed: Seed of everything that it shows.
         pages: Per home page, what lies in its cells: names of apps, and "folder0", ...
         dock: Names of four apps.
         folders: Per folder, names of apps.
@@ -66,12 +66,12 @@ class Phone:
 
 
 class Place(NamedTuple):
-    """Where something that can be touched lies.
+    """Place of a touchable element.
 
     Attributes:
         what: Name of an app, "folder0", ..., or "close" for what closes a message.
-        x: Its centre in units.
-        y: Its centre in units.
+        x: Centre in units.
+        y: Centre in units.
         reach: Half of the width that can be touched.
     """
 

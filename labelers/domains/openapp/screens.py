@@ -17,11 +17,11 @@ TOP = 26
 
 @dataclasses.dataclass(frozen=True)
 class AppStyle:
-    """How an app looks on one phone.
+    """Appearance of an app on one phone.
 
     Args:
-        seed: Of its contents.
-        part: How far it is scrolled.
+        seed: Seed of its contents.
+        part: Scroll position.
         dark: Whether its paper is dark.
         plain: Whether its bar has the colour of its paper instead of its own.
         titled: Whether its name stands in its bar.
@@ -39,7 +39,7 @@ def draw_app(app: App, style: AppStyle, scale: float) -> Canvas:
 
     Args:
         app: The app.
-        style: How it looks.
+        style: Appearance of the app.
         scale: Pixels per unit.
     """
     paper: Colour = (24, 26, 31) if style.dark else (250, 250, 248)

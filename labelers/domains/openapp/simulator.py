@@ -40,14 +40,14 @@ _KEPT = 48
 
 
 class Screen(NamedTuple):
-    """What a phone shows.
+    """The state of a phone's screen.
 
     Attributes:
         mode: "home", "drawer", "folder" or "app".
         page: Page of the home screen, or of the drawer.
         folder: The open folder.
         app: The app that is in front, or on its way there or back.
-        part: How far the app is scrolled.
+        part: Scroll position of the app.
         moving: Share of the screen that an app on its way takes; 0 if it has come to rest.
         before: The app that goes away to the left while `app` comes from the right.
         message: Number of the message over it; -1 for none.
@@ -74,7 +74,7 @@ class PhoneSimulator:
 
     Attributes:
         phone: The phone of the last `reset`.
-        screen: What it shows.
+        screen: State of the screen.
     """
 
     phone: Phone

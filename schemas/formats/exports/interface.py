@@ -25,7 +25,7 @@ class ExportEpisode(NamedTuple):
     """An episode that was labelled, without its labels.
 
     Attributes:
-        episode_id: Its id in the corpus.
+        episode_id: Id of the episode in the corpus.
         file: Name of the file that holds it, below the corpus's folder.
         num_frames: F, the number of its frames.
         num_steps: T, the number of its actions.

@@ -31,8 +31,8 @@ class Column(NamedTuple):
     """A column that is added.
 
     Attributes:
-        name: Its name; a column of that name is replaced.
-        type: Its Arrow type.
+        name: Name of the column; an existing column of that name is replaced.
+        type: Arrow type of the column.
         values: Function that returns the values of a range of an episode's frames.
     """
 
@@ -175,7 +175,7 @@ def scores_column(name: str, num_goals: int, scores: Callable[[EpisodeValues], n
     """Returns a column of the scores of all goals, a vector per frame.
 
     Args:
-        name: Its name.
+        name: Name of the column.
         num_goals: G.
         scores: Function that returns [F, G] float32 of an episode.
     """

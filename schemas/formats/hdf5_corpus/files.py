@@ -69,7 +69,7 @@ def find(group: "h5py.Group", name: str, depth: int = 0) -> "h5py.Group | h5py.D
     """Returns the object at a path below a group, within this file.
 
     Args:
-        group: Where the path begins.
+        group: Group where the path begins.
         name: The path, with "/" between names; one that begins with "/" begins at the root.
         depth: Links followed so far.
 

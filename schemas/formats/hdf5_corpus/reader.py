@@ -39,7 +39,7 @@ class Hdf5Reader:
     """An open HDF5 corpus.
 
     Args:
-        folder: Its folder.
+        folder: Folder of the corpus.
         features: Features of the first readable episode.
         told: Options that the user gave.
         layouts: Layouts that its files may have.

@@ -35,7 +35,7 @@ class RowGroupWriter:
 
     Args:
         path: File to write.
-        schema: Its schema.
+        schema: Schema of the file.
         row_bytes: Rough size of a row, from which the rows of a group follow.
     """
 

@@ -59,7 +59,7 @@ class LeRobotReader:
     """An open LeRobot data set; see the module's picture.
 
     Args:
-        folder: Its folder.
+        folder: Folder of the corpus.
         info: Contents of meta/info.json.
         table: Table of its episodes.
         tasks: Texts by task_index; None if there are none.

@@ -19,7 +19,7 @@ class EpisodeRows(NamedTuple):
     """The rows of an episode.
 
     Attributes:
-        episode_index: Its number in the data set.
+        episode_index: Number of the episode in the data set.
         first_index: `index` of its first row; each row's is one more than that of the row before.
         num_rows: Number of its rows; `frame_index` counts them from 0.
         pieces: Data files that hold them, each with the first row and the row after the last.
@@ -78,8 +78,8 @@ class RowCursor:
         """Returns the rows of an episode.
 
         Args:
-            episode_id: Its id, for messages.
-            pieces: Where they are.
+            episode_id: Id of the episode, for messages.
+            pieces: Places of the rows.
 
         Raises:
             InvalidEpisodeError: The file breaks off.

@@ -43,7 +43,7 @@ class _EpisodeFile:
 
     Args:
         folder: The corpus's folder.
-        name: Its name below it.
+        name: Name of the file below it.
     """
 
     folder: Folder
@@ -140,7 +140,7 @@ class ArrowStorageReader:
     """An open Minari data set of Arrow or Parquet files.
 
     Args:
-        folder: Its folder.
+        folder: Folder of the corpus.
         prefix: Path of `data` below it.
         spaces: Spaces of the observations.
         told: Options that the user gave.
@@ -211,8 +211,8 @@ class StoredEpisode:
 
     Args:
         file: The file.
-        schema: Its schema.
-        num_frames: Its rows.
+        schema: Schema of the file.
+        num_frames: Number of its rows.
         cameras: The pictures by camera.
         told: Options that the user gave.
     """

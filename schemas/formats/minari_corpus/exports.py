@@ -1,7 +1,7 @@
 """Writes labels into Minari data sets: only the rewards change.
 
 HDF5      main_data.hdf5 is copied byte for byte, then the numbers of episode_i/rewards are replaced
-Arrow     part-0.arrow is written anew, batch by batch, with another column of rewards; so is Parquet, by row groups
+Arrow     part-0.arrow is rewritten, batch by batch, with another column of rewards; so is Parquet, by row groups
 """
 
 import shutil

@@ -23,7 +23,7 @@ class ParquetFiles:
     """The files of a corpus, opened under our names.
 
     Args:
-        folder: Its folder.
+        folder: Folder of the corpus.
         columns: Name of the column in the file by our name, where the two differ.
     """
 
@@ -96,7 +96,7 @@ class RenamedFile:
 
     Args:
         file: The file.
-        theirs_of: Its columns, by the names that they are given.
+        theirs_of: Names of its columns by our names.
     """
 
     def __init__(self, file: pq.ParquetFile, theirs_of: Mapping[str, str]) -> None:

@@ -19,10 +19,10 @@ def assemble_episode(
     """Assembles an episode.
 
     Args:
-        episode_id: Its id.
-        table: Its rows, with the columns that were wanted, in the order in which they are read.
-        features: What its file holds.
-        images: Its frames by camera.
+        episode_id: Id of the episode.
+        table: Rows of the episode with the wanted columns, in the order of reading.
+        features: Features of its file.
+        images: Frames of the episode by camera.
 
     Raises:
         ValueError: Frames are missing, or a column lacks a value or holds lists of several lengths.

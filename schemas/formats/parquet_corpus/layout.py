@@ -161,7 +161,7 @@ def check_widths(file: pq.ParquetFile, features: CorpusFeatures, fields: Iterabl
 
     Args:
         file: The file.
-        features: What it holds.
+        features: Features of the file.
         fields: Fields that are wanted.
 
     Raises:

@@ -50,8 +50,8 @@ class OpenFile(NamedTuple):
 
     Attributes:
         file: The file.
-        metadata: Its footer.
-        schema: Its schema.
+        metadata: Footer of the file.
+        schema: Schema of the file.
         bounds: Number of the first row of each row group, and at last the number of all rows.
         batch_rows: Rows of every batch, which are of about BATCH_BYTES of pictures at most.
         is_small: Whether all of it is one batch, pictures included.

@@ -57,7 +57,7 @@ class ParquetReader:
     """An open Parquet corpus; see the module's picture.
 
     Args:
-        folder: Its folder.
+        folder: Folder of the corpus.
         features: Features of its first readable file.
         columns: Name of the column in the file by our name, where the two differ.
     """

@@ -64,7 +64,7 @@ class Example:
 
     Args:
         file: The file that holds it.
-        features: Its features by key.
+        features: Features of the example by key.
     """
 
     file: Bytes
@@ -163,7 +163,7 @@ def parse_example(file: Bytes, start: int, num_bytes: int) -> Example:
     Args:
         file: The file that holds it.
         start: Byte offset where the message begins.
-        num_bytes: Its size in bytes.
+        num_bytes: Size of the message in bytes.
 
     Raises:
         BrokenMessageError: Raised for bytes that are not a tf.train.Example.

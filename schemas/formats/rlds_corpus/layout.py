@@ -49,7 +49,7 @@ class Builder:
 
     Args:
         folder: Name of its folder below the corpus's; "" for that folder itself.
-        declared: What its features.json declares, by path.
+        declared: Declarations of its features.json, by path.
         shards: Its files, in order.
         companions: Names of its other files: what describes it, labels and statistics.
     """

@@ -44,7 +44,7 @@ class RldsReader:
     """An open RLDS corpus; see the module's picture.
 
     Args:
-        folder: Its folder.
+        folder: Folder of the corpus.
         features: Features of its episodes.
         data_sets: Its data sets.
         shards: Its files by name, each with the number of its data set.

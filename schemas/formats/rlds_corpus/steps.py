@@ -68,8 +68,8 @@ def build_episode(
     """Assembles an episode.
 
     Args:
-        episode_id: Its id.
-        example: Its record.
+        episode_id: Id of the episode.
+        example: Record of the episode.
         data_set: Data set of the episode.
         cameras: Cameras of the episode.
         wanted: Parts that are needed.

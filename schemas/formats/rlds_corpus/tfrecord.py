@@ -38,7 +38,7 @@ class Record(NamedTuple):
     """A record of a file.
 
     Attributes:
-        number: Its number in the file, from 0.
+        number: Number of the record in the file, from 0.
         start: Byte offset of its length.
         num_bytes: Size of its data in bytes.
     """

@@ -17,7 +17,7 @@ class SamplePlaces:
     Args:
         folder: The corpus's folder.
         name: Name of the tar.
-        picture: What the suffix of a picture is like; its group "camera" is the camera.
+        picture: Pattern of the suffix of a picture; its group "camera" is the camera.
     """
 
     def __init__(self, folder: Folder, name: str, picture: re.Pattern[str]) -> None:

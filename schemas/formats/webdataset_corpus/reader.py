@@ -54,7 +54,7 @@ class WebDatasetReader:
     """An open WebDataset corpus; see the module's picture.
 
     Args:
-        folder: Its folder.
+        folder: Folder of the corpus.
         features: Features of its first readable episode.
     """
 

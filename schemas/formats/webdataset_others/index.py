@@ -32,7 +32,7 @@ class TarIndex:
     """The contents of one tar.
 
     Args:
-        episodes: By episode, in the order in which they begin.
+        episodes: Parts by episode, in the order in which they begin.
         broken: Why the tar cannot be read to its end; "" where it can.
     """
 

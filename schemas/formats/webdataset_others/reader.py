@@ -47,7 +47,7 @@ class OtherTarsReader:
     """An open corpus of others' tars; see the module's picture.
 
     Args:
-        folder: Its folder.
+        folder: Folder of the corpus.
         patterns: Patterns of its member names.
         features: Features of its first readable episode.
     """

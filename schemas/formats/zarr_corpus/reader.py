@@ -252,7 +252,7 @@ class ZarrReader:
     """An open zarr corpus.
 
     Args:
-        folder: Its folder.
+        folder: Folder of the corpus.
         features: Features of its first readable store.
         told: Options that the user gave.
         in_image_codecs: Cameras whose pictures the package imagecodecs decodes.
