@@ -379,7 +379,7 @@ class FinishedFolder:
         path: The folder.
         fingerprint: Fingerprint of its parts.
         digest: Digest of the names and contents of all parts.
-        parts: Its parts, in the order of their names.
+        parts: Parts, in the order of their names.
     """
 
     path: Location

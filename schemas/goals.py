@@ -61,7 +61,7 @@ class Goal:
     """One language goal.
 
     Args:
-        id: Its key in labels and ground truth: letters, digits, "-" and "_".
+        id: Key in labels and ground truth: letters, digits, "-" and "_".
         text: Text for the text encoder, inserted into the prompt templates. A description of the state in which
             the goal is achieved works better than an instruction (Baumli et al. 2023, figure 5).
         family: The kind of goal, for figures and balancing, such as "find".

@@ -29,7 +29,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Option:
-    """How a field is given by name.
+    """Declaration of a field as an option.
 
     Args:
         unit: Placeholder of the value in the help, such as "N" or "PATH"; "" for a switch, or one of `choices`.
@@ -157,9 +157,9 @@ class OptionField(NamedTuple):
 
     Attributes:
         path: Names of the fields that lead to it, such as ("negatives", "seed").
-        option: Its option.
-        type: Its type.
-        default: Its default; `dataclasses.MISSING` where one must be given.
+        option: Option of the field.
+        type: Type of the field.
+        default: Default value; `dataclasses.MISSING` where one must be given.
     """
 
     path: tuple[str, ...]

@@ -70,7 +70,7 @@ def read_video_facts(folder: Folder, name: str) -> VideoFacts:
 
     Args:
         folder: Folder that it lies in.
-        name: Its name below the folder.
+        name: Name of the video below the folder.
 
     Raises:
         InvalidEpisodeError: The file is missing, broken, not a video, or not from a camera: depth or grey.
@@ -89,7 +89,7 @@ class VideoFrames:
 
     Args:
         folder: Folder that the video lies in.
-        name: Its name below the folder.
+        name: Name of the video below the folder.
         num_frames: Frames it promises, from `read_video_facts`.
         turned: Whether frames are turned and mirrored as the video says, as players show them; phones rely on it.
     """

@@ -19,7 +19,7 @@ Figure = float | str
 """A number, or a text that begins with "undefined" and says why there is none."""
 
 UNDEFINED = "undefined: no positives"
-"""What stands in place of a figure that needs a frame in which the goal holds."""
+"""Text in place of a figure that needs a frame in which the goal holds."""
 
 NO_NEGATIVES = "undefined: no negatives"
 CONSTANT = "undefined: constant scores"

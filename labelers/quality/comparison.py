@@ -29,7 +29,7 @@ COUNTS = (
     "lost_episodes",
     "flipped_episodes",
 )
-"""What is counted of every goal: frames whose score both hold, and of these those that changed; frames whose score only A, only B
+"""Counts of every goal: frames whose score both hold, and of these those that changed; frames whose score only A, only B
 or neither holds (sparse labels); frames, and episodes, in which the goal is achieved in B and not in A, and the reverse; episodes
 in which any frame flipped."""
 

@@ -61,7 +61,7 @@ WORST_RULE = (
     "lowest average precision first, of equals the lowest F1 at the threshold; goals without positives are left out, and of a "
     "group all but its worst goal"
 )
-"""Which goals `worst_goals` puts first, in words."""
+"""Order of `worst_goals`, in words."""
 
 DEFINITIONS = {
     "average_precision": "Step-wise area under the precision-recall curve, sum of (R_n - R_(n-1)) P_n, as scikit-learn defines "
@@ -85,7 +85,7 @@ DEFINITIONS = {
     "confused_with": "Goals that hold where this goal fires falsely, and in what share of its false positives.",
     "undefined": "A figure that the data do not define is a text that says why, never 0.",
 }
-"""What the figures mean, one text each, for whoever reads quality.json or its report."""
+"""Definitions of the figures, one text each, for readers of quality.json or its report."""
 
 
 class LabelledEpisode(NamedTuple):

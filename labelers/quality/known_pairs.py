@@ -37,7 +37,7 @@ DEFINITIONS = {
     "episodes": "an episode is a success by the labels where they say that its goal is achieved in any of its frames; "
     "accuracy is the share of the known episodes in which that agrees with what is known",
 }
-"""What the figures mean, one text each."""
+"""Definitions of the figures, one text each."""
 
 
 class KnownEpisode(NamedTuple):

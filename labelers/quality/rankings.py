@@ -28,7 +28,7 @@ _MISSING = -_OFFSET  # the bin of scores that sparse labels do not hold
 
 
 class RankedCounts(NamedTuple):
-    """How many frames have each score, from the highest score to the lowest.
+    """Numbers of frames with each score, from the highest score to the lowest.
 
     Attributes:
         thresholds: [P] float32, falling; the frames of entry i and of those before it are the ones with a score greater

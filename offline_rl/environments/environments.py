@@ -44,7 +44,7 @@ from vlm_rewards.offline_rl.interfaces import Spaces
 from vlm_rewards.schemas.goals import Goal
 
 SEEDS = {"live": "live", "held-out": "held_out"}
-"""Which seeds of a domain levels are drawn from, to fine-tune in or to evaluate on, by what the settings call them."""
+"""Seed ranges of a domain for fine-tuning and evaluation, by their names in the settings."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

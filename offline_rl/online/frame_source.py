@@ -1,4 +1,4 @@
-"""Where the frames of a vector environment come from, and what its autoreset mode does to the last one of an episode.
+"""Sources of a vector environment's frames, and the effect of its autoreset mode on the last frame of an episode.
 
     source           frames [N, H, W, 3] uint8
     "observation"    the observations themselves

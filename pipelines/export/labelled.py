@@ -30,7 +30,7 @@ from vlm_rewards.schemas.goals import Goal, normalize_instruction
 from vlm_rewards.schemas.manifests import Failure, Unit
 
 ONE_ACHIEVED_GOAL = HindsightSettings(strategy="first", goals_per_episode=1, ratio=(0, 1, 0))
-"""How the one hindsight goal of an episode is chosen: of those achieved, balanced over the corpus, at its first achievement."""
+"""Choice of the one hindsight goal of an episode: of those achieved, balanced over the corpus, at its first achievement."""
 
 
 class _Place(NamedTuple):

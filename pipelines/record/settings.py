@@ -18,7 +18,7 @@ POLICIES = ("bot", "noisy-bot", "random")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecordRun(RunSettings):
-    """How a run of `record` goes about its work; workers are processes, since a level's steps are plain Python."""
+    """Settings of how `record` runs; workers are processes, since a level's steps are plain Python."""
 
     workers: int | None = dataclasses.field(
         default=1,

@@ -44,7 +44,7 @@ _KINDS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShownEpisode:
-    """What the report keeps of an episode: the pictures it shows and the ground truth.
+    """The parts of an episode that the report keeps: the pictures it shows and the ground truth.
 
     Args:
         num_frames: Number of frames of the episode.

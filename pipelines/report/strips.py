@@ -37,7 +37,7 @@ _LEAST_WIDTH, _MOST_WIDTH = 44, 120  # of a picture, in pixels
 
 
 class StripGrid(NamedTuple):
-    """What is drawn of one episode's scores.
+    """The drawn part of one episode's scores.
 
     Attributes:
         rows: Goals with a large row, in their order.

@@ -13,7 +13,7 @@ COLUMNS = "columns"
 COMMON_OPTIONS = {
     PICTURE_RANGE: "values that are black and white in pictures of more than 8 bits, such as 0:4000; refused without"
 }
-"""By name, with a sentence for people; a format has others of its own."""
+"""Options by name, each with a sentence for the user; a format has others of its own."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

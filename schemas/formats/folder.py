@@ -25,7 +25,7 @@ from vlm_rewards.schemas.manifests import Failure
 T = TypeVar("T")
 
 _DIGEST_KIND = "2-"
-"""What digests begin with; those of version 0.2 have no such sign."""
+"""Prefix of digests; those of version 0.2 have none."""
 _WHOLE_BYTES = 256 * 2**10
 _EDGE_BYTES = 64 * 2**10
 _BLOCKS = 32

@@ -40,7 +40,7 @@ _FIRST_TYPE = 5  # MiniGrid: key 5, ball 6, box 7
 
 
 NEUTRAL = "an agent in a room"
-"""What every frame shows: beside it alone, a goal's softmax says whether the goal holds, whatever other goals hold."""
+"""Neutral text, true of every frame: beside it alone, a goal's softmax says whether the goal holds, whatever other goals hold."""
 
 HELD_OUT_KINDS = ("green box", "purple key", "yellow ball")
 """Objects to hold out of training. Their colours and their types occur in the goals that are left, the pairs do not."""

@@ -103,7 +103,7 @@ _ABOUT = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BabyAIPretraining:
-    """How BabyAI's reference models are trained; see `labelers.domains.pretraining.Pretraining`."""
+    """Training of BabyAI's reference models; see `labelers.domains.pretraining.Pretraining`."""
 
     prefix: str = "reference"
     image_size: int = IMAGE_SIZE

@@ -59,7 +59,7 @@ APPS = {app.name: app for app in [*_parsed(_COMMON, "common"), *_parsed(_DIVERSE
 """All apps by name, the common ones first."""
 
 NEGATIVES = ("the home screen of a phone", "a list of all apps on a phone", "a message in front of a phone's screen")
-"""What a phone shows where no app is in front."""
+"""Descriptions of a phone without an app in front."""
 
 
 def goal_id(app: str) -> str:

@@ -384,4 +384,4 @@ GAMES: dict[str, Callable[[Canvas, Paints, np.random.Generator], None]] = {
     "spirit": _spirit,
     "cells": _cells,
 }
-"""What draws a screen, by its name."""
+"""Functions that draw screens, by name."""

@@ -12,7 +12,7 @@ WORDS = (
     *("river", "stone", "market", "orange", "window", "paper", "garden", "silver"),
     *("cloud", "bridge", "music", "forest", "island", "letter", "winter", "coffee"),
 )
-"""What is written in apps."""
+"""Words shown in apps."""
 
 PICTURE_COLOURS: tuple[Colour, ...] = (
     (214, 84, 76),

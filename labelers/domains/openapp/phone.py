@@ -14,7 +14,7 @@ import numpy as np
 from vlm_rewards.labelers.domains.openapp.apps import APPS
 
 FOLDER = "folder"
-"""What lies in the cell of a folder, before its number."""
+"""Prefix of a folder's name in a cell, before its number."""
 
 DRAWER_APPS = 20
 """Apps on a page of the drawer."""

@@ -12,7 +12,7 @@ from vlm_rewards.labelers.domains.openapp.games import GAMES
 from vlm_rewards.labelers.domains.openapp.paints import PICTURE_COLOURS, WORDS, Paints, draw_picture, title_bar
 
 TOP = 26
-"""Where the contents begin below the title bar, in units."""
+"""Top of the contents below the title bar, in units."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -397,4 +397,4 @@ SCREENS: dict[str, Callable[[Canvas, Paints, np.random.Generator], None]] = {
     "player": _player,
     **GAMES,
 }
-"""What draws a screen, by its name."""
+"""Functions that draw screens, by name."""

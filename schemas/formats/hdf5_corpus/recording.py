@@ -101,7 +101,7 @@ class Recording:
 
     @property
     def missing_frame(self) -> str | None:
-        """Which frame is missing, as `CorpusFeatures` says it."""
+        """The missing frame, as in `CorpusFeatures`."""
         if self.lacks_first_frame:
             return "first"
         return "last" if self.actions is not None and len(self.actions) == self.num_frames else None

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pandas
 
 READ_WITH = {"max_unit_bytes": POSITIVE, "corpus_options": optional(OBJECT)}
-"""What the settings of labels and of kept embeddings say of how the corpus was read."""
+"""Settings of labels and kept embeddings on how the corpus was read."""
 _BATCH_BYTES = 16 << 20
 
 

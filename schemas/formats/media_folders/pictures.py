@@ -37,7 +37,7 @@ LAYOUTS = ("episode/frame", "episode/camera/frame")
 _DIGITS = re.compile(r"(\d+)", re.ASCII)
 
 EpisodeFiles = dict[str, dict[str, list[str]]]
-"""By episode and camera, the names of the pictures."""
+"""Names of the pictures by episode and camera."""
 
 
 @dataclasses.dataclass(frozen=True)

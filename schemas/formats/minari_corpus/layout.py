@@ -20,7 +20,7 @@ MAX_METADATA_BYTES = 256 << 20
 INSTRUCTION = "mission"
 """The observation that is the instruction, where people name no other."""
 WHOLE = "observations"
-"""What the only observation is called where the observations are no tree."""
+"""Name of the only observation if the observations are not a tree."""
 _EPISODE = re.compile(r"(.*?/|)\d+/part-\d+\.(arrow|parquet)")
 _BOUNDS = re.compile(r'"(low|high)":\s*\[[\[\]\d\s,.eE+NaInfity-]*\]')
 

@@ -15,9 +15,9 @@ from vlm_rewards.schemas.formats.folder import Folder
 from vlm_rewards.schemas.formats.parquet_corpus.writer import STEP_COLUMNS
 
 MISSING_FILE = (FileNotFoundError, PermissionError)
-"""What is no fault of a file's content."""
+"""Errors that are not caused by a file's content."""
 BROKEN_FILE = (pa.ArrowException, OSError, UnicodeDecodeError)
-"""What reading a broken file raises."""
+"""Errors raised by reading a broken file."""
 _BUFFER_BYTES = 2**20
 _INDEX_BYTES = 2**16  # beside 4 bytes per value: headers and levels of pages that hold indices into a dictionary
 

@@ -39,7 +39,7 @@ class _Group(NamedTuple):
 
 
 class _Outline(NamedTuple):
-    """What the footer of a file says of its row groups."""
+    """A file's row groups, as described by its footer."""
 
     groups: list[_Group]
 

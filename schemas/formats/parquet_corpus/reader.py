@@ -335,7 +335,7 @@ def _scattered(found: FoundEpisode, index: int | None) -> Failure:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Layout:
-    """What a file holds: its columns that are read, by type and name, and by camera the leaves of those with pictures."""
+    """The columns of a file that are read, by type and name, and the leaves of its picture columns by camera."""
 
     schema: pa.Schema
     features: CorpusFeatures

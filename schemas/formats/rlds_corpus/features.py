@@ -27,7 +27,7 @@ class Declared:
 
     Args:
         kind: "image", "tensor", "text", or the name of another connector.
-        shape: Its shape in one step (in one episode outside of steps); None for a size that varies.
+        shape: Shape in one step (in one episode outside of steps); None for a size that varies.
         dtype: Dtype of the feature.
         encoding: "none", "bytes" or "zlib" of a tensor; "" otherwise.
         depth: Number of sequences that it is in; 1 for what is in steps alone.

@@ -30,8 +30,8 @@ class Shard:
 
     Args:
         file: The file.
-        split: Its split, such as "train".
-        number: Its number within the split.
+        split: Split, such as "train".
+        number: Number within the split.
         num_shards: Files that the split has, as its name says; 1 where it says nothing.
         num_records: Records that dataset_info.json promises, where it does.
     """
@@ -50,7 +50,7 @@ class Builder:
     Args:
         folder: Name of its folder below the corpus's; "" for that folder itself.
         declared: Declarations of its features.json, by path.
-        shards: Its files, in order.
+        shards: Files of records, in order.
         companions: Names of its other files: what describes it, labels and statistics.
     """
 

@@ -16,7 +16,7 @@ def data_set_notes(
     Args:
         folder: The corpus's folder.
         place: Name of the data set's folder below it.
-        shards: Its files that are read.
+        shards: Files that are read.
         roles: Roles of its features.
         all_cameras: Names of the cameras that are declared.
     """

@@ -46,8 +46,8 @@ class RldsReader:
     Args:
         folder: Folder of the corpus.
         features: Features of its episodes.
-        data_sets: Its data sets.
-        shards: Its files by name, each with the number of its data set.
+        data_sets: Data sets of the corpus.
+        shards: Files by name, each with the number of its data set.
         companions: Names of the other files of its data sets, and of shards that nobody asked for.
         reverse: Whether channels are stored in the order BGR.
     """
@@ -61,7 +61,7 @@ class RldsReader:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Where files are missing, counts disagree, or pictures are no cameras."""
+        """Notes on missing files, differing counts, and pictures that are not cameras."""
         found: list[str] = []
         for number, data_set in enumerate(self.data_sets):
             shards = [shard for shard, owner in self.shards.values() if owner == number]

@@ -12,7 +12,7 @@ from vlm_rewards.schemas.manifests import Failure
 
 
 class SamplePlaces:
-    """How often each sample of a tar begins anew; the tar is walked when this is first asked for.
+    """Counts how often each sample of a tar restarts; the tar is walked on first use.
 
     Args:
         folder: The corpus's folder.

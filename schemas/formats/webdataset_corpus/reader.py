@@ -146,7 +146,7 @@ def read_file_features(folder: Folder, name: str) -> CorpusFeatures:
 
 
 class _FeaturesError(ValueError):
-    """What a sample says of its features is none."""
+    """Raised for a sample whose stated features are invalid."""
 
 
 def _sample_features(folder: Folder, name: str, episode: Episode) -> CorpusFeatures:

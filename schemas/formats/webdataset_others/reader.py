@@ -58,7 +58,7 @@ class OtherTarsReader:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Which patterns were found."""
+        """The patterns in use."""
         if not self.patterns.is_guessed:
             return ()
         found = {"picture": self.patterns.picture, **self.patterns.members}

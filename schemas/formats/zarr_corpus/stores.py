@@ -29,7 +29,7 @@ ENDS = "meta/episode_ends"
 ZIPS = (".zarr.zip",)
 _SAMPLED = 16
 _BROKEN = (OSError, ValueError, RuntimeError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)
-"""What zarr and its codecs raise on broken stores."""
+"""Errors of zarr and its codecs on broken stores."""
 
 
 class UnreadableStoreError(ValueError):
