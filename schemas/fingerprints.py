@@ -99,7 +99,7 @@ def _differing_leaves(path: str, one: object, two: object) -> Iterator[tuple[str
 
 
 def _shown(*values: object) -> list[str]:
-    """Values in short, from shortly before the first place in which they differ."""
+    """Returns short forms of values, from shortly before the first place in which they differ."""
     texts = [json.dumps(value) for value in values]
     same = next((place for place, letters in enumerate(zip(*texts, strict=False)) if len(set(letters)) > 1), 0)
     start = max(0, same - _CONTEXT) if max(map(len, texts)) > _LENGTH else 0

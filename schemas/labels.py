@@ -78,7 +78,7 @@ def read_label_metadata(schema: pa.Schema) -> LabelMetadata:
 
 
 def read_own_metadata(schema: pa.Schema, kind: str) -> dict:
-    """This project's entry in a schema's metadata.
+    """Returns this project's entry in a schema's metadata.
 
     Raises:
         ValueError: There are none, or it is of another kind.

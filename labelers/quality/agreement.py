@@ -68,7 +68,7 @@ def epic_distance(counts: RankedCounts) -> Figure:
 
 
 def success_epic_distance(true_positives: int, false_positives: int, counts: RankedCounts) -> Figure:
-    """`epic_distance` of the rewarded success, 1 or 0, in place of the score; exact, of sparse labels, too."""
+    """Returns `epic_distance` of the rewarded success, 1 or 0, in place of the score; exact, of sparse labels, too."""
     positives, negatives = counts.num_positives, counts.num_negatives
     over, under = true_positives + false_positives, positives + negatives - true_positives - false_positives
     if positives == 0:
@@ -160,7 +160,7 @@ def return_table(label_returns: np.ndarray, true_returns: np.ndarray) -> sparse.
 
 
 def return_tau(table: sparse.csr_array) -> Figure:
-    """Kendall's tau-b between the labels' returns and the true ones, over all episodes (and goals) of a table's rows.
+    """Returns Kendall's tau-b between the labels' returns and the true ones, over all episodes (and goals) of a table.
 
     The return is the number of frames with a success, not discounted. Returns in one bin count as ties, so that tau is exact
     where returns are 15 at most, and above blind to differences within an eighth.
@@ -181,7 +181,7 @@ def return_tau(table: sparse.csr_array) -> Figure:
 
 
 def kendall_tau(table: np.ndarray) -> float:
-    """Kendall's tau-b of a contingency table.
+    """Returns Kendall's tau-b of a contingency table.
 
         tau_b = (concordant - discordant) / sqrt((pairs - ties in rows) (pairs - ties in columns))
 

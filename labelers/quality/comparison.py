@@ -138,7 +138,7 @@ def merge_changes(changes: Iterable[ScoreChanges]) -> ScoreChanges:
 
 
 def rank_correlation(cells: np.ndarray, frames: np.ndarray) -> float | str:
-    """Spearman's correlation of A's and B's scores of one goal, frames of one bin sharing the mean of their ranks.
+    """Returns Spearman's correlation of A's and B's scores of one goal; frames of one bin share the mean of their ranks.
 
     It is 1 where B only rescales A: then the scores changed and what they say of the order of frames did not.
 

@@ -243,7 +243,7 @@ def count_false_positives(
 
 
 def _family_table(fires: sparse.csr_array, holding: sparse.csr_array, relations: GoalRelations) -> sparse.csr_array:
-    """The table `FalsePositiveCounts.families`; empty for more families than are drawn, which may be as many as the goals."""
+    """Returns the table `FalsePositiveCounts.families`; empty for more families than are drawn."""
     num_families = len(relations.families)
     if num_families > _MAX_DRAWN:
         return sparse.csr_array((num_families, num_families), dtype=np.int64)
@@ -314,7 +314,7 @@ def cause_figures(causes: np.ndarray, relations: GoalRelations) -> dict[str, obj
 
 
 def confusion_tables(counts: FalsePositiveCounts, relations: GoalRelations) -> dict[str, object]:
-    """Confusion between families, and between the values of each attribute.
+    """Returns the confusion between families, and between the values of each attribute.
 
     Returns:
         `families`: names, false_positives and `holds[a][b]`, false positives of family a in whose frame a goal of b holds.

@@ -202,7 +202,7 @@ def _count_value_order(episodes: Sequence[LabelledEpisode], relations: GoalRelat
 
 
 def threshold_figures(true_positives: int, false_positives: int, counts: RankedCounts) -> dict[str, float | str]:
-    """Precision, recall, F1 and false-positive rate of what lies over a threshold.
+    """Returns precision, recall, F1 and false-positive rate at a threshold.
 
     Precision is undefined where nothing lies over the threshold, recall and F1 where there are no positives, the
     false-positive rate where there are no negatives; the text then says so.
@@ -282,7 +282,7 @@ def quality_figures(
 
 
 def thinned_points(recall: np.ndarray, num_points: int) -> np.ndarray:
-    """Indices of at most `num_points` points of a curve, even in recall; each is the first with its recall."""
+    """Returns the indices of at most `num_points` points of a curve, even in recall; each is the first with its recall."""
     if not len(recall):
         return np.zeros(0, dtype=np.int64)
     targets = np.linspace(recall[0], recall[-1], num_points)
@@ -378,7 +378,7 @@ def quality_table(
 
 
 def worst_goals(rows: Sequence[dict], relations: GoalRelations) -> list[int]:
-    """Indices of at most 12 goals by `WORST_RULE`.
+    """Returns the indices of at most 12 goals by `WORST_RULE`.
 
     Args:
         rows: The `goals` of `quality_table`.

@@ -95,7 +95,7 @@ def merge_known(counts: Iterable[KnownCounts]) -> KnownCounts:
 
 
 def known_figures(counts: KnownCounts, goals: Sequence[int]) -> dict[str, object]:
-    """Figures of one goal, or of several pooled.
+    """Returns the figures of one goal, or of several pooled.
 
     Args:
         counts: The counts.

@@ -288,7 +288,7 @@ def _checked(scores: np.ndarray, truth: np.ndarray, ndim: int) -> tuple[np.ndarr
 
 
 def curve_of_counts(counts: RankedCounts) -> PrecisionRecall:
-    """Precision and recall of "score > threshold" for every threshold of the counts.
+    """Returns precision and recall of "score > threshold" for every threshold of the counts.
 
         precision = TP / (TP + FP)          recall = TP / positives
 

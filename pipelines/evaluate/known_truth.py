@@ -65,7 +65,7 @@ class MarkedTruth:
     marks: Mapping[str, Sequence[Mark]]
 
     def of_unit(self, unit: Unit) -> "MarkedTruth":
-        """Itself."""
+        """Returns itself."""
         return self
 
     def of_episode(self, episode_id: str, frame_indices: np.ndarray) -> KnownTruth | None:

@@ -236,7 +236,7 @@ def _kind(location: str) -> str | None:
 
 
 def _sampled(size: int) -> list[tuple[int, int]]:
-    """Start and length of the pieces of a file that its digest reads."""
+    """Returns start and length of the pieces of a file that its digest reads."""
     if size <= _WHOLE_BYTES:
         return [(0, size)]
     inner = size - 2 * _EDGE_BYTES - _BLOCK_BYTES

@@ -341,7 +341,7 @@ def _place_objects(view: np.ndarray, kinds: np.ndarray, rng: np.random.Generator
 
 
 def _kind_codes(kinds: np.ndarray) -> np.ndarray:
-    """MiniGrid's (type, colour, state) of object kinds."""
+    """Returns MiniGrid's (type, colour, state) of object kinds."""
     return np.stack([_KEY + kinds % len(TYPES), kinds // len(TYPES), np.zeros_like(kinds)], axis=-1).astype(np.uint8)
 
 

@@ -160,7 +160,7 @@ class ExportFormat:
 
 
 def smoothed(scores: np.ndarray, width: int) -> np.ndarray:
-    """Centred moving average of scores; near the ends, over the existing frames.
+    """Returns the centred moving average of scores; near the ends, over the existing frames.
 
     Args:
         scores: [F] or [F, G] float32.

@@ -61,7 +61,7 @@ def open_file(folder: Folder, name: str) -> pq.ParquetFile:
 
 
 def dictionary_bytes(chunk: pq.ColumnChunkMetaData) -> tuple[int, bool]:
-    """Most bytes that one value of a column's dictionary has, and whether all of its values are in the dictionary.
+    """Returns the size of the largest value in a column's dictionary, and whether all its values are in the dictionary.
 
     Returns:
         0 and false for a column without a dictionary.
@@ -73,7 +73,7 @@ def dictionary_bytes(chunk: pq.ColumnChunkMetaData) -> tuple[int, bool]:
 
 
 def _repeated_pictures(metadata: pq.FileMetaData) -> list[str]:
-    """Leaf columns of bytes some row group of which has all of its values in a dictionary."""
+    """Returns the leaf columns of bytes with all values of some row group in a dictionary."""
     columns = [metadata.schema.column(index) for index in range(metadata.num_columns)]
     return [
         column.path
