@@ -54,7 +54,7 @@ def measure(corpus: Path, output: Path, labeler: LabelerSettings) -> tuple[float
     """Labels a corpus; processor time, and time on the clock, in seconds."""
     shared_labeler(labeler).cache.clear()
     usage, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-    label(source=corpus, output=output, labeler=labeler, workers=1)
+    label(corpus, labeler, output=output, workers=1)
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime - usage.ru_utime - usage.ru_stime, time.perf_counter() - started
 
