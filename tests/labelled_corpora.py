@@ -130,6 +130,8 @@ def write_labels_of(
     *,
     goals: Sequence[Goal] = GOALS,
     options: Mapping[str, str] | None = None,
+    sparse: bool = False,
+    without: Sequence[tuple[str, int]] = (),
 ) -> Path:
     """Writes a finished folder of labels of any corpus.
 
@@ -139,8 +141,10 @@ def write_labels_of(
         marks: By episode id, [F, G] bool, which goals hold; scores are 0.9 and 0.1.
         goals: The goals.
         options: What the corpus's format was told.
+        sparse: Whether to store only scores over the threshold.
+        without: Episodes and frames that have no label.
     """
-    metadata = label_metadata(goals)
+    metadata = label_metadata(goals, sparse=sparse)
     opened = open_corpus(corpus, options)
     units = opened.units()
     settings = {"max_unit_bytes": 2**28, "model": "some/model", "corpus_options": dict(options or {})}
@@ -153,6 +157,7 @@ def write_labels_of(
                 (name, frame, np.where(row, 0.9, 0.1).astype(np.float32))
                 for name in opened.episode_ids(unit)
                 for frame, row in enumerate(marks[name])
+                if (name, frame) not in without
             ]
             with output.writing(unit) as part:
                 pq.write_table(label_table(rows, metadata), part.path)

@@ -12,13 +12,11 @@ import dataclasses
 import functools
 import json
 import math
-import pickle
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Unpack
 
-import apache_beam as beam
 import numpy as np
 
 from vlm_rewards.labelers.calibration.counts import NEVER, CalibrationCounts, merge_counts, outcomes_at
@@ -49,9 +47,9 @@ from vlm_rewards.pipelines.calibrate.evidence import (
 )
 from vlm_rewards.pipelines.calibrate.settings import CalibrateKeywords, CalibrateRun
 from vlm_rewards.pipelines.calibrate.temperature import choose_temperature, temperature_of
-from vlm_rewards.pipelines.engine.driver import make_pipeline
+from vlm_rewards.pipelines.engine.gathering import gather_evidence
 from vlm_rewards.pipelines.engine.outputs import OutputFolder
-from vlm_rewards.pipelines.engine.packed import merge_packed, pack_evidence, raise_refusals
+from vlm_rewards.pipelines.engine.packed import raise_refusals
 from vlm_rewards.pipelines.evaluate.evaluation import check_parts
 from vlm_rewards.pipelines.evaluate.known_truth import TruthSource, marked_truth
 from vlm_rewards.pipelines.label.encoding import one_run, shared_labeler
@@ -271,26 +269,11 @@ def _gather(
     """Runs the work on every unit and returns the merged evidence."""
     output.parent.mkdir(parents=True, exist_ok=True)
     outcome = output.with_name(f".{output.name}.{uuid.uuid4().hex}")
-    pipeline = make_pipeline(beam_options, workers)
-    _ = (
-        pipeline
-        | "Units" >> beam.Create([unit.to_json() for unit in units])
-        | "Spread" >> beam.Reshuffle()
-        | "Count" >> beam.Map(pack_evidence, work, Evidence)
-        | "Merge" >> beam.CombineGlobally(merge_packed, merge_evidence).without_defaults()
-        | "Write" >> beam.Map(_write_packed, str(outcome))
+    evidence = gather_evidence(
+        units, work, Evidence, merge_evidence, outcome, beam_options=beam_options, workers=workers
     )
-    try:
-        pipeline.run().wait_until_finish()
-        evidence: Evidence = pickle.loads(outcome.read_bytes())
-    finally:
-        outcome.unlink(missing_ok=True)
     raise_refusals(evidence.refusals)
     return evidence
-
-
-def _write_packed(packed: bytes, path: str) -> None:
-    Path(path).write_bytes(packed)
 
 
 def _calibration(

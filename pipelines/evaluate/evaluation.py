@@ -15,12 +15,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Unpack
 
-import apache_beam as beam
 import numpy as np
 
 from vlm_rewards.labelers.quality.figures import WORST_RULE, quality_table, worst_goals
-from vlm_rewards.pipelines.engine.driver import make_pipeline
-from vlm_rewards.pipelines.engine.packed import merge_packed, pack_evidence, raise_refusals
+from vlm_rewards.pipelines.engine.gathering import write_merged
+from vlm_rewards.pipelines.engine.packed import raise_refusals
 from vlm_rewards.pipelines.engine.settings import RunSettings
 from vlm_rewards.pipelines.evaluate.evidence import EXAMPLES_PER_GOAL, Evidence, Example, UnitEvidence, merge_evidence
 from vlm_rewards.pipelines.evaluate.known_pairs import measure_known
@@ -145,16 +144,17 @@ def _write_json(path: Path, record: dict) -> None:
 
 def _measure(work: UnitEvidence, units: Sequence[Unit], outcome_path: Path, run: RunSettings) -> dict:
     """Returns the merged evidence of all units: counts, unreadable, figures, examples and film strips."""
-    pipeline = make_pipeline(run.beam_options, run.workers)
-    _ = (
-        pipeline
-        | "Units" >> beam.Create([unit.to_json() for unit in units])
-        | "Spread" >> beam.Reshuffle()
-        | "Join" >> beam.Map(pack_evidence, work, Evidence)
-        | "Merge" >> beam.CombineGlobally(merge_packed, merge_evidence).without_defaults()
-        | "Write" >> beam.Map(_write_outcome, str(outcome_path), work)
+    write_merged(
+        units,
+        work,
+        Evidence,
+        merge_evidence,
+        _write_outcome,
+        str(outcome_path),
+        work,
+        beam_options=run.beam_options,
+        workers=run.workers,
     )
-    pipeline.run().wait_until_finish()
     outcome = json.loads(outcome_path.read_text(encoding="utf-8"))
     outcome_path.unlink()
     raise_refusals(outcome.pop("refusals"))

@@ -6,12 +6,10 @@ Counts are kept apart by what says so: rewards say nothing where no step of the 
 """
 
 import dataclasses
-import pickle
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import apache_beam as beam
 import numpy as np
 
 from vlm_rewards.labelers.quality.known_pairs import (
@@ -23,12 +21,11 @@ from vlm_rewards.labelers.quality.known_pairs import (
     merge_known,
 )
 from vlm_rewards.labelers.rewards.rewards import successes
-from vlm_rewards.pipelines.engine.driver import make_pipeline
-from vlm_rewards.pipelines.engine.packed import merge_packed, pack_evidence, raise_refusals
+from vlm_rewards.pipelines.engine.gathering import gather_evidence
+from vlm_rewards.pipelines.engine.packed import raise_refusals
 from vlm_rewards.pipelines.evaluate.known_truth import TruthSource, marked_truth
 from vlm_rewards.pipelines.evaluate.recorded_success import NO_GOAL, REWARDS, RecordedTruth
 from vlm_rewards.pipelines.evaluate.settings import SUCCESS, EvaluateRun
-from vlm_rewards.schemas.folders import write_atomically
 from vlm_rewards.schemas.formats.corpus import Corpus
 from vlm_rewards.schemas.formats.label_parts.reader import Labels, open_labels, part_of_unit, read_labels
 from vlm_rewards.schemas.formats.marks import Mark, check_marks, read_marks
@@ -177,7 +174,16 @@ def measure_known(
         number = None if given.goal is None else _number_of(given.goal, labels)
         camera_name = None if camera is None else str(camera)
         truth = RecordedTruth(corpus=corpus, goals=tuple(goals), goal=number, camera=camera_name)
-    evidence = _gather(KnownUnit(labels, truth), units, given, scratch)
+    evidence = gather_evidence(
+        units,
+        KnownUnit(labels, truth),
+        KnownEvidence,
+        merge_evidence,
+        scratch,
+        beam_options=given.beam_options,
+        workers=given.workers,
+    )
+    raise_refusals(evidence.refusals)
     if given.marks is not None:
         check_marks(marks, given.marks, set(evidence.found_episodes), set(evidence.found_lines))
     evidence = _without_empty_rewards(evidence)
@@ -251,24 +257,3 @@ def _nothing_known(labels: Labels, unknown: Mapping[str, int]) -> ValueError:
         f"a corpus to evaluate with must say of some labelled frame whether its goal holds: got {told}, of "
         f"{labels.folder}. {remedy}"
     )
-
-
-def _gather(work: KnownUnit, units: Sequence[Unit], given: EvaluateRun, scratch: Path) -> KnownEvidence:
-    pipeline = make_pipeline(given.beam_options, given.workers)
-    _ = (
-        pipeline
-        | "Units" >> beam.Create([unit.to_json() for unit in units])
-        | "Spread" >> beam.Reshuffle()
-        | "Join" >> beam.Map(pack_evidence, work, KnownEvidence)
-        | "Merge" >> beam.CombineGlobally(merge_packed, merge_evidence).without_defaults()
-        | "Write" >> beam.Map(_write_outcome, str(scratch))
-    )
-    pipeline.run().wait_until_finish()
-    evidence: KnownEvidence = pickle.loads(scratch.read_bytes())
-    scratch.unlink()
-    raise_refusals(evidence.refusals)
-    return evidence
-
-
-def _write_outcome(packed: bytes, path: str) -> None:
-    write_atomically(Path(path), packed)

@@ -19,6 +19,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Said:
+    """Runs `demo` as its options say."""
     folders = ("corpus", "labels", "relabelled", "report", "agent", "agent-online", "rollout")
     output = local_path(options.output, "a demo")
     entries = {path.name for path in output.iterdir()} if output.is_dir() else set()

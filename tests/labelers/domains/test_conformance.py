@@ -238,6 +238,7 @@ def test_the_expert_is_told_what_was_done_and_may_give_up(domain, envs):
                 advice = expert.act(taken)
             except ExpertGaveUpError:
                 break
+            assert advice in range(level.num_actions)
             taken = int(random.integers(level.num_actions)) if random.random() < 0.5 else advice
             _, _, done, _ = level.step(taken)
             if done:

@@ -1,15 +1,15 @@
 """Exports into LeRobot: rewards of hand-drawn labels in every row, whatever the dialect and the cut into files."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from labelled_corpora import holds, label_metadata, label_table
+from labelled_corpora import holds, write_labels_of
 from lerobot_datasets import DataSet
 
-from vlm_rewards.pipelines.engine.outputs import OutputFolder
 from vlm_rewards.pipelines.export.exporting import export
 from vlm_rewards.schemas.formats.corpus import open_corpus
 from vlm_rewards.schemas.formats.lerobot_corpus.exports import SIDECAR
@@ -30,31 +30,9 @@ LAYOUTS = {
 }
 
 
-def label(corpus: Path, folder: Path, *, sparse: bool = False, without: tuple[str, int] | None = None) -> Path:
-    """Writes labels of every unit: 0.9 where a goal holds, else 0.1."""
-    metadata = label_metadata(GOALS, sparse=sparse)
-    opened = open_corpus(corpus)
-    units = opened.units()
-    output = OutputFolder(
-        folder,
-        kind="labels",
-        fingerprint=metadata.fingerprint,
-        settings={"max_unit_bytes": 2**28, "model": "some/model"},
-        extension="parquet",
-    )
-    with output.claim(units):
-        for unit in units:
-            rows = [
-                (name, frame, np.where(row, 0.9, 0.1).astype(np.float32))
-                for name in opened.episode_ids(unit)
-                for frame, row in enumerate(MARKS[name])
-                if (name, frame) != without
-            ]
-            with output.writing(unit) as part:
-                pq.write_table(label_table(rows, metadata), part.path)
-                part.rows, part.episodes = len(rows), len({row[0] for row in rows})
-        output.finish(units, max_failure_share=1.0)
-    return folder
+def label(corpus: Path, folder: Path, *, sparse: bool = False, without: Sequence[tuple[str, int]] = ()) -> Path:
+    """Writes labels by MARKS."""
+    return write_labels_of(folder, corpus, MARKS, goals=GOALS, sparse=sparse, without=without)
 
 
 def rows_of(folder: Path, *columns: str) -> dict[str, list]:
@@ -187,7 +165,7 @@ def test_verdicts_of_lerobot_are_numbers_of_episodes(tmp_path: Path) -> None:
 def test_what_does_not_fill_every_row_is_refused(tmp_path: Path) -> None:
     corpus = tmp_path / "corpus"
     DataSet().write(corpus)
-    labels = label(corpus, tmp_path / "labels", without=("episode_000001", 1))
+    labels = label(corpus, tmp_path / "labels", without=[("episode_000001", 1)])
     for name in ("ra-bc", "lerobot"):
         with pytest.raises(ValueError, match=rf"{name} fills every row .* 'episode_000001' \(2 labels for 3 frames\)"):
             export(corpus, labels, to=name, goal="cup", output=tmp_path / "out")
