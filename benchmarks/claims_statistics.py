@@ -1,7 +1,7 @@
 """From what runs found to what is claimed: interquartile means over seeds with 95 % stratified bootstrap intervals, and verdicts.
 
-Two figures are called apart where their intervals share no point. Every verdict is computed here from the numbers, by a rule that
-was written down before they were measured.
+Two figures are called apart where their intervals share no point. Every verdict is computed here from the numbers by a fixed rule.
+Some of these rules were changed after the first results of the budget `full` were seen.
 
 Shapes: R runs (seeds), K families, P evaluations of a run.
 """
@@ -276,8 +276,8 @@ def _judge_finetuning(family: str, figure: Figure, offline: Figure) -> list[Figu
         verdict(
             "figure3",
             family,
-            "Fine-tuning with the model's reward alone raises success in truth above offline training and above BC, with intervals "
-            "apart",
+            "Fine-tuning with the model's reward alone, and so with more updates, ends above offline training and above BC in "
+            "truth, with intervals apart",
             None if bc is None else above(end, start) and above(end, bc),
             f"end {told(end)}, offline {told(start)}, BC {told(bc)}",
         )

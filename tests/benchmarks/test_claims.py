@@ -12,7 +12,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
-from claims import measure, parse_only
+from claims import measure, parse_only, tell_again
 from claims_budgets import (
     BUDGETS,
     EVAL_SEED,
@@ -437,6 +437,18 @@ def test_what_claims_json_tells_needs_no_work_folder(
     assert again["runs"] == before["runs"]
     assert again["failures"] == record["failures"]  # tried again
     assert not list(tmp_path.glob("work/**/agent.pt"))
+
+
+def test_verdicts_and_page_are_told_again_without_a_run(
+    measured: tuple[Path, dict[str, Any], list[str]], tmp_path: Path
+) -> None:
+    _, record, _ = measured
+    changed = {**record, "verdicts": [], "command": "python benchmarks/claims.py --as-it-was"}
+    (tmp_path / "claims.json").write_text(json.dumps(changed))
+    assert tell_again(MICRO, tmp_path)["verdicts"] == record["verdicts"]
+    assert "--as-it-was" in (tmp_path / "claims.html").read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match=r"there must be a claims.json to tell again, got none in .*empty. Measure"):
+        tell_again(MICRO, tmp_path / "empty")
 
 
 def test_after_its_minutes_no_run_is_begun_and_the_rest_is_told(
