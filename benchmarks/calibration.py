@@ -48,6 +48,7 @@ from vlm_rewards.labelers.calibration.worth import (
 )
 from vlm_rewards.pipelines.calibrate.evidence import CorpusTruth
 from vlm_rewards.schemas.formats.label_parts.reader import open_labels, part_of_unit, read_labels
+from vlm_rewards.schemas.formats.truth import truth_goals
 from vlm_rewards.schemas.goals import Goal
 
 EPISODES = 2_000
@@ -112,7 +113,7 @@ def joined_episodes(corpus: Path, folder: Path) -> Iterator[tuple[np.ndarray, np
     goals = labels.metadata.goals
     columns = {goal.id: number for number, goal in enumerate(goals)}
     opened, units = labels.open_corpus(corpus)
-    source = CorpusTruth(corpus=opened, columns=columns, num_goals=len(goals), camera=None)
+    source = CorpusTruth(corpus=opened, columns=columns, covered=truth_goals(opened), num_goals=len(goals), camera=None)
     for unit in units:
         truth = source.of_unit(unit)
         for episode in read_labels(part_of_unit(labels, unit)):
