@@ -17,8 +17,8 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
+from vlm_rewards.schemas.files.remote_paths import Location, location_of
 from vlm_rewards.schemas.fingerprints import READING_PARTS, Fingerprint
 
 NOT_COMPARED = (*READING_PARTS, "temperature", "rule", "batch_size", "device", "attention", "score_block")
@@ -180,13 +180,13 @@ def compared_parts(fingerprint: Fingerprint) -> dict[str, object]:
     return {name: value for name, value in fingerprint.parts.items() if name not in NOT_COMPARED}
 
 
-def read_calibration(path: str | Path) -> Calibration:
+def read_calibration(path: str | Location) -> Calibration:
     """Reads the file that `vlm-rewards calibrate` wrote.
 
     Raises:
         ValueError: The file does not exist, is not a calibration, has another version, or was changed.
     """
-    path = Path(path)
+    path = location_of(path)
     remedy = "give the file that vlm-rewards calibrate wrote"
     if not path.is_file():
         raise ValueError(f"a calibration must be a file, got {path}, which is not there; {remedy}")

@@ -7,7 +7,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from vlm_rewards.schemas.files.remote_paths import Location, RemotePath, location_of
 from vlm_rewards.schemas.files.tables import read_text, table_rows
+from vlm_rewards.schemas.folders import write_atomically
 from vlm_rewards.schemas.options import brief_repr
 
 GOAL_KINDS = ("original", "hindsight", "negative")
@@ -207,7 +209,7 @@ def goals_from_json(records: Iterable[dict]) -> tuple[Goal, ...]:
     return check_goals(_goal_from_json(record) for record in records)
 
 
-def _goal_from_json(record: object, folder: Path | None = None) -> Goal:
+def _goal_from_json(record: object, folder: Location | None = None) -> Goal:
     if not isinstance(record, dict):
         raise ValueError(f'a goal must be a JSON object such as {{"id": ..., "text": ...}}, got {record!r}; fix it')
     missing = {"id", "text"} - record.keys()
@@ -233,14 +235,19 @@ def _is_image(record: object) -> bool:
     return isinstance(record, str)
 
 
-def _goal_image(image: str | dict, folder: Path) -> GoalImage:
+def _goal_image(image: str | dict, folder: Location) -> GoalImage:
     if isinstance(image, dict):
         return GoalImage(**image)
+    if isinstance(folder, RemotePath):
+        raise ValueError(
+            f"pictures of goals must be files of this machine: got {folder / image}. Copy the goals file and its pictures to a "
+            "local folder"
+        )
     path = (folder / image).absolute()
     return GoalImage(str(path), hashlib.sha256(_read_image(path)).hexdigest())
 
 
-def read_goals(path: str | Path) -> tuple[Goal, ...]:
+def read_goals(path: str | Location) -> tuple[Goal, ...]:
     """Reads a goals file: JSON with one object per line (goals.jsonl) or an array of them, or CSV from a spreadsheet.
 
     An object has id, text and, optionally, the other fields of `Goal`; a table has them as columns, with "|" between several
@@ -257,8 +264,8 @@ def read_goals(path: str | Path) -> tuple[Goal, ...]:
         >>> len(goals), goals[0].id
         (342, 'find-red-key')
     """
-    path = Path(path)
-    if not path.exists():
+    path = location_of(path)
+    if not (path.is_file() or path.is_dir()):
         raise FileNotFoundError(
             f"a goals file must exist, got {path}; write one goal a line, such as " + '{"id": ..., "text": ...}'
         )
@@ -276,7 +283,7 @@ def read_goals(path: str | Path) -> tuple[Goal, ...]:
         raise
 
 
-def _goal_records(path: Path, text: str) -> Iterator[tuple[str, object]]:
+def _goal_records(path: Location, text: str) -> Iterator[tuple[str, object]]:
     """Yields the goals of a file as they stand there, each with its place: "line 3", or "goal 3" of an array."""
     if text.lstrip()[:1] == "[":
         try:
@@ -284,7 +291,7 @@ def _goal_records(path: Path, text: str) -> Iterator[tuple[str, object]]:
         except (json.JSONDecodeError, RecursionError) as error:
             raise ValueError(f"{path}: an array of goals must be JSON, got {error}. Correct it") from error
         yield from ((f"goal {number}", record) for number, record in enumerate(records, 1))
-    elif path.suffix.lower() in (".csv", ".tsv") or _has_columns(text):
+    elif Path(path.name).suffix.lower() in (".csv", ".tsv") or _has_columns(text):
         yield from _table_records(path, text)
     else:
         for number, line in enumerate(text.split("\n"), 1):
@@ -303,7 +310,7 @@ def _has_columns(text: str) -> bool:
     return {"id", "text"} <= words or re.match(r"\s*sep=", text) is not None
 
 
-def _table_records(path: Path, text: str) -> Iterator[tuple[str, object]]:
+def _table_records(path: Location, text: str) -> Iterator[tuple[str, object]]:
     rows = table_rows(text, str(path))
     _, columns = next(rows, (1, []))
     known = [field.name for field in dataclasses.fields(Goal) if field.name != "attributes"]
@@ -336,9 +343,9 @@ def goals_to_lines(goals: Sequence[Goal]) -> str:
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in goals_to_json(check_goals(goals)))
 
 
-def write_goals(goals: Sequence[Goal], path: str | Path) -> None:
+def write_goals(goals: Sequence[Goal], path: str | Location) -> None:
     """Writes goals.jsonl, one goal per line."""
-    Path(path).write_text(goals_to_lines(goals), encoding="utf-8")
+    write_atomically(location_of(path), goals_to_lines(goals))
 
 
 def select_goals(goals: Sequence[Goal], ids: Sequence[str]) -> tuple[Goal, ...]:

@@ -34,6 +34,7 @@ from vlm_rewards.schemas.files.json_records import (
     optional,
     read_json_object,
 )
+from vlm_rewards.schemas.files.remote_paths import local_input
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.folders import replacing, sync_file, write_atomically
 
@@ -164,7 +165,8 @@ def load_agent(folder: str | Path, device: str = "cpu") -> SavedAgent:
         device: Device of the agent.
 
     Raises:
-        ValueError: The folder holds no finished agent, one of another version, or something that cannot be one.
+        ValueError: The folder is in an object store, or holds no finished agent, one of another version, or something that cannot
+            be one.
 
     Example:
         >>> import vlm_rewards as vr
@@ -174,7 +176,7 @@ def load_agent(folder: str | Path, device: str = "cpu") -> SavedAgent:
         >>> agent.goals.ids[:2]
         ('find-red-key', 'find-red-ball')
     """
-    folder = Path(folder)
+    folder = local_input(folder, "an agent, with all files of its folder,")
     path = folder / _RECORD
     if not path.is_file():
         raise ValueError(

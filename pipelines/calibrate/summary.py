@@ -7,7 +7,7 @@ from pathlib import Path
 from vlm_rewards.labelers.settings import LabelerSettings, settings_from_json
 from vlm_rewards.pipelines.evaluate.summary import first_ids
 from vlm_rewards.schemas.calibrations import Calibration, read_calibration
-from vlm_rewards.schemas.files.remote_paths import RemotePath, location_of
+from vlm_rewards.schemas.files.remote_paths import Location, location_of
 from vlm_rewards.schemas.folders import read_settings
 from vlm_rewards.schemas.formats.truth import goals_beside
 from vlm_rewards.schemas.goals import Goal, read_goals
@@ -108,7 +108,7 @@ def next_label(
     The goals file is the corpus's where it holds the goals of the labels as they are, else a placeholder. Hysteresis is left out
     where the calibration bounds false positives, since the two do not go together.
     """
-    path = None if corpus is None or isinstance(location_of(corpus), RemotePath) else goals_beside(corpus)
+    path = None if corpus is None else goals_beside(corpus)
     source = ["--input", str(corpus or "CORPUS")] if embeddings is None else ["--embeddings", str(embeddings)]
     record = read_settings(location_of(labels))["settings"].get("labeler")
     if record is None:
@@ -121,7 +121,7 @@ def next_label(
     return ["label", *source, *words, "--calibration", str(calibration), "--output", "labels-calibrated/"]
 
 
-def _goal_words(path: Path | None, goals: Sequence[Goal]) -> list[str]:
+def _goal_words(path: Location | None, goals: Sequence[Goal]) -> list[str]:
     bank = () if path is None else read_goals(path)
     if not set(goals) <= set(bank):
         return ["--goals", "GOALS.jsonl"]

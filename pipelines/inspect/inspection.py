@@ -56,7 +56,7 @@ def inspect_corpus(path: str | Path, **settings: Unpack[InspectKeywords]) -> Cor
     looked = look_at_all(corpus, units) if run.frames else look_at_some(corpus, units)
     known = {_key(failure) for failure in reading.failures}
     seen = [failure for failure in looked.failures if _key(failure) not in known]
-    goals_path = goals_beside(path) if corpus.folder.is_local else None
+    goals_path = goals_beside(path)
     return CorpusReport(
         path=str(path),
         corpus=corpus,
@@ -69,7 +69,7 @@ def inspect_corpus(path: str | Path, **settings: Unpack[InspectKeywords]) -> Cor
         failures=[*reading.failures, *seen],
         later_failures=reading.later_failures,
         repeated_ids=reading.repeated_ids,
-        goals_path=str(goals_path) if goals_path is not None and goals_path.is_file() else None,
+        goals_path=str(goals_path) if goals_path.is_file() else None,
         passed_over=passed_over_record(passed_over),
     )
 

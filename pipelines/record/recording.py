@@ -22,7 +22,7 @@ from vlm_rewards.pipelines.engine.driver import RunSummary, run_units
 from vlm_rewards.pipelines.engine.outputs import OutputFolder, PartWriter
 from vlm_rewards.pipelines.record.settings import RecordKeywords, RecordRun, RecordSettings, parse_policy
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode
-from vlm_rewards.schemas.files.remote_paths import local_path
+from vlm_rewards.schemas.files.remote_paths import location_of
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.formats.corpus import writable_format, write_episodes
 from vlm_rewards.schemas.goals import write_goals
@@ -89,14 +89,14 @@ def record(*, output: str | Path, **settings: Unpack[RecordKeywords]) -> RunSumm
     """Records a corpus and writes goals.jsonl, the goals that its ground truth covers, beside it.
 
     Args:
-        output: Folder for the corpus.
+        output: Folder for the corpus, or URL of an object store.
         settings: Fields of `RecordSettings`, what to record, and of `RecordRun`, how.
 
     Returns:
         What was done, with the manifest of the corpus.
 
     Raises:
-        ValueError: The output folder holds something else.
+        ValueError: The output folder holds something else, or is in a store that can only be read.
         ImportError: What the domain needs is not installed.
 
     Example:
@@ -108,7 +108,7 @@ def record(*, output: str | Path, **settings: Unpack[RecordKeywords]) -> RunSumm
     for env in what.envs:
         _make(what, env).close()  # refuses before the folder is claimed
     units = plan_record(what)
-    path = local_path(output, "a recorded corpus")
+    path = location_of(output)
     folder = OutputFolder(
         path,
         kind="corpus",

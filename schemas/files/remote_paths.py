@@ -50,8 +50,9 @@ class RemotePath:
 
     @property
     def parent(self) -> "RemotePath":
-        """The path above."""
-        return RemotePath(self.url.rpartition("/")[0])
+        """The path above; of a bucket, itself."""
+        above = self.url.rpartition("/")[0]
+        return self if above.endswith(":/") else RemotePath(above)
 
     def is_file(self) -> bool:
         """Whether there is an object of this name."""
@@ -228,6 +229,23 @@ def local_path(path: str | Path, what: str) -> Path:
     return Path(path)
 
 
+def local_input(path: str | Path, what: str) -> Path:
+    """The local path of an input that can only be read from a disk.
+
+    Args:
+        path: What was given.
+        what: What the input is, such as "an agent".
+
+    Raises:
+        ValueError: It is a URL.
+    """
+    if is_url(str(path)) or _MANGLED.match(str(path)):
+        raise ValueError(
+            f"{what} must be read from a disk of this machine: got {path}. Copy it to a local folder and give that"
+        )
+    return Path(path)
+
+
 def check_writable(location: Location) -> None:
     """Refuses stores that outputs cannot be written to.
 
@@ -258,6 +276,22 @@ def local_copy(path: Location) -> Iterator[Path]:
         with explaining_store_errors(path.url):
             files.get_file(inner, str(copy))
         yield copy
+
+
+def create_file(path: Location, text: str) -> bool:
+    """Writes a text (UTF-8) to a new file.
+
+    Returns:
+        Whether it was new; a file that is there stays as it is.
+    """
+    if isinstance(path, RemotePath):
+        return path.create(text.encode())
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        return False
+    return True
 
 
 def size_of(path: Location) -> int | None:

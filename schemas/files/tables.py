@@ -4,12 +4,13 @@ import csv
 import io
 import re
 from collections.abc import Iterator
-from pathlib import Path
+
+from vlm_rewards.schemas.files.remote_paths import Location, size_of
 
 MAX_BYTES = 256 * 2**20
 
 
-def read_text(path: Path, what: str) -> str:
+def read_text(path: Location, what: str) -> str:
     """Reads a text file that people wrote.
 
     Args:
@@ -21,7 +22,7 @@ def read_text(path: Path, what: str) -> str:
     """
     if path.is_dir():
         raise ValueError(f"{what} must be a file, got the folder {path}. Give the file in it")
-    size = path.stat().st_size
+    size = size_of(path) or 0
     if size > MAX_BYTES:
         raise ValueError(f"{what} must have at most {MAX_BYTES} bytes, got {size} in {path}. Check the path")
     data = path.read_bytes()

@@ -6,9 +6,9 @@ kitchen-0001,0,cup-in-sink,0
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
+from vlm_rewards.schemas.files.remote_paths import Location, location_of
 from vlm_rewards.schemas.files.tables import read_text, table_rows
 
 COLUMNS = ("episode_id", "frame_index", "goal", "achieved")
@@ -25,7 +25,7 @@ class Mark(NamedTuple):
     achieved: bool
 
 
-def read_marks(path: str | Path, goal_ids: Sequence[str]) -> list[Mark]:
+def read_marks(path: str | Location, goal_ids: Sequence[str]) -> list[Mark]:
     """Reads the marks; `check_marks` checks that their frames exist once labels have been read.
 
     Args:
@@ -37,8 +37,8 @@ def read_marks(path: str | Path, goal_ids: Sequence[str]) -> list[Mark]:
             that is no number, an unknown goal, a value other than 0 or 1, or repeats or contradicts another. The message names
             the line.
     """
-    path = Path(path)
-    if not path.exists():
+    path = location_of(path)
+    if not (path.is_file() or path.is_dir()):
         raise ValueError(f"marks must be a CSV file, got {path}, which is not there; check the path")
     numbers = {goal: number for number, goal in enumerate(goal_ids)}
     rows = table_rows(read_text(path, "a file of marks"), str(path))
@@ -82,7 +82,7 @@ def _mark(columns: Sequence[str], values: Sequence[str], numbers: dict[str, int]
     return Mark(line, row["episode_id"], int(frame), numbers[goal], achieved in _YES)
 
 
-def check_marks(marks: Sequence[Mark], path: str | Path, found_episodes: set[str], found_lines: set[int]) -> None:
+def check_marks(marks: Sequence[Mark], path: str | Location, found_episodes: set[str], found_lines: set[int]) -> None:
     """Refuses marks of frames that have no label.
 
     Args:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode
+from vlm_rewards.schemas.files.remote_paths import Location, location_of
 from vlm_rewards.schemas.formats.corpus import Corpus
 from vlm_rewards.schemas.goals import read_goals
 
@@ -29,13 +30,16 @@ class TruthGoals(NamedTuple):
     where: str
 
 
-def goals_beside(path: str | Path) -> Path:
+def goals_beside(path: str | Location) -> Location:
     """Returns the path of goals.jsonl: in the corpus's folder, beside a folder called parts, or beside or above a single shard."""
-    corpus = Path(path)
-    folder = corpus if corpus.is_dir() else corpus.parent
-    above = folder.absolute().parent
-    if not (folder / _GOALS).is_file() and (folder.absolute().name == "parts" or not corpus.is_dir()):
-        return above / _GOALS if (above / _GOALS).is_file() else folder / _GOALS
+    corpus = location_of(path)
+    is_folder = corpus.is_dir()
+    folder = corpus if is_folder else corpus.parent
+    if not (folder / _GOALS).is_file():
+        whole = folder.absolute() if isinstance(folder, Path) else folder
+        above = whole.parent / _GOALS
+        if (whole.name == "parts" or not is_folder) and above.is_file():
+            return above
     return folder / _GOALS
 
 
@@ -44,15 +48,10 @@ def truth_goals(corpus: Corpus) -> TruthGoals:
 
     Raises:
         FileNotFoundError: The corpus does not state it, and there is no goals.jsonl.
-        ValueError: The file lists no goals, or the corpus is remote and does not state it.
+        ValueError: The file lists no goals.
     """
     if corpus.features.truth_goals is not None:
         return TruthGoals(frozenset(corpus.features.truth_goals), f"the metadata of {corpus.folder}")
-    if not corpus.folder.is_local:
-        raise ValueError(
-            f"a corpus must say which goals its ground truth covers: got {corpus.folder} without truth_goals in its metadata. Copy "
-            "it to this machine and lay goals.jsonl beside it"
-        )
     path = goals_beside(str(corpus.folder))
     return TruthGoals(frozenset(goal.id for goal in read_goals(path)), str(path))
 

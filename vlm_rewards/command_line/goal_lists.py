@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from vlm_rewards.command_line.options import given_settings
 from vlm_rewards.command_line.parser import command_line
 from vlm_rewards.pipelines.label.settings import LabelRun
+from vlm_rewards.schemas.files.remote_paths import location_of
 
 if TYPE_CHECKING:
     from vlm_rewards.labelers.encoders.encoder import Encoder
@@ -109,10 +110,10 @@ def _lines(options: argparse.Namespace, found: "InstructionGoals", num_joined: i
     notes += [f"not read: {count:,} {reason}" for reason, count in found.failures.items()]
     lines = [f"  goals from the corpus: {found.num_instructions:,} instructions{_in_brackets(notes)}"]
     if found.goals and not has_templates:
+        edited = location_of(options.output) / "goals.jsonl"
         lines.append(
-            "  an instruction says what to do, not what a frame shows when it is done: edit the texts in "
-            f"{options.output / 'goals.jsonl'} and label with that file, or reword all, such as --template 'a robot that has done "
-            "this: {goal}'"
+            f"  an instruction says what to do, not what a frame shows when it is done: edit the texts in {edited} and label with "
+            "that file, or reword all, such as --template 'a robot that has done this: {goal}'"
         )
     return lines
 

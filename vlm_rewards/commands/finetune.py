@@ -1,16 +1,15 @@
 """`vlm-rewards finetune`: fine-tunes an agent in live environments that the same model rewards."""
 
 import argparse
-from pathlib import Path
 
-from vlm_rewards.command_line.options import add_output, add_settings, given_settings, say_it_resumes
+from vlm_rewards.command_line.options import add_output, add_settings, given_settings, path_or_url, say_it_resumes
 from vlm_rewards.command_line.words import Said, describe_evaluations
 from vlm_rewards.offline_rl.training.finetune_settings import FinetuneSettings
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Gives the options of `finetune` to its parser."""
-    parser.add_argument("--agent", type=Path, required=True, metavar="DIR", help="agent of vlm-rewards train")
+    parser.add_argument("--agent", type=path_or_url, required=True, metavar="DIR", help="agent of vlm-rewards train")
     add_output(parser, "the agent, its checkpoints and metrics")
     add_settings(parser, FinetuneSettings)
     parser.add_argument("--wandb-project", metavar="NAME", help="log to Weights & Biases as well")

@@ -2,13 +2,13 @@
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlm_rewards.command_line.options import add_settings, given_settings
+from vlm_rewards.command_line.options import add_settings, given_settings, path_or_url
 from vlm_rewards.command_line.parser import command_line
 from vlm_rewards.command_line.words import Said
 from vlm_rewards.pipelines.inspect.settings import InspectRun
+from vlm_rewards.schemas.files.remote_paths import Location, create_file, location_of
 
 if TYPE_CHECKING:
     from vlm_rewards.schemas.formats.corpus import Corpus
@@ -22,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead, all instructions included")
     parser.add_argument(
         "--write-goals",
-        type=Path,
+        type=path_or_url,
         metavar="FILE",
         help="write the goals that --goals from-corpus stands for to this file, to be edited",
     )
@@ -44,21 +44,18 @@ def run(options: argparse.Namespace) -> Said:
 
     report = inspect_corpus(options.path, **given_settings(options, InspectRun))
     if options.write_goals is not None:
-        _write_goals(report.corpus, options.write_goals)
+        _write_goals(report.corpus, location_of(options.write_goals))
     following = next_commands(report, options.write_goals)
     return _said(options, report.to_json(), summary_lines(report), following)
 
 
-def _write_goals(corpus: "Corpus", path: Path) -> None:
+def _write_goals(corpus: "Corpus", path: Location) -> None:
     from vlm_rewards.schemas.formats.instruction_goals import goals_of_corpus
     from vlm_rewards.schemas.goals import goals_to_lines
 
     text = goals_to_lines(goals_of_corpus(corpus).goals)
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError as error:
-        raise ValueError(f"--write-goals writes a new file, got {path}, which exists. Give another name") from error
+    if not create_file(path, text):
+        raise ValueError(f"--write-goals writes a new file, got {path}, which exists. Give another name")
 
 
 def _said(options: argparse.Namespace, record: dict, lines: list[str], following: list[list[object]]) -> Said:

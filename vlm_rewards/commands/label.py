@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlm_rewards.command_line.goal_lists import add_goals, explaining_instructions, read_goal_lists
@@ -33,7 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--calibration",
-        type=Path,
+        type=path_or_url,
         metavar="FILE",
         help="temperature, one threshold per goal and fire rates from vlm-rewards calibrate, instead of --temperature and "
         "--threshold",

@@ -5,6 +5,7 @@ import argparse
 from vlm_rewards.command_line.options import add_output, add_settings, given_settings, say_where_it_runs
 from vlm_rewards.command_line.words import Said, skipped
 from vlm_rewards.pipelines.record.settings import RecordRun, RecordSettings
+from vlm_rewards.schemas.files.remote_paths import location_of
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -22,9 +23,10 @@ def run(options: argparse.Namespace) -> Said:
     given = given_settings(options, RecordSettings, RecordRun)
     summary = record(output=options.output, beam_options=options.beam_options, **given)
     manifest = summary.manifest
-    goals = options.output / "goals.jsonl"
+    output = location_of(options.output)
+    goals = output / "goals.jsonl"
     lines = [
-        f"recorded {manifest['episodes']:,} episodes, {manifest['rows']:,} frames, in {options.output / 'parts'}"
+        f"recorded {manifest['episodes']:,} episodes, {manifest['rows']:,} frames, in {output / 'parts'}"
         f"{skipped(summary)}",
         f"  goals that the ground truth covers: {goals}",
     ]

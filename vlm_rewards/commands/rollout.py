@@ -1,9 +1,8 @@
 """`vlm-rewards rollout`: plays an agent on held-out levels."""
 
 import argparse
-from pathlib import Path
 
-from vlm_rewards.command_line.options import add_output, add_settings, given_settings
+from vlm_rewards.command_line.options import add_output, add_settings, given_settings, path_or_url
 from vlm_rewards.command_line.words import Said, share
 from vlm_rewards.offline_rl.evaluation.rollout_settings import RolloutSettings
 
@@ -11,7 +10,7 @@ from vlm_rewards.offline_rl.evaluation.rollout_settings import RolloutSettings
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Gives the options of `rollout` to its parser."""
     parser.add_argument(
-        "--agent", type=Path, required=True, metavar="DIR", help="agent of vlm-rewards train or finetune"
+        "--agent", type=path_or_url, required=True, metavar="DIR", help="agent of vlm-rewards train or finetune"
     )
     add_output(parser, "rollout.json, index.html and the videos")
     add_settings(parser, RolloutSettings)

@@ -11,7 +11,9 @@ from vlm_rewards.labelers.reference_models.pretraining import pretrain, recipe_o
 from vlm_rewards.schemas.files.remote_paths import (
     RemotePath,
     check_writable,
+    create_file,
     local_copy,
+    local_input,
     local_path,
     location_of,
     size_of,
@@ -25,6 +27,7 @@ def test_a_location_is_a_path_or_a_url():
     part = remote / "parts" / "a.b.parquet"
     assert str(part) == "s3://bucket/labels/parts/a.b.parquet"
     assert (part.name, part.stem, part.parent.parent) == ("a.b.parquet", "a.b", remote)
+    assert RemotePath("s3://bucket").parent == RemotePath("s3://bucket")
     assert (path_or_url("s3://a/b"), path_or_url("a/b")) == ("s3://a/b", Path("a/b"))
     with pytest.raises(ValueError, match=r"must be given as text, .*: got s3:/bucket/labels. Give it as a str"):
         location_of(Path("s3://bucket/labels"))
@@ -50,6 +53,10 @@ def test_an_object_is_made_once_replaced_and_removed(bucket, tmp_path):
     assert not copy.exists()
     with local_copy(tmp_path / "two") as same:
         assert same == tmp_path / "two"
+    for new in (RemotePath(f"{bucket}/new"), tmp_path / "new"):
+        assert create_file(new, "one")
+        assert not create_file(new, "two")
+        assert new.read_text() == "one"
     path.unlink()
     path.unlink(missing_ok=True)
     assert not path.holds_something()
@@ -70,7 +77,6 @@ def test_only_stores_that_replace_objects_as_a_whole_are_written_to():
 @pytest.mark.parametrize(
     "write",
     [
-        lambda url: vr.record(output=url, envs=["BabyAI-GoToLocal-v0"], episodes=1),
         lambda url: vr.evaluate("corpus", "labels", output=url),
         lambda url: vr.calibrate("labels", output=url, objective="quantile", quantile=0.9),
         lambda url: vr.diff("labels", "others", output=url),
@@ -80,7 +86,7 @@ def test_only_stores_that_replace_objects_as_a_whole_are_written_to():
         lambda url: vr.rollout("agent", output=url),
         lambda url: pretrain(domain_named("babyai"), recipe_of(domain_named("babyai"), "s"), url),
     ],
-    ids=["record", "evaluate", "calibrate", "diff", "export", "train", "finetune", "rollout", "pretrain"],
+    ids=["evaluate", "calibrate", "diff", "export", "train", "finetune", "rollout", "pretrain"],
 )
 @pytest.mark.parametrize("url", ["s3://bucket/out", Path("s3://bucket/out")])
 def test_outputs_that_only_a_disk_can_hold_refuse_a_store(write, url):
@@ -92,3 +98,9 @@ def test_outputs_that_only_a_disk_can_hold_refuse_a_store(write, url):
 
 def test_a_path_on_a_disk_is_given_back():
     assert local_path("a/b", "a report") == Path("a/b")
+    assert local_input("a/b", "an agent") == Path("a/b")
+    for url in ("s3://bucket/agent", Path("s3://bucket/agent")):
+        with pytest.raises(
+            ValueError, match=r"an agent must be read from a disk of this machine: got s3:/+bucket/agent. Copy"
+        ):
+            local_input(url, "an agent")

@@ -6,6 +6,7 @@ import tarfile
 from pathlib import Path
 
 import datasets
+import fsspec
 import pyarrow.parquet as pq
 import pytest
 import webdataset
@@ -22,7 +23,7 @@ from vlm_rewards.schemas.formats.corpus import Corpus, open_corpus, write_episod
 from vlm_rewards.schemas.formats.corpus_writer import write_corpus
 from vlm_rewards.schemas.formats.folder import Folder
 from vlm_rewards.schemas.formats.truth import TruthGoals, goals_that_hold, truth_goals
-from vlm_rewards.schemas.goals import Goal, write_goals
+from vlm_rewards.schemas.goals import Goal, goals_to_lines, write_goals
 
 COVERED = ("find-ball", "lift-key", "never")
 EXTENSIONS = {"parquet": "parquet", "webdataset": "tar"}
@@ -124,8 +125,12 @@ def test_corpora_that_do_not_say_are_asked_beside_their_files(tmp_path: Path) ->
     assert truth_goals(open_corpus(parts / "a.parquet")).ids == {"find-ball"}
     remote = Folder("memory://corpus")
     reader = open_corpus(folder).reader
-    with pytest.raises(ValueError, match="must say which goals its ground truth covers: got memory://corpus without"):
-        truth_goals(Corpus(folder=remote, format_name="parquet", options={}, reader=reader))
+    corpus = Corpus(folder=remote, format_name="parquet", options={}, reader=reader)
+    with pytest.raises(FileNotFoundError, match="a goals file must exist, got memory://corpus/goals.jsonl"):
+        truth_goals(corpus)
+    fsspec.filesystem("memory").pipe_file("/corpus/goals.jsonl", goals_to_lines(goals).encode())
+    assert truth_goals(corpus).ids == {"find-ball", "lift-key"}
+    fsspec.filesystem("memory").rm("/corpus", recursive=True)
 
 
 def test_what_holds_is_looked_up_by_frame() -> None:
