@@ -4,7 +4,9 @@ Every picture of this project is decoded here, to what `datasets.Image` shows of
 than 8 bits per value, as of depth cameras, are refused, or scaled by a range that was stated (`scaled_picture`).
 """
 
+import contextlib
 import io
+import struct
 
 import numpy as np
 from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
@@ -23,6 +25,11 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """Transformations that make a picture upright, by its EXIF orientation."""
+_SEGMENT, _FRAME = struct.Struct(">BBH"), struct.Struct(">BHHB")
+_FRAMES, _SCAN = {0xC0, 0xC1, 0xC2}, 0xDA
+_JFIF, _JFIF_BYTES = 0xE0, 16
+_PLAIN = {_JFIF, 0xC4, 0xDB, 0xDD, 0xFE}
+"""Segments of a JPEG file that say nothing about its look beside the pixels: JFIF, tables, restarts and comments."""
 _OPENERS = {
     "png": PngImagePlugin.PngImageFile,
     "jpg": JpegImagePlugin.JpegImageFile,
@@ -70,6 +77,10 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         ValueError: The bytes are of another format, cut short or broken, or the picture is too large or has more than 8 bits per
             value.
     """
+    size = _plain_jpeg_size(data)
+    if size is not None and size[0] * size[1] <= max_pixels:
+        with contextlib.suppress(ValueError, OSError):  # what is broken, the other way says in words
+            return np.array(Image.frombytes("RGB", size, data, "jpeg", "RGB", ""))
     return to_rgb(_loaded(data, max_pixels))
 
 
@@ -109,6 +120,32 @@ def read_picture_range(text: str) -> tuple[float, float]:
             f"a range of values must be two different numbers, got {text!r}. Write BLACK:WHITE, such as 0:4000"
         )
     return black, white
+
+
+def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Returns the width and height of a JPEG in colour without EXIF and the like, of which only the pixels count.
+
+    Pillow decodes such a picture in one go, to the same pixels; what it does beside is a quarter of the time of small ones.
+    """
+    if not data.startswith(b"\xff\xd8"):
+        return None
+    size: tuple[int, int] | None = None
+    place = 2
+    while len(data) >= place + 10:
+        lead, marker, length = _SEGMENT.unpack_from(data, place)
+        if lead != 0xFF:
+            return None
+        if marker == _SCAN:
+            return size
+        if marker in _FRAMES and size is None:
+            bits, height, width, num_colours = _FRAME.unpack_from(data, place + 4)
+            size = (width, height)
+            if bits != 8 or num_colours != 3 or not width * height:
+                return None
+        elif marker not in _PLAIN or (marker == _JFIF and length < _JFIF_BYTES):
+            return None
+        place += 2 + length
+    return None
 
 
 def _turned(picture: Image.Image) -> Image.Image:
@@ -176,7 +213,7 @@ def to_rgb(picture: Image.Image) -> np.ndarray:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
         picture = Image.alpha_composite(white, picture)
-    return np.array(picture.convert("RGB"))
+    return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))  # to convert would copy it
 
 
 def encode_png(frame: np.ndarray) -> bytes:

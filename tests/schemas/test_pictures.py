@@ -44,6 +44,46 @@ def test_jpeg_is_decoded_as_pillow_decodes_it():
     np.testing.assert_array_equal(decode_image(data), np.array(Image.open(io.BytesIO(data)).convert("RGB")))
 
 
+def _by_pillow(data: bytes) -> np.ndarray | None:
+    """The pixels of a picture that is decoded in full, by `Image.open`; None if it is broken."""
+    try:
+        picture = Image.open(io.BytesIO(data))
+        picture.load()
+        return to_rgb(picture)
+    except Exception:  # Pillow's readers raise nearly anything on broken bytes
+        return None
+
+
+def _by_us(data: bytes) -> np.ndarray | None:
+    try:
+        return decode_image(data)
+    except ValueError:
+        return None
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True, "subsampling": 0}, {"comment": b"of a gripper"}], ids=str
+)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_jpeg_has_the_same_pixels_by_the_short_way_or_none(options, mode, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = Image.fromarray(np.concatenate([frame(0, 40), frame(3, 40)])).convert(mode)
+    data = _saved(picture, "JPEG", **options, **({"exif": exif} if orientation > 1 else {}))
+    expected = _by_pillow(data)
+    assert expected is not None
+    np.testing.assert_array_equal(decode_image(data), expected)
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        broken = bytearray(data)
+        for place in rng.integers(3, min(len(data), 700), 2):
+            broken[place] = rng.integers(256)
+        for bent in (bytes(broken), bytes(broken[: rng.integers(3, len(broken))])):
+            with warnings.catch_warnings(action="ignore"):  # Pillow's of broken EXIF
+                np.testing.assert_array_equal(_by_us(bent), _by_pillow(bent))
+
+
 def test_grey_and_transparent_pictures_become_rgb():
     grey = np.array([[0, 255], [7, 100]], np.uint8)
     np.testing.assert_array_equal(decode_image(_encode(grey, "PNG")), np.stack([grey] * 3, axis=-1))

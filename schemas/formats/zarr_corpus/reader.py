@@ -24,6 +24,7 @@ from vlm_rewards.schemas.formats.interface import (
     Wanted,
 )
 from vlm_rewards.schemas.formats.units import file_stem
+from vlm_rewards.schemas.formats.zarr_corpus.chunk_files import chunk_reader
 from vlm_rewards.schemas.formats.zarr_corpus.rows import ArrayRows
 from vlm_rewards.schemas.formats.zarr_corpus.stores import Store, find_stores, plain_errors
 from vlm_rewards.schemas.manifests import Failure, Unit
@@ -163,7 +164,11 @@ class Buffer:
                     f"arrays must have as many rows as the episodes end with: got {arrays[name].shape[0]} of {name!r}, and "
                     f"episodes end with {num_rows} in {store}. Copy the store again"
                 )
-        rows = {name: ArrayRows(array) for name, array in cameras.items()}
+        # A missing chunk that is black is none of those that are read from files.
+        rows = {
+            name: ArrayRows(array, None if told.black else chunk_reader(store, array))
+            for name, array in cameras.items()
+        }
         return cls(store, told, rows, {name: array for name, array in arrays.items() if name not in cameras})
 
     @property

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vlm_rewards.schemas.formats.array_slices import slice_bounds
+from vlm_rewards.schemas.formats.zarr_corpus.chunk_files import RowReader
 from vlm_rewards.schemas.formats.zarr_corpus.stores import plain_errors
 
 if TYPE_CHECKING:
@@ -24,10 +25,12 @@ class ArrayRows:
 
     Args:
         array: The array.
+        read: Reader of its rows; zarr by default.
     """
 
-    def __init__(self, array: "zarr.Array") -> None:
+    def __init__(self, array: "zarr.Array", read: RowReader | None = None) -> None:
         self.array = array
+        self._read = read or (lambda start, stop: np.asarray(array[start:stop]))
         self._waiting: tuple[int, np.ndarray] | None = None  # the first of the rows, and the rows
 
     def slices(self, start: int, stop: int) -> Iterator[np.ndarray]:
@@ -48,7 +51,7 @@ class ArrayRows:
             if (last - end) * dtype.itemsize * int(np.prod(array.shape[1:])) > _MAX_WAITING_BYTES:
                 last = end
             with plain_errors(f"rows {begin} to {last - 1} of {array.name}"):
-                rows = np.asarray(array[begin:last])
+                rows = self._read(begin, last)
             if last > end:
                 self._waiting = (end, rows[end - begin :])
             yield rows[: end - begin]

@@ -96,7 +96,7 @@ class Store:
                 f"a replay buffer must have {ENDS}: got {', '.join(sorted(self.root)) or 'nothing'} in {self}. Convert it"
             )
         is_one_file = (array.shards or array.chunks)[0] >= array.shape[0]
-        with self._plain_errors(_chunk_file(array, (0,)) if is_one_file else ENDS):
+        with self._plain_errors(chunk_file(array, (0,)) if is_one_file else ENDS):
             ends = np.asarray(array[:])
         if ends.ndim != 1 or ends.dtype.kind not in "iu" or (np.diff(ends, prepend=0) < 1).any():
             raise UnreadableStoreError(
@@ -166,7 +166,7 @@ class Store:
         rows = range(start // shape[0], (stop - 1) // shape[0] + 1)
         others = [range(-(-size // chunk)) for size, chunk in zip(array.shape[1:], shape[1:], strict=True)]
         for place in itertools.product(rows, *others):
-            name = _chunk_file(array, place)
+            name = chunk_file(array, place)
             if name not in self.chunk_files:
                 return name
         return None
@@ -230,7 +230,13 @@ def plain_errors(what: str) -> Iterator[None]:
         raise InvalidEpisodeError("unreadable data", detail) from error
 
 
-def _chunk_file(array: "zarr.Array", place: tuple[int, ...]) -> str:
+def chunk_file(array: "zarr.Array", place: tuple[int, ...]) -> str:
+    """Returns the name of a chunk's file, below the store.
+
+    Args:
+        array: The array.
+        place: Place of the chunk among the others, along each axis.
+    """
     return f"{array.path}/{array.metadata.encode_chunk_key(place)}"
 
 
