@@ -15,6 +15,7 @@ import contextlib
 import functools
 import itertools
 import math
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -30,8 +31,10 @@ from vlm_rewards.schemas.pictures import MAX_PIXELS
 if TYPE_CHECKING:
     from av import FFmpegError, VideoFrame
     from av.container import InputContainer
+    from av.video.reformatter import VideoReformatter
     from av.video.stream import VideoStream
 
+_OF_THREAD = threading.local()
 _MAX_BITS = 12  # of a channel: more are depth, or another measurement
 _UNEVEN = 0.1  # of a beat: time stamps are rounded
 MISSING_VIDEO = "missing video"
@@ -197,8 +200,17 @@ def to_pixels(name: str, frame: "VideoFrame") -> np.ndarray:
         raise InvalidEpisodeError(
             _UNREADABLE, f"{name} is damaged at {frame.time} s: a part of that frame is missing. Copy it again"
         )
-    pixels: np.ndarray = frame.to_ndarray(format="rgb24")
+    pixels: np.ndarray = _converter().reformat(frame, format="rgb24", threads=1).to_ndarray()
     return pixels
+
+
+def _converter() -> "VideoReformatter":
+    """Returns this thread's own converter: what it has set up for one frame serves the next, to the same pixels."""
+    from av.video.reformatter import VideoReformatter
+
+    if not hasattr(_OF_THREAD, "converter"):
+        _OF_THREAD.converter = VideoReformatter()
+    return cast(VideoReformatter, _OF_THREAD.converter)
 
 
 class _OpenVideo:

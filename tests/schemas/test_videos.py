@@ -49,6 +49,20 @@ def test_every_frame_is_decoded_once_in_order(tmp_path: Path, codec: tuple) -> N
     assert all(frame.dtype == np.uint8 and frame.shape == (32, 64, 3) for frame in decoded)
 
 
+def test_videos_of_other_sizes_and_codecs_that_are_read_by_turns_keep_their_pixels(tmp_path: Path) -> None:
+    wide = [frame.repeat(2, axis=1) for frame in frames()[:9]]
+    paths = [
+        write_video(tmp_path / "a.mp4", frames()[:9]),
+        write_video(tmp_path / "b.mp4", wide, AV1),
+        write_video(tmp_path / "c.mp4", wide),
+    ]
+    opened = Folder(str(tmp_path))
+    by_turns = zip(*(VideoFrames(opened, path.name, 9) for path in paths), strict=True)
+    for decoded, expected in zip(by_turns, zip(*map(plain_frames, paths), strict=True), strict=True):
+        for mine, theirs in zip(decoded, expected, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
 def test_a_video_may_be_iterated_again(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", frames()[:5])
     video = VideoFrames(Folder(str(tmp_path)), "a.mp4", 5)
