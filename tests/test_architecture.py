@@ -26,6 +26,7 @@ ONLY_IN = {
     "torch": ("labelers/", "pipelines/", "offline_rl/"),
     "transformers": ("labelers/",),
     "minigrid": ("labelers/domains/babyai/",),
+    "panda3d": ("labelers/domains/playroom/",),
     "argparse": ("vlm_rewards/",),
     "fcntl": (
         "schemas/folders.py",

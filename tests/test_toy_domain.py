@@ -77,7 +77,7 @@ def made(installed, tmp_path_factory):
 
 
 def test_the_domain_is_found(installed):
-    assert list(domains()) == ["babyai", "openapp", "dot"]
+    assert list(domains()) == ["babyai", "openapp", "playroom", "dot"]
 
 
 def test_its_corpus_holds_its_frames_and_its_truth(made):

@@ -19,6 +19,12 @@ except ImportError as error:
 ENVIRONMENTS = {
     "vlm-rewards/OpenApp-v0": "vlm_rewards.labelers.domains.openapp.environment:OpenAppEnvironment",
     "vlm-rewards/OpenAppHard-v0": "vlm_rewards.labelers.domains.openapp.environment:OpenAppEnvironment",
+    "vlm-rewards/Playroom-Find-v0": "vlm_rewards.labelers.domains.playroom.environment:PlayroomEnvironment",
+    "vlm-rewards/Playroom-Lift-v0": "vlm_rewards.labelers.domains.playroom.environment:PlayroomEnvironment",
+    "vlm-rewards/Playroom-Place-v0": "vlm_rewards.labelers.domains.playroom.environment:PlayroomEnvironment",
+    "vlm-rewards/Playroom-FindNear-v0": "vlm_rewards.labelers.domains.playroom.environment:PlayroomEnvironment",
+    "vlm-rewards/Playroom-LiftNear-v0": "vlm_rewards.labelers.domains.playroom.environment:PlayroomEnvironment",
+    "vlm-rewards/Playroom-PlaceNear-v0": "vlm_rewards.labelers.domains.playroom.environment:PlayroomEnvironment",
 }
 """Environments by name, each made by `module:object`, which is imported then and is given the name as `env`."""
 

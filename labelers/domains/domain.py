@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 DOMAINS = {
     "babyai": "vlm_rewards.labelers.domains.babyai.domain:BABYAI",
     "openapp": "vlm_rewards.labelers.domains.openapp.domain:OPENAPP",
+    "playroom": "vlm_rewards.labelers.domains.playroom.domain:PLAYROOM",
 }
 """The domains that ship with the package, by name: `module:object`, imported when it is used. The first is the default."""
 

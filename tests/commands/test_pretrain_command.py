@@ -8,7 +8,10 @@ from vlm_rewards.cli import main
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--domain", "mars", "--size", "s"], "there is no such domain: got 'mars'. Choose one of babyai, openapp"),
+        (
+            ["--domain", "mars", "--size", "s"],
+            "there is no such domain: got 'mars'. Choose one of babyai, openapp, playroom",
+        ),
         (["--size", "xl"], "babyai has no reference model of this size: got 'xl'. Choose one of s, m, l"),
     ],
 )

@@ -19,6 +19,7 @@ from vlm_rewards.labelers.domains import domain as domain_module
 from vlm_rewards.labelers.domains.babyai.domain import BABYAI
 from vlm_rewards.labelers.domains.domain import Domain, ExpertGaveUpError, SeedRanges
 from vlm_rewards.labelers.domains.openapp.domain import OPENAPP
+from vlm_rewards.labelers.domains.playroom.domain import PLAYROOM
 from vlm_rewards.labelers.reference_models import REFERENCE_FOLDER
 from vlm_rewards.labelers.reference_models.pretraining import tokenizer_of
 from vlm_rewards.labelers.reference_models.tokenizer import MAX_TOKENS
@@ -33,6 +34,10 @@ from vlm_rewards.schemas.pictures import decode_image
 CASES = [
     (BABYAI, ("BabyAI-GoToLocal-v0", "BabyAI-PickupDist-v0", "BabyAI-PutNextLocal-v0", "BabyAI-GoTo-v0")),
     (OPENAPP, ("vlm-rewards/OpenApp-v0", "vlm-rewards/OpenAppHard-v0")),
+    (
+        PLAYROOM,
+        tuple(f"vlm-rewards/Playroom-{name}-v0" for name in ("Find", "Place", "FindNear", "LiftNear", "PlaceNear")),
+    ),
     (DOT, ("Dot-v0",)),
 ]
 """Domains, each with environments in which its expert succeeds."""

@@ -63,7 +63,8 @@ def test_what_does_not_exist_is_refused_with_what_there_is():
     with pytest.raises(ValueError, match="there is no such domain: got 'mars'. Choose one of babyai"):
         domain_named("mars")
     with pytest.raises(
-        ValueError, match=r"no domain has this environment: got 'CartPole-v1' \(96 of babyai, 2 of openapp\). Name one"
+        ValueError,
+        match=r"no domain has this environment: got 'CartPole-v1' \(96 of babyai, 2 of openapp, 6 of playroom\). Name one",
     ):
         domain_of_environment("CartPole-v1")
     with pytest.raises(ValueError, match="no environment is named. Name one such as BabyAI-GoToLocal-v0"):
@@ -76,7 +77,7 @@ def test_what_does_not_exist_is_refused_with_what_there_is():
 
 def test_a_listed_object_must_be_a_domain_of_its_own_name_and_environments(listed):
     listed("other", "OTHER")
-    assert list(domains()) == ["babyai", "openapp", "other"]
+    assert list(domains()) == ["babyai", "openapp", "playroom", "other"]
     with pytest.raises(
         ValueError, match=f"the environment '{GO_TO}' is of several domains: got babyai, other. Uninstall"
     ):
@@ -115,7 +116,7 @@ def test_another_package_adds_its_domain_by_an_entry_point(tmp_path, monkeypatch
     )
     _install(tmp_path, "far", "far_away:FAR")
     monkeypatch.syspath_prepend(tmp_path)
-    assert list(domains()) == ["babyai", "openapp", "far"]
+    assert list(domains()) == ["babyai", "openapp", "playroom", "far"]
     assert domain_named("far").name == "far"
     (tmp_path / "more").mkdir()
     _install(tmp_path / "more", "babyai", "vlm_rewards.labelers.domains.babyai.domain:BABYAI")
@@ -157,6 +158,17 @@ def code_lines(path: Path) -> list[str]:
                     f'vlm_rewards/environments.py: "vlm-rewards/{name}-v0": '
                     '"vlm_rewards.labelers.domains.openapp.environment:OpenAppEnvironment",'
                     for name in ("OpenApp", "OpenAppHard")
+                ),
+            ],
+        ),
+        (
+            "playroom",
+            [
+                'labelers/domains/domain.py: "playroom": "vlm_rewards.labelers.domains.playroom.domain:PLAYROOM",',
+                *(
+                    f'vlm_rewards/environments.py: "vlm-rewards/Playroom-{name}-v0": '
+                    '"vlm_rewards.labelers.domains.playroom.environment:PlayroomEnvironment",'
+                    for name in ("Find", "Lift", "Place", "FindNear", "LiftNear", "PlaceNear")
                 ),
             ],
         ),

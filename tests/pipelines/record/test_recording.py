@@ -221,11 +221,11 @@ def test_shares_of_a_mix():
     [
         ({"envs": ()}, "no environment is named. Name one such as BabyAI-GoToLocal-v0"),
         ({"envs": ("BabyAI-GoToLocl-v0",)}, r"got 'BabyAI-GoToLocl-v0' .* Did you mean BabyAI-GoToLocal-v0 or .*\?$"),
-        ({"envs": ("?",)}, r"no domain has this environment: got '\?' \(96 of babyai, 2 of openapp\)"),
+        ({"envs": ("?",)}, r"no domain has this environment: got '\?' \(96 of babyai, 2 of openapp, 6 of playroom\)"),
         (
             {"envs": ("CartPole-v1",)},
-            r"got 'CartPole-v1' \(96 of babyai, 2 of openapp\). Name one such as BabyAI-GoToLocal-v0 or "
-            r"vlm-rewards/OpenApp-v0$",
+            r"got 'CartPole-v1' \(96 of babyai, 2 of openapp, 6 of playroom\). Name one such as BabyAI-GoToLocal-v0 or "
+            r"vlm-rewards/OpenApp-v0 or vlm-rewards/Playroom-Find-v0$",
         ),
         ({"policy": "expert"}, "a policy must be one of bot, noisy-bot, random, got 'expert'"),
         ({"policy": ""}, "a policy must be one of bot, noisy-bot, random, got ''"),

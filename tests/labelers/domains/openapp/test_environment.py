@@ -70,7 +70,7 @@ def test_an_app_that_the_phone_lacks_is_refused():
 
 @pytest.mark.parametrize("name", ENVS)
 def test_gymnasium_makes_it_and_finds_it_in_order(name):
-    assert set(vlm_rewards.environments.ENVIRONMENTS) == set(ENVS)
+    assert {env for env in vlm_rewards.environments.ENVIRONMENTS if "OpenApp" in env} == set(ENVS)
     env = gymnasium.make(name, render_mode="rgb_array", frame_size=(96, 96))
     check_env(env.unwrapped)
     level = OPENAPP.make(name, frame_size=(96, 96), cameras=("screen",))

@@ -1,0 +1,1 @@
+"""How the playroom looks: meshes, textures and the renderer."""
