@@ -25,6 +25,7 @@ from vlm_rewards.schemas.formats.interface import (
 )
 from vlm_rewards.schemas.formats.units import file_stem
 from vlm_rewards.schemas.formats.zarr_corpus.chunk_files import chunk_reader
+from vlm_rewards.schemas.formats.zarr_corpus.outcomes import REWARD, SUCCESS, outcome_array, read_outcomes
 from vlm_rewards.schemas.formats.zarr_corpus.rows import ArrayRows
 from vlm_rewards.schemas.formats.zarr_corpus.stores import Store, find_stores, plain_errors
 from vlm_rewards.schemas.manifests import Failure, Unit
@@ -47,12 +48,14 @@ class Told:
         bgr: Whether the first channel of the pictures is blue.
         floats: The value of white where pictures are of floating-point numbers; None where they are none.
         black: Whether a chunk without a file is black.
+        outcomes: Names of the arrays of rewards and of success that the user gave, by role.
     """
 
     states: tuple[str, ...] = ()
     bgr: bool = False
     floats: str | None = None
     black: bool = False
+    outcomes: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(cls, options: Mapping[str, str]) -> "Told":
@@ -71,6 +74,7 @@ class Told:
             bgr=options.get("channels") == "bgr",
             floats=options.get("white"),
             black=options.get("missing-is-black") == _YES,
+            outcomes=tuple((role, options[role]) for role in (REWARD, SUCCESS) if role in options),
         )
 
 
@@ -122,12 +126,14 @@ class Buffer:
         told: Options that the user gave.
         cameras: The arrays of pictures.
         others: All other arrays of `data`.
+        outcomes: Names of the arrays of rewards and of success, by role.
     """
 
     store: Store
     told: Told
     cameras: Mapping[str, ArrayRows]
     others: Mapping[str, "zarr.Array"]
+    outcomes: Mapping[str, str]
 
     @classmethod
     def open(cls, store: Store, told: Told) -> "Buffer":
@@ -169,7 +175,9 @@ class Buffer:
             name: ArrayRows(array, None if told.black else chunk_reader(store, array))
             for name, array in cameras.items()
         }
-        return cls(store, told, rows, {name: array for name, array in arrays.items() if name not in cameras})
+        rest = {name: array for name, array in arrays.items() if name not in cameras}
+        outcomes = {role: outcome_array(role, rest, dict(told.outcomes).get(role)) for role in (REWARD, SUCCESS)}
+        return cls(store, told, rows, rest, {role: name for role, name in outcomes.items() if name is not None})
 
     @property
     def features(self) -> CorpusFeatures:
@@ -183,7 +191,7 @@ class Buffer:
             cameras=tuple(self.cameras),
             action_size=size,
             state_size=sum(widths) or None,
-            has_rewards=False,
+            has_rewards=REWARD in self.outcomes,
             has_instruction=False,
             missing_frame=None if action is None else "last",
         )
@@ -224,6 +232,14 @@ class Buffer:
                 parts["states"] = np.concatenate(
                     [_vectors(self._rows(name, start, stop)) for name in self.told.states], axis=1
                 )
+            roles = {"rewards": REWARD, "success": SUCCESS}
+            names = {
+                role: self.outcomes[role]
+                for field, role in roles.items()
+                if field in wanted.fields and role in self.outcomes
+            }
+            num_steps = stop - start - (_ACTION not in self.others)
+            parts |= read_outcomes(names, self.others, lambda name: self._rows(name, start, stop), num_steps)
             return Episode(
                 episode_id=episode_id,
                 images={
@@ -378,6 +394,8 @@ ZARR = CorpusFormat(
     open=open_zarr,
     options={
         "states": "names of arrays that make up the state vector, with commas between them",
+        REWARD: "name of the array of rewards; reward or rewards by default",
+        SUCCESS: "name of the array that says in which steps the task was solved; success by default",
         "channels": "rgb or bgr: order of the channels of the pictures; rgb by default",
         "white": "1 or 255: the value of white in pictures of floating-point numbers",
         "missing-is-black": "yes or no: whether chunks without a file are black frames; no by default",

@@ -23,7 +23,16 @@ def read(path, options=None, **wanted):
 
 
 def write_buffer(
-    path, lengths=(3, 2), *, zarr_format=2, camera="img", chunk=2, frames=None, action=True, compressors="auto"
+    path,
+    lengths=(3, 2),
+    *,
+    zarr_format=2,
+    camera="img",
+    chunk=2,
+    frames=None,
+    action=True,
+    compressors="auto",
+    more=(),
 ):
     """Writes a replay buffer as diffusion policy does; its chunks do not end where episodes do."""
     root = zarr.open_group(path, mode="w", zarr_format=zarr_format)
@@ -33,6 +42,7 @@ def write_buffer(
     arrays["data/state"] = np.arange(3 * len(frames), dtype=np.float32).reshape(-1, 3)
     if action:
         arrays["data/action"] = np.concatenate([numbered_actions(length) for length in lengths])
+    arrays |= {f"data/{name}": np.asarray(values) for name, values in dict(more).items()}
     for name, values in arrays.items():
         made = root.create_array(
             name,
@@ -78,6 +88,42 @@ def test_a_replay_buffer_is_read_from_a_folder_and_a_zip_file(tmp_path, zarr_for
         assert_aligned(episode, "img")
     assert corpus.passed_over == ()
     assert corpus.decoders("img") == {}
+
+
+def test_rewards_ends_and_success_are_of_the_actions(tmp_path):
+    more = {
+        "reward": np.array([[0], [0.5], [1], [0], [2]], np.float32),
+        "done": [0, 0, 1, 0, 0],
+        "success": [False, False, True, False, False],
+    }
+    path = write_buffer(tmp_path / "a.zarr", more=more)
+    assert open_corpus(path).features.has_rewards
+    first, second = read(path)
+    assert (first.rewards.tolist(), first.rewards.dtype) == ([0, 0.5, 1], np.float32)
+    assert (first.terminations.tolist(), first.truncations.tolist()) == ([False, False, True], [False] * 3)
+    assert (second.rewards.tolist(), second.truncations.tolist()) == ([0, 2], [False, True])
+    assert (first.successes.tolist(), second.successes.tolist()) == ([False, False, True], [False, False])
+    (bare, _) = read(path, fields=("actions",))
+    assert (bare.rewards, bare.successes) == (None, None)
+
+    path = write_buffer(tmp_path / "umi.zarr", action=False, more={"r": [1, 2, 3, 4, 5], "won": [0, 1, 0, 0, 1]})
+    assert not open_corpus(path).features.has_rewards
+    first, second = read(path, {"reward": "r", "success": "won"})
+    assert (first.rewards.tolist(), second.rewards.tolist()) == ([1, 2], [4])  # of the steps between two frames
+    assert (first.successes.tolist(), second.successes.tolist()) == ([False, True], [False])
+
+
+def test_arrays_that_are_no_rewards_are_refused(tmp_path):
+    path = write_buffer(tmp_path / "a.zarr", more={"reward": np.zeros((5, 2), np.float32)})
+    failures = read(path)
+    assert [failure.detail for failure in failures] == [
+        "reward must have one number per row: got [2]. Name another array, or convert it"
+    ] * 2
+    assert len(read(path, fields=("actions",))) == 2  # label needs none
+    with pytest.raises(
+        ValueError, match="option success must name an array of 'data': got 'won', and they are .*state"
+    ):
+        open_corpus(path, {"success": "won"})
 
 
 def test_several_stores_are_one_corpus(tmp_path):
