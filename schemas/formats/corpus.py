@@ -137,7 +137,7 @@ class Corpus:
             raise ValueError(
                 f"every unit must have a name of its own, got {twice[0]!r} twice; rename a shard in {self.folder}"
             )
-        digests = {name: self.folder.digest(name) for name in dict.fromkeys(name for u in units for name in u.files)}
+        digests = self.folder.digests(name for unit in units for name in unit.files)
         return [dataclasses.replace(unit, content=_joined(digests[name] for name in unit.files)) for unit in units]
 
     def episodes(
@@ -327,7 +327,7 @@ def _format_of(folder: Folder) -> CorpusFormat:
 
 def _example(known: CorpusFormat, folder: Folder) -> str:
     """Returns an example file name of the format, or the format's name if it has no file ending of its own."""
-    return next((file.name for file in folder.files if file.suffix == f".{known.extension}"), known.name)
+    return next((file.name for file in folder.files_ending({f".{known.extension}"})), known.name)
 
 
 def _joined(digests: Iterable[str]) -> str:

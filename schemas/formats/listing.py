@@ -231,7 +231,7 @@ def _reason(entry: _Entry, only: str) -> str:
         return COMPANION
     if entry.problem:
         return entry.problem
-    if is_leftover(Path(entry.name)):
+    if ".tmp-" in entry.name and is_leftover(Path(entry.name)):
         return "is an unfinished file of a run that was stopped; remove it"
     if entry.name[0] in "._":
         return "is hidden: its name begins with '.' or '_'"

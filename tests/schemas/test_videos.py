@@ -287,10 +287,10 @@ def test_a_remote_folder_is_read_through_fsspec(tmp_path: Path) -> None:
     import fsspec
 
     data = write_video(tmp_path / "a.mp4", frames()).read_bytes()
-    fsspec.filesystem("memory").pipe("/videos/a.mp4", data)
-    remote = Folder("memory://videos")
+    fsspec.filesystem("memory").pipe("/videos-of-a-store/a.mp4", data)
+    remote = Folder("memory://videos-of-a-store")
     assert [number_of(frame) for frame in VideoFrames(remote, "a.mp4", NUM_FRAMES)] == list(range(NUM_FRAMES))
-    with pytest.raises(InvalidEpisodeError, match="there is no video memory://videos/b.mp4"):
+    with pytest.raises(InvalidEpisodeError, match="there is no video memory://videos-of-a-store/b.mp4"):
         read_video_facts(remote, "b.mp4")
 
 

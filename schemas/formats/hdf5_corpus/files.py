@@ -27,7 +27,7 @@ class UnreadableFileError(ValueError):
 
 def hdf5_files(folder: Folder) -> list[File]:
     """Returns the HDF5 files of a folder, in order."""
-    return [file for file in folder.files if file.suffix in ENDINGS]
+    return folder.files_ending(ENDINGS)
 
 
 def open_hdf5(folder: Folder, name: str) -> "h5py.File":

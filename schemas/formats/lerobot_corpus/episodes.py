@@ -114,7 +114,7 @@ class VideoPlaces:
 def data_files(folder: Folder, info: Info) -> list[File]:
     """Returns the data files, in the order of the numbers in their names."""
     prefix = f"{info.data_folder}/" if info.data_folder else ""
-    found = [file for file in folder.files if file.suffix == ".parquet" and file.name.startswith(prefix)]
+    found = [file for file in folder.files_ending({".parquet"}) if file.name.startswith(prefix)]
     return sorted((file for file in found if not file.name.startswith("meta/")), key=lambda file: _natural(file.name))
 
 

@@ -192,8 +192,8 @@ def picture_files(folder: Folder, pattern: str = "*") -> list[File]:
     """Returns the pictures of a folder whose names have a pattern, in order."""
     return [
         file
-        for file in folder.files
-        if file.suffix in PICTURE_ENDINGS and fnmatch.fnmatchcase(file.name.rpartition("/")[2], pattern)
+        for file in folder.files_ending(PICTURE_ENDINGS)
+        if fnmatch.fnmatchcase(file.name.rpartition("/")[2], pattern)
     ]
 
 
@@ -211,8 +211,7 @@ def _grouped(folder: Folder, files: Iterable[str], has_camera_folders: bool) -> 
 
 def is_picture_folder(folder: Folder) -> bool:
     """Returns whether there are pictures, and nothing that is a corpus by itself."""
-    endings = {file.suffix for file in folder.files}
-    return bool(endings & PICTURE_ENDINGS) and not endings & (STRONGER | VIDEO_ENDINGS)
+    return bool(folder.endings & PICTURE_ENDINGS) and not folder.endings & (STRONGER | VIDEO_ENDINGS)
 
 
 def open_picture_folder(folder: Folder, options: Mapping[str, str]) -> PictureFolderReader:

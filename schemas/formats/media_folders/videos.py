@@ -114,13 +114,12 @@ def without_ending(name: str) -> str:
 
 def video_files(folder: Folder) -> list[File]:
     """Returns the videos of a folder, in order."""
-    return [file for file in folder.files if file.suffix in VIDEO_ENDINGS]
+    return folder.files_ending(VIDEO_ENDINGS)
 
 
 def is_video_folder(folder: Folder) -> bool:
     """Returns whether there are videos, and nothing that is a corpus by itself."""
-    endings = {file.suffix for file in folder.files}
-    return bool(endings & VIDEO_ENDINGS) and not endings & STRONGER
+    return bool(folder.endings & VIDEO_ENDINGS) and not folder.endings & STRONGER
 
 
 def open_video_folder(folder: Folder, options: Mapping[str, str]) -> VideoFolderReader:

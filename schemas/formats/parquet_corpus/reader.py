@@ -101,7 +101,7 @@ class ParquetReader:
 
 def parquet_files(folder: Folder) -> list[File]:
     """Returns the Parquet files of a folder, in order."""
-    return [file for file in folder.files if file.suffix == ".parquet"]
+    return folder.files_ending({".parquet"})
 
 
 def open_parquet(folder: Folder, options: Mapping[str, str]) -> ParquetReader:

@@ -97,7 +97,7 @@ class WebDatasetReader:
 
 def tar_files(folder: Folder) -> list[File]:
     """Returns the tar files of a folder, in order."""
-    return [file for file in folder.files if file.suffix == ".tar"]
+    return folder.files_ending({".tar"})
 
 
 def open_webdataset(folder: Folder, options: Mapping[str, str]) -> WebDatasetReader:

@@ -80,6 +80,32 @@ def test_a_digest_changes_with_any_block_of_a_file(tmp_path, size):
         assert folder.digest("a") != before, start
 
 
+def test_many_files_have_the_digests_that_each_has_alone(tmp_path, memory):
+    names = [f"{number // 50}/{number}.png" for number in range(300)]
+    for number, name in enumerate(names):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bytes([number % 256]) * (number * 100))
+    memory.put(f"{tmp_path}/", "/many/", recursive=True)
+    folder = Folder(str(tmp_path))
+    expected = {name: folder.digest(name) for name in names}
+    assert len(set(expected.values())) == 300
+    assert folder.digests([*names, *names]) == expected
+    assert Folder("memory://many").digests(names) == expected
+    (tmp_path / names[200]).unlink()
+    with pytest.raises(FileNotFoundError, match=r"4/200\.png"):
+        folder.digests(names)
+
+
+def test_files_are_found_by_their_endings(tmp_path):
+    for name in ("a.PNG", "b.jpg", "c.png", "d", "e.tar.gz"):
+        (tmp_path / name).write_bytes(b"")
+    folder = Folder(str(tmp_path))
+    assert folder.endings == {".png", ".jpg", "", ".gz"}
+    assert [file.name for file in folder.files_ending({".png"})] == ["a.PNG", "c.png"]
+    assert [file.name for file in folder.files_ending({".gz", ".jpg"})] == ["b.jpg", "e.tar.gz"]
+
+
 def test_the_digest_of_version_0_2_is_still_known(tmp_path):
     (tmp_path / "a").write_bytes(b"x" * 100_000)
     expected = hashlib.sha256(b"100000\n" + b"x" * 65536 + b"x" * 65536).hexdigest()[:16]
