@@ -14,6 +14,12 @@ Colour = tuple[float, float, float]
 
 Point = tuple[float, float, float]
 
+_POINT = 1e-6
+"""Radius of a ring that is one point."""
+
+_WHITE = 248
+"""Brightest value of a vertex: at 255 the renderer's steps between vertices overflow to black."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Mesh:
@@ -47,7 +53,7 @@ class Mesh:
         """Returns the colours of the vertices in a light, [V, 3] uint8."""
         sun = np.maximum(self.normals @ np.asarray(light.towards, np.float32), 0)
         shade = light.ambient + light.sky * self.normals[:, 2] + light.sun * sun
-        return np.rint(np.clip(self.colours * shade[:, None], 0, 1) * 255).astype(np.uint8)
+        return np.rint(np.clip(self.colours * shade[:, None], 0, 1) * _WHITE).astype(np.uint8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,11 +189,12 @@ def turned(profile: Sequence[tuple[float, float]], colour: Colour, around: int =
     along = np.linspace(0, 1, len(rings))
     places = np.stack(np.meshgrid(angles / (2 * math.pi), along), axis=2)
     first = np.arange(len(rings) - 1)[:, None] * (around + 1) + np.arange(around)
-    first = first[np.repeat((lengths > 0), around, axis=1)]
+    below = first[(lengths[:, 0] > 0) & (rings[:-1, 0] > _POINT)].reshape(-1)
+    above = first[(lengths[:, 0] > 0) & (rings[1:, 0] > _POINT)].reshape(-1)
     triangles = np.concatenate(
         [
-            np.stack([first, first + 1, first + around + 2], axis=1),
-            np.stack([first, first + around + 2, first + around + 1], axis=1),
+            np.stack([below, below + 1, below + around + 2], axis=1),
+            np.stack([above, above + around + 2, above + around + 1], axis=1),
         ]
     )
     count = len(rings) * (around + 1)

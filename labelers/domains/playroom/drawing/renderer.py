@@ -297,7 +297,7 @@ def _texture(name: str) -> Any:
     )
     pixels = texture(name)
     made.setRamImage(np.ascontiguousarray(pixels[..., [2, 1, 0, 3] if name == "shadow" else [2, 1, 0]]).tobytes())
-    made.setMinfilter(core.SamplerState.FTLinearMipmapLinear)
+    made.setMinfilter(core.SamplerState.FTLinearMipmapNearest)
     made.setMagfilter(core.SamplerState.FTLinear)
     return made
 

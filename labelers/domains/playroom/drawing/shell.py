@@ -32,7 +32,11 @@ def room_parts(room: Room) -> tuple[list[Part], list[Part], Mesh]:
     for hanging in room.hangings:
         shell += _hanging(room, hanging)
     furniture = [part for piece in room.furniture for part in _furniture(piece)]
-    return shell, _by_texture(furniture), merged(_no_shadow(), *(_shadow(piece) for piece in room.furniture))
+    return (
+        _by_texture(shell),
+        _by_texture(furniture),
+        merged(_no_shadow(), *(_shadow(piece) for piece in room.furniture)),
+    )
 
 
 def _by_texture(parts: list[Part]) -> list[Part]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-SIDE = 128
+SIDE = 256
 
 FLOORS = ("oak", "walnut", "parquet", "checks", "terracotta", "carpet", "marble", "slate")
 """Names of the floors."""
@@ -200,7 +200,7 @@ def _books(random: np.random.Generator) -> np.ndarray:
     colours = np.full((SIDE, SIDE, 3), 0.10)
     column = 0
     while column < SIDE:
-        width, height = int(random.integers(5, 12)), int(random.integers(84, 120))
+        width, height = int(random.integers(10, 24)), int(random.integers(168, 240))
         paint = np.asarray(
             random.choice(
                 [
@@ -213,8 +213,8 @@ def _books(random: np.random.Generator) -> np.ndarray:
                 ]
             )
         )
-        colours[:height, column : column + width - 1] = paint * random.uniform(0.8, 1.1)
-        colours[int(height * 0.7) : int(height * 0.76), column : column + width - 1] *= 1.5
+        colours[:height, column : column + width - 2] = paint * random.uniform(0.8, 1.1)
+        colours[int(height * 0.7) : int(height * 0.76), column : column + width - 2] *= 1.5
         column += width
     return colours
 

@@ -113,7 +113,7 @@ def _boat(paint: Colour) -> Mesh:
         (0.05, -0.06, low),
     ]
     sides = [
-        quad((keel[(i + 1) % 5], keel[i], top[i], top[(i + 1) % 5]), paint if i % 2 else _deep(paint, 0.85))
+        quad((keel[i], keel[(i + 1) % 5], top[(i + 1) % 5], top[i]), paint if i % 2 else _deep(paint, 0.85))
         for i in range(5)
     ]
     deck = [quad((top[4], top[0], top[1], top[1]), CREAM), quad((top[4], top[1], top[2], top[3]), CREAM)]
