@@ -14,7 +14,7 @@ continuous action, E size of a goal's text embedding.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -26,7 +26,8 @@ class Batch(NamedTuple):
     """Transitions, each under one goal.
 
     Attributes:
-        observations: [B, H, W, 3] uint8 frames, or [B, D] float32 kept embeddings.
+        observations: [B, H, W, 3] uint8 frames, or [B, D] float32 kept embeddings; those of an agent with a memory of n frames are
+            joined along the last axis, the oldest first: [B, H, W, 3 n] or [B, n D].
         actions: [B] int64 (discrete) or [B, A] float32 in [-1, 1] (continuous).
         rewards: [B] float32.
         next_observations: Like observations.
@@ -62,9 +63,12 @@ class Spaces:
         num_actions: Number of discrete actions; None if they are continuous.
         action_size: A; None if actions are discrete.
         state_size: S; None without a state.
+        frame_stack: Number of observations that the agent sees at once: the last one and those before it in the episode. Before
+            an episode's first observation, that one is repeated.
 
     Raises:
-        ValueError: Not exactly one of num_actions and action_size is given, or the kind of observation is unknown.
+        ValueError: Not exactly one of num_actions and action_size is given, the kind of observation is unknown, or frame_stack
+            is below 1.
     """
 
     observation: str
@@ -73,6 +77,7 @@ class Spaces:
     num_actions: int | None = None
     action_size: int | None = None
     state_size: int | None = None
+    frame_stack: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "observation_shape", tuple(self.observation_shape))
@@ -85,9 +90,21 @@ class Spaces:
                 f"actions must be either discrete or continuous, got num_actions {self.num_actions} and action_size "
                 f"{self.action_size}. Give exactly one of them."
             )
+        if self.frame_stack < 1:
+            raise ValueError(f"frame_stack must be at least 1, got {self.frame_stack}. 1 is an agent without a memory.")
+
+    @property
+    def seen_shape(self) -> tuple[int, ...]:
+        """Shape of what the agent sees at once: (H, W, 3 n) or (n D,), for a frame_stack of n."""
+        return (*self.observation_shape[:-1], self.frame_stack * self.observation_shape[-1])
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields; frame_stack only where it is not 1, as agents that were saved before it existed."""
+        fields = dataclasses.asdict(self)
+        return fields if self.frame_stack > 1 else {name: fields[name] for name in fields if name != "frame_stack"}
 
     def check_equal(self, other: "Spaces", what: str) -> None:
-        """Refuses spaces that differ, naming the first difference.
+        """Refuses spaces that differ, naming the first difference. The memory of an agent is its own and is not compared.
 
         Args:
             other: The spaces of `what`.
@@ -97,6 +114,8 @@ class Spaces:
             ValueError: The two differ.
         """
         for field in dataclasses.fields(self):
+            if field.name == "frame_stack":
+                continue
             mine, its = getattr(self, field.name), getattr(other, field.name)
             if mine != its:
                 remedy = "Use an agent and an environment of one corpus"

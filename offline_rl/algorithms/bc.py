@@ -44,7 +44,7 @@ class Bc(Learner[BcSettings]):
 
     def build_parts(self) -> dict[str, nn.Module]:
         """Builds encoder and policy."""
-        policy = build_cloned_policy(self.settings.width, self.spaces)
+        policy = build_cloned_policy(self.settings, self.spaces)
         return {"encoder": Encoder(self.settings, self.spaces), "policy": policy}
 
     def cloned(self, batch: Batch) -> Tensor:

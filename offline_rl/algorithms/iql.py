@@ -121,7 +121,7 @@ class Iql(Learner[IqlSettings]):
         return {
             "encoder": Encoder(self.settings, self.spaces),
             "value": Head(self.settings.width, 1),
-            "policy": build_cloned_policy(self.settings.width, self.spaces),
+            "policy": build_cloned_policy(self.settings, self.spaces),
             "critic": build_critic(self.settings, self.spaces),
         }
 

@@ -15,6 +15,7 @@ Shape letters as in `offline_rl.interfaces`; F width of the features.
 import abc
 import copy
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
@@ -24,7 +25,14 @@ from torch import Tensor, nn
 
 from vlm_rewards.offline_rl.interfaces import Batch, Spaces
 from vlm_rewards.offline_rl.networks.encoder import NetworkSettings, check_rules
-from vlm_rewards.offline_rl.networks.heads import CategoricalPolicy, ContinuousCritic, DiscreteCritic, GaussianPolicy
+from vlm_rewards.offline_rl.networks.grid_heads import GridCritic, GridHead
+from vlm_rewards.offline_rl.networks.heads import (
+    CategoricalPolicy,
+    ContinuousCritic,
+    DiscreteCritic,
+    GaussianPolicy,
+    Head,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,6 +120,7 @@ class Learner(abc.ABC, Generic[SettingsT]):
     acting_names: tuple[str, ...] = ("encoder", "policy")
 
     def __init__(self, settings: SettingsT, spaces: Spaces, *, seed: int, device: str | torch.device = "cpu") -> None:
+        _check_action_grid(settings, spaces)
         self.check_spaces(spaces)
         self.settings = settings
         self.spaces = spaces
@@ -268,8 +277,8 @@ class Learner(abc.ABC, Generic[SettingsT]):
     def _identity(self) -> dict[str, object]:
         return {
             "algorithm": type(self).__name__,
-            "settings": dataclasses.asdict(self.settings),
-            "spaces": dataclasses.asdict(self.spaces),
+            "settings": self.settings.to_json(),
+            "spaces": self.spaces.to_json(),
         }
 
 
@@ -283,12 +292,16 @@ def cut_features(features: Tensor) -> Tensor:
     return features.detach().requires_grad_()
 
 
-def build_cloned_policy(width: int, spaces: Spaces) -> CategoricalPolicy | GaussianPolicy:
+def build_cloned_policy(settings: LearnerSettings, spaces: Spaces) -> CategoricalPolicy | GaussianPolicy:
     """Builds the policy that recorded actions are cloned into, for the kind of action."""
-    if spaces.num_actions is not None:
-        return CategoricalPolicy(width, spaces.num_actions)
-    assert spaces.action_size is not None
-    return GaussianPolicy(width, spaces.action_size)
+    if spaces.num_actions is None:
+        assert spaces.action_size is not None
+        return GaussianPolicy(settings.width, spaces.action_size)
+    scale = 0.01  # so that the policy starts nearly uniform
+    if settings.grid_shape is None:
+        return CategoricalPolicy(Head(settings.width, spaces.num_actions, scale=scale))
+    num_cells = math.prod(settings.grid_shape)
+    return CategoricalPolicy(GridHead(settings.width, num_cells, settings.channels, spaces.num_actions, scale=scale))
 
 
 def bounds_of(settings: CriticSettings, batch: Batch) -> Tensor | None:
@@ -296,12 +309,32 @@ def bounds_of(settings: CriticSettings, batch: Batch) -> Tensor | None:
     return batch.returns if settings.bound_by_returns else None
 
 
-def build_critic(settings: CriticSettings, spaces: Spaces) -> DiscreteCritic | ContinuousCritic:
+def build_critic(settings: CriticSettings, spaces: Spaces) -> DiscreteCritic | GridCritic | ContinuousCritic:
     """Builds the ensemble of critics, for the kind of action."""
-    if spaces.num_actions is not None:
+    if spaces.num_actions is None:
+        assert spaces.action_size is not None
+        return ContinuousCritic(settings.width, spaces.action_size, settings.num_critics)
+    if settings.grid_shape is None:
         return DiscreteCritic(settings.width, spaces.num_actions, settings.num_critics)
-    assert spaces.action_size is not None
-    return ContinuousCritic(settings.width, spaces.action_size, settings.num_critics)
+    num_cells = math.prod(settings.grid_shape)
+    return GridCritic(settings.width, num_cells, settings.channels, spaces.num_actions, settings.num_critics)
+
+
+def _check_action_grid(settings: LearnerSettings, spaces: Spaces) -> None:
+    grid = settings.grid_shape
+    if grid is None:
+        return
+    if spaces.observation != "frames":
+        raise ValueError(
+            f"action_grid must be left out for an agent of {spaces.observation}, got {settings.action_grid}. Only "
+            "frames have cells."
+        )
+    if spaces.num_actions is None or math.prod(grid) > spaces.num_actions:
+        actions = "continuous actions" if spaces.num_actions is None else f"{spaces.num_actions} actions"
+        raise ValueError(
+            f"action_grid must have at most one cell per discrete action, got {settings.action_grid} for {actions}. Correct it, or "
+            "give the environment's --num-actions."
+        )
 
 
 def check_batch(batch: Batch, spaces: Spaces) -> None:
@@ -349,7 +382,7 @@ def _check_seen(
 ) -> None:
     size = len(goals) if size is None else size
     dtype = torch.uint8 if spaces.observation == "frames" else torch.float32
-    _check_tensor(f"{prefix}observations", observations, (size, *spaces.observation_shape), dtype)
+    _check_tensor(f"{prefix}observations", observations, (size, *spaces.seen_shape), dtype)
     _check_tensor("goals", goals, (size, spaces.goal_size), torch.float32)
     if (states is None) != (spaces.state_size is None):
         raise ValueError(

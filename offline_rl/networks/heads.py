@@ -15,7 +15,7 @@ LOG_STD_RANGE = (-5.0, 2.0)
 
 
 class Head(nn.Module):
-    """One hidden layer with LayerNorm on the features.
+    """One hidden layer with LayerNorm on the features of the whole frame: those of cells, which may follow them, are left out.
 
     Args:
         width: F.
@@ -33,8 +33,8 @@ class Head(nn.Module):
             self.out.bias.mul_(scale)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Maps [B, F] to [B, out]."""
-        return self.out(torch.relu(self.norm(self.hidden(features))))
+        """Maps [B, F or more] to [B, out]."""
+        return self.out(torch.relu(self.norm(self.hidden(features[..., : self.hidden.in_features]))))
 
 
 class EnsembleLinear(nn.Module):
@@ -130,13 +130,12 @@ class CategoricalPolicy(nn.Module):
     """Policy for M discrete actions.
 
     Args:
-        width: F.
-        num_actions: M.
+        logits: Network that maps the features to [B, M]; at first near 0, so that the policy starts nearly uniform.
     """
 
-    def __init__(self, width: int, num_actions: int) -> None:
+    def __init__(self, logits: nn.Module) -> None:
         super().__init__()
-        self.logits = Head(width, num_actions, scale=0.01)
+        self.logits = logits
 
     def log_prob(self, features: Tensor, actions: Tensor) -> Tensor:
         """Maps [B, F] and [B] int64 to log pi(a|s,g), [B]."""

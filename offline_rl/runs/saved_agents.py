@@ -51,6 +51,7 @@ _FIELDS = {
     "spaces.num_actions": optional(POSITIVE),
     "spaces.action_size": optional(POSITIVE),
     "spaces.state_size": optional(POSITIVE),
+    "spaces.frame_stack": optional(POSITIVE),
     "goals.ids": TEXTS,
     "goals.texts": TEXTS,
     "goals.model": TEXT,
@@ -134,8 +135,8 @@ def save_agent(saved: SavedAgent, folder: Path) -> None:
         "kind": "agent",
         "version": _VERSION,
         "algorithm": saved.algorithm,
-        "algorithm_settings": dataclasses.asdict(saved.agent.settings),
-        "spaces": dataclasses.asdict(saved.agent.spaces),
+        "algorithm_settings": saved.agent.settings.to_json(),
+        "spaces": saved.agent.spaces.to_json(),
         "goals": {
             "ids": saved.goals.ids,
             "texts": saved.goals.texts,

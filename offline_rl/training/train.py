@@ -10,7 +10,7 @@ it. The learner sees frames, actions, goals and the labels' rewards; ground trut
 import dataclasses
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -36,6 +36,7 @@ from vlm_rewards.offline_rl.runs.folders import (
     torch_threads,
 )
 from vlm_rewards.offline_rl.runs.saved_agents import SavedAgent, save_agent
+from vlm_rewards.offline_rl.training.corpus_networks import domain_of_corpus, fit_networks, num_actions_of
 from vlm_rewards.offline_rl.training.held_out_goals import split_goals
 from vlm_rewards.offline_rl.training.train_settings import TrainKeywords, TrainSettings
 from vlm_rewards.schemas.files.json_records import OBJECT
@@ -102,6 +103,11 @@ def _train(
             "exclude_goals": settings.hold_out,
         }
     )
+    domain = domain_of_corpus(settings.envs, recorded.get("recorded_envs", ()))
+    # Nothing is chosen for a corpus that was relabelled before this was recorded, unless a domain's environment is named.
+    chooses = domain is not None or "recorded_envs" in recorded
+    if settings.num_actions is None:
+        settings = dataclasses.replace(settings, num_actions=num_actions_of(domain))
     shown = {**dataclasses.asdict(settings), "source": str(source)}
     with claimed(output, kind="training", fingerprint=fingerprint, settings=shown, renew=True) as folder:
         try:
@@ -114,10 +120,11 @@ def _train(
             if latest_checkpoint(folder) is None:
                 shutil.rmtree(folder / "replay", ignore_errors=True)
             raise
-        print(_described(replay, settings), file=sys.stderr, flush=True)
-        agent = build_agent(
-            settings.algorithm, settings.algorithm_settings, replay.spaces, settings.seed, settings.device
-        )
+        networks = dict(settings.algorithm_settings)
+        if chooses:
+            networks = fit_networks(settings.algorithm_settings, replay.spaces, domain)
+        print(_described(replay, settings, networks), file=sys.stderr, flush=True)
+        agent = build_agent(settings.algorithm, networks, replay.spaces, settings.seed, settings.device)
         random = np.random.default_rng(settings.seed)
         done = 0
         if (checkpoint := latest_checkpoint(folder)) is not None:
@@ -263,9 +270,11 @@ def _check_actions(replay: ReplayData) -> None:
             )
 
 
-def _described(replay: ReplayData, settings: TrainSettings) -> str:
+def _described(replay: ReplayData, settings: TrainSettings, networks: Mapping[str, Any]) -> str:
     mix = ", ".join(f"{share:.0%} {kind}" for kind, share in replay.mix_in_force(settings.mix).items())
     told = f"train: {len(replay):,} transitions of {replay.statistics['episodes']:,} episodes, drawn as {mix}"
+    chosen = ", ".join(f"{name} {networks[name]}" for name in networks if name not in settings.algorithm_settings)
+    told += f"; fitted to the corpus: {chosen}" if chosen else ""
     if replay.spaces.num_actions is None:
         return f"{told}; actions of {replay.spaces.action_size} numbers"
     source = (

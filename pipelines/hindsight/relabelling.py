@@ -44,6 +44,7 @@ from vlm_rewards.schemas.formats.label_parts.reader import (
     read_labels,
 )
 from vlm_rewards.schemas.formats.passed_over import passed_over_record, without_outputs
+from vlm_rewards.schemas.formats.recordings import recorded_environments
 from vlm_rewards.schemas.formats.relabelled_parts.writer import EXTENSIONS, check_relabelled_format, open_writer
 from vlm_rewards.schemas.formats.truth import tells_of
 from vlm_rewards.schemas.goals import GOAL_KINDS, Goal, normalize_instruction
@@ -306,6 +307,7 @@ def hindsight(
         fingerprint=fingerprint,
         settings={
             "source": str(corpus),
+            "recorded_envs": recorded_environments(source.folder),
             "labels": str(labels),
             "labels_settings": read_settings(opened.folder)["settings"],
             "labels_fingerprint": dict(opened.metadata.fingerprint.parts),

@@ -5,6 +5,7 @@ import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from vlm_rewards.labelers.domains.agent_facts import AgentFacts
 from vlm_rewards.labelers.domains.babyai.goals import VIEW_SIZE, goal_bank, object_kinds
 from vlm_rewards.labelers.domains.babyai.level_names import LEVEL_NAMES
 from vlm_rewards.labelers.domains.babyai.levels import CAMERA, BabyAILevel
@@ -59,6 +60,10 @@ class BabyAI:
         from vlm_rewards.labelers.domains.babyai.pretraining import BABYAI_PRETRAINING
 
         return BABYAI_PRETRAINING
+
+    def agent_facts(self, frame_size: FrameSize) -> AgentFacts:
+        """Returns that frames are drawn of the cells that the agent sees."""
+        return AgentFacts(frame_grid=(VIEW_SIZE, VIEW_SIZE))
 
     def kinds(self, goal: Goal) -> frozenset[str]:
         """Returns the objects that a goal is about, such as "green box"."""

@@ -5,6 +5,7 @@ import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from vlm_rewards.labelers.domains.agent_facts import AgentFacts
 from vlm_rewards.labelers.domains.domain import FrameSize, SeedRanges, check_cameras, check_frame_size
 from vlm_rewards.labelers.domains.openapp.apps import APPS, goal_of
 from vlm_rewards.schemas.goals import Goal
@@ -52,6 +53,14 @@ class OpenApp:
 
     def pretraining(self) -> None:
         """Says that no reference model is trained on phones."""
+
+    def agent_facts(self, frame_size: FrameSize) -> AgentFacts:
+        """Returns that touches are cells of the frame, where the screen fills it."""
+        from vlm_rewards.labelers.domains.openapp.canvas import HEIGHT, WIDTH
+        from vlm_rewards.labelers.domains.openapp.levels import NUM_ACTIONS, TOUCH_GRID
+
+        fills = frame_size[0] * WIDTH == frame_size[1] * HEIGHT
+        return AgentFacts(action_grid=TOUCH_GRID if fills else None, num_actions=NUM_ACTIONS)
 
     def kinds(self, goal: Goal) -> frozenset[str]:
         """Returns the app that a goal asks for, such as "chess"."""

@@ -16,9 +16,11 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.wrappers import TransformObservation
 
 from vlm_rewards.labelers.domains import domain as domain_module
+from vlm_rewards.labelers.domains.agent_facts import agent_facts_of
 from vlm_rewards.labelers.domains.babyai.domain import BABYAI
 from vlm_rewards.labelers.domains.domain import Domain, ExpertGaveUpError, SeedRanges
 from vlm_rewards.labelers.domains.openapp.domain import OPENAPP
+from vlm_rewards.labelers.domains.openapp.levels import cell_centre
 from vlm_rewards.labelers.domains.playroom.domain import PLAYROOM
 from vlm_rewards.labelers.reference_models import REFERENCE_FOLDER
 from vlm_rewards.labelers.reference_models.pretraining import tokenizer_of
@@ -344,3 +346,35 @@ def test_its_reference_models_can_be_trained(domain, envs):
     assert frames.shape == (10, pretraining.image_size, pretraining.image_size, 3)
     assert frames.dtype == np.uint8
     assert validation.truth.shape == (10, len(validation.goals))
+
+
+@by_domain
+def test_what_it_states_for_agents_is_so(domain, envs):
+    for frame_size in dict.fromkeys((domain.frame_sizes[0], domain.frame_sizes[1 % len(domain.frame_sizes)])):
+        facts = agent_facts_of(domain, frame_size)  # which checks that there are as many actions as cells
+        level = domain.make(envs[0], frame_size=frame_size, cameras=domain.cameras[:1])
+        if facts.num_actions is not None:
+            assert facts.num_actions == level.num_actions
+        if facts.frame_grid is not None:  # whole tiles, of which many are equal
+            tiles = _tiles(level.reset(domain.seeds.models[0]).frames[domain.cameras[0]], facts.frame_grid)
+            assert len({tile.tobytes() for tile in tiles}) <= len(tiles) // 2
+        level.close()
+
+
+def _tiles(frame, grid):
+    height, width = frame.shape[0] / grid[0], frame.shape[1] / grid[1]
+    assert height == width == int(height)
+    side = int(height)
+    return [
+        frame[side * row : side * (row + 1), side * column : side * (column + 1)]
+        for row, column in itertools.product(range(grid[0]), range(grid[1]))
+    ]
+
+
+def test_a_cell_of_the_action_grid_is_touched_in_its_middle():
+    """The order of cells that the heads of agents assume: row by row, from the top left."""
+    rows, columns = agent_facts_of(OPENAPP, OPENAPP.frame_sizes[0]).action_grid
+    middles = [
+        ((column + 0.5) / columns, (row + 0.5) / rows) for row, column in itertools.product(range(rows), range(columns))
+    ]
+    assert [cell_centre(action) for action in range(rows * columns)] == middles

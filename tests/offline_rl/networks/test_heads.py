@@ -12,6 +12,7 @@ from vlm_rewards.offline_rl.networks.heads import (
     EnsembleLinear,
     EnsembleNorm,
     GaussianPolicy,
+    Head,
     draw_actions,
     gaussian_log_prob,
     take_actions,
@@ -79,5 +80,5 @@ def test_gaussian_samples_have_the_temperature_and_stay_in_range():
 
 def test_a_policy_starts_out_undecided():
     torch.manual_seed(0)
-    logits = CategoricalPolicy(16, 4).logits(torch.rand(5, 16))
+    logits = CategoricalPolicy(Head(16, 4, scale=0.01)).logits(torch.rand(5, 16))
     assert torch.softmax(logits, dim=-1).max().item() == pytest.approx(0.25, abs=0.01)
