@@ -31,6 +31,7 @@ from vlm_rewards.pipelines.engine.driver import RunSummary, run_units
 from vlm_rewards.pipelines.engine.outputs import OutputFolder, PartWriter
 from vlm_rewards.pipelines.hindsight.goal_statistics import goal_statistics
 from vlm_rewards.pipelines.hindsight.settings import HindsightKeywords, HindsightRun
+from vlm_rewards.pipelines.record.recorded_environments import recorded_environments
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.folders import read_settings, write_atomically
@@ -44,7 +45,6 @@ from vlm_rewards.schemas.formats.label_parts.reader import (
     read_labels,
 )
 from vlm_rewards.schemas.formats.passed_over import passed_over_record, without_outputs
-from vlm_rewards.schemas.formats.recordings import recorded_environments
 from vlm_rewards.schemas.formats.relabelled_parts.writer import EXTENSIONS, check_relabelled_format, open_writer
 from vlm_rewards.schemas.formats.truth import tells_of
 from vlm_rewards.schemas.goals import GOAL_KINDS, Goal, normalize_instruction

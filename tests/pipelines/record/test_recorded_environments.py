@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from vlm_rewards.pipelines.record.recorded_environments import recorded_environments
 from vlm_rewards.schemas.formats.folder import Folder
-from vlm_rewards.schemas.formats.recordings import recorded_environments
 
 
 def test_the_settings_of_a_recording_say_it(tmp_path):
