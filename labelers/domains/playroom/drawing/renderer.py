@@ -278,7 +278,14 @@ def _pipe() -> Any:
     core = _core()
     core.loadPrcFileData("vlm_rewards", "notify-level error")
     library = next(Path(core.__file__).parent.glob("*p3tinydisplay.*"))
-    ctypes.CDLL(str(library))  # registers its pipes; whoever asks Panda3D for the module tries to open a display first
+    try:
+        # This registers its pipes; whoever asks Panda3D for the module tries to open a display first.
+        ctypes.CDLL(str(library))
+    except OSError as error:
+        raise ImportError(
+            f"Panda3D's software renderer cannot be loaded: got {error}. Install the library that it names (libX11.so.6 is in "
+            f"Debian's package libx11-6); no display is needed"
+        ) from error
     kind = core.TypeRegistry.ptr().findType("TinyOffscreenGraphicsPipe")
     return core.GraphicsPipeSelection.getGlobalPtr().makePipe(kind)
 
