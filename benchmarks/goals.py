@@ -14,8 +14,8 @@ from report_result import machine, parse_arguments, write_result
 from vlm_rewards.labelers.domains.babyai.goals import goal_bank
 from vlm_rewards.labelers.scoring.negatives import NegativeSettings
 from vlm_rewards.labelers.settings import LabelerSettings
-from vlm_rewards.pipelines.label.encoding import shared_labeler
 from vlm_rewards.pipelines.label.labelling import label
+from vlm_rewards.pipelines.label.shared_labelers import shared_labeler
 
 ROUNDS = 7
 

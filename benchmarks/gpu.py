@@ -28,8 +28,8 @@ from vlm_rewards.labelers.encoders.dual_encoder import DualEncoder
 from vlm_rewards.labelers.settings import LabelerSettings
 from vlm_rewards.offline_rl.algorithms.iql import Iql, IqlSettings
 from vlm_rewards.pipelines.evaluate.evaluation import run_statistics
-from vlm_rewards.pipelines.label.encoding import shared_labeler
 from vlm_rewards.pipelines.label.labelling import label
+from vlm_rewards.pipelines.label.shared_labelers import shared_labeler
 
 SECONDS = 3.0
 NUM_FRAMES = 25_600

@@ -16,8 +16,8 @@ from report_result import machine, parse_arguments, write_result
 
 from vlm_rewards.labelers.domains.babyai.goals import goal_bank
 from vlm_rewards.labelers.settings import LabelerSettings
-from vlm_rewards.pipelines.label.encoding import shared_labeler
 from vlm_rewards.pipelines.label.labelling import label
+from vlm_rewards.pipelines.label.shared_labelers import shared_labeler
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode
 from vlm_rewards.schemas.formats.corpus import open_corpus, write_episodes
 from vlm_rewards.schemas.pictures import encode_png

@@ -29,7 +29,7 @@ from vlm_rewards.labelers.alike_goals import join_alike
 from vlm_rewards.labelers.encoders import known
 from vlm_rewards.labelers.encoders.encoder import DEFAULT_ENGINE, Encoder
 from vlm_rewards.labelers.rewards.rewards import rewards_of_scores
-from vlm_rewards.labelers.scoring.formulas import score_frames
+from vlm_rewards.labelers.scoring.frame_scorer import FrameScorer
 from vlm_rewards.labelers.scoring.negatives import SCORE_BLOCK
 from vlm_rewards.labelers.scoring.windows import EpisodeScorer
 from vlm_rewards.labelers.settings import LabelerKeywords, LabelerSettings
@@ -39,9 +39,6 @@ from vlm_rewards.schemas.formats.corpus import Corpus
 from vlm_rewards.schemas.formats.instruction_goals import goals_of_corpus
 from vlm_rewards.schemas.goals import Goal, as_goals, goals_to_json
 from vlm_rewards.schemas.options import build_settings, shows_settings
-
-_UNIT_TOLERANCE = 1e-3
-_CHECK_ROWS = 1024  # embeddings whose lengths are checked at once, which bounds the memory of that
 
 
 def load_encoder(settings: LabelerSettings) -> Encoder:
@@ -103,6 +100,7 @@ class Labeler:
         dim: D.
         temperature: The softmax's temperature in force, or None for formulas without one.
         rule: When a goal counts as achieved, and what a step is worth.
+        scorer: Scoring of embeddings, without the model.
         fingerprint: All that scores and rewards depend on.
         embedding_fingerprint: What image embeddings depend on; a subset of the fingerprint.
 
@@ -143,8 +141,9 @@ class Labeler:
         self.dim = encoder.dim
         self.temperature = targets.context.temperature
         self.rule = settings.rule
-        self._candidates = targets.candidates
-        self._context = targets.context
+        self.scorer = FrameScorer(
+            formula=settings.formula, candidates=targets.candidates, context=targets.context, window=settings.window
+        )
         window = {} if settings.window.frames == 1 else {"window": dataclasses.asdict(settings.window)}
         engine = {} if encoder.engine == DEFAULT_ENGINE else {"engine": encoder.engine}
         of_images = {**encoder.describe_images(), **engine}
@@ -186,7 +185,8 @@ class Labeler:
         other = copy.copy(self)
         other.settings = dataclasses.replace(self.settings, temperature=temperature)
         other.temperature = temperature
-        other._context = dataclasses.replace(self._context, temperature=temperature)
+        context = dataclasses.replace(self.scorer.context, temperature=temperature)
+        other.scorer = dataclasses.replace(self.scorer, context=context)
         other.fingerprint = Fingerprint({**self.fingerprint.parts, "temperature": temperature})
         return other
 
@@ -198,7 +198,7 @@ class Labeler:
     @property
     def goal_embeddings(self) -> np.ndarray:
         """`[G, D]` float32, unit length: of the goals' prompts or pictures."""
-        return self._candidates[: len(self.goals)].astype(np.float32)
+        return self.scorer.candidates[: len(self.goals)].astype(np.float32)
 
     def resize(self, frame: np.ndarray) -> np.ndarray:
         """`[H, W, 3]` uint8 to `[S, S, 3]` uint8, as the model's own image processor does."""
@@ -233,29 +233,11 @@ class Labeler:
                 f"frames must come in the order of their episodes for a window of {self.settings.window.frames}, got frames alone; "
                 f"score them by Labeler.episodes, or set the window to 1"
             )
-        return self._score(embeddings)
+        return self.scorer.score(embeddings)
 
     def episodes(self) -> EpisodeScorer:
         """What scores the frames of episodes in order, each by its window: one for every unit of work or live run."""
-        return EpisodeScorer(self._score, self.settings.window)
-
-    def _score(self, embeddings: np.ndarray) -> np.ndarray:
-        if embeddings.ndim != 2 or embeddings.shape[1] != self.dim or embeddings.dtype != np.float32:
-            raise ValueError(
-                f"embeddings must be [N, {self.dim}] float32, got {list(embeddings.shape)} {embeddings.dtype}; embed the "
-                f"frames with this labeler's model"
-            )
-        for start in range(0, len(embeddings), _CHECK_ROWS):
-            rows = embeddings[start : start + _CHECK_ROWS]
-            lengths = np.linalg.norm(rows.astype(np.float64), axis=1)
-            bad = ~(np.abs(lengths - 1.0) <= _UNIT_TOLERANCE)
-            if bad.any():
-                index = int(bad.argmax())
-                raise ValueError(
-                    f"embeddings must be finite and of unit length, got length {lengths[index]} in row {start + index}; embed the "
-                    f"frames again"
-                )
-        return score_frames(self.settings.formula, embeddings, self._candidates, self._context)
+        return self.scorer.episodes()
 
     def __call__(self, frames: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
         """Scores frames of one size or of many.

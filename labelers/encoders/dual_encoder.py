@@ -22,7 +22,7 @@ import torch
 
 from vlm_rewards.labelers.encoders.checkpoints.loading import load_checkpoint
 from vlm_rewards.labelers.encoders.devices import check_device, resolve_precision
-from vlm_rewards.labelers.encoders.encoder import DEFAULT_BATCH_SIZE, TextReading
+from vlm_rewards.labelers.encoders.encoder import DEFAULT_BATCH_SIZE, Resizer, TextReading
 from vlm_rewards.labelers.encoders.preprocessing import Preprocessor
 from vlm_rewards.labelers.encoders.readings import check_readings
 from vlm_rewards.labelers.encoders.tokenization import TextTokenizer
@@ -145,6 +145,11 @@ class DualEncoder:
     def resize(self, frame: np.ndarray) -> np.ndarray:
         """Resizes a frame `[H, W, 3]` uint8 to `[S, S, 3]` uint8, as the model's own image processor does."""
         return self.preprocessor.resize(frame)
+
+    @property
+    def resizer(self) -> Resizer:
+        """What resizes as `resize` does, without the model; it can be pickled."""
+        return self.preprocessor.resize
 
     def embed_images(self, pixels: np.ndarray) -> np.ndarray:
         """Embeds pictures that have the model's input size.

@@ -22,7 +22,7 @@ embedding, V frames of a video window.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -129,6 +129,22 @@ class Encoder(Protocol):
     def versions(self) -> Mapping[str, str]:
         """Returns the versions of the libraries that compute the embeddings, by name."""
         ...
+
+
+Resizer = Callable[[np.ndarray], np.ndarray]
+"""Resizes one frame as the `resize` of an encoder does."""
+
+
+@runtime_checkable
+class ResizesElsewhere(Protocol):
+    """What an encoder may have besides: then processes without its model can prepare its pixels.
+
+    Attributes:
+        resizer: Function or method that can be pickled.
+    """
+
+    @property
+    def resizer(self) -> Resizer: ...
 
 
 class EncoderLoader(Protocol):

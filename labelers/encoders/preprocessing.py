@@ -10,11 +10,13 @@ Shape letters: B pictures, H and W sides of a frame in pixels, S sides of the mo
 
 import dataclasses
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image
+
+if TYPE_CHECKING:
+    import torch
 
 TOLERANCE = 1e-5
 """Largest difference of a normalised pixel from the checkpoint's own processor."""
@@ -131,7 +133,7 @@ class Preprocessor:
             frame = np.asarray(picture.resize((width, height), resample=Image.Resampling(self.resample)))
         return frame if self.crop_to is None else _center_crop(frame, self.crop_to)
 
-    def normalize(self, pixels: np.ndarray, device: str = "cpu") -> torch.Tensor:
+    def normalize(self, pixels: np.ndarray, device: str = "cpu") -> "torch.Tensor":
         """Turns bytes into the model's input, `pixel * scale + shift` per channel.
 
         Args:
@@ -149,6 +151,8 @@ class Preprocessor:
                 f"pixels must be [B, {self.size[0]}, {self.size[1]}, 3] uint8, got {list(pixels.shape)} {pixels.dtype}; "
                 f"resize every frame first"
             )
+        import torch  # not needed by processes that only resize
+
         if not pixels.flags.writeable:  # torch only wraps arrays that it might write to
             pixels = pixels.copy()
         planes = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)

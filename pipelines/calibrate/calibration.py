@@ -52,7 +52,7 @@ from vlm_rewards.pipelines.engine.outputs import OutputFolder
 from vlm_rewards.pipelines.engine.packed import raise_refusals
 from vlm_rewards.pipelines.evaluate.evaluation import check_parts
 from vlm_rewards.pipelines.evaluate.known_truth import TruthSource, marked_truth
-from vlm_rewards.pipelines.label.encoding import one_run, shared_labeler
+from vlm_rewards.pipelines.label.shared_labelers import one_run, shared_labeler
 from vlm_rewards.schemas.calibrations import Calibration, compared_parts, read_calibration
 from vlm_rewards.schemas.files.remote_paths import Location, local_path, location_of
 from vlm_rewards.schemas.files.unit_files import read_all_markers

@@ -21,8 +21,8 @@ from vlm_rewards.labelers.provenance import Provenance
 from vlm_rewards.labelers.settings import LabelerSettings
 from vlm_rewards.pipelines.engine.outputs import OutputFolder, PartWriter
 from vlm_rewards.pipelines.evaluate.known_truth import KnownTruth, TruthSource
-from vlm_rewards.pipelines.label.encoding import shared_labeler
-from vlm_rewards.pipelines.label.labelling import read_embeddings
+from vlm_rewards.pipelines.label.shared_labelers import shared_labeler
+from vlm_rewards.pipelines.label.units import read_embeddings
 from vlm_rewards.schemas.formats.corpus import Corpus
 from vlm_rewards.schemas.formats.label_parts.reader import (
     EpisodeLabels,

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import difflib
 import io
-import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +20,7 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 
 from vlm_rewards.pipelines.engine.outputs import OutputFolder, PartWriter
 from vlm_rewards.pipelines.engine.progress import Progress
+from vlm_rewards.pipelines.engine.settings import available_cores
 from vlm_rewards.pipelines.engine.worker_processes import WorkerEndedError, WorkerProcessRunner
 from vlm_rewards.schemas.manifests import Unit
 
@@ -163,11 +163,6 @@ def make_pipeline(
         return beam.Pipeline(options=options)
     direct.direct_running_mode = None  # with which the runner would choose Beam's own worker
     return beam.Pipeline(runner=WorkerProcessRunner(), options=options)
-
-
-def available_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def run_units(

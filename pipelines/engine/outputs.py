@@ -54,6 +54,11 @@ class PartWriter:
         self.made_by: dict[str, str] = {}
         self._heartbeat = heartbeat
         self._last_beat = time.monotonic()
+        self._pid = os.getpid()
+
+    def take(self, other: "PartWriter") -> None:
+        """Takes over what a copy of this record says, which another process has filled in."""
+        vars(self).update(vars(other))
 
     def fail(self, failure: Failure, num_rows: int | None = None) -> None:
         """Records something that could not be read.
@@ -74,8 +79,8 @@ class PartWriter:
             self.beat()
 
     def beat(self) -> None:
-        """Shows that this process is at work on the unit, and how many rows it has written."""
-        self._heartbeat.write_text(f"{self.rows} {os.getpid()}")
+        """Shows that the process that made this record is at work on the unit, and how many rows it has written."""
+        self._heartbeat.write_text(f"{self.rows} {self._pid}")
 
     @contextlib.contextmanager
     def timing(self, stage: str) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """Settings of how a run works on Beam; nothing here changes what it writes."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import TypedDict
 
@@ -30,3 +31,8 @@ class RunKeywords(TypedDict, total=False):
 
     workers: int | None
     beam_options: Sequence[str]
+
+
+def available_cores() -> int:
+    """Returns the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0))

@@ -34,8 +34,7 @@ class _Screen:
 
 def main() -> None:
     """Works until the driver ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal: the driver decides
-    threading.Thread(target=_end_with_the_driver, name="end-with-driver", daemon=True).start()
+    live_with_the_driver()
     warnings.filterwarnings("ignore", message="the file system cannot flush folders")  # the driver has said so
     sys.stderr = cast(TextIO, _Screen(sys.stderr))  # Beam prints to it, too
     screen = logging.StreamHandler()
@@ -44,6 +43,12 @@ def main() -> None:
     from apache_beam.runners.worker import sdk_worker_main
 
     sdk_worker_main.main(sys.argv)
+
+
+def live_with_the_driver() -> None:
+    """Ends this process when standard input does, which is when the process that started it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal: the driver decides
+    threading.Thread(target=_end_with_the_driver, name="end-with-driver", daemon=True).start()
 
 
 def _end_with_the_driver() -> None:

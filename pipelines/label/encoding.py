@@ -4,26 +4,21 @@
                                    └─ new: decode, resize (threads) ─► encode (full batches) ─┴─► rows
 
 Batches run across episodes; an identical frame is encoded once, by the digest of its bytes or pixels. An encoder that looks at
-windows of frames gets one window per frame, and none is known before. One copy of the model per process, shared by its threads.
+windows of frames gets one window per frame, and none is known before.
 """
 
 import contextlib
 import ctypes
 import dataclasses
-import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
-import torch
-from threadpoolctl import threadpool_limits
 
 from vlm_rewards.labelers.encoders.embedding_cache import EmbeddingCache, FrameLookup, Slot, frame_digest
-from vlm_rewards.labelers.encoders.encoder import Encoder
 from vlm_rewards.labelers.encoders.frame_windows import FrameWindows
-from vlm_rewards.labelers.labeler import Labeler
-from vlm_rewards.labelers.settings import LabelerSettings
+from vlm_rewards.labelers.scoring.windows import EpisodeScorer
 from vlm_rewards.pipelines.engine.outputs import PartWriter
 from vlm_rewards.pipelines.label.reading import Ended, Group
 from vlm_rewards.schemas.episodes import Frame
@@ -35,64 +30,30 @@ _DECODE_GROUP = 16
 _CHUNK_BATCHES = 16  # rows of a chunk at most, in batches: frames that are all known must not pile up
 _CHUNKS_PER_TRIM = 8
 
-_labelers: dict[LabelerSettings, "SharedLabeler"] = {}
-_labelers_lock = threading.Lock()
 
+class FrameLabeler(Protocol):
+    """What labels the frames of a unit: a process's own labeler, or a part of one whose model runs in another process."""
 
-@dataclasses.dataclass(frozen=True)
-class SharedLabeler:
-    """A process's one copy of a labeler, with its cache of frames that were encoded before.
+    @property
+    def cache(self) -> EmbeddingCache: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def window(self) -> int: ...
+    @property
+    def dim(self) -> int: ...
 
-    Args:
-        labeler: The labeler.
-        cache: Embeddings by the digest of a frame's bytes.
-    """
+    def resize(self, frame: np.ndarray) -> np.ndarray:
+        """See `labelers.labeler.Labeler.resize`."""
+        ...
 
-    labeler: Labeler
-    cache: EmbeddingCache
+    def embed(self, pixels: np.ndarray) -> np.ndarray:
+        """See `labelers.labeler.Labeler.embed`."""
+        ...
 
-
-@contextlib.contextmanager
-def one_run() -> Iterator[None]:
-    """Context manager of a run that labels in this process: its labelers are built once and end with it.
-
-    Afterwards torch and NumPy's BLAS have as many threads as before, and labelers that were built in the run are let go.
-    """
-    with _labelers_lock:
-        before = set(_labelers)
-    try:
-        with same_threads(), threadpool_limits(limits=1, user_api="blas"):
-            yield
-    finally:
-        with _labelers_lock:
-            for settings in set(_labelers) - before:
-                del _labelers[settings]
-
-
-@contextlib.contextmanager
-def same_threads() -> Iterator[None]:
-    """Context manager that restores torch's number of threads, which `shared_labeler` sets for the whole process."""
-    threads = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def shared_labeler(settings: LabelerSettings, encoder: Encoder | None = None) -> SharedLabeler:
-    """Returns this process's labeler for these settings, built once; the model then runs on one thread. See `one_run`.
-
-    Args:
-        settings: Settings of the labeler.
-        encoder: Their model where it is loaded already; None to load it.
-    """
-    torch.set_num_threads(1)
-    with _labelers_lock:
-        if settings not in _labelers:
-            labeler = Labeler.build(settings) if encoder is None else Labeler(settings, encoder)
-            shared = SharedLabeler(labeler, EmbeddingCache(labeler.dim))
-            _labelers[settings] = _labelers.setdefault(labeler.settings, shared)  # with nothing left open
-        return _labelers[settings]
+    def episodes(self) -> EpisodeScorer:
+        """See `labelers.labeler.Labeler.episodes`."""
+        ...
 
 
 class _Frame(NamedTuple):
@@ -110,12 +71,12 @@ class _Chunk:
 
 
 def encode_unit(
-    shared: SharedLabeler, groups: Iterable[Group | Ended | Failure], part: PartWriter, broken: set[str]
+    labeler: FrameLabeler, groups: Iterable[Group | Ended | Failure], part: PartWriter, broken: set[str]
 ) -> Generator[Rows, None, None]:
     """Embeds all frames of the episodes, in order, in full batches.
 
     Args:
-        shared: The labeler and the cache.
+        labeler: What labels the frames.
         groups: Items of `pipelines.label.reading.frame_groups`.
         part: Part that collects failures, times and counts.
         broken: Set that collects ids of episodes that broke off after some of their rows: those rows must be dropped.
@@ -123,20 +84,20 @@ def encode_unit(
     Yields:
         Rows, at least one each time.
     """
-    batch = shared.labeler.settings.batch_size
+    batch = labeler.batch_size
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="decode") as pool:
-        window = shared.labeler.encoder.window
-        lookup, windows = FrameLookup(shared.cache if window == 1 else None), FrameWindows(window)
-        with contextlib.closing(_chunks(shared, lookup, groups, part, broken, pool, batch)) as chunks:
+        window = labeler.window
+        lookup, windows = FrameLookup(labeler.cache if window == 1 else None), FrameWindows(window)
+        with contextlib.closing(_chunks(labeler, lookup, groups, part, broken, pool, batch)) as chunks:
             waiting: _Chunk | None = None
             for number, chunk in enumerate(chunks):  # the next chunk decodes while this one is encoded
                 if waiting is not None:
-                    yield from _embed_chunk(shared, lookup, windows, waiting, part)
+                    yield from _embed_chunk(labeler, lookup, windows, waiting, part)
                 if number % _CHUNKS_PER_TRIM == 0:
                     _give_memory_back()
                 waiting = chunk
             if waiting is not None:
-                yield from _embed_chunk(shared, lookup, windows, waiting, part)
+                yield from _embed_chunk(labeler, lookup, windows, waiting, part)
 
 
 def _give_memory_back() -> None:
@@ -147,7 +108,7 @@ def _give_memory_back() -> None:
 
 
 def _chunks(
-    shared: SharedLabeler,
+    labeler: FrameLabeler,
     lookup: FrameLookup,
     groups: Iterable[Group | Ended | Failure],
     part: PartWriter,
@@ -157,11 +118,11 @@ def _chunks(
 ) -> Generator[_Chunk, None, None]:
     chunk = _Chunk([], [], [])
     undecoded: list[Frame] = []
-    of_pictures = shared.labeler.encoder.window == 1
+    of_pictures = labeler.window == 1
 
     def submit() -> None:
         if undecoded:
-            chunk.decoding.append(pool.submit(_decode, shared.labeler.resize, tuple(undecoded)))
+            chunk.decoding.append(pool.submit(_decode, labeler.resize, tuple(undecoded)))
             undecoded.clear()
 
     for group in groups:
@@ -205,7 +166,7 @@ def _decode(resize: Callable[[np.ndarray], np.ndarray], images: Sequence[Frame])
 
 
 def _embed_chunk(
-    shared: SharedLabeler, lookup: FrameLookup, windows: FrameWindows, chunk: _Chunk, part: PartWriter
+    labeler: FrameLabeler, lookup: FrameLookup, windows: FrameWindows, chunk: _Chunk, part: PartWriter
 ) -> Iterator[Rows]:
     with part.timing("wait for decoding"):
         decoded = [result for future in chunk.decoding for result in future.result()]
@@ -219,7 +180,7 @@ def _embed_chunk(
             embedded.append(frame.slot)
     if pixels:
         with part.timing("encode"):
-            embeddings = shared.labeler.embed(np.stack(pixels))
+            embeddings = labeler.embed(np.stack(pixels))
         lookup.fill(embedded, embeddings)
     part.counts["encoded_frames"] += len(pixels)
     part.counts["cached_frames"] += len(chunk.frames) - len(chunk.new)

@@ -13,7 +13,7 @@ from apache_beam.ml.inference.base import ModelHandler
 from vlm_rewards.labelers.labeler import Labeler
 from vlm_rewards.labelers.provenance import Provenance
 from vlm_rewards.labelers.settings import LabelerSettings
-from vlm_rewards.pipelines.label.encoding import same_threads, shared_labeler
+from vlm_rewards.pipelines.label.shared_labelers import same_threads, shared_labeler
 
 
 class LabelerHandler(ModelHandler[np.ndarray, np.ndarray, Labeler]):

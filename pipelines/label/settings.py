@@ -20,6 +20,8 @@ class LabelRun(RunSettings, ReadSettings):
         sparse: Store only the scores over the threshold.
         max_unit_mib: Size of the ranges that larger shards are cut into, in MiB.
         max_failure_share: Highest share of frames, and of shards, that may fail.
+        decoders: Number of processes beside each model that read, decode, score and write, so that one process is left to the
+            model alone; 0 for none, None for one per core on a GPU and none on a CPU.
     """
 
     embeddings: str | Path | None = dataclasses.field(
@@ -40,6 +42,20 @@ class LabelRun(RunSettings, ReadSettings):
         default=0.01,
         metadata=option("SHARE", "highest share of frames, and of shards, that may be unreadable", group=_RUN_GROUP),
     )
+    decoders: int | None = dataclasses.field(
+        default=None,
+        metadata=option(
+            "N",
+            "processes that read, decode, score and write beside each model; 0 for threads of its own process",
+            unset="one per core on a GPU, 0 on a CPU",
+            group=_RUN_GROUP,
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.decoders is not None and self.decoders < 0:
+            raise ValueError(f"decoders must be at least 0, got {self.decoders}; leave it out to have it chosen")
 
     @property
     def max_unit_bytes(self) -> int:
@@ -55,3 +71,4 @@ class LabelKeywords(RunKeywords, ReadKeywords, total=False):
     sparse: bool
     max_unit_mib: float
     max_failure_share: float
+    decoders: int | None

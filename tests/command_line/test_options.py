@@ -94,6 +94,7 @@ COMMANDS: dict[str, tuple[str, list[tuple[type, str, dict[str, Any]]]]] = {
             (LabelRun, "--sparse", {"sparse": True}),
             (LabelRun, "--max-unit-mib 0.5", {"max_unit_mib": 0.5}),
             (LabelRun, "--max-failure-share 0.5", {"max_failure_share": 0.5}),
+            (LabelRun, "--decoders 3", {"decoders": 3}),
             (LabelRun, "--corpus-option a=1 --corpus-option b=x=y", {"corpus_options": {"a": "1", "b": "x=y"}}),
             (LabelRun, "--picture-range 0:4000", {"picture_range": "0:4000"}),
             (

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PLACES = ("schemas", "labelers/encoders/checkpoints", "pipelines/engine/outputs.py", "pipelines/label/labelling.py")
+PLACES = (
+    "schemas",
+    "labelers/encoders/checkpoints",
+    "pipelines/engine/outputs.py",
+    "pipelines/label/planning.py",
+    "pipelines/label/units.py",
+)
 
 VERBS = re.compile(
     "(add|allow|calibrate|change|check|choose|convert|copy|correct|download|embed|encode|export|fill|fix|free|give|install"

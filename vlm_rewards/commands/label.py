@@ -43,9 +43,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Said:
     """Runs `label` as its options say."""
-    from vlm_rewards.pipelines.engine.driver import available_cores
-    from vlm_rewards.pipelines.label.encoding import shared_labeler
-    from vlm_rewards.pipelines.label.labelling import estimate, label, plan_label
+    from vlm_rewards.pipelines.engine.settings import available_cores
+    from vlm_rewards.pipelines.label.shared_labelers import shared_labeler
     from vlm_rewards.schemas.calibrations import read_calibration
     from vlm_rewards.schemas.formats.passed_over import passed_over_lines
 
@@ -62,6 +61,8 @@ def run(options: argparse.Namespace) -> Said:
         calibration.check_labeler(shared_labeler(labeler).labeler.fingerprint)
     of_run = {**given_settings(options, LabelRun), "beam_options": tuple(options.beam_options)}
     if options.dry_run:
+        from vlm_rewards.pipelines.label.planning import estimate, plan_label
+
         run = LabelRun(**of_run)
         plan = plan_label(options.input, labeler, options.output, run)
         guess = estimate(plan, run.workers or available_cores())
@@ -76,6 +77,8 @@ def run(options: argparse.Namespace) -> Said:
             *(f"  note: {note}" for note in plan.notes),
             *(f"  {line}" for line in passed_over_lines(plan.passed_over)),
         ], []
+    from vlm_rewards.pipelines.label.labelling import label
+
     summary = label(options.input, labeler, output=options.output, **of_run)
     manifest, output = summary.manifest, location_of(options.output)
     lines = [

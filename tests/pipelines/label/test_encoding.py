@@ -11,8 +11,9 @@ import pytest
 
 from vlm_rewards.labelers.encoders.embedding_cache import EmbeddingCache
 from vlm_rewards.pipelines.engine.outputs import PartWriter
-from vlm_rewards.pipelines.label.encoding import SharedLabeler, encode_unit
+from vlm_rewards.pipelines.label.encoding import encode_unit
 from vlm_rewards.pipelines.label.reading import Ended, Group
+from vlm_rewards.pipelines.label.shared_labelers import SharedLabeler
 from vlm_rewards.schemas.formats.label_parts.writer import Rows
 from vlm_rewards.schemas.manifests import Failure
 

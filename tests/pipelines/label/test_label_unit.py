@@ -12,7 +12,7 @@ from tiny_models import save_tiny_clip
 
 from vlm_rewards.labelers.scoring.windows import EpisodeScorer, WindowSettings
 from vlm_rewards.labelers.settings import LabelerSettings
-from vlm_rewards.pipelines.label.labelling import LabelPlan, plan_label
+from vlm_rewards.pipelines.label.planning import LabelPlan, plan_label
 from vlm_rewards.pipelines.label.settings import LabelRun
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode, Frame
 from vlm_rewards.schemas.formats.corpus import BrokenEpisodeError, write_episodes

@@ -23,7 +23,8 @@ from vlm_rewards.labelers.scoring.windows import WindowSettings
 from vlm_rewards.labelers.settings import LabelerSettings
 from vlm_rewards.pipelines.engine.driver import beam_arguments, beam_options_of, run_units
 from vlm_rewards.pipelines.engine.outputs import OutputFolder, PartWriter
-from vlm_rewards.pipelines.label.labelling import check_episode_ids, estimate, label, plan_label
+from vlm_rewards.pipelines.label.labelling import label
+from vlm_rewards.pipelines.label.planning import check_episode_ids, estimate, plan_label
 from vlm_rewards.pipelines.label.reading import read_ahead
 from vlm_rewards.pipelines.label.settings import LabelRun
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode

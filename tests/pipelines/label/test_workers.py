@@ -15,8 +15,9 @@ from tiny_models import save_tiny_clip
 from vlm_rewards.labelers.encoders.devices import resolve_precision
 from vlm_rewards.labelers.settings import LabelerSettings
 from vlm_rewards.pipelines.engine.outputs import PartWriter
-from vlm_rewards.pipelines.label import encoding
-from vlm_rewards.pipelines.label.labelling import LabelPlan, label, plan_label
+from vlm_rewards.pipelines.label import shared_labelers
+from vlm_rewards.pipelines.label.labelling import label
+from vlm_rewards.pipelines.label.planning import LabelPlan, plan_label
 from vlm_rewards.pipelines.label.settings import LabelRun
 from vlm_rewards.schemas.episodes import CorpusFeatures
 from vlm_rewards.schemas.formats.corpus import write_episodes
@@ -85,7 +86,7 @@ def plan(corpus: Path, model: object, **changes: object) -> LabelPlan:
 
 def do_unit_elsewhere(planned: LabelPlan, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Does the first unit as a process that has loaded nothing yet; returns its marker."""
-    monkeypatch.setattr(encoding, "_labelers", {})
+    monkeypatch.setattr(shared_labelers, "_labelers", {})
     (planned.output.path / "parts").mkdir(parents=True, exist_ok=True)
     for name in ("markers", "progress"):
         (planned.output.path / name).mkdir(exist_ok=True)
@@ -174,7 +175,7 @@ def test_kept_embeddings_of_another_making_are_refused(
 ) -> None:
     settings = LabelerSettings(model=str(clip), goals=GOALS, batch_size=8)
     label(corpus, settings, output=tmp_path / "first", embeddings=tmp_path / "embeddings", workers=1)
-    monkeypatch.setattr(encoding, "_labelers", {})
+    monkeypatch.setattr(shared_labelers, "_labelers", {})
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
     if part == "precision":
         settings = dataclasses.replace(settings, precision="bfloat16")

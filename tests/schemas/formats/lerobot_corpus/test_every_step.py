@@ -16,7 +16,8 @@ from vlm_rewards.offline_rl.training.train import train
 from vlm_rewards.pipelines.engine.outputs import PartWriter
 from vlm_rewards.pipelines.hindsight.relabelling import hindsight
 from vlm_rewards.pipelines.inspect.inspection import inspect_corpus
-from vlm_rewards.pipelines.label.labelling import label, plan_label
+from vlm_rewards.pipelines.label.labelling import label
+from vlm_rewards.pipelines.label.planning import plan_label
 from vlm_rewards.pipelines.label.settings import LabelRun
 from vlm_rewards.schemas import videos
 from vlm_rewards.schemas.formats.corpus import Corpus, open_corpus
