@@ -9,7 +9,8 @@ there, the learner could tell by the end of the episode what the level thinks of
 that it must never see. So whoever wants an episode to end at success must judge by the frame; see `offline_rl.online.live_rewards`.
 
 Two verdicts are in the infos of a step of a domain's level. `ground_truth`: the goal holds in the frame after the action, by
-`Level.facts`, the truth that labels are measured by. `mission_done`: the level has rewarded its mission by now. A level may ask for
+`Level.facts`, the truth that labels are measured by, which is there too, as `facts`. `mission_done`: the level has rewarded its
+mission by now. A level may ask for
 more than the frame shows, such as that the agent itself has put an object beside another, so the two can differ.
 """
 
@@ -192,7 +193,8 @@ class DomainEnvironment(GoalEnvironment):
     def _verdicts(self, look: Look) -> dict[str, Any]:
         infos: dict[str, Any] = {"mission_done": self._done}
         if self._goal.id in self._judged:
-            infos["ground_truth"] = self._goal.id in self._level.facts(look)
+            infos["facts"] = self._level.facts(look)
+            infos["ground_truth"] = self._goal.id in infos["facts"]
         return infos
 
 

@@ -22,6 +22,7 @@ from vlm_rewards.labelers.labeler import Labeler
 from vlm_rewards.labelers.rewards.hindsight import HindsightSettings, achievements, choose_goals, goal_groups
 from vlm_rewards.labelers.rewards.rewards import rewards_of_scores, successes
 from vlm_rewards.offline_rl.online.buffer import OnlineBuffer
+from vlm_rewards.schemas.rules import RewardRule
 
 
 class FinishedEpisode(NamedTuple):
@@ -60,14 +61,21 @@ class LiveHindsight:
         num_envs: N.
         settings: Choice of goals. Its share of original goals has no effect: the buffer has the episode under that goal already.
         excluded: Ids of goals that an episode is never stored under, such as held-out goals.
+        rule: Rule of the scores; None for the labeler's.
     """
 
     def __init__(
-        self, labeler: Labeler, num_envs: int, settings: HindsightSettings, *, excluded: Sequence[str] = ()
+        self,
+        labeler: Labeler,
+        num_envs: int,
+        settings: HindsightSettings,
+        *,
+        excluded: Sequence[str] = (),
+        rule: RewardRule | None = None,
     ) -> None:
         used = [index for index, goal in enumerate(labeler.goals) if goal.id not in set(excluded)]
         self._columns = np.array(used, np.int64)
-        self._rule = labeler.rule.select(used)
+        self._rule = (labeler.rule if rule is None else rule).select(used)
         self._groups = goal_groups([labeler.goals[index] for index in used])
         self._settings = settings
         self._counts = np.zeros(len(used), np.int64)

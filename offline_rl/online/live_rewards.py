@@ -56,6 +56,7 @@ from vlm_rewards.offline_rl.online.episode_goals import EpisodeGoals
 from vlm_rewards.offline_rl.online.frame_source import FrameSource, autoreset_mode_of
 from vlm_rewards.offline_rl.online.live_reward_settings import LiveRewardKeywords, LiveRewardSettings
 from vlm_rewards.offline_rl.online.step_judge import FramesToJudge, StepJudge, Verdict
+from vlm_rewards.offline_rl.online.truth_rewards import TruthScores
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.goals import Goal
 from vlm_rewards.schemas.options import build_settings, shows_settings
@@ -101,6 +102,7 @@ class LiveRewards(VectorWrapper):
         labels: Fingerprint of the labels that the agent was trained on, with camera and sparseness. The labeler must have it. None
             for an agent that was trained on no labels.
         spaces: Spaces of the agent, which the environments must have; None to leave that unchecked.
+        truth: Scores by ground truth that take the place of the labeler's, to compare with; None for the labeler's.
         fields: Fields of `LiveRewardSettings`.
 
     Attributes:
@@ -135,6 +137,7 @@ class LiveRewards(VectorWrapper):
         goals: Sequence[str] | None = None,
         labels: Fingerprint | None = None,
         spaces: Spaces | None = None,
+        truth: TruthScores | None = None,
         **fields: Unpack[LiveRewardKeywords],
     ) -> None:
         super().__init__(env)
@@ -146,11 +149,12 @@ class LiveRewards(VectorWrapper):
         if spaces is not None:
             spaces.check_equal(self.spaces, "the live environment")
         self._mode = autoreset_mode_of(env)
-        if settings.end_at_success and self._mode is not AutoresetMode.DISABLED:
+        if (settings.end_at_success or truth is not None) and self._mode is not AutoresetMode.DISABLED:
             raise ValueError(
-                f"autoreset_mode must be DISABLED where a success ends the episode, got {self._mode.name}. Make the vector "
-                f"environment with autoreset_mode=AutoresetMode.DISABLED, or set end_at_success=False."
+                f"autoreset_mode must be DISABLED where a success ends the episode or truth rewards, got {self._mode.name}. Make "
+                f"the vector environment with autoreset_mode=AutoresetMode.DISABLED, or set end_at_success=False and truth=None."
             )
+        self._truth = truth
         self._frames = FrameSource(env, settings.frames)
         if settings.observation == "embeddings":
             self.single_observation_space = Box(-1.0, 1.0, (labeler.dim,), np.float32)
@@ -166,6 +170,8 @@ class LiveRewards(VectorWrapper):
             ignore_initial=settings.ignore_initial_success,
             end_at_success=settings.end_at_success,
             max_pending=settings.max_pending if settings.asynchronous else 0,
+            rule=None if truth is None else truth.rule,
+            embeds=truth is None or settings.observation == "embeddings",
         )
         self.environment_rewards = np.zeros(self.num_envs)
         self.environment_infos: dict[str, Any] = {}
@@ -394,6 +400,8 @@ class LiveRewards(VectorWrapper):
             begun=begins,
             first=first[begins],
             first_goals=self.goal_indices[begins],
+            scores=None if self._truth is None else self._truth(after, self.environment_infos, stepped),
+            first_scores=None if self._truth is None else self._truth(first, self.environment_infos, begins),
         )
 
     def _judged(self, step: LiveStep, verdict: Verdict) -> LiveStep:

@@ -25,6 +25,7 @@ import numpy as np
 
 from vlm_rewards.labelers.labeler import Labeler
 from vlm_rewards.labelers.live import FrameEmbedder, LiveScores, RewardMonitor, RuleState
+from vlm_rewards.schemas.rules import RewardRule
 
 
 class FramesToJudge(NamedTuple):
@@ -38,6 +39,8 @@ class FramesToJudge(NamedTuple):
         begun: [K] int64, the environments that began an episode after that.
         first: [K, H, W, 3] uint8, the first frames of these episodes.
         first_goals: [K] int64, the goals of these episodes.
+        scores: [M, G] float32 of the frames after the actions, where they are known without the labeler; else None.
+        first_scores: [K, G] float32 of the first frames, likewise.
     """
 
     stepped: np.ndarray
@@ -47,6 +50,8 @@ class FramesToJudge(NamedTuple):
     begun: np.ndarray
     first: np.ndarray
     first_goals: np.ndarray
+    scores: np.ndarray | None = None
+    first_scores: np.ndarray | None = None
 
 
 class Verdict(NamedTuple):
@@ -79,6 +84,8 @@ class StepJudge:
         ignore_initial: Setting of `labelers.live.RuleState`.
         end_at_success: Whether a success ends the episode.
         max_pending: Number of submitted steps that may be unfinished; `submit` waits if there are more. 0 for no thread.
+        rule: Rule of the scores that frames come with; None where the labeler scores them.
+        embeds: Whether frames are embedded even if their scores are known.
 
     Attributes:
         embedder: The embedder, with its counts of frames and passes of the model.
@@ -95,12 +102,16 @@ class StepJudge:
         ignore_initial: bool,
         end_at_success: bool,
         max_pending: int,
+        rule: RewardRule | None = None,
+        embeds: bool = True,
     ) -> None:
         self.embedder = FrameEmbedder(labeler, cache_bytes)
-        self.monitor = RewardMonitor(labeler.rule, num_envs)
+        rule = labeler.rule if rule is None else rule
+        self.monitor = RewardMonitor(rule, num_envs)
         self.seconds_waited = 0.0
         self._scores = LiveScores(labeler, num_envs)
-        self._rule = RuleState(labeler.rule, num_envs, ignore_initial=ignore_initial)
+        self._embeds = embeds
+        self._rule = RuleState(rule, num_envs, ignore_initial=ignore_initial)
         self._end_at_success = end_at_success
         self._max_pending = max_pending
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="live-rewards") if max_pending else None
@@ -109,7 +120,7 @@ class StepJudge:
     def judge(self, frames: FramesToJudge) -> Verdict:
         """Embeds and judges the frames of a step now."""
         start = time.perf_counter()
-        embeddings = self.embedder(_join(frames.after, frames.first))
+        embeddings = self._embed(frames)
         self.seconds_waited += time.perf_counter() - start
         return self._judge(frames, embeddings)
 
@@ -118,7 +129,7 @@ class StepJudge:
         assert self._worker is not None, "made without a thread"
         while len(self._pending) >= self._max_pending:
             self.wait(self._pending[0])
-        future = self._worker.submit(lambda: self._judge(frames, self.embedder(_join(frames.after, frames.first))))
+        future = self._worker.submit(lambda: self._judge(frames, self._embed(frames)))
         self._pending.append(future)
         return future
 
@@ -164,10 +175,15 @@ class StepJudge:
         if self._worker is not None:
             self._worker.shutdown(cancel_futures=True)
 
+    def _embed(self, frames: FramesToJudge) -> np.ndarray:
+        if frames.scores is None or self._embeds:
+            return self.embedder([*frames.after, *frames.first])
+        return np.empty((len(frames.after) + len(frames.first), 0), np.float32)
+
     def _judge(self, frames: FramesToJudge, embeddings: np.ndarray) -> Verdict:
         after, first = np.split(embeddings, [len(frames.after)])
         # Every goal is scored, so that hindsight needs no second pass; rewards are those of the environment's own goal.
-        scores = self._scores.step(frames.stepped, after)
+        scores = self._scores.step(frames.stepped, after) if frames.scores is None else frames.scores
         rewards, successes = self._rule.step(frames.stepped, scores)
         rows = np.arange(len(frames.goals))
         own_scores = scores[rows, frames.goals]
@@ -176,11 +192,9 @@ class StepJudge:
         self.monitor.add(frames.stepped, frames.goals, own_scores, own_rewards, own_successes, over)
         # Episodes begin after the last frames of those before them were judged: in one step an environment may do both.
         self.monitor.begin(frames.begun)
-        first_scores = self._scores.begin(frames.begun, first)
+        first_scores = frames.first_scores
+        if first_scores is None:
+            first_scores = self._scores.begin(frames.begun, first)
         self._rule.begin(frames.begun, first_scores)
         own_first = first_scores[np.arange(len(first)), frames.first_goals]
         return Verdict(own_rewards, own_successes, scores, own_first, after, first)
-
-
-def _join(after: np.ndarray, first: np.ndarray) -> list[np.ndarray]:
-    return [*after, *first]

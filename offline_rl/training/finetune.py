@@ -87,7 +87,9 @@ def _finetune(agent: str | Path, output: Path, settings: FinetuneSettings, wandb
         )
     replay.mix_in_force(settings.mix)  # refuses now what the first batch would refuse after the warm-up
     described = describe_settings(
-        settings, unimportant=("log_every", "checkpoint_every"), added=("finished_only", "camera", "frames", "device")
+        settings,
+        unimportant=("log_every", "checkpoint_every"),
+        added=("finished_only", "camera", "frames", "device", "reward"),
     )
     if not settings.end_at_success:
         described["mask_at_success"] = 0  # runs that were begun before this was so cannot be resumed

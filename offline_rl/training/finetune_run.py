@@ -26,6 +26,7 @@ from vlm_rewards.offline_rl.evaluation.evaluation import environments_at_once, e
 from vlm_rewards.offline_rl.online.buffer import OnlineBuffer
 from vlm_rewards.offline_rl.online.live_hindsight import LiveHindsight
 from vlm_rewards.offline_rl.online.live_rewards import LiveRewards
+from vlm_rewards.offline_rl.online.truth_rewards import TruthScores, parse_reward
 from vlm_rewards.offline_rl.replay.mixed_batches import mixed_sample
 from vlm_rewards.offline_rl.replay.replay import ReplayData
 from vlm_rewards.offline_rl.runs.folders import Metrics, pack_arrays, save_checkpoint, unpack_arrays
@@ -62,6 +63,8 @@ class FinetuneRun:
         self.step = 0
         self._held_out = before.held_out_goals
         trained = [goal for goal in labeler.goals if goal.id not in set(before.held_out_goals)]
+        how = parse_reward(settings.reward)
+        truth = None if how is None else TruthScores(how, labeler.goals, settings.seed)
         self._environments = fit_to_corpus(
             EnvironmentSettings(
                 envs=settings.envs,
@@ -86,6 +89,7 @@ class FinetuneRun:
             goals=[goal.id for goal in trained],
             labels=before.labels_fingerprint,
             spaces=before.agent.spaces,
+            truth=truth,
         )
         self._buffer = OnlineBuffer(
             before.agent.spaces,
@@ -103,6 +107,7 @@ class FinetuneRun:
                 goals_per_episode=max(settings.hindsight_goals, 1), ratio=(0.0, 0.6, 0.4), seed=settings.seed
             ),
             excluded=before.held_out_goals,
+            rule=None if truth is None else truth.rule,
         )
         self._random = np.random.default_rng(settings.seed)
         self._acting = torch.Generator().manual_seed(settings.seed)

@@ -20,6 +20,8 @@ class FinetuneSettings:
         envs: Registered names of environments; environment i has name i modulo their number.
         steps: Environment steps, summed over all environments.
         num_envs: N, at least one per name.
+        reward: Source of the live reward: "model"; or "truth", "truth:FALSE-POSITIVES:FALSE-NEGATIVES" or "shuffled-truth" to
+            compare it with ground truth, with truth that is wrong at these rates, and with the truth of other goals.
         seed: Seed of levels, actions and batches.
         batch_size: Transitions per update.
         offline_share: Share of a batch that is drawn from the corpus; 0.5 as in RLPD and Cal-QL.
@@ -58,6 +60,14 @@ class FinetuneSettings:
         default=50_000, metadata=option("N", "environment steps, of all environments together")
     )
     num_envs: int = dataclasses.field(default=8, metadata=option("N", "environments"))
+    reward: str = dataclasses.field(
+        default="model",
+        metadata=option(
+            "SOURCE",
+            "what rewards: model, or for comparisons truth, truth:0.01:0.2 (wrong at these rates of false positives and "
+            "negatives), shuffled-truth",
+        ),
+    )
     seed: int = dataclasses.field(default=0, metadata=option("N", "seed of levels, actions and batches"))
     batch_size: int = dataclasses.field(default=256, metadata=option("N", "transitions per update"))
     offline_share: float = dataclasses.field(
@@ -120,8 +130,10 @@ class FinetuneSettings:
         from vlm_rewards.labelers.encoders.devices import check_device
         from vlm_rewards.offline_rl.environments.environments import EnvironmentSettings
         from vlm_rewards.offline_rl.online.live_reward_settings import LiveRewardSettings
+        from vlm_rewards.offline_rl.online.truth_rewards import parse_reward
 
         as_declared(self)
+        parse_reward(self.reward)
         object.__setattr__(self, "eval_temperature", self.eval_temperature or None)
         EnvironmentSettings(
             envs=self.envs,
@@ -166,6 +178,7 @@ class FinetuneKeywords(TypedDict, total=False):
     envs: Sequence[str]
     steps: int
     num_envs: int
+    reward: str
     seed: int
     batch_size: int
     offline_share: float

@@ -111,6 +111,19 @@ def test_a_run_that_ends_before_its_first_checkpoint_begins_again(
     assert evaluations == [0, 20, 80, 160]
 
 
+def test_truth_may_reward_instead_of_the_model(trained: Path, tmp_path: Path) -> None:
+    longer = dataclasses.replace(SMALL, steps=800, updates_per_step=0.05, checkpoint_every=400, reward="truth")
+    finetune(trained, output=tmp_path / "online", **vars(longer))
+    records = read_metrics(tmp_path / "online")
+    scoring = [record for record in records if record["kind"] == "scoring"][-1]
+    assert scoring["frames"] == scoring["encoded"] == 0  # the model was not asked
+    assert scoring["positive_rewards"] > 0
+    episodes = [record for record in records if record["kind"] == "episodes"][-1]
+    assert episodes["vlm_return"] == episodes["success"]
+    with pytest.raises(ValueError, match=r"must have the same fingerprint as this run, got other reward"):
+        finetune(trained, output=tmp_path / "online", **vars(dataclasses.replace(longer, reward="truth:0.1:0")))
+
+
 def test_fine_tuning_changes_the_agent_and_counts_its_updates(trained: Path, tmp_path: Path) -> None:
     saved = finetune(trained, output=tmp_path / "online", **vars(SMALL))
     before = load_agent(trained)
