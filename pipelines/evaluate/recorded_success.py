@@ -23,6 +23,8 @@ from vlm_rewards.labelers.rewards.hindsight import original_goals
 from vlm_rewards.pipelines.evaluate.known_truth import KnownTruth, Verdict
 from vlm_rewards.schemas.episodes import Episode
 from vlm_rewards.schemas.formats.corpus import Corpus
+from vlm_rewards.schemas.formats.exports.own_labels import REWARDS as REWARDS_FIELD
+from vlm_rewards.schemas.formats.exports.own_labels import SUCCESS as SUCCESS_FIELD
 from vlm_rewards.schemas.goals import Goal, normalize_instruction
 from vlm_rewards.schemas.manifests import Failure, Unit
 
@@ -98,11 +100,12 @@ class RecordedTruth:
         """Reads what the recording says of a unit's episodes, without their pictures.
 
         Raises:
-            ValueError: A reward is below 0.
+            ValueError: A reward is below 0, or what tells success are labels that an export wrote.
         """
         cameras = None if self.camera is None else [self.camera]
         fields = ("rewards", "success", *(("instruction",) if self.goal is None else ()))
         wordings = original_goals(self.goals)
+        labels = self.corpus.labelled_by(unit)
         held: dict[str, tuple[int, int, Statements] | str] = {}
         for episode in self.corpus.episodes(unit, cameras, frames=False, fields=fields):
             if isinstance(episode, Failure):
@@ -114,6 +117,13 @@ class RecordedTruth:
             if said is None or goal is None:
                 held[episode.episode_id] = NOTHING_RECORDED if said is None else NO_GOAL
             else:
+                field = REWARDS_FIELD if said.source == REWARDS else SUCCESS_FIELD
+                if field in labels:
+                    raise ValueError(
+                        f"success to evaluate by must be the recording's own: got {field} in {self.corpus.place(unit)} that an "
+                        f"export wrote, labels of {labels[field]}. Give the corpus as it was before the export, or mark some "
+                        "frames and give --marks"
+                    )
                 held[episode.episode_id] = (goal, episode.num_frames, said)
         return _UnitStatements(self.corpus.place(unit), held, len(self.goals))
 

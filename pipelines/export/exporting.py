@@ -66,7 +66,7 @@ def export(corpus: str | Path, labels: str | Path, *, to: str, **settings: Unpac
     """
     (run,) = build_settings(settings, ExportRun)
     chosen = export_format(to)
-    told = ExportSettings(smooth=run.smooth, all_scores=run.all_scores)
+    told = ExportSettings(smooth=run.smooth, all_scores=run.all_scores, strategy=run.strategy, seed=run.seed)
     for field in dataclasses.fields(told):
         if getattr(told, field.name) != field.default and field.name not in chosen.takes:
             raise ValueError(

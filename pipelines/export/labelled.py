@@ -29,9 +29,6 @@ from vlm_rewards.schemas.formats.label_parts.rows import EpisodeRows, PartRows, 
 from vlm_rewards.schemas.goals import Goal, normalize_instruction
 from vlm_rewards.schemas.manifests import Failure, Unit
 
-ONE_ACHIEVED_GOAL = HindsightSettings(strategy="first", goals_per_episode=1, ratio=(0, 1, 0))
-"""Choice of the one hindsight goal of an episode: of those achieved, balanced over the corpus, at its first achievement."""
-
 
 class _Place(NamedTuple):
     """Place of an episode's labels, and the timing of its frames and actions."""
@@ -141,8 +138,9 @@ class JoinedCorpus:
             all_scores=scores,
         )
 
-    def hindsight_goals(self) -> dict[str, HindsightGoal]:
-        """Chooses one goal per episode among those that it achieved; see `LabelledCorpus`."""
+    def hindsight_goals(self, strategy: str, seed: int) -> dict[str, HindsightGoal]:
+        """Chooses one goal per episode among those that it achieved, balanced over the corpus; see `LabelledCorpus`."""
+        settings = HindsightSettings(strategy=strategy, seed=seed, goals_per_episode=1, ratio=(0, 1, 0))
         counts = np.zeros(len(self.goals), np.int64)
         for episode in self.episodes:
             counts += np.any(achievements(self._successes(episode)), axis=0)
@@ -154,7 +152,7 @@ class JoinedCorpus:
                 original=None,
                 groups=groups,
                 counts=counts,
-                settings=ONE_ACHIEVED_GOAL,
+                settings=settings,
                 episode_id=episode.episode_id,
             ):
                 found[episode.episode_id] = HindsightGoal(self.goals[chosen.goal], chosen.start, chosen.stop)

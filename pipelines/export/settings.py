@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import TypedDict
 
+from vlm_rewards.labelers.rewards.hindsight import STRATEGIES, HindsightSettings
 from vlm_rewards.schemas.options import option
 
 OWN_GOAL = "own"
@@ -21,6 +22,11 @@ class ExportRun:
         smooth: Frames of the centred moving average that scores go through; an odd number, 1 for none.
         all_scores: Whether the scores of all goals are written too, as a vector per frame.
         link: Whether unchanged files of a copy are hard links to the corpus's own.
+        strategy: Which achievement of a hindsight goal ends its rows, of `labelers.rewards.hindsight.STRATEGIES`.
+        seed: Seed of the draw of hindsight goals.
+
+    Raises:
+        ValueError: There is no such strategy.
     """
 
     output: Path | None = dataclasses.field(
@@ -43,6 +49,19 @@ class ExportRun:
     link: bool = dataclasses.field(
         default=False, metadata=option("", "make unchanged files of a copy hard links to those of the corpus")
     )
+    strategy: str = dataclasses.field(
+        default="first",
+        metadata=option(
+            "",
+            "of lerobot-hindsight: which achievement of the goal ends its rows, the first, one that still holds at the end, or "
+            "one drawn at random",
+            choices=STRATEGIES,
+        ),
+    )
+    seed: int = dataclasses.field(default=0, metadata=option("N", "of lerobot-hindsight: seed of the draw of goals"))
+
+    def __post_init__(self) -> None:
+        HindsightSettings(strategy=self.strategy, seed=self.seed)
 
 
 class ExportKeywords(TypedDict, total=False):
@@ -54,3 +73,5 @@ class ExportKeywords(TypedDict, total=False):
     smooth: int
     all_scores: bool
     link: bool
+    strategy: str
+    seed: int

@@ -117,6 +117,11 @@ class Corpus:
         decoders = getattr(self.reader, "decoders", None)
         return {} if decoders is None else dict(decoders(camera))
 
+    def labelled_by(self, unit: Unit) -> dict[str, str]:
+        """Returns the models whose labels a unit's "rewards" or "success" are, where an export wrote them; empty elsewhere."""
+        labelled_by = getattr(self.reader, "labelled_by", None)
+        return {} if labelled_by is None else dict(labelled_by(unit))
+
     def units(self, max_bytes: int = MAX_UNIT_BYTES) -> list[Unit]:
         """Cuts the corpus into units of work, in its order.
 

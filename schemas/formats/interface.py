@@ -107,9 +107,10 @@ class SeveralInstructionsError(InvalidEpisodeError):
 class CorpusReader(Protocol):
     """Reader of an open corpus in one format; picklable, since workers get a copy.
 
-    It may have two more members: `notes`, sentences for the user, such as where metadata disagrees with the rows; and
+    It may have three more members: `notes`, sentences for the user, such as where metadata disagrees with the rows;
     `decoders(camera)`, versions by name of the libraries that decode a camera, for frames that are not encoded pictures
-    but arrays, whose pixels may differ between releases. They become part of the fingerprint of labels.
+    but arrays, whose pixels may differ between releases, which become part of the fingerprint of labels; and
+    `labelled_by(unit)`, see `schemas.formats.exports.own_labels`.
     """
 
     @property

@@ -167,6 +167,8 @@ COMMANDS: dict[str, tuple[str, list[tuple[type, str, dict[str, Any]]]]] = {
             (ExportRun, "--smooth 5", {"smooth": 5}),
             (ExportRun, "--all-scores", {"all_scores": True}),
             (ExportRun, "--link", {"link": True}),
+            (ExportRun, "--strategy future", {"strategy": "future"}),
+            (ExportRun, "--seed 3", {"seed": 3}),
         ],
     ),
     "train": (

@@ -111,7 +111,7 @@ class LabelledCorpus(Protocol):
     def values(self, episode: ExportEpisode) -> EpisodeValues:
         """Reads the labels of an episode that has a goal; cheap in the order of the corpus."""
 
-    def hindsight_goals(self) -> Mapping[str, HindsightGoal]:
+    def hindsight_goals(self, strategy: str, seed: int) -> Mapping[str, HindsightGoal]:
         """Returns one achieved goal per episode id, chosen as in `vlm-rewards hindsight`; reads all labels twice."""
 
 
@@ -122,6 +122,8 @@ class ExportSettings:
     Args:
         smooth: Frames of the centred moving average that scores go through; 1 for none.
         all_scores: Whether the scores of all goals are written beside those of the episode's own, as a vector.
+        strategy: Which achievement of a goal ends its rows, as of `hindsight`.
+        seed: Seed of the draw of hindsight goals.
 
     Raises:
         ValueError: `smooth` is not an odd number of at least 1.
@@ -129,6 +131,8 @@ class ExportSettings:
 
     smooth: int = 1
     all_scores: bool = False
+    strategy: str = "first"
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.smooth < 1 or self.smooth % 2 == 0:

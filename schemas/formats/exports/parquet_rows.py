@@ -7,7 +7,7 @@ new file             episode a a a | a b b b     +     next.reward ...
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,24 +100,25 @@ def write_with_columns(
 
 
 def write_with_values(
-    source: Path, target: Path, name: str, change: Callable[[int, pa.ChunkedArray], pa.Array]
+    source: Path, target: Path, changes: Mapping[str, Callable[[int, pa.ChunkedArray], pa.Array]]
 ) -> None:
-    """Rewrites a file with new values of one column; row groups, other columns and metadata stay.
+    """Rewrites a file with new values of some columns; row groups, other columns and metadata stay.
 
     Args:
         source: The file.
         target: Path of the new one.
-        name: The column.
-        change: Function from the number of the first row and the old values of some rows to their new values.
+        changes: By column, function from the number of the first row and the old values of some rows to their new values.
     """
     with pq.ParquetFile(source) as file:
         schema = file.schema_arrow
-        place = schema.get_field_index(name)
         row = 0
         with pq.ParquetWriter(target, schema, compression=_compression(file)) as writer:
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group, use_threads=False)
-                new = table.set_column(place, schema.field(name), change(row, table.column(name)))
+                new = table
+                for name, change in changes.items():
+                    place = schema.get_field_index(name)
+                    new = new.set_column(place, schema.field(name), change(row, table.column(name)))
                 writer.write_table(new, row_group_size=max(table.num_rows, 1))
                 row += table.num_rows
 

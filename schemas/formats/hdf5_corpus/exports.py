@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vlm_rewards.schemas.formats.exports import own_labels
 from vlm_rewards.schemas.formats.exports.interface import (
     EpisodeValues,
     ExportEpisode,
@@ -79,7 +80,7 @@ def _write_file(
             demo = group_at(data, key)
             assert demo is not None, key
             values = labelled.values(episode)
-            replace_rewards(demo, values, episode)
+            replace_rewards(demo, values, episode, labelled.model)
             if settings.all_scores:
                 demo.pop(SCORES, None)
                 demo[SCORES] = smoothed(values.all_scores, settings.smooth)
@@ -92,8 +93,10 @@ def _write_file(
         return len(successful), len(data) - len(episodes)
 
 
-def replace_rewards(group: "h5py.Group", values: EpisodeValues, episode: ExportEpisode) -> None:
+def replace_rewards(group: "h5py.Group", values: EpisodeValues, episode: ExportEpisode, model: str) -> None:
     """Writes an episode's rewards into its group, in the place and type of those that are there where these can hold them.
+
+    An attribute of them says that they are labels of the model.
 
     Raises:
         ValueError: The file has another number of actions than the labels.
@@ -107,10 +110,11 @@ def replace_rewards(group: "h5py.Group", values: EpisodeValues, episode: ExportE
         )
     if stored is not None and stored.dtype.kind == "f":
         stored[...] = rewards.reshape(stored.shape)
-        return
-    if stored is not None:  # whole numbers would truncate rewards
-        del group["rewards"]
-    group["rewards"] = rewards.astype(np.float32)
+    else:
+        if stored is not None:  # whole numbers would truncate rewards
+            del group["rewards"]
+        group["rewards"] = rewards.astype(np.float32)
+    group["rewards"].attrs[own_labels.KEY] = own_labels.mark_text(model)
 
 
 ROBOMIMIC = ExportFormat(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode
+from vlm_rewards.schemas.formats.exports import own_labels
 from vlm_rewards.schemas.formats.folder import File, Folder
 from vlm_rewards.schemas.formats.hdf5_corpus.aloha import ALOHA
 from vlm_rewards.schemas.formats.hdf5_corpus.demos import DEMOS
@@ -91,6 +92,19 @@ class Hdf5Reader:
             ids += [self._id(name, key) for key in keys[start : len(keys) if stop < 0 else stop]]
         return ids
 
+    def labelled_by(self, unit: Unit) -> dict[str, str]:
+        """Returns the model whose labels the rewards of any of the unit's episodes are."""
+        for name, start, stop in file_ranges(unit):
+            try:
+                file, layout, keys = open_recordings(self.folder, name, self.told, self.layouts)
+            except ValueError:
+                continue  # reported as a Failure when the unit is read
+            for key in keys[start : len(keys) if stop < 0 else stop]:
+                model = _labels_of(file, layout, key, self.told)
+                if model is not None:
+                    return {own_labels.REWARDS: model}
+        return {}
+
     def _id(self, name: str, key: str) -> str:
         stem = name.rpartition(".")[0]
         return key if self.only is not None else f"{stem}/{key}" if key else stem
@@ -144,6 +158,14 @@ class Hdf5Reader:
             )
             for start, stop in zip(starts, [*starts[1:], len(keys)], strict=True)
         ]
+
+
+def _labels_of(file: "h5py.File", layout: Layout, key: str, told: Told) -> str | None:
+    try:
+        rewards = layout.recording(file, key, told).rewards
+    except ValueError:
+        return None  # an episode that cannot be read says nothing
+    return None if rewards is None else own_labels.model_of(rewards.attrs.get(own_labels.KEY))
 
 
 def open_recordings(

@@ -8,7 +8,7 @@
     vlm.scores              float32 [G], the scores of row i for all goals, where asked for
 
 Data files are written row group by row group, as they were; info.json, without whose features LeRobot does not load the columns,
-takes its place last.
+takes its place last. It says of each column whose labels it is. Statistics that there are of a replaced column are computed anew.
 """
 
 import json
@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vlm_rewards.schemas.formats.exports import own_labels
 from vlm_rewards.schemas.formats.exports.interface import (
     EpisodeValues,
     ExportFormat,
@@ -34,11 +35,14 @@ from vlm_rewards.schemas.formats.exports.parquet_rows import (
     check_rows,
     scores_column,
     write_with_columns,
+    write_with_values,
 )
 from vlm_rewards.schemas.formats.exports.publishing import Changes
+from vlm_rewards.schemas.formats.lerobot_corpus.episodes import EPISODES_FOLDER
 from vlm_rewards.schemas.formats.lerobot_corpus.info import INFO
 from vlm_rewards.schemas.formats.lerobot_corpus.reader import LEROBOT
 from vlm_rewards.schemas.formats.lerobot_corpus.rows import episode_rows
+from vlm_rewards.schemas.formats.lerobot_corpus.statistics import ColumnStatistics
 
 SIDECAR = "sarm_progress.parquet"
 SIDECAR_SCHEMA = pa.schema(
@@ -102,6 +106,12 @@ def write_lerobot(labelled: LabelledCorpus, changes: Changes, settings: ExportSe
     num_rows = 0
     for name, pieces in _pieces(labelled).items():
         num_rows += write_with_columns(labelled, folder / name, changes.file(name), pieces, columns)
+    rows = episode_rows(labelled.corpus.folder)
+    statistics = ColumnStatistics.of_new_rows(folder, changes, rows, list(features))
+    for path in sorted((folder / EPISODES_FOLDER).rglob("*.parquet")):
+        if renewed := statistics.changes_of(path):
+            write_with_values(path, changes.file(path.relative_to(folder).as_posix()), renewed)
+    statistics.write(changes)
     info["features"] |= features
     changes.file(INFO).write_text(json.dumps(info, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
     lines = [f"{num_rows:,} rows have {', '.join(features)}"]
@@ -139,9 +149,15 @@ def _is_last(num_frames: int) -> np.ndarray:
 
 
 def _feature(column: Column, labelled: LabelledCorpus) -> dict[str, object]:
+    mark = {own_labels.KEY: own_labels.mark_of(labelled.model)}
     if column.name == SCORES:
-        return {"dtype": "float32", "shape": [len(labelled.goals)], "names": [goal.id for goal in labelled.goals]}
-    return {"dtype": "bool" if column.type == pa.bool_() else "float32", "shape": [1], "names": None}
+        return {
+            "dtype": "float32",
+            "shape": [len(labelled.goals)],
+            "names": [goal.id for goal in labelled.goals],
+            **mark,
+        }
+    return {"dtype": "bool" if column.type == pa.bool_() else "float32", "shape": [1], "names": None, **mark}
 
 
 def _pieces(labelled: LabelledCorpus) -> dict[str, list[Piece]]:

@@ -10,6 +10,7 @@ before, keep theirs, as an episode may change its task. An episode that achieved
     data files       task_index of these rows; files without such rows stay as they are
     meta/tasks       goals that are no task yet follow the tasks, whose indices stay
     meta/episodes    tasks of the episodes, in the order of their rows
+    statistics       those of task_index, wherever there are any; see `statistics.py`
     info.json        total_tasks; takes its place last
 """
 
@@ -35,6 +36,7 @@ from vlm_rewards.schemas.formats.lerobot_corpus.episodes import EPISODES_FOLDER,
 from vlm_rewards.schemas.formats.lerobot_corpus.info import INFO
 from vlm_rewards.schemas.formats.lerobot_corpus.reader import LEROBOT
 from vlm_rewards.schemas.formats.lerobot_corpus.rows import EpisodeRows, RowCursor, episode_rows, numbers, texts
+from vlm_rewards.schemas.formats.lerobot_corpus.statistics import ColumnStatistics
 from vlm_rewards.schemas.formats.parquet_corpus.pictures import OpenFiles
 
 TASK_INDEX = "task_index"
@@ -50,7 +52,7 @@ def write_hindsight(labelled: LabelledCorpus, changes: Changes, settings: Export
             f"lerobot-hindsight adds to the tasks of a data set: got none of {', '.join(TASK_FILES)} in {folder}. Download "
             "meta again"
         )
-    goals = labelled.hindsight_goals()
+    goals = labelled.hindsight_goals(settings.strategy, settings.seed)
     wanted = {found.goal.text for found in goals.values()}
     indices = {text: index for index, text in reversed(tasks.items()) if text is not None}
     added = [goal.text for goal in labelled.goals if goal.text in wanted and goal.text not in indices]
@@ -64,8 +66,10 @@ def write_hindsight(labelled: LabelledCorpus, changes: Changes, settings: Export
         check_rows(lengths[episode_id], rows[episode_id].num_rows)
     changed = {episode_id: (rows[episode_id], goals[episode_id]) for episode_id in rows if episode_id in goals}
     for name, pieces in _pieces(changed, indices).items():
-        write_with_values(folder / name, changes.file(name), TASK_INDEX, _task_changer(pieces))
-    _write_episodes(folder, changes, _tasks_of_episodes(labelled, changed, tasks | new, indices))
+        write_with_values(folder / name, changes.file(name), {TASK_INDEX: _task_changer(pieces)})
+    statistics = ColumnStatistics.of_new_rows(folder, changes, rows, [TASK_INDEX])
+    _write_episodes(folder, changes, statistics, _tasks_of_episodes(labelled, changed, tasks | new, indices))
+    statistics.write(changes)
     _write_tasks(folder, changes, new)
     info = json.loads((folder / INFO).read_text(encoding="utf-8"))
     info["total_tasks"] = len(tasks) + len(new)
@@ -132,8 +136,10 @@ def _tasks_of_episodes(
     return found
 
 
-def _write_episodes(folder: Path, changes: Changes, tasks: Mapping[int, Sequence[str | None]]) -> None:
-    """Writes the tasks of the episodes in meta: lines in version 2, tables in version 3."""
+def _write_episodes(
+    folder: Path, changes: Changes, statistics: ColumnStatistics, tasks: Mapping[int, Sequence[str | None]]
+) -> None:
+    """Writes the tasks of the episodes in meta: lines in version 2, tables with statistics in version 3."""
     lines = folder / EPISODES_LINES
     if lines.is_file():
         made = []
@@ -145,8 +151,6 @@ def _write_episodes(folder: Path, changes: Changes, tasks: Mapping[int, Sequence
             made.append(line)
         changes.file(EPISODES_LINES).write_text("".join(made), encoding="utf-8")
     for path in sorted((folder / EPISODES_FOLDER).rglob("*.parquet")):
-        if "tasks" not in pq.read_schema(path).names:
-            continue
         episodes = pq.read_table(path, columns=["episode_index"]).column(0).to_pylist()
         if tasks.keys().isdisjoint(episodes):
             continue
@@ -155,8 +159,9 @@ def _write_episodes(folder: Path, changes: Changes, tasks: Mapping[int, Sequence
             own = column.to_pylist()
             return pa.array([tasks.get(episodes[row + i], value) for i, value in enumerate(own)], column.type)
 
+        of_tasks = {"tasks": change} if "tasks" in pq.read_schema(path).names else {}
         name = path.relative_to(folder).as_posix()
-        write_with_values(path, changes.file(name), "tasks", change)
+        write_with_values(path, changes.file(name), of_tasks | statistics.changes_of(path))
 
 
 def _write_tasks(folder: Path, changes: Changes, new: Mapping[int, str]) -> None:
@@ -182,6 +187,7 @@ LEROBOT_HINDSIGHT = ExportFormat(
     name="lerobot-hindsight",
     write=write_hindsight,
     corpus_formats=(LEROBOT.name,),
+    takes=("strategy", "seed"),
     place="copy",
     judges=False,
 )

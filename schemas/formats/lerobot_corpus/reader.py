@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode, Frames, UnreadFrames
+from vlm_rewards.schemas.formats.exports import own_labels
 from vlm_rewards.schemas.formats.folder import Folder
 from vlm_rewards.schemas.formats.interface import (
     CorpusFormat,
@@ -44,11 +45,11 @@ from vlm_rewards.schemas.formats.parquet_corpus.pictures import OpenFiles, Parqu
 from vlm_rewards.schemas.manifests import Failure, Unit
 from vlm_rewards.schemas.videos import VideoCursor, decoder_versions
 
-_SUCCESS = "next.success"
+_REWARD, _SUCCESS = "next.reward", "next.success"
 _FIELD_COLUMNS = {
     "actions": ("action",),
     "states": ("observation.state",),
-    "rewards": ("next.reward", "next.done", "next.terminated", "next.truncated"),
+    "rewards": (_REWARD, "next.done", "next.terminated", "next.truncated"),
     "success": (_SUCCESS,),
     "instruction": ("task_index",),
 }
@@ -108,6 +109,14 @@ class LeRobotReader:
     def decoders(self, camera: str) -> dict[str, str]:
         """Returns the versions of what decodes a camera's videos; none for pictures."""
         return decoder_versions() if any(c.name == camera and c.is_video for c in self.info.cameras) else {}
+
+    def labelled_by(self, _unit: Unit) -> dict[str, str]:
+        """Returns the models whose labels the rewards and successes are, as info.json says."""
+        marks = {
+            field: own_labels.model_of(self.info.features.get(name, {}).get(own_labels.KEY))
+            for field, name in ((own_labels.REWARDS, _REWARD), (own_labels.SUCCESS, _SUCCESS))
+        }
+        return {field: model for field, model in marks.items() if model is not None}
 
     def place(self, camera: Camera, position: int) -> VideoPlace | None:
         """Returns the place of an episode in the videos of a camera; None if meta/episodes does not state it."""
@@ -233,7 +242,7 @@ def _outcomes(info: Info, rows: Any, num_steps: int) -> dict[str, np.ndarray]:
     """Returns rewards and how the episode ended: by next.terminated, else next.done; otherwise its recording was cut off."""
     flags = {name: name in info.features for name in ("next.terminated", "next.done", "next.truncated")}
     ended = next((name for name in ("next.terminated", "next.done") if flags[name]), None)
-    steps = {"rewards": numbers(rows, "next.reward", np.float32).reshape(-1)[:num_steps]}
+    steps = {"rewards": numbers(rows, _REWARD, np.float32).reshape(-1)[:num_steps]}
     nothing = np.zeros(num_steps, np.bool_)
     steps["terminations"] = nothing if ended is None else numbers(rows, ended, np.bool_).reshape(-1)[:num_steps]
     if flags["next.truncated"]:
@@ -266,7 +275,7 @@ def open_lerobot(folder: Folder, options: Mapping[str, str]) -> LeRobotReader:
         cameras=tuple(camera.name for camera in info.cameras),
         action_size=action_size,
         state_size=info.width("observation.state") or None,
-        has_rewards="next.reward" in info.features,
+        has_rewards=_REWARD in info.features,
         has_instruction=tasks is not None,
         missing_frame=None if action_size is None else "last",
     )

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode, Frame, UnreadFrames
 from vlm_rewards.schemas.formats.array_slices import MIN_SIDE
+from vlm_rewards.schemas.formats.exports import own_labels
 from vlm_rewards.schemas.formats.folder import File, Folder
 from vlm_rewards.schemas.formats.hdf5_corpus.recording import Told, as_actions, as_outcome, not_numbers
 from vlm_rewards.schemas.formats.interface import FoundEpisode, InvalidEpisodeError, Wanted
@@ -182,6 +183,19 @@ class ArrowStorageReader:
     def episode_ids(self, unit: Unit) -> list[str]:
         """Returns the ids of a unit's episodes in order, as the names of their folders tell them."""
         return [episode_id(name) for name in unit.files]
+
+    def labelled_by(self, unit: Unit) -> dict[str, str]:
+        """Returns the model whose labels the rewards of any of the unit's episodes are."""
+        for name in unit.files:
+            try:
+                schema, _ = _EpisodeFile(self.folder, name).shape()
+            except InvalidEpisodeError:
+                continue  # reported as a Failure when the unit is read
+            metadata = schema.field(_STEPS[0]).metadata if _STEPS[0] in schema.names else None
+            model = own_labels.model_of((metadata or {}).get(own_labels.KEY.encode()))
+            if model is not None:
+                return {own_labels.REWARDS: model}
+        return {}
 
     def _unit(self, file: File) -> Unit:
         whole = Unit(name=file_stem(file.name), files=(file.name,), num_bytes=file.num_bytes, num_episodes=1)

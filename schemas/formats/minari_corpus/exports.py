@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vlm_rewards.schemas.formats.exports import own_labels
 from vlm_rewards.schemas.formats.exports.interface import (
     ExportEpisode,
     ExportFormat,
@@ -42,7 +43,7 @@ def write_minari(labelled: LabelledCorpus, changes: Changes, settings: ExportSet
             _write_hdf5(source, target, episodes, labelled)
         else:
             (episode,) = episodes
-            _write_columns(source, target, labelled.values(episode).rewards)
+            _write_columns(source, target, labelled.values(episode).rewards, labelled.model)
     return [f"{len(labelled.episodes):,} episodes have new rewards"]
 
 
@@ -54,23 +55,31 @@ def _write_hdf5(source: Path, target: Path, episodes: list[ExportEpisode], label
         for episode in episodes:
             group = group_at(file, episode.episode_id)
             assert group is not None, episode.episode_id
-            replace_rewards(group, labelled.values(episode), episode)
+            replace_rewards(group, labelled.values(episode), episode, labelled.model)
 
 
-def _write_columns(source: Path, target: Path, rewards: np.ndarray) -> None:
+def _write_columns(source: Path, target: Path, rewards: np.ndarray, model: str) -> None:
     padded = np.append(rewards, np.zeros(1, rewards.dtype))  # the row of the last frame has no step
     start = 0
 
+    def marked(schema: pa.Schema) -> pa.Schema:
+        index = schema.get_field_index(_REWARDS)
+        field = schema.field(index)
+        mark = {own_labels.KEY: own_labels.mark_text(model)}
+        return schema.set(index, field.with_metadata({**(field.metadata or {}), **mark}))
+
     def with_rewards(batch: pa.RecordBatch) -> pa.RecordBatch:
         nonlocal start
-        index = batch.schema.get_field_index(_REWARDS)
-        values = pa.array(padded[start : start + batch.num_rows]).cast(batch.schema.field(index).type)
+        schema = marked(batch.schema)
+        index = schema.get_field_index(_REWARDS)
+        values = pa.array(padded[start : start + batch.num_rows]).cast(schema.field(index).type)
         start += batch.num_rows
-        return batch.set_column(index, batch.schema.field(index), values)
+        columns = [values if number == index else column for number, column in enumerate(batch.columns)]
+        return pa.RecordBatch.from_arrays(columns, schema=schema)
 
     if source.suffix == ".parquet":
         with pq.ParquetFile(source) as file:
-            with pq.ParquetWriter(target, file.schema_arrow) as writer:
+            with pq.ParquetWriter(target, marked(file.schema_arrow)) as writer:
                 for group in range(file.num_row_groups):
                     for batch in file.read_row_group(group).combine_chunks().to_batches():
                         writer.write_batch(with_rewards(batch))
@@ -78,7 +87,7 @@ def _write_columns(source: Path, target: Path, rewards: np.ndarray) -> None:
         return
     with pa.memory_map(str(source)) as mapped:
         stored = pa.ipc.open_file(mapped)
-        with pa.ipc.new_file(str(target), stored.schema) as writer:
+        with pa.ipc.new_file(str(target), marked(stored.schema)) as writer:
             for index in range(stored.num_record_batches):
                 writer.write_batch(with_rewards(stored.get_batch(index)))
     assert start == len(padded), source

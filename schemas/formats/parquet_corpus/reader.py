@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 
 from vlm_rewards.schemas.episodes import METADATA_KEY, CorpusFeatures, Episode, Frames, UnreadFrames, image_column
 from vlm_rewards.schemas.formats.common_options import COLUMNS
+from vlm_rewards.schemas.formats.exports import own_labels
 from vlm_rewards.schemas.formats.folder import File, Folder
 from vlm_rewards.schemas.formats.interface import (
     CorpusFormat,
@@ -78,6 +79,11 @@ class ParquetReader:
     def own_files(self) -> list[str]:
         """Returns the names of the folder's files of this ending."""
         return [file.name for file in parquet_files(self.folder)]
+
+    def labelled_by(self, _unit: Unit) -> dict[str, str]:
+        """Returns what stands for the model where the column of rewards is one that an export added."""
+        model = own_labels.model_of_name(self.columns.get("reward", ""))
+        return {} if model is None else {own_labels.REWARDS: model}
 
     def episodes(self, unit: Unit, wanted: Wanted) -> Iterator[FoundEpisode | Failure]:
         """Yields the unit's episodes."""

@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from vlm_rewards.schemas.formats.exports import own_labels
 from vlm_rewards.schemas.formats.exports.interface import (
     ExportEpisode,
     ExportFormat,
@@ -23,7 +24,7 @@ from vlm_rewards.schemas.formats.exports.interface import (
 from vlm_rewards.schemas.formats.exports.publishing import Changes
 from vlm_rewards.schemas.formats.rlds_corpus.examples import FLOATS, parse_example
 from vlm_rewards.schemas.formats.rlds_corpus.format import RLDS
-from vlm_rewards.schemas.formats.rlds_corpus.reader import RldsReader
+from vlm_rewards.schemas.formats.rlds_corpus.reader import RldsReader, mark_file
 from vlm_rewards.schemas.formats.rlds_corpus.roles import REWARD
 from vlm_rewards.schemas.formats.rlds_corpus.tfrecord import Record, open_record, walk_records, write_checksum
 
@@ -48,6 +49,9 @@ def write_rlds_rewards(labelled: LabelledCorpus, changes: Changes, settings: Exp
                     error.add_note(f"in record {record.number} at byte {record.start} of {folder / name}")
                     raise
                 num_records += 1
+    for data_set in reader.data_sets:
+        path = changes.file(mark_file(data_set))
+        path.write_text(own_labels.mark_text(labelled.model) + "\n", encoding="utf-8")
     return [f"{num_records:,} records in {len(reader.shards):,} files have new rewards; all else is as it was"]
 
 

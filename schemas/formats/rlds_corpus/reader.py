@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import BinaryIO
 
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode
+from vlm_rewards.schemas.formats.exports import own_labels
 from vlm_rewards.schemas.formats.folder import Folder
 from vlm_rewards.schemas.formats.interface import FoundEpisode, InvalidEpisodeError, Wanted
 from vlm_rewards.schemas.formats.rlds_corpus.examples import Example, parse_example
@@ -102,6 +103,15 @@ class RldsReader:
                 except BrokenFileError:
                     pass  # reported as a Failure when the unit is read
 
+    def labelled_by(self, unit: Unit) -> dict[str, str]:
+        """Returns the model whose labels the rewards of any of the unit's data sets are."""
+        for number in dict.fromkeys(self.shards[name][1] for name in unit.files):
+            name = mark_file(self.data_sets[number])
+            model = own_labels.model_of(self.folder.read(name)) if self.folder.has_file(name) else None
+            if model is not None:
+                return {own_labels.REWARDS: model}
+        return {}
+
     def episode_id(self, name: str, record: int) -> str:
         """Returns the id of the episode in a record.
 
@@ -181,6 +191,11 @@ class RldsReader:
             )
             for first, after in zip(starts, [*starts[1:], None], strict=True)
         ]
+
+
+def mark_file(data_set: DataSet) -> str:
+    """Returns the name of the file that says whose labels a data set's rewards are."""
+    return f"{data_set.folder}/{own_labels.FILE}" if data_set.folder else own_labels.FILE
 
 
 def open_rlds(folder: Folder, options: Mapping[str, str]) -> RldsReader:

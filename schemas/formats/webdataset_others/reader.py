@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode, UnreadFrames
+from vlm_rewards.schemas.formats.exports import own_labels
 from vlm_rewards.schemas.formats.folder import Folder
 from vlm_rewards.schemas.formats.interface import (
     FIELDS,
@@ -133,6 +134,12 @@ class OtherTarsReader:
     def episode_ids(self, unit: Unit) -> list[str]:
         """Returns the ids of the unit's episodes."""
         return list(self._index(unit)[0])
+
+    def labelled_by(self, _unit: Unit) -> dict[str, str]:
+        """Returns what stands for the model where the member of rewards is one that an export added."""
+        reward = self.patterns.members.get("reward")
+        model = None if reward is None else own_labels.model_of_name(reward.name)
+        return {} if model is None else {own_labels.REWARDS: model}
 
     def _index(self, unit: Unit) -> tuple[dict[str, list[tuple[str, Pieces]]], list[Failure]]:
         """Returns the pieces of each episode with their tars, and the failures."""

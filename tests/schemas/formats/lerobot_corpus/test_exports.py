@@ -54,8 +54,9 @@ def test_columns_of_a_copy_say_what_the_next_frame_shows(layout: str, tmp_path: 
     assert found["next.done"] == [frame in (4, 7, 11) for frame in range(12)]
     assert np.array(found["vlm.scores"]) == pytest.approx(np.where(np.concatenate([*MARKS.values()]), 0.9, 0.1))
     info = json.loads((tmp_path / "copy" / "meta" / "info.json").read_text())
-    assert info["features"]["next.success"] == {"dtype": "bool", "shape": [1], "names": None}
-    assert info["features"]["vlm.scores"] == {"dtype": "float32", "shape": [2], "names": ["cup", "drawer"]}
+    mark = {"vlm_rewards": {"labels_of": "some/model"}}
+    assert info["features"]["next.success"] == {"dtype": "bool", "shape": [1], "names": None, **mark}
+    assert info["features"]["vlm.scores"] == {"dtype": "float32", "shape": [2], "names": ["cup", "drawer"], **mark}
     assert summary.lines[0] == "12 rows have next.reward, next.success, next.done, vlm.scores"
 
 

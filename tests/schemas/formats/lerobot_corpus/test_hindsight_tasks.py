@@ -139,6 +139,28 @@ def test_goals_are_balanced_over_the_corpus(tmp_path: Path) -> None:
     assert rows_of(tmp_path / "again") == rows_of(tmp_path / "copy")
 
 
+def test_strategy_and_seed_choose_the_achievement_and_the_goal(tmp_path: Path) -> None:
+    corpus = DataSet(lengths=(6,), tasks=(LIFT,)).write(tmp_path / "corpus")
+    # The drawer opens in frames 2 and 4 and is closed at the end; the cup is up from frame 5 on.
+    marks = {"episode_000000": holds(".....X", "..X.X.")}
+    labels = write_labels_of(tmp_path / "labels", corpus, marks, goals=GOALS)
+    found = {}
+    for strategy in ("first", "final", "future"):
+        for seed in range(8):
+            copy = tmp_path / f"{strategy}-{seed}"
+            export(corpus, labels, to="lerobot-hindsight", strategy=strategy, seed=seed, output=copy)
+            known = texts_by_index(copy)
+            found[strategy, seed] = tuple(known[row["task_index"]] for row in rows_of(copy))
+    cup, first, second = (CUP,) * 6, (DRAWER,) * 3 + (LIFT,) * 3, (LIFT,) * 3 + (DRAWER,) * 2 + (LIFT,)
+    assert {found["first", seed] for seed in range(8)} == {cup, first}
+    assert {found["final", seed] for seed in range(8)} == {cup}
+    assert {found["future", seed] for seed in range(8)} == {cup, first, second}
+    with pytest.raises(ValueError, match="strategy must be one of first, final, future, got 'last'; choose one"):
+        export(corpus, labels, to="lerobot-hindsight", strategy="last", output=tmp_path / "none")
+    with pytest.raises(ValueError, match="the export 'verdicts' has no use for seed: got 3. Leave it out"):
+        export(corpus, labels, to="verdicts", seed=3, output=tmp_path / "none")
+
+
 def test_episodes_without_complete_labels_keep_their_task(tmp_path: Path) -> None:
     corpus = data_set().write(tmp_path / "corpus")
     labels = write_labels_of(tmp_path / "labels", corpus, {**MARKS, "episode_000000": holds(".X", "..")}, goals=GOALS)
