@@ -26,6 +26,7 @@ from vlm_rewards.schemas.formats.parquet_corpus.layout import (
     MISSING_FILE,
     cameras_of,
     dictionary_bytes,
+    is_small,
     leaf_paths,
     open_file,
     picture_leaf,
@@ -96,18 +97,14 @@ class OpenFiles:
         if opened is None:
             file = self._opener(name)
             metadata, schema = file.metadata, file.schema_arrow
-            groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
-            bounds = [0, *itertools.accumulate(group.num_rows for group in groups)]
-            rows = self._batch_rows(file, schema, groups)
-            small_enough = len(groups) == 1 and groups[0].total_byte_size <= BATCH_BYTES
-            opened = OpenFile(
-                file=file,
-                metadata=metadata,
-                schema=schema,
-                bounds=bounds,
-                batch_rows=rows,
-                is_small=small_enough and bounds[-1] <= rows,
-            )
+            if is_small(metadata):
+                opened = OpenFile(file, metadata, schema, [0, metadata.num_rows], BATCH_ROWS, is_small=True)
+            else:
+                groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+                bounds = [0, *itertools.accumulate(group.num_rows for group in groups)]
+                rows = self._batch_rows(file, schema, groups)
+                small_enough = len(groups) == 1 and groups[0].total_byte_size <= BATCH_BYTES
+                opened = OpenFile(file, metadata, schema, bounds, rows, is_small=small_enough and bounds[-1] <= rows)
             self._files[name] = opened
             if len(self._files) > _MAX_OPEN:
                 self._files.popitem(last=False)
@@ -210,7 +207,10 @@ class PictureCursor:
 
 
 def _bytes_of(pictures: pa.Array) -> pa.Array:
-    return pc.struct_field(pictures, "bytes") if pa.types.is_struct(pictures.type) else pictures
+    if not pa.types.is_struct(pictures.type):
+        return pictures
+    # The field alone, which is cheaper, says nothing of rows without a struct.
+    return pc.struct_field(pictures, "bytes") if pictures.null_count else pictures.field("bytes")
 
 
 class ParquetFrames:
@@ -226,9 +226,10 @@ class ParquetFrames:
         self._cursor = cursor
         self._episode_id = episode_id
         self._pieces = pieces
+        self._num_frames = sum(piece.stop - piece.start for piece in pieces)
 
     def __len__(self) -> int:
-        return sum(piece.stop - piece.start for piece in self._pieces)
+        return self._num_frames
 
     def __iter__(self) -> Iterator[bytes]:
         frame = 0

@@ -97,7 +97,7 @@ class ParquetReader:
                 opened = OpenFiles(self.folder, (), opener=self.files.open).open(name)
                 if "episode_id" in opened.schema.names:
                     for _, batch, _ in _batches(opened, start, stop, ["episode_id"]):
-                        ids.update(dict.fromkeys(pc.unique(batch.column(0).cast(pa.string())).to_pylist()))
+                        ids.update(dict.fromkeys(pc.unique(_texts(batch.column(0))).to_pylist()))
             except MISSING_FILE:
                 raise
             except (UnknownLayoutError, *BROKEN_FILE):
@@ -170,14 +170,20 @@ def _batches(opened: OpenFile, start: int, stop: int, columns: list[str]) -> Ite
         ):
             first, last = max(row, start), row + batch.num_rows if stop < 0 else min(row + batch.num_rows, stop)
             if first < last:
-                yield first, batch.slice(first - row, last - first), closed and last == end
+                whole = last - first == batch.num_rows
+                yield first, batch if whole else batch.slice(first - row, last - first), closed and last == end
             row += batch.num_rows
+
+
+def _texts(ids: pa.Array) -> pa.Array:
+    return ids if pa.types.is_string(ids.type) else ids.cast(pa.string())
 
 
 @dataclasses.dataclass
 class _Run:
     """Successive rows of one episode: where they are, their columns apart from pictures, and whether others can follow."""
 
+    episode_id: str | None
     rows: Rows
     batch: pa.RecordBatch
     starts_episode: bool
@@ -263,7 +269,7 @@ class _UnitPass:
         if self._pending and self._pending[-1].rows.file != name:
             yield from self._flush()  # the file before was read to its end
         elif self._pending:
-            after = f" after the start of episode {self._pending[0].batch.column('episode_id')[0].as_py()}"
+            after = f" after the start of episode {self._pending[0].episode_id}"
             self._pending, self._pending_bytes = [], 0
         detail = (
             f"a Parquet file must be whole, got one that cannot be read{after} ({error}); the rest of it is not read. "
@@ -283,7 +289,7 @@ class _UnitPass:
                 for camera in leaves:
                     self._cursors[camera].offer(name, row, batch.column(image_column(camera)))
                 batch = batch.select(layout.names)
-            ids = batch.column("episode_id").cast(pa.string()).to_numpy(zero_copy_only=False)
+            ids = _texts(batch.column("episode_id")).to_numpy(zero_copy_only=False)
             indices = batch.column("frame_index").to_numpy(zero_copy_only=False)
             ends = np.ones(len(ids), np.bool_)
             ends[:-1] = (ids[1:] != ids[:-1]) | ((indices[1:] == 0) & (indices[:-1] > 0))
@@ -292,8 +298,9 @@ class _UnitPass:
             for end in (np.flatnonzero(ends) + 1).tolist():
                 first = begin > 0 or ids[0] != previous_id or (indices[0] == 0 and previous_index > 0)
                 yield _Run(
+                    episode_id=ids[begin],
                     rows=Rows(name, row + begin, row + end),
-                    batch=batch.slice(begin, end - begin),
+                    batch=batch if end - begin == len(ids) else batch.slice(begin, end - begin),
                     starts_episode=bool(first),
                     ends_episode=closed and end == batch.num_rows,
                 )
@@ -301,7 +308,7 @@ class _UnitPass:
             self._previous = (ids[-1], indices[-1])
 
     def _found(self, runs: Sequence[_Run], layout: "_Layout", oversized: bool) -> FoundEpisode:
-        first_id = runs[0].batch.column("episode_id").cast(pa.string())[0].as_py()
+        first_id = runs[0].episode_id
         episode_id = "" if first_id is None else first_id
         table = pa.Table.from_batches([run.batch for run in runs])
         pieces = tuple(run.rows for run in runs)
@@ -341,7 +348,10 @@ def _scattered(found: FoundEpisode, index: int | None) -> Failure:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Layout:
-    """The columns of a file that are read, by type and name, and the leaves of its picture columns by camera."""
+    """The columns of a file that are read, by type and name, and the leaves of its picture columns by camera.
+
+    `is_told` says whether the schema alone tells all of it, so that no file of the same schema differs.
+    """
 
     schema: pa.Schema
     features: CorpusFeatures
@@ -349,13 +359,13 @@ class _Layout:
     columns: pa.Schema
     names: list[str]
     leaves: dict[str, str]
+    is_told: bool
 
     @classmethod
     def of(cls, opened: OpenFile, wanted: Wanted, before: "_Layout | None") -> "_Layout":
         """Returns the layout of a file; that of the file before where the two have one schema and nothing else tells."""
         schema = opened.schema
-        told = METADATA_KEY in (schema.metadata or {}) or not wanted.fields & {"actions", "states"}
-        if before is not None and told and schema.equals(before.schema, check_metadata=True):
+        if before is not None and before.is_told and schema.equals(before.schema, check_metadata=True):
             return before
         features = read_features(opened.file)
         cameras = cameras_of(schema)
@@ -368,7 +378,8 @@ class _Layout:
             for camera in chosen
             if camera in cameras and wanted.frames
         }
-        return cls(schema, features, cameras, columns, columns.names, leaves)
+        is_told = METADATA_KEY in (schema.metadata or {}) or not wanted.fields & {"actions", "states"}
+        return cls(schema, features, cameras, columns, columns.names, leaves, is_told)
 
     def __eq__(self, other: object) -> bool:
         """Returns whether an episode may continue from a file of the one layout to one of the other."""
