@@ -87,12 +87,15 @@ class DotPretraining:
     def wordings(self):
         return [[goal.text, *goal.instructions] for goal in GOALS.values()] + [["the dot is in no corner"], ["a dot"]]
 
-    def open(self, settings, rng):
+    def prepare(self, settings, resources):
+        pass
+
+    def open(self, settings, rng, resources):
         return DotScenes(settings)
 
-    def validation(self, num_frames, batch_size):
+    def validation(self, num_frames, batch_size, resources):
         frames, truth = _scenes()
-        return Validation(list(GOALS.values()), iter([frames[:num_frames]]), truth[:num_frames])
+        return {"drawn scenes": Validation(list(GOALS.values()), iter([frames[:num_frames]]), truth[:num_frames])}
 
     def describe(self, card):
         corners = {corner.split()[0]: None for corner in CORNERS}

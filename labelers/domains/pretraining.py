@@ -2,7 +2,7 @@
 
     wordings()      states of frames, each with its captions ──► tokenizer, captions of every step
     open(settings)  ──► Scenes ── draw(rng, kept) ──► SceneBatch: patches, which states are true, what the patches show
-    validation(n)   ──► frames with the truth of goals, for the figures of the card
+    validation(n)   ──► frames with the truth of goals, for the figures of the card; perhaps of several kinds
     describe(card)  ──► what the card says of the domain
 
 A *state* is something that a frame shows or does not show, such as "find red ball"; goals and wordings of them name states.
@@ -11,6 +11,7 @@ Shape letters: B scenes, C states of a batch, K patches kept, P values per patch
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -34,8 +35,22 @@ class Vocabulary(NamedTuple):
     spellings: Mapping[str, str] = {}
 
 
+class Resources(NamedTuple):
+    """Resources of one training run.
+
+    Attributes:
+        device: "cpu", "cuda" or "cuda:N", where the model is trained.
+        processes: Processes that draw frames, for domains that draw a stock of them.
+        stock: Folder in which such a stock is kept and found again.
+    """
+
+    device: str
+    processes: int
+    stock: Path
+
+
 class SceneBatch(NamedTuple):
-    """Some patches of frames, with their ground truth.
+    """Some patches of frames, with their ground truth; tensors may lie on the device.
 
     Attributes:
         patches: [B, K, P] float32, normalised pixels, channel-major as in a convolution's kernel.
@@ -71,7 +86,7 @@ class Validation(NamedTuple):
 
     Attributes:
         goals: G goals.
-        batches: [b, H, W, 3] uint8 frames, N in all.
+        batches: [b, H, W, 3] uint8 frames, N in all, which the model's image processor would resize.
         truth: [N, G] bool, which goals hold.
     """
 
@@ -102,8 +117,8 @@ class Pretraining(Protocol):
     Attributes:
         prefix: Name of its models, before the size: "reference" of "reference-s".
         sizes: Recipes by the name of their size.
-        image_size: Height and width of the frames in pixels.
-        patch_size: Height and width of a patch in pixels.
+        image_size: Height and width of the model's input in pixels, where a recipe does not say otherwise.
+        patch_size: Height and width of a patch in pixels, where a recipe does not say otherwise.
         least_kept: Smallest number of patches of a frame that show everything in it.
         num_classes: Number of classes that a patch may show; 0 for none.
         num_marks: M, number of marks of a patch.
@@ -149,15 +164,19 @@ class Pretraining(Protocol):
         true and of false captions.
         """
 
-    def open(self, settings: PretrainSettings, rng: np.random.Generator) -> Scenes:
-        """Prepares the scenes of one training run."""
+    def prepare(self, settings: PretrainSettings, resources: Resources) -> None:
+        """Draws what is drawn once and kept, for several runs at a time to share; does nothing where each batch is drawn anew."""
 
-    def validation(self, num_frames: int, batch_size: int) -> Validation:
-        """Draws frames for the figures of the card, always the same.
+    def open(self, settings: PretrainSettings, rng: np.random.Generator, resources: Resources) -> Scenes:
+        """Opens the scenes of one training run."""
+
+    def validation(self, num_frames: int, batch_size: int, resources: Resources) -> Mapping[str, Validation]:
+        """Draws frames for the figures of the card, always the same, by the title of the row of figures.
 
         Args:
             num_frames: N.
             batch_size: Largest number of frames drawn at once.
+            resources: Resources of the training run.
         """
 
     def describe(self, card: Mapping[str, Any]) -> CardText:

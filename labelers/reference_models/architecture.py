@@ -135,7 +135,7 @@ def encode_patches(model: CLIPModel, patches: Tensor, index: Tensor) -> tuple[Te
     vision = model.vision_model
     embeddings = vision.embeddings
     positions = embeddings.position_embedding.weight
-    tokens = F.linear(patches, embeddings.patch_embedding.weight.flatten(1)) + positions[1:][index]
+    tokens = F.linear(patches, embeddings.patch_embedding.weight.flatten(1)) + F.embedding(index, positions[1:])
     start = (embeddings.class_embedding + positions[0]).expand(len(patches), 1, -1)
     states = vision.pre_layrnorm(torch.cat([start, tokens], dim=1))
     for layer in vision.encoder.layers[:-1]:
@@ -154,9 +154,13 @@ def _layer(layer: Any, queries: Tensor, states: Tensor) -> Tensor:
     normed = layer.layer_norm1(states)
     normed_queries = normed if queries is states else layer.layer_norm1(queries)
     q, k, v = attention.q_proj(normed_queries), attention.k_proj(normed), attention.v_proj(normed)
-    with torch.autocast("cpu", enabled=False):  # plain products: torch's fused attention is ten times slower backwards
-        weights = (heads(q) @ heads(k).transpose(2, 3) * attention.scale).softmax(dim=-1)
-        mixed = (weights @ heads(v)).transpose(1, 2).flatten(2)
+    if q.is_cuda:
+        mixed = F.scaled_dot_product_attention(heads(q), heads(k), heads(v), scale=attention.scale)
+    else:  # plain products: torch's fused attention is ten times slower backwards
+        with torch.autocast("cpu", enabled=False):
+            weights = (heads(q) @ heads(k).transpose(2, 3) * attention.scale).softmax(dim=-1)
+            mixed = weights @ heads(v)
+    mixed = mixed.transpose(1, 2).flatten(2)
     queries = queries + attention.out_proj(mixed)
     return queries + layer.mlp(layer.layer_norm2(queries))
 
@@ -179,13 +183,31 @@ def normalise(pixels: Tensor) -> Tensor:
     return (pixels.float() / 255 - PIXEL_MEAN) / PIXEL_STD
 
 
-def save_model(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, output: Path) -> None:
+def resize_frames(frames: Tensor, size: int) -> Tensor:
+    """Stretches frames to a square as the image processor does, up to one level of rounding.
+
+    Args:
+        frames: `[N, H, W, 3]` uint8.
+        size: S.
+
+    Returns:
+        `[N, S, S, 3]` uint8; frames of that size as they are.
+    """
+    if tuple(frames.shape[1:3]) == (size, size):
+        return frames
+    pixels = frames.permute(0, 3, 1, 2).float()
+    resized = F.interpolate(pixels, (size, size), mode="bicubic", antialias=True)
+    return resized.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def save_model(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, output: Path, *, stretch: bool = False) -> None:
     """Writes weights, tokenizer and image processor, as `CLIPModel.from_pretrained` and `AutoProcessor` read them.
 
     Args:
         model: The trained model.
         tokenizer: Its tokenizer.
         output: Folder to write; made if missing.
+        stretch: Whether frames that are not square are stretched into the model's input; else their middle is cut out.
     """
     output.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(output)
@@ -193,7 +215,6 @@ def save_model(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, output: Pat
     tokenizer.save_pretrained(output)
     pixels = model.config.vision_config.image_size
     side = {"height": pixels, "width": pixels}
-    processor = CLIPImageProcessor(
-        size={"shortest_edge": pixels}, crop_size=side, image_mean=[PIXEL_MEAN] * 3, image_std=[PIXEL_STD] * 3
-    )
+    how: dict[str, Any] = {"size": side, "do_center_crop": False} if stretch else {"size": {"shortest_edge": pixels}}
+    processor = CLIPImageProcessor(**how, crop_size=side, image_mean=[PIXEL_MEAN] * 3, image_std=[PIXEL_STD] * 3)
     processor.save_pretrained(output)

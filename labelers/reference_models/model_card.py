@@ -13,37 +13,35 @@ import torch
 import torch.nn.functional as F
 from transformers import CLIPModel, PreTrainedTokenizerFast
 
-from vlm_rewards.labelers.domains.pretraining import CardText, Pretraining
+from vlm_rewards.labelers.domains.pretraining import CardText, Validation
 from vlm_rewards.labelers.quality.rankings import average_precision
-from vlm_rewards.labelers.reference_models.architecture import normalise
+from vlm_rewards.labelers.reference_models.architecture import normalise, resize_frames
 from vlm_rewards.schemas.goals import Goal
 
-_BATCH = 256
+_TEXTS = 1024
 
 
-def validation_figures(
-    model: CLIPModel, tokenizer: PreTrainedTokenizerFast, pretraining: Pretraining, num_frames: int
-) -> dict[str, float]:
+def validation_figures(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, drawn: Validation) -> dict[str, float]:
     """Returns the mean average precision of each family on frames that nothing was trained on.
 
     Args:
         model: The trained model, in evaluation mode.
         tokenizer: Its tokenizer.
-        pretraining: What draws the frames.
-        num_frames: N.
+        drawn: The frames, whose truth is known.
 
     Returns:
         Family to the mean, over its goals that some frame achieves, of the cosine's average precision, 0..1.
     """
-    drawn = pretraining.validation(num_frames, _BATCH)
-    tokens = tokenizer([goal.text for goal in drawn.goals], padding=True, return_tensors="pt")
+    ids = tokenizer([goal.text for goal in drawn.goals], padding=True, return_tensors="pt").input_ids.to(model.device)
+    size = model.config.vision_config.image_size
     with torch.inference_mode():
-        texts = F.normalize(model.get_text_features(input_ids=tokens.input_ids).pooler_output, dim=-1)
+        features = [model.get_text_features(input_ids=part).pooler_output for part in ids.split(_TEXTS)]
+        texts = F.normalize(torch.cat(features), dim=-1)
         images = []
         for frames in drawn.batches:
-            pixels = normalise(torch.from_numpy(frames)).permute(0, 3, 1, 2)
+            pixels = normalise(resize_frames(torch.from_numpy(frames).to(model.device), size)).permute(0, 3, 1, 2)
             images.append(F.normalize(model.get_image_features(pixel_values=pixels).pooler_output, dim=-1))
-        scores = (torch.cat(images) @ texts.T).numpy()
+        scores = (torch.cat(images) @ texts.T).cpu().numpy()
     return mean_average_precision(scores, drawn.truth, drawn.goals)
 
 

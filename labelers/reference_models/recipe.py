@@ -31,6 +31,11 @@ class PretrainSettings:
         sigmoid_weight: Weight of the sigmoid loss, which gives cosines an absolute meaning.
         helper_weight: Weight of the helper losses of patches.
         num_evaluated: Scenes drawn at the end for the figures of the card.
+        image_size: S, height and width of the model's input in pixels; None for that of the domain.
+        patch_size: Height and width of a patch in pixels; None for that of the domain.
+        stretch: Whether frames that are not square are stretched into the model's input; else their middle is cut out.
+        num_frames: Frames that are drawn once, by domains that draw a stock instead of every batch anew.
+        stored: "float32" or "float16", number format of the weights on disk.
 
     Raises:
         ValueError: A value is out of its range.
@@ -57,6 +62,11 @@ class PretrainSettings:
     sigmoid_weight: float = 0.2
     helper_weight: float = 1.0
     num_evaluated: int = 4096
+    image_size: int | None = None
+    patch_size: int | None = None
+    stretch: bool = False
+    num_frames: int = 0
+    stored: str = "float32"
 
     def __post_init__(self) -> None:
         rules = {
@@ -67,6 +77,7 @@ class PretrainSettings:
             "steps": (self.steps >= 1, "at least 1", self.steps),
             "full_share": (0 <= self.full_share <= 1, "between 0 and 1", self.full_share),
             "resized_share": (0 <= self.resized_share <= 1, "between 0 and 1", self.resized_share),
+            "stored": (self.stored in ("float32", "float16"), "float32 or float16", self.stored),
         }
         self._refuse_first(rules)
 

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from vlm_rewards.command_line.options import add_output
 from vlm_rewards.command_line.words import Said
@@ -17,6 +18,16 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add_output(command, "the model, in the format of transformers' CLIPModel")
     command.add_argument("--steps", type=int, metavar="N", help="training steps (default: the size's own, as shipped)")
     command.add_argument("--seed", type=int, default=0, metavar="N", help="seed of weights and data")
+    command.add_argument("--device", default="cpu", metavar="DEVICE", help="cpu, cuda or cuda:N (default: %(default)s)")
+    command.add_argument(
+        "--stock",
+        type=Path,
+        metavar="FOLDER",
+        help="folder in which drawn frames are kept and found again (default: they are drawn anew for each run)",
+    )
+    command.add_argument(
+        "--processes", type=int, default=1, metavar="N", help="processes that draw frames (default: %(default)s)"
+    )
 
 
 def run(options: argparse.Namespace) -> Said:
@@ -40,6 +51,15 @@ def run(options: argparse.Namespace) -> Said:
             flush=True,
         )
 
-    card = pretrain(domain, settings, options.output, seed=options.seed, progress=show)
+    card = pretrain(
+        domain,
+        settings,
+        options.output,
+        seed=options.seed,
+        device=options.device,
+        stock=options.stock,
+        processes=options.processes,
+        progress=show,
+    )
     label = ["label", "--model", options.output, "--input", "corpus/", "--goals", "corpus/goals.jsonl"]
     return [f"trained {card['name']} in {card['seconds']:,} s: {options.output}"], [[*label, "--output", "labels/"]]

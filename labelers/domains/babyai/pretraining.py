@@ -36,7 +36,7 @@ from vlm_rewards.labelers.domains.babyai.scenes import (
     render,
     tile_table,
 )
-from vlm_rewards.labelers.domains.pretraining import CardText, SceneBatch, Validation, Vocabulary
+from vlm_rewards.labelers.domains.pretraining import CardText, Resources, SceneBatch, Validation, Vocabulary
 from vlm_rewards.labelers.reference_models.architecture import normalise, patchify
 from vlm_rewards.labelers.reference_models.recipe import PretrainSettings
 
@@ -132,7 +132,10 @@ class BabyAIPretraining:
         """Returns the captions of the states, and the neutral ones."""
         return state_captions()
 
-    def open(self, settings: PretrainSettings, rng: np.random.Generator) -> "BabyAIScenes":
+    def prepare(self, settings: PretrainSettings, resources: Resources) -> None:
+        """Does nothing: every batch is drawn anew."""
+
+    def open(self, settings: PretrainSettings, rng: np.random.Generator, resources: Resources) -> "BabyAIScenes":
         """Loads layouts of real levels and draws the stock of resized frames.
 
         Raises:
@@ -140,7 +143,7 @@ class BabyAIPretraining:
         """
         return BabyAIScenes(settings, rng)
 
-    def validation(self, num_frames: int, batch_size: int) -> Validation:
+    def validation(self, num_frames: int, batch_size: int, resources: Resources) -> dict[str, Validation]:
         """Draws frames in layouts of seeds that were not trained on.
 
         Raises:
@@ -152,7 +155,7 @@ class BabyAIPretraining:
             for start in range(0, num_frames, batch_size):
                 yield render(scenes.tiles[start : start + batch_size])
 
-        return Validation(goal_bank(), batches(), ground_truth(scenes.view, scenes.carrying))
+        return {"drawn scenes": Validation(goal_bank(), batches(), ground_truth(scenes.view, scenes.carrying))}
 
     def describe(self, card: Mapping[str, Any]) -> CardText:
         """Says what the card of a model tells about BabyAI."""

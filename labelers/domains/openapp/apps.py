@@ -58,8 +58,13 @@ def _parsed(table: str, family: str) -> list[App]:
 APPS = {app.name: app for app in [*_parsed(_COMMON, "common"), *_parsed(_DIVERSE, "diverse")]}
 """All apps by name, the common ones first."""
 
-NEGATIVES = ("the home screen of a phone", "a list of all apps on a phone", "a message in front of a phone's screen")
-"""Descriptions of a phone without an app in front."""
+NEGATIVES = (
+    "a screenshot of a phone",
+    "the home screen of a phone",
+    "a list of all apps on a phone",
+    "a message in front of a phone's screen",
+)
+"""Descriptions of a phone: a neutral one, and three without an app in front."""
 
 
 def goal_id(app: str) -> str:

@@ -12,6 +12,7 @@ from vlm_rewards.schemas.goals import Goal
 
 if TYPE_CHECKING:
     from vlm_rewards.labelers.domains.openapp.levels import OpenAppLevel
+    from vlm_rewards.labelers.domains.pretraining import Pretraining
 
 HARD = {"vlm-rewards/OpenApp-v0": False, "vlm-rewards/OpenAppHard-v0": True}
 """Whether an environment's phones are hard, by its name."""
@@ -51,8 +52,11 @@ class OpenApp:
         check_cameras(self, cameras)
         return OpenAppLevel(frame_size, HARD[env])
 
-    def pretraining(self) -> None:
-        """Says that no reference model is trained on phones."""
+    def pretraining(self) -> "Pretraining":
+        """Returns how the reference models of phones are trained."""
+        from vlm_rewards.labelers.domains.openapp.pretraining import OPENAPP_PRETRAINING
+
+        return OPENAPP_PRETRAINING
 
     def agent_facts(self, frame_size: FrameSize) -> AgentFacts:
         """Returns that touches are cells of the frame, where the screen fills it."""

@@ -36,6 +36,9 @@ KEYS = ("home", "back")
 PARTS = 3
 """Parts of an app's contents, seen one after the other by swiping."""
 
+FRAME_COLOUR = (92, 96, 104)
+"""Colour beside the screen in frames that are wider."""
+
 _KEPT = 48
 
 
@@ -216,7 +219,7 @@ class PhoneSimulator:
         canvas = self._drawn(scale)
         picture = canvas.image.resize((inner, height), Image.Resampling.BOX)
         if inner < width:
-            framed = Image.new("RGB", (width, height), (92, 96, 104))
+            framed = Image.new("RGB", (width, height), FRAME_COLOUR)
             framed.paste(picture, ((width - inner) // 2, 0))
             picture = framed
         shot = np.array(picture)

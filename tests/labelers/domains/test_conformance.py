@@ -22,8 +22,9 @@ from vlm_rewards.labelers.domains.domain import Domain, ExpertGaveUpError, SeedR
 from vlm_rewards.labelers.domains.openapp.domain import OPENAPP
 from vlm_rewards.labelers.domains.openapp.levels import cell_centre
 from vlm_rewards.labelers.domains.playroom.domain import PLAYROOM
+from vlm_rewards.labelers.domains.pretraining import Resources
 from vlm_rewards.labelers.reference_models import REFERENCE_FOLDER
-from vlm_rewards.labelers.reference_models.pretraining import tokenizer_of
+from vlm_rewards.labelers.reference_models.pretraining import frame_geometry, tokenizer_of
 from vlm_rewards.labelers.reference_models.tokenizer import MAX_TOKENS
 from vlm_rewards.labelers.rewards.hindsight import original_goals
 from vlm_rewards.offline_rl.environments.goal_environments import DomainEnvironment, Stream
@@ -310,11 +311,10 @@ def test_memory_is_flat_over_resets(domain, envs):
 
 
 @by_domain
-def test_its_reference_models_can_be_trained(domain, envs):
+def test_its_reference_models_can_be_trained(domain, envs, tmp_path):
     pretraining = domain.pretraining()
     if pretraining is None:
         return
-    side = pretraining.image_size // pretraining.patch_size
     wordings = pretraining.wordings()
     owners: dict[str, int] = {}
     for state, captions in enumerate(wordings):
@@ -326,12 +326,16 @@ def test_its_reference_models_can_be_trained(domain, envs):
     assert not any(tokenizer.unk_token_id in ids for ids in read)
     for name, recipe in pretraining.sizes.items():
         assert recipe.size == name
-        recipe.check_frames(side, pretraining.least_kept)
-    recipe = dataclasses.replace(next(iter(pretraining.sizes.values())), batch_size=16, num_resized=16)
-    scenes = pretraining.open(recipe, np.random.default_rng(0))
+        image_size, patch_size = frame_geometry(pretraining, recipe)
+        recipe.check_frames(image_size // patch_size, pretraining.least_kept)
+    recipe = dataclasses.replace(next(iter(pretraining.sizes.values())), batch_size=16, num_resized=16, num_frames=16)
+    image_size, patch_size = frame_geometry(pretraining, recipe)
+    side = image_size // patch_size
+    resources = Resources("cpu", 1, tmp_path)
+    scenes = pretraining.open(recipe, np.random.default_rng(0), resources)
     for kept in (recipe.patches_kept, side**2):
         batch, again = (scenes.draw(np.random.default_rng(1), kept) for _ in range(2))
-        values = 3 * pretraining.patch_size**2
+        values = 3 * patch_size**2
         assert batch.patches.shape == (16, kept, values)
         assert batch.places.shape == batch.classes.shape == (16, kept)
         assert batch.marks.shape == (16, kept, pretraining.num_marks)
@@ -341,11 +345,12 @@ def test_its_reference_models_can_be_trained(domain, envs):
         assert -1 <= int(batch.classes.min()) <= int(batch.classes.max()) < pretraining.num_classes
         assert (batch.places.diff(dim=1) > 0).all()
         assert all((getattr(batch, name) == getattr(again, name)).all() for name in batch._fields)
-    validation = pretraining.validation(10, 4)
-    frames = np.concatenate(list(validation.batches))
-    assert frames.shape == (10, pretraining.image_size, pretraining.image_size, 3)
-    assert frames.dtype == np.uint8
-    assert validation.truth.shape == (10, len(validation.goals))
+    for validation in pretraining.validation(10, 4, resources).values():
+        frames = np.concatenate(list(validation.batches))
+        assert frames.shape[0] == 10
+        assert frames.shape[1:3] in [*domain.frame_sizes, (image_size, image_size)]
+        assert (frames.shape[3], frames.dtype) == (3, np.uint8)
+        assert validation.truth.shape == (10, len(validation.goals))
 
 
 @by_domain
