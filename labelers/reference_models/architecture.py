@@ -196,8 +196,9 @@ def resize_frames(frames: Tensor, size: int) -> Tensor:
     if tuple(frames.shape[1:3]) == (size, size):
         return frames
     pixels = frames.permute(0, 3, 1, 2).float()
-    resized = F.interpolate(pixels, (size, size), mode="bicubic", antialias=True)
-    return resized.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    for shape in ((frames.shape[1], size), (size, size)):  # as Pillow: across, rounded, then down
+        pixels = F.interpolate(pixels, shape, mode="bicubic", antialias=True).round().clamp(0, 255)
+    return pixels.to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def save_model(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, output: Path, *, stretch: bool = False) -> None:

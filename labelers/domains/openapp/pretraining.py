@@ -184,7 +184,8 @@ class OpenAppPretraining:
         data = [
             "Trained contrastively from nothing on single screens of easy and hard phones, drawn with OpenApp's own code (seeds",
             f"below {card['phone_seeds'][1]:,}): apps in front, scrolled, under messages and notes, on their way, side by side,",
-            "home pages, drawers and folders, with captions written from templates. No recorded episode and no other data was used.",
+            "home pages, drawers and folders, with captions written from templates. No recorded episode and no other data was",
+            "used.",
         ]
         return CardText(("openapp", "android"), _ABOUT, data, FAMILIES)
 

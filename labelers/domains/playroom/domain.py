@@ -10,6 +10,7 @@ from vlm_rewards.schemas.goals import Goal
 
 if TYPE_CHECKING:
     from vlm_rewards.labelers.domains.playroom.levels import PlayroomLevel
+    from vlm_rewards.labelers.domains.pretraining import Pretraining
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +45,11 @@ class Playroom:
         check_cameras(self, cameras)
         return PlayroomLevel(frame_size, ENVIRONMENTS[env])
 
-    def pretraining(self) -> None:
-        """Says that no reference model is trained on the playroom."""
+    def pretraining(self) -> "Pretraining":
+        """Returns how the reference models of the playroom are trained."""
+        from vlm_rewards.labelers.domains.playroom.pretraining import PLAYROOM_PRETRAINING
+
+        return PLAYROOM_PRETRAINING
 
     def kinds(self, goal: Goal) -> frozenset[str]:
         """Returns what a goal may be held out by: "red ball", "ball", and for pairs "blue mug + red ball"."""

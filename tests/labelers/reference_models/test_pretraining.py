@@ -5,10 +5,11 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor
 
 from vlm_rewards.labelers.domains.babyai.domain import BABYAI
-from vlm_rewards.labelers.reference_models.pretraining import pretrain, pretraining_of, recipe_of
+from vlm_rewards.labelers.reference_models.pretraining import _Helpers, pretrain, pretraining_of, recipe_of
 from vlm_rewards.labelers.reference_models.recipe import PretrainSettings
 
 pytest.importorskip("minigrid")
@@ -40,6 +41,7 @@ TINY = PretrainSettings(
         ({"text_width": 33}, "text_width must be a multiple of text_heads: got 33"),
         ({"steps": 0}, "steps must be at least 1: got 0"),
         ({"full_share": 1.5}, "full_share must be between 0 and 1: got 1.5"),
+        ({"stored": "int8"}, "stored must be float32 or float16: got int8"),
         (
             {"resized_share": -0.1},
             "resized_share must be between 0 and 1: got -0.1. Change the settings of size 'tiny'",
@@ -123,6 +125,30 @@ def test_the_same_seed_gives_the_same_weights(tmp_path):
         torch.set_num_threads(threads)
     one, again = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "again"))
     assert one == again
+
+
+def test_weights_stored_in_half_the_bytes_are_those_that_are_measured(tmp_path):
+    settings = dataclasses.replace(TINY, steps=2, stored="float16")
+    pretrain(BABYAI, settings, tmp_path / "half", precision="float32")
+    pretrain(BABYAI, dataclasses.replace(settings, stored="float32"), tmp_path / "whole", precision="float32")
+    half, whole = ((tmp_path / name / "model.safetensors").stat().st_size for name in ("half", "whole"))
+    assert 0.5 < half / whole < 0.55
+    assert all(weight.dtype == torch.float16 for weight in load_file(tmp_path / "half" / "model.safetensors").values())
+
+
+def test_helpers_ask_the_same_of_all_patches_as_of_selected_ones():
+    torch.manual_seed(0)
+    helpers = _Helpers(8, 3, 2)
+    states, marks = torch.randn(4, 5, 8), torch.rand(4, 5, 2) < 0.5
+    for classes in (torch.randint(-1, 3, (4, 5)), torch.full((4, 5), -1)):
+        loss = helpers.selected(states, classes, marks)
+        torch.testing.assert_close(helpers.weighted(states, classes, marks), loss)
+    assert _Helpers(8, 0, 0)(states, classes, marks[..., :0]) == 0
+
+
+def test_a_missing_device_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="device must be cpu, cuda or cuda:N, got 'tpu'"):
+        pretrain(BABYAI, TINY, tmp_path, device="tpu")
 
 
 def test_a_time_limit_ends_the_run_early(tmp_path):
