@@ -54,7 +54,7 @@ class OpenApp:
 
     def pretraining(self) -> "Pretraining":
         """Returns how the reference models of phones are trained."""
-        from vlm_rewards.labelers.domains.openapp.pretraining import OPENAPP_PRETRAINING
+        from vlm_rewards.labelers.domains.openapp.models.pretraining import OPENAPP_PRETRAINING
 
         return OPENAPP_PRETRAINING
 

@@ -47,7 +47,7 @@ class Playroom:
 
     def pretraining(self) -> "Pretraining":
         """Returns how the reference models of the playroom are trained."""
-        from vlm_rewards.labelers.domains.playroom.pretraining import PLAYROOM_PRETRAINING
+        from vlm_rewards.labelers.domains.playroom.models.pretraining import PLAYROOM_PRETRAINING
 
         return PLAYROOM_PRETRAINING
 

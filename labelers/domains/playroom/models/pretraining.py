@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vlm_rewards.labelers.domains.playroom.captions import (
+from vlm_rewards.labelers.domains.playroom.goals import COLOURS, FAMILIES, NEUTRAL, NUM_TOYS, OBJECTS, TOYS, goal_bank
+from vlm_rewards.labelers.domains.playroom.models.captions import (
     FIND,
     LIFT,
     MORE_WORDS,
@@ -26,8 +27,7 @@ from vlm_rewards.labelers.domains.playroom.captions import (
     choose_states,
     state_captions,
 )
-from vlm_rewards.labelers.domains.playroom.goals import COLOURS, FAMILIES, NEUTRAL, NUM_TOYS, OBJECTS, TOYS, goal_bank
-from vlm_rewards.labelers.domains.playroom.scenes import (
+from vlm_rewards.labelers.domains.playroom.models.scenes import (
     FIELDS,
     FRAME_SIZE,
     TRAIN_SEEDS,

@@ -10,7 +10,7 @@ import numpy as np
 
 from vlm_rewards.labelers.domains.openapp import launcher
 from vlm_rewards.labelers.domains.openapp.apps import APPS
-from vlm_rewards.labelers.domains.openapp.captions import MOVING, NOTE, NOTHING, OPEN, OTHERS
+from vlm_rewards.labelers.domains.openapp.models.captions import MOVING, NOTE, NOTHING, OPEN, OTHERS
 from vlm_rewards.labelers.domains.openapp.phone import Phone
 from vlm_rewards.labelers.domains.openapp.simulator import PARTS, PhoneSimulator, Screen
 from vlm_rewards.labelers.reference_models.stock import ROWS, Field

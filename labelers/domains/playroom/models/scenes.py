@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from vlm_rewards.labelers.domains.playroom.captions import (
+from vlm_rewards.labelers.domains.playroom.drawing.renderer import ID_SIDE
+from vlm_rewards.labelers.domains.playroom.models.captions import (
     FIND,
     LEFT,
     LIFT,
@@ -16,7 +17,6 @@ from vlm_rewards.labelers.domains.playroom.captions import (
     RIGHT,
     VIEW,
 )
-from vlm_rewards.labelers.domains.playroom.drawing.renderer import ID_SIDE
 from vlm_rewards.labelers.domains.playroom.views import View, Views
 from vlm_rewards.labelers.reference_models.stock import ROWS, Field
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from vlm_rewards.labelers.domains.openapp.apps import APPS, NEGATIVES, goal_of
-from vlm_rewards.labelers.domains.openapp.captions import (
+from vlm_rewards.labelers.domains.openapp.domain import OPENAPP
+from vlm_rewards.labelers.domains.openapp.models.captions import (
     MOVING,
     NEUTRAL,
     NOTE,
@@ -15,9 +16,8 @@ from vlm_rewards.labelers.domains.openapp.captions import (
     OTHERS,
     state_captions,
 )
-from vlm_rewards.labelers.domains.openapp.domain import OPENAPP
-from vlm_rewards.labelers.domains.openapp.pretraining import FRAMED_EVERY, OPENAPP_PRETRAINING, model_inputs
-from vlm_rewards.labelers.domains.openapp.scenes import (
+from vlm_rewards.labelers.domains.openapp.models.pretraining import FRAMED_EVERY, OPENAPP_PRETRAINING, model_inputs
+from vlm_rewards.labelers.domains.openapp.models.scenes import (
     TRAIN_SEEDS,
     VALIDATION_SEEDS,
     draw_screens,

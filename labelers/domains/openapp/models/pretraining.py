@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from vlm_rewards.labelers.domains.openapp.apps import APPS, goal_of
-from vlm_rewards.labelers.domains.openapp.captions import MORE_WORDS, NEUTRAL, NUM_STATES, OPEN, state_captions
-from vlm_rewards.labelers.domains.openapp.scenes import (
+from vlm_rewards.labelers.domains.openapp.models.captions import MORE_WORDS, NEUTRAL, NUM_STATES, OPEN, state_captions
+from vlm_rewards.labelers.domains.openapp.models.scenes import (
     FIELDS,
     TRAIN_SEEDS,
     VALIDATION_SEEDS,

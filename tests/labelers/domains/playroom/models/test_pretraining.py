@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from vlm_rewards.labelers.domains.playroom.captions import (
+from vlm_rewards.labelers.domains.playroom.domain import PLAYROOM
+from vlm_rewards.labelers.domains.playroom.goals import COLOURS, NEUTRAL, OBJECTS, TOYS, goal_bank
+from vlm_rewards.labelers.domains.playroom.models.captions import (
     FIND,
     FIRST_PAIR,
     LEFT,
@@ -18,10 +20,8 @@ from vlm_rewards.labelers.domains.playroom.captions import (
     choose_states,
     state_captions,
 )
-from vlm_rewards.labelers.domains.playroom.domain import PLAYROOM
-from vlm_rewards.labelers.domains.playroom.goals import COLOURS, NEUTRAL, OBJECTS, TOYS, goal_bank
-from vlm_rewards.labelers.domains.playroom.pretraining import PLAYROOM_PRETRAINING, patch_labels
-from vlm_rewards.labelers.domains.playroom.scenes import TRAIN_SEEDS, VALIDATION_SEEDS, draw_views, view_states
+from vlm_rewards.labelers.domains.playroom.models.pretraining import PLAYROOM_PRETRAINING, patch_labels
+from vlm_rewards.labelers.domains.playroom.models.scenes import TRAIN_SEEDS, VALIDATION_SEEDS, draw_views, view_states
 from vlm_rewards.labelers.domains.playroom.views import View
 from vlm_rewards.labelers.domains.playroom.world import Sight
 from vlm_rewards.labelers.reference_models.pretraining import tokenizer_of

@@ -1,0 +1,1 @@
+"""What the reference models of phones are trained on."""

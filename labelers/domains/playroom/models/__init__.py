@@ -1,0 +1,1 @@
+"""What the reference models of the playroom are trained on."""
