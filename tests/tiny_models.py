@@ -59,11 +59,11 @@ def build_tokenizer(
     )
 
 
-def save_tiny_clip(folder: Path, image_size: int = 32, width: int = 32, seed: int = 0) -> Path:
+def save_tiny_clip(folder: Path, image_size: int = 32, width: int = 32, seed: int = 0, length: int = 16) -> Path:
     """Saves a CLIP of two layers a tower with random weights; its embeddings have 24 numbers."""
-    tokenizer = build_tokenizer(16)
+    tokenizer = build_tokenizer(length)
     text = {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": 2, "num_attention_heads": 2}
-    text |= {"vocab_size": len(tokenizer), "max_position_embeddings": 16}
+    text |= {"vocab_size": len(tokenizer), "max_position_embeddings": length}
     text |= {
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,

@@ -26,8 +26,15 @@ _TEXT_LENGTHS = {"align": 64}
 """Tokens to which a processor pads texts where that is less than its model could read (AlignProcessor)."""
 
 
+_READ_TO_THE_END = ("clip",)
+"""Model types whose text tower reads from left to right and takes a text's vector at its end: what is behind it changes nothing."""
+
+_LENGTH_STEP = 8
+_MAX_LENGTH_WITHOUT_STEPS = 32  # up to here, padding to one length costs little
+
+
 class TextTokenizer:
-    """A checkpoint's tokenizer, padded to one length; safe to share between threads.
+    """A checkpoint's tokenizer; safe to share between threads.
 
     Args:
         tokenizer: A transformers tokenizer.
@@ -35,7 +42,9 @@ class TextTokenizer:
 
     Attributes:
         tokenizer: As given.
-        max_tokens: L, tokens of a padded text, start and end tokens included.
+        max_tokens: Most tokens of a padded text, start and end tokens included.
+        has_lengths: Whether a text is padded to the next multiple of 8 tokens rather than to `max_tokens`: that is a fifth of the
+            work where goals are short, and the length depends on the text alone.
     """
 
     def __init__(self, tokenizer: Any, config: Any) -> None:
@@ -43,14 +52,35 @@ class TextTokenizer:
         self.max_tokens = _max_tokens(config, tokenizer)
         self._num_rows = _num_rows(config)
         self._lower_case = config.model_type in _LOWER_CASE and _reads_case(tokenizer)
+        self.has_lengths = (
+            config.model_type in _READ_TO_THE_END
+            and self.max_tokens > _MAX_LENGTH_WITHOUT_STEPS
+            and tokenizer.padding_side == "right"
+        )
         self._lock = threading.Lock()  # a fast tokenizer keeps the padding of a call as state
 
-    def encode(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
-        """Returns the text tower's inputs, `[M, L]` int64 by name."""
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Returns the length L to which each text is padded."""
+        if not self.has_lengths:
+            return [self.max_tokens] * len(texts)
+        with self._lock:
+            ids = self.tokenizer(self._as_trained(texts), verbose=False)["input_ids"]
+        return [min(self.max_tokens, -(-len(of_text) // _LENGTH_STEP) * _LENGTH_STEP) for of_text in ids]
+
+    def encode(self, texts: Sequence[str], length: int | None = None) -> dict[str, torch.Tensor]:
+        """Returns the text tower's inputs, `[M, L]` int64 by name.
+
+        Args:
+            texts: M texts.
+            length: L; None for `max_tokens`.
+        """
         with self._lock:
             return dict(
                 self.tokenizer(
-                    self._as_trained(texts), padding="max_length", max_length=self.max_tokens, return_tensors="pt"
+                    self._as_trained(texts),
+                    padding="max_length",
+                    max_length=self.max_tokens if length is None else length,
+                    return_tensors="pt",
                 )
             )
 

@@ -2,7 +2,7 @@
 
     threads, one per process that decodes ──► Lanes.embed ──► a free lane: (encoder of a GPU, a stream of its own) ──► rows
 
-Two lanes per GPU: while one batch is computed, the next one is on its way there and its work is queued.
+Three lanes per GPU: while one batch is computed, the next one is on its way there, and the rows of the last one are made.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from vlm_rewards.labelers.settings import LabelerSettings
 if TYPE_CHECKING:
     import torch
 
-_LANES_PER_GPU = 2
+_LANES_PER_GPU = 3
 _ALL_GPUS = "cuda"
 
 
