@@ -33,6 +33,7 @@ from vlm_rewards.offline_rl.environments.environments import EnvironmentSettings
 from vlm_rewards.offline_rl.environments.live_frames import fit_frame_size
 from vlm_rewards.offline_rl.evaluation.episode_records import EpisodeRecord, Evaluation, flatten_summary
 from vlm_rewards.offline_rl.interfaces import Agent
+from vlm_rewards.offline_rl.online.frame_memory import FrameMemory
 from vlm_rewards.offline_rl.runs.folders import Metrics
 from vlm_rewards.schemas.goals import Goal
 
@@ -97,12 +98,13 @@ def evaluate_agent(
         first = environments.seed * 1_000_000
         observations, infos = envs.reset(seed=(first + playing).tolist())
         stories = [_Story(observations[i], infos, i) for i in range(N)]
+        embeds = agent.spaces.observation == "embeddings"
+        memory = FrameMemory(agent.spaces.frame_stack, embedder(observations) if embeds else observations)
         while len(finished) < num_episodes:
             # Every environment acts; those that rest ignore their action.
-            seen = observations if agent.spaces.observation == "frames" else embedder(observations)
             rows = [index_of[story.goal_id] for story in stories]
             actions = agent.act(
-                torch.from_numpy(np.ascontiguousarray(seen)),
+                torch.from_numpy(np.ascontiguousarray(memory.seen)),
                 torch.from_numpy(embeddings[rows]),
                 generator=generator,
                 temperature=1.0 if temperature is None else temperature,
@@ -130,6 +132,10 @@ def evaluate_agent(
                 observations, infos = envs.reset(seed=(first + playing).tolist(), options=options)
                 for i in np.flatnonzero(over & (playing < num_episodes)).tolist():
                     stories[i] = _Story(observations[i], infos, i)
+            if len(finished) < num_episodes:
+                seen = embedder(observations) if embeds else observations
+                memory.add(seen)
+                memory.begin(seen, over)
     ordered = [finished[j] for j in range(num_episodes)]
     return Evaluation(
         episodes=tuple(record for record, _ in ordered), frames=tuple(frames for _, frames in ordered[:keep_frames])

@@ -15,7 +15,8 @@ How a transition finds its frames, and how a draw finds a transition:
                               ▲
     ready          [5, 0, 7, 2, ...]  numbers of the transitions that can be sampled; a draw is a uniform place in this list
 
-A transition is alive while it and the frame before its action are kept.
+A transition is alive while it and the frame before its action are kept; for an agent that sees n frames at once, also the n - 1
+frames before that one. Every frame then knows the one before it in its episode, the first frame of an episode itself.
 
 Shape letters as in `offline_rl.interfaces`; here R rows.
 """
@@ -128,6 +129,9 @@ class TransitionRings:
         frame: dict[str, tuple[tuple[int, ...], DTypeLike]] = {
             "observations": (spaces.observation_shape, FRAME_DTYPES[spaces.observation])
         }
+        self._frame_stack = spaces.frame_stack
+        if self._frame_stack > 1:
+            frame["previous"] = ((), np.int64)
         if spaces.state_size is not None:
             frame["states"] = ((spaces.state_size,), np.float32)
         self.frames = Ring(frame, capacity=capacity, block=max(2 * num_environments, capacity // 64))
@@ -161,7 +165,12 @@ class TransitionRings:
     def are_alive(self, transitions: np.ndarray) -> np.ndarray:
         """Returns [R] bool, which of the [R] stored transitions are still there with their frames."""
         kept = transitions >= self.transitions.first
-        return kept & (self.transitions.read("before", transitions) >= self.frames.first)
+        frames = self.transitions.read("before", transitions)
+        kept &= frames >= self.frames.first
+        for _ in range(self._frame_stack - 1):
+            frames = self._previous(frames)
+            kept &= frames >= self.frames.first
+        return kept
 
     def make_room(self, num_frames: int, num_transitions: int) -> bool:
         """Gives up the oldest rows if needed, and stops sampling what depends on them; returns whether any were given up."""
@@ -189,10 +198,19 @@ class TransitionRings:
         # ring has given it up; new frames get their numbers environment by environment, before and then after.
         numbers = np.stack([last, last], axis=1)
         new = np.stack([last < self.frames.first, np.ones(len(last), np.bool_)], axis=1)
-        numbers[new] = self.frames.extend(
-            int(new.sum()), {name: np.stack(pair, axis=1)[new] for name, pair in frames.items()}
-        )
+        columns: dict[str, ArrayLike] = {name: np.stack(pair, axis=1)[new] for name, pair in frames.items()}
+        if self._frame_stack > 1:
+            columns["previous"] = 0
+        numbers[new] = self.frames.extend(int(new.sum()), columns)
+        if self._frame_stack > 1:
+            before, after = numbers.T
+            self.frames.write("previous", before[new[:, 0]], before[new[:, 0]])
+            self.frames.write("previous", after, before)
         return numbers[:, 0], numbers[:, 1]
+
+    def _previous(self, frames: np.ndarray) -> np.ndarray:
+        """Returns the frames before [R] frames in their episodes; those that are given up stand for all before them."""
+        return np.where(frames < self.frames.first, frames, self.frames.read("previous", frames))
 
     def release(self, transitions: np.ndarray) -> None:
         """Makes the [R] transitions available to `sample`."""
@@ -209,11 +227,19 @@ class TransitionRings:
         def frame(name: str, which: str) -> torch.Tensor:
             return torch.from_numpy(self.frames.read(name, column(which)))
 
+        def seen(which: str) -> torch.Tensor:
+            if self._frame_stack == 1:
+                return frame("observations", which)
+            stack = [column(which)]
+            for _ in range(self._frame_stack - 1):
+                stack.insert(0, self._previous(stack[0]))
+            return torch.from_numpy(np.concatenate([self.frames.read("observations", one) for one in stack], axis=-1))
+
         return Batch(
-            observations=frame("observations", "before"),
+            observations=seen("before"),
             actions=torch.from_numpy(column("actions")),
             rewards=torch.from_numpy(column("reward")),
-            next_observations=frame("observations", "after"),
+            next_observations=seen("after"),
             masks=torch.from_numpy(column("mask")),
             goals=torch.from_numpy(self._goal_embeddings[column("goal")]),
             returns=torch.from_numpy(column("return")),

@@ -42,6 +42,7 @@ def build_replay(
     discount: float = DEFAULT_DISCOUNT,
     num_actions: int | None = None,
     use_states: bool = True,
+    frame_stack: int = 1,
 ) -> ReplayData:
     """Builds the replay of relabelled trajectories, or opens the one that is there.
 
@@ -54,10 +55,11 @@ def build_replay(
         goals: Text tower to embed the goals with, or their embeddings; of an encoder the default templates are used.
         embeddings: Folder that `vlm-rewards label --embeddings` filled: keep these image embeddings instead of frames.
         camera: Camera of the frames; may be None where the corpus has one.
-        exclude_goals: Argument of `open_replay`; like the next three not part of the folder.
+        exclude_goals: Argument of `open_replay`; like the next four not part of the folder.
         discount: Argument of `open_replay`.
         num_actions: Argument of `open_replay`.
         use_states: Argument of `open_replay`.
+        frame_stack: Argument of `open_replay`.
 
     Returns:
         The replay, open.
@@ -94,7 +96,12 @@ def build_replay(
         else:
             _build(relabelled, kept, folder, fingerprint, goals, camera)
     return ReplayData(
-        folder, exclude_goals=exclude_goals, discount=discount, num_actions=num_actions, use_states=use_states
+        folder,
+        exclude_goals=exclude_goals,
+        discount=discount,
+        num_actions=num_actions,
+        use_states=use_states,
+        frame_stack=frame_stack,
     )
 
 

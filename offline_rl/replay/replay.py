@@ -16,6 +16,11 @@ Which reward belongs to which transition, for goal k of an episode with start 1,
         1            o_2        a_2     r_2          o_3           1    r_2 + d r_3
         2            o_3        a_3     r_3          o_4           0    r_3        (1 where the segment is no success)
 
+With a frame_stack of n, the observation is of n frames, the last one at the right; before the first frame of the episode (not of
+the segment) that one is repeated, as in a live episode. Transition 0 above, with a frame_stack of 3:
+
+    observation   o_0 o_0 o_1        next observation   o_0 o_1 o_2
+
 r_0 and r_4 are in rewards.npy and are never sampled. The mask is 0 only at a success: a segment that ends because the recording
 ends is bootstrapped, and its return is what was recorded.
 
@@ -78,6 +83,7 @@ def open_replay(
     discount: float = DEFAULT_DISCOUNT,
     num_actions: int | None = None,
     use_states: bool = True,
+    frame_stack: int = 1,
 ) -> "ReplayData":
     """Opens a replay that `replay.builder.build_replay` has made; see `ReplayData` for arguments and errors.
 
@@ -85,7 +91,12 @@ def open_replay(
     """
     check_replay_files(Path(folder))
     return ReplayData(
-        folder, exclude_goals=exclude_goals, discount=discount, num_actions=num_actions, use_states=use_states
+        folder,
+        exclude_goals=exclude_goals,
+        discount=discount,
+        num_actions=num_actions,
+        use_states=use_states,
+        frame_stack=frame_stack,
     )
 
 
@@ -98,6 +109,7 @@ class ReplayData:
         discount: Discount factor of the returns, which are written beside the arrays once per discount.
         num_actions: Number of discrete actions of the environment; None for the highest recorded action plus one.
         use_states: Whether to give the states, if some were recorded. Live environments have none.
+        frame_stack: Number of frames in an observation; see the module's picture.
 
     Attributes:
         spaces: Observations and actions of an agent.
@@ -121,6 +133,7 @@ class ReplayData:
         discount: float = DEFAULT_DISCOUNT,
         num_actions: int | None = None,
         use_states: bool = True,
+        frame_stack: int = 1,
     ) -> None:
         self._folder = Path(folder)
         self._options: dict = {
@@ -128,6 +141,7 @@ class ReplayData:
             "discount": discount,
             "num_actions": num_actions,
             "use_states": use_states,
+            "frame_stack": frame_stack,
         }
         meta = read_replay_meta(self._folder)
         if not 0 <= discount <= 1:
@@ -281,12 +295,13 @@ class ReplayData:
         segments = self.segments[numbers]
         steps = indices - self._bounds[numbers]
         frames, rewards = segments["frame"] + steps, segments["reward"] + steps
+        first = segments["frame"] - segments["start"]  # of the episode
         achieved = segments["terminated"] & (steps == segments["length"] - 1)
         return Batch(
-            observations=_tensor(self._observations[self._rows[frames]]),
+            observations=self._seen(frames, first),
             actions=_tensor(self._actions[frames]),
             rewards=_tensor(self._rewards[rewards]),
-            next_observations=_tensor(self._observations[self._rows[frames + 1]]),
+            next_observations=self._seen(frames + 1, first),
             masks=_tensor(np.where(achieved, np.float32(0), np.float32(1))),
             goals=_tensor(self.goals.embeddings[segments["goal"]]),
             returns=_tensor(self._returns[rewards]),
@@ -295,8 +310,14 @@ class ReplayData:
             next_states=None if self._states is None else _tensor(self._states[frames + 1]),
         )
 
+    def _seen(self, frames: np.ndarray, first: np.ndarray) -> torch.Tensor:
+        """Returns what is seen at [B] frames of episodes that begin at [B] frames."""
+        ago = range(self.spaces.frame_stack - 1, -1, -1)
+        parts = [self._observations[self._rows[np.maximum(frames - steps, first)]] for steps in ago]
+        return _tensor(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1))
+
     def segment(self, number: int) -> Segment:
-        """Returns segment 0..M-1 as an episode of its own."""
+        """Returns segment 0..M-1 as an episode of its own, whose observations are single frames."""
         record = self.segments[number]
         length = int(record["length"])
         frames = slice(record["frame"], record["frame"] + length + 1)
@@ -348,6 +369,7 @@ class ReplayData:
             num_actions=None if max_action is None else num_actions or max_action + 1,
             action_size=None if max_action is not None else self._actions.shape[1],
             state_size=None if self._states is None else self._states.shape[1],
+            frame_stack=self._options["frame_stack"],
         )
 
 

@@ -78,6 +78,7 @@ def _finetune(agent: str | Path, output: Path, settings: FinetuneSettings, wandb
         discount=before.discount,
         num_actions=before.agent.spaces.num_actions,
         use_states=before.agent.spaces.state_size is not None,
+        frame_stack=before.agent.spaces.frame_stack,
     )
     if before.replay_fingerprint is not None:
         replay.fingerprint.check_equal(

@@ -24,6 +24,7 @@ from vlm_rewards.offline_rl.environments.environments import EnvironmentSettings
 from vlm_rewards.offline_rl.environments.live_frames import fit_to_corpus
 from vlm_rewards.offline_rl.evaluation.evaluation import environments_at_once, evaluate_on_held_out, verdict_of
 from vlm_rewards.offline_rl.online.buffer import OnlineBuffer
+from vlm_rewards.offline_rl.online.frame_memory import FrameMemory
 from vlm_rewards.offline_rl.online.live_hindsight import LiveHindsight
 from vlm_rewards.offline_rl.online.live_rewards import LiveRewards
 from vlm_rewards.offline_rl.online.truth_rewards import TruthScores, parse_reward
@@ -117,7 +118,8 @@ class FinetuneRun:
         self._returns = np.zeros(settings.num_envs)
         self._truths = np.zeros(settings.num_envs, np.bool_)
         self._losses: list[Mapping[str, float]] = []
-        self._observations, _ = self._live.reset()
+        observations, _ = self._live.reset()
+        self._memory = FrameMemory(before.agent.spaces.frame_stack, observations)
 
     def __enter__(self) -> "FinetuneRun":
         return self
@@ -135,7 +137,8 @@ class FinetuneRun:
         updates = self.agent.num_updates
         ended = self._act()
         if ended.any():
-            self._observations, _ = self._live.reset(options={"reset_mask": ended})
+            observations, _ = self._live.reset(options={"reset_mask": ended})
+            self._memory.begin(observations, ended)
         self.step += self.settings.num_envs
         first = updates == self._offline_updates < self.agent.num_updates
         if self.crosses(self.settings.log_every):
@@ -149,12 +152,13 @@ class FinetuneRun:
     def _act(self) -> np.ndarray:
         live = self._live
         actions = self.agent.act(
-            torch.from_numpy(np.ascontiguousarray(self._observations)),
+            torch.from_numpy(np.ascontiguousarray(self._memory.seen)),
             torch.from_numpy(live.goal_embeddings),
             generator=self._acting,
             temperature=self.settings.temperature,
         )
-        self._observations, *_ = live.step(actions)
+        observations, *_ = live.step(actions)
+        self._memory.add(observations)
         # The updates of an asynchronous run are made while the thread scores the step, and so without it.
         if self.settings.asynchronous:
             self._buffer.make_room()
@@ -264,6 +268,8 @@ class FinetuneRun:
             "losses": [dict(losses) for losses in self._losses],
             "buffer": buffer.name,
         }
+        if self.agent.spaces.frame_stack > 1:
+            state["memory"] = pack_arrays(self._memory.state_dict())
         save_checkpoint(folder, self.step, state)
         for old in sorted(folder.glob("buffer-*.npz"))[:-2]:
             old.unlink()
@@ -285,7 +291,11 @@ class FinetuneRun:
         self.agent.load_state_dict(state["agent"])
         self._random.bit_generator.state = state["random"]
         self._acting.set_state(state["acting"])
-        self._observations = self._live.load_state_dict(unpack_arrays(state["live"]))
+        self._memory = FrameMemory(
+            self.agent.spaces.frame_stack, self._live.load_state_dict(unpack_arrays(state["live"]))
+        )
+        if self.agent.spaces.frame_stack > 1:
+            self._memory.load_state_dict(unpack_arrays(state["memory"]))
         self._hindsight.load_state_dict(unpack_arrays(state["hindsight"]))
         self._due = state["due"]
         self._episodes.extend(state["episodes"])

@@ -92,7 +92,9 @@ def _train(
     labels = Fingerprint(recorded["labels_fingerprint"])
     check_labeler(labeler, labels, str(labels.parts["camera"]))
     described = describe_settings(
-        settings, unimportant=("log_every", "checkpoint_every", "hold_out"), added=("frames", "states", "device")
+        settings,
+        unimportant=("log_every", "checkpoint_every", "hold_out"),
+        added=("frames", "states", "device", "frame_stack"),
     )
     fingerprint = Fingerprint(
         {
@@ -227,6 +229,7 @@ def _replay(
         discount=discount,
         num_actions=settings.num_actions,
         use_states=settings.states,
+        frame_stack=settings.frame_stack,
     )
 
 

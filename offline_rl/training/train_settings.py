@@ -23,6 +23,8 @@ class TrainSettings:
         num_actions: Discrete actions of the environment; None for the highest recorded one and those under it.
         states: Whether the agent takes the states that the corpus has besides its frames. Live environments have none, so such an
             agent is for offline use alone; False for one that is to be evaluated or fine-tuned.
+        frame_stack: Number of frames that the agent sees at once: the last one and those before it; 1 for an agent without a
+            memory.
         envs: Environments to evaluate the trained agent in; none for no evaluation.
         eval_episodes: Episodes of that evaluation, of held-out levels, at least one of each environment.
         eval_temperature: Temperature of the policy there; 0 or None for the most likely action.
@@ -82,6 +84,9 @@ class TrainSettings:
             name="no-states",
         ),
     )
+    frame_stack: int = dataclasses.field(
+        default=1, metadata=option("N", "frames that the agent sees at once, the last ones: its memory")
+    )
     envs: tuple[str, ...] = dataclasses.field(
         default=(), metadata=option("NAME", "evaluate the trained agent in this level; repeatable", name="env")
     )
@@ -125,6 +130,7 @@ class TrainSettings:
             ("steps", 1),
             ("batch_size", 1),
             ("seed", 0),
+            ("frame_stack", 1),
             ("eval_episodes", len(self.envs)),
             ("threads", 1),
             ("log_every", 1),
@@ -150,6 +156,7 @@ class TrainKeywords(TypedDict, total=False):
     hold_out: Sequence[str]
     num_actions: int | None
     states: bool
+    frame_stack: int
     envs: Sequence[str]
     eval_episodes: int
     eval_temperature: float | None

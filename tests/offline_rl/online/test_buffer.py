@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,31 @@ def test_episodes_by_hand() -> None:
         11: (11, 0.0, 12, 1.0, 0.0, False),
     }
     assert ring.state_dict()["frames_observations"][:, 0, 0, 0].tolist() == [1, 2, 3, 4, 10, 11, 12]  # each once
+
+
+def test_a_memory_reaches_back_to_the_first_frame_of_the_episode() -> None:
+    spaces = dataclasses.replace(SPACES, frame_stack=3)
+    ring = OnlineBuffer(spaces, GOALS.embeddings, num_environments=1, capacity=8, capacity_transitions=50)
+    for value in (1, 2, 3):
+        step(ring, value, end="truncation" if value == 3 else "")
+    step(ring, 20)
+    assert ring.add_episode(np.array([0, 1, 2]), np.array([1]), np.zeros((1, 3), np.float32)) == 3
+
+    def seen() -> set[tuple[tuple, tuple]]:
+        batch = ring.sample(400, np.random.default_rng(0))
+        pairs = (batch.observations[:, 0, 0, ::3], batch.next_observations[:, 0, 0, ::3])
+        return set(zip(*(map(tuple, part.tolist()) for part in pairs), strict=True))
+
+    first = {((1, 1, 1), (1, 1, 2)), ((1, 1, 2), (1, 2, 3)), ((1, 2, 3), (2, 3, 4)), ((20, 20, 20), (20, 20, 21))}
+    assert seen() == first
+    resumed = OnlineBuffer(spaces, GOALS.embeddings, num_environments=1, capacity=8, capacity_transitions=50)
+    resumed.load_state_dict(ring.state_dict())
+    assert_equal(resumed.sample(50, np.random.default_rng(1)), ring.sample(50, np.random.default_rng(1)))
+    # Frames are given up two at a time: (1, 2), then (3, 4), and with them what remembers them.
+    for value in range(21, 27):
+        step(ring, value)
+    assert not any(1 in one or 2 in one for one, _ in seen())
+    assert all(one[1:] == after[:2] for one, after in seen())
 
 
 def test_nothing_follows_a_success_where_the_environment_goes_on() -> None:

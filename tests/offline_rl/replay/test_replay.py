@@ -73,6 +73,23 @@ def test_the_transitions_of_a_failure_by_hand(replay: ReplayData) -> None:
     assert len(replay) == 13
 
 
+def test_a_memory_reaches_back_to_the_first_frame_of_the_episode(replay: ReplayData, tmp_path: Path) -> None:
+    remembering = open_replay(tmp_path / "replay", discount=0.5, frame_stack=3)
+    again = pickle.loads(pickle.dumps(remembering))
+    assert (again.spaces.observation_shape, again.spaces.seen_shape) == ((8, 8, 3), (8, 8, 9))
+    # steps 1, 2, 3 of "a": the segment begins in frame 1, the episode in frame 0
+    batch, alone = again.gather(np.array([5, 6, 7])), replay.gather(np.array([5, 6, 7]))
+    assert batch.observations[:, 0, 0, ::3].tolist() == [[0, 0, 1], [0, 1, 2], [1, 2, 3]]
+    assert batch.next_observations[:, 7, 7, 2::3].tolist() == [[0, 1, 2], [1, 2, 3], [2, 3, 4]]
+    # step 0 of "b", after which "a" must not be seen
+    assert again.gather(np.array([0])).observations[0, 0, 0].tolist() == [0] * 9
+    for name in ("actions", "rewards", "masks", "returns", "goals", "successes"):
+        assert torch.equal(getattr(batch, name), getattr(alone, name))
+    assert again.segment(0).observations.shape == (6, 8, 8, 3)
+    with pytest.raises(ValueError, match="frame_stack must be at least 1, got 0"):
+        open_replay(tmp_path / "replay", frame_stack=0)
+
+
 def test_statistics_and_spaces(replay: ReplayData, tmp_path: Path) -> None:
     assert replay.statistics == {
         "episodes": 2,

@@ -111,6 +111,29 @@ def test_a_run_that_ends_before_its_first_checkpoint_begins_again(
     assert evaluations == [0, 20, 80, 160]
 
 
+def test_an_agent_with_a_memory_goes_on_to_the_same_bits(
+    relabelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = train(
+        relabelled, output=tmp_path / "agent", steps=10, batch_size=16, num_actions=7, frame_stack=3, eval_episodes=0
+    )
+    assert agent.agent.spaces.seen_shape == (56, 56, 9)
+    assert load_agent(tmp_path / "agent").agent.spaces.frame_stack == 3
+    short = dataclasses.replace(SMALL, steps=80, eval_episodes=4, eval_every=80)
+    finetune(tmp_path / "agent", output=tmp_path / "unbroken", **vars(short))
+    save = FinetuneRun.save
+
+    def save_and_die(run: FinetuneRun, folder: Path) -> None:
+        save(run, folder)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(FinetuneRun, "save", save_and_die)
+        finetune(tmp_path / "agent", output=tmp_path / "killed", **vars(short))
+    finetune(tmp_path / "agent", output=tmp_path / "killed", **vars(short))
+    assert_same_weights(tmp_path / "killed", tmp_path / "unbroken")
+
+
 def test_truth_may_reward_instead_of_the_model(trained: Path, tmp_path: Path) -> None:
     longer = dataclasses.replace(SMALL, steps=800, updates_per_step=0.05, checkpoint_every=400, reward="truth")
     finetune(trained, output=tmp_path / "online", **vars(longer))
