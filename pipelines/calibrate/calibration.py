@@ -37,6 +37,8 @@ from vlm_rewards.labelers.provenance import Provenance
 from vlm_rewards.labelers.quality.agreement import UNDEFINED
 from vlm_rewards.labelers.settings import LabelerSettings, settings_from_json
 from vlm_rewards.pipelines.calibrate.evidence import (
+    EPISODES_BY_REWARDS,
+    REWARDED_EPISODES,
     CorpusTruth,
     CountUnit,
     EmbeddingScores,
@@ -51,7 +53,10 @@ from vlm_rewards.pipelines.engine.gathering import gather_evidence
 from vlm_rewards.pipelines.engine.outputs import OutputFolder
 from vlm_rewards.pipelines.engine.packed import raise_refusals
 from vlm_rewards.pipelines.evaluate.evaluation import check_parts
+from vlm_rewards.pipelines.evaluate.known_pairs import nothing_known, number_of_goal
 from vlm_rewards.pipelines.evaluate.known_truth import TruthSource, marked_truth
+from vlm_rewards.pipelines.evaluate.recorded_success import RecordedTruth
+from vlm_rewards.pipelines.evaluate.settings import SUCCESS
 from vlm_rewards.pipelines.label.shared_labelers import one_run, shared_labeler
 from vlm_rewards.schemas.calibrations import Calibration, compared_parts, read_calibration
 from vlm_rewards.schemas.files.remote_paths import Location, local_path, location_of
@@ -98,11 +103,11 @@ def calibrate(labels: str | Path, *, output: str | Path, **settings: Unpack[Cali
 
 
 def _calibrate(labels: str | Path, output: Path, what: CalibrationSettings, given: CalibrateRun) -> Calibration:
-    corpus, marks, embeddings = given.corpus, given.marks, given.embeddings
+    marks, embeddings = given.marks, given.embeddings
     opened = open_labels(labels)
     _check_output(output, what)
     goals = opened.metadata.goals
-    units, truth, listed = _truth(opened, what, corpus, marks)
+    units, truth, listed = _truth(opened, what, given)
     run = functools.partial(_gather, output=output, beam_options=given.beam_options, workers=given.workers)
     rescored = None if embeddings is None else _rescored(opened, location_of(embeddings), units)
     if opened.metadata.sparse and rescored is None:
@@ -127,12 +132,16 @@ def _calibrate(labels: str | Path, output: Path, what: CalibrationSettings, give
         evidence = counted(dataclasses.replace(rescored, labeler=at_temperature))
     if marks is not None:
         check_marks(listed, marks, set(evidence.found_episodes), set(evidence.found_lines))
+    if isinstance(truth, RecordedTruth):
+        _check_recorded(opened, evidence)
     if not evidence.counts.get("frames"):
         raise ValueError(
             f"labels to calibrate with must hold at least one frame, got none in {opened.folder}; label again"
         )
     assert evidence.folds is not None
-    data: dict[str, object] = {"truth": _source(corpus, marks), **evidence.counts}
+    data: dict[str, object] = {"truth": _source(given), **evidence.counts}
+    if isinstance(truth, RecordedTruth):
+        data["unknown_episodes"] = dict(evidence.unknown)
     if isinstance(truth, CorpusTruth):
         data["goals_without_ground_truth"] = [goal.id for goal in goals if goal.id not in truth.columns]
     calibration = _calibration(opened, what, evidence, before, temperature, search, data)
@@ -144,8 +153,26 @@ def _num_rows(labels: Labels) -> int:
     return int(read_manifest(labels.folder, "labels")["rows"])
 
 
-def _source(corpus: str | Path | None, marks: str | Path | None) -> str:
-    return "ground truth of the corpus" if corpus is not None else "marks" if marks is not None else "none"
+def _source(given: CalibrateRun) -> str:
+    if given.corpus is None:
+        return "marks" if given.marks is not None else "none"
+    return "success by the recording" if given.truth == SUCCESS else "ground truth of the corpus"
+
+
+def _check_recorded(labels: Labels, evidence: Evidence) -> None:
+    """Refuses a recording that says nothing: rewards that are 0 in every step of the corpus were not filled in.
+
+    Raises:
+        ValueError: It does.
+    """
+    told = evidence.counts.get(EPISODES_BY_REWARDS, 0)
+    if told and not evidence.counts[REWARDED_EPISODES]:
+        raise ValueError(
+            f"rewards that tell success must be over 0 in some step: got 0 in every step of {told} episodes. Mark some frames and "
+            "give --marks"
+        )
+    if not evidence.counts.get("frames"):
+        raise nothing_known(labels, evidence.unknown, "calibrate with")
 
 
 def _check_output(output: Path, settings: CalibrationSettings) -> None:
@@ -167,10 +194,13 @@ def _check_output(output: Path, settings: CalibrationSettings) -> None:
 
 
 def _truth(
-    labels: Labels, settings: CalibrationSettings, corpus: str | Path | None, marks: str | Path | None
+    labels: Labels, settings: CalibrationSettings, told: CalibrateRun
 ) -> tuple[list[Unit], TruthSource, list[Mark]]:
     """Returns the units of the labels, the source of truth, and the marks."""
+    corpus, marks = told.corpus, told.marks
     goals = labels.metadata.goals
+    if told.truth == SUCCESS and corpus is None:
+        raise ValueError(f"the truth {SUCCESS!r} is that of a corpus: got none. Give --input")
     if corpus is not None and marks is not None:
         raise ValueError(
             f"truth must come from a corpus or from marks, got both, {corpus} and {marks}; leave one of them out"
@@ -192,10 +222,15 @@ def _truth(
         return units, marked_truth(listed, len(goals)), listed
     source, units = labels.open_corpus(corpus)
     check_parts(labels, source, units)
+    camera = labels.metadata.fingerprint.parts.get("camera")
+    camera_name = None if camera is None else str(camera)
+    if told.truth == SUCCESS:
+        number = None if told.goal is None else number_of_goal(told.goal, labels)
+        return units, RecordedTruth(corpus=source, goals=tuple(goals), goal=number, camera=camera_name), []
     if not source.features.has_achieved_goals:
         raise ValueError(
-            f"a corpus to calibrate with must have ground truth (the column achieved_goals), got {corpus} without; mark some "
-            f"frames and give --marks instead"
+            f"a corpus to calibrate with must have ground truth (the column achieved_goals), got {corpus} without; give --truth "
+            f"{SUCCESS} where the recording tells success or rewards, or mark some frames and give --marks instead"
         )
     covered = truth_goals(source)
     columns = {goal.id: number for number, goal in enumerate(goals) if goal.id in covered.ids}
@@ -204,13 +239,12 @@ def _truth(
             f"labels must be of at least one goal that the ground truth covers, got none of {len(goals)} goals in "
             f"{covered.where}; label with goals that it lists, by their ids"
         )
-    camera = labels.metadata.fingerprint.parts.get("camera")
     truth = CorpusTruth(
         corpus=source,
         columns=columns,
         covered=covered,
         num_goals=len(goals),
-        camera=None if camera is None else str(camera),
+        camera=camera_name,
     )
     return units, truth, []
 

@@ -21,6 +21,7 @@ from vlm_rewards.labelers.provenance import Provenance
 from vlm_rewards.labelers.settings import LabelerSettings
 from vlm_rewards.pipelines.engine.outputs import OutputFolder, PartWriter
 from vlm_rewards.pipelines.evaluate.known_truth import KnownTruth, TruthSource
+from vlm_rewards.pipelines.evaluate.recorded_success import REWARDS
 from vlm_rewards.pipelines.label.shared_labelers import shared_labeler
 from vlm_rewards.pipelines.label.units import read_embeddings
 from vlm_rewards.schemas.formats.corpus import Corpus
@@ -35,6 +36,7 @@ from vlm_rewards.schemas.formats.label_parts.writer import Rows
 from vlm_rewards.schemas.formats.truth import TruthGoals, goals_that_hold
 from vlm_rewards.schemas.manifests import Failure, Unit
 
+EPISODES_BY_REWARDS, REWARDED_EPISODES = "episodes_by_rewards", "episodes_with_a_reward"
 _BLOCK_SCORES = 1 << 20
 _MAX_LISTED = 20
 
@@ -45,7 +47,9 @@ class Evidence:
 
     Args:
         folds: Counts in `NUM_FOLDS` folds; None where nothing was counted.
-        counts: Numbers of frames and episodes, and of unreadable episodes of the corpus.
+        counts: Numbers of frames and episodes, and of unreadable episodes of the corpus; of recorded success also those that
+            rewards tell of, and how many of these have one over 0.
+        unknown: Numbers of episodes of which nothing is known, by reason.
         losses: [2, T, G, 2] int64, log losses of two halves of the episodes at T temperatures, see
             `labelers.calibration.worth.log_losses`; None without.
         loss_frames: [2, G, 2] int64, frames they are summed over.
@@ -56,6 +60,7 @@ class Evidence:
 
     folds: Sequence[CalibrationCounts] | None = None
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    unknown: Mapping[str, int] = dataclasses.field(default_factory=dict)
     losses: np.ndarray | None = None
     loss_frames: np.ndarray | None = None
     found_episodes: frozenset[str] = frozenset()
@@ -70,11 +75,14 @@ def merge_evidence(evidence: Iterable[Evidence]) -> Evidence:
     losses = [part.losses for part in parts if part.losses is not None]
     loss_frames = [part.loss_frames for part in parts if part.loss_frames is not None]
     counts: Counter[str] = Counter()
+    unknown: Counter[str] = Counter()
     for part in parts:
         counts.update(part.counts)
+        unknown.update(part.unknown)
     return Evidence(
         folds=[merge_counts(column) for column in zip(*folds, strict=True)] if folds else None,
         counts=dict(sorted(counts.items())),
+        unknown=dict(sorted(unknown.items())),
         losses=np.sum(losses, axis=0) if losses else None,
         loss_frames=np.sum(loss_frames, axis=0) if loss_frames else None,
         found_episodes=frozenset().union(*(part.found_episodes for part in parts)),
@@ -260,6 +268,12 @@ class CountUnit:
                 continue
             if known.lines is not None:
                 parts.append(Evidence(found_episodes=frozenset([episode.episode_id]), found_lines=known.lines))
+            if known.unknown_because:
+                parts.append(Evidence(unknown={known.unknown_because: 1}))
+                continue
+            if known.source == REWARDS:
+                rewarded = int((known.known & known.truth).any())
+                parts.append(Evidence(counts={EPISODES_BY_REWARDS: 1, REWARDED_EPISODES: rewarded}))
             if hash_share(episode.episode_id) < self.held_back:
                 continue
             block[fold_of(episode.episode_id)].append(EpisodeScores(episode.scores, known.truth, known.known))
@@ -301,7 +315,7 @@ class LossUnit:
         for rows in self.scores.embeddings(unit):
             episode_id = rows.episode_ids[0]
             known = truth.of_episode(episode_id, np.array(rows.frame_indices))
-            if known is None or hash_share(episode_id) >= self.share:
+            if known is None or known.unknown_because or hash_share(episode_id) >= self.share:
                 continue
             half = 2 * fold_of(episode_id) // NUM_FOLDS
             for row, labeler in zip(losses[half], labelers, strict=True):

@@ -21,16 +21,25 @@ class Progress:
         total: Total, if known.
         unit: Unit of the count, such as "frames".
         stream: Stream to write to; standard error by default.
+        plain_interval_s: Seconds between plain lines.
     """
 
     def __init__(
-        self, title: str, count: Callable[[], int], total: int | None, unit: str, stream: TextIO | None = None
+        self,
+        title: str,
+        count: Callable[[], int],
+        total: int | None,
+        unit: str,
+        stream: TextIO | None = None,
+        *,
+        plain_interval_s: float = _PLAIN_INTERVAL_S,
     ) -> None:
         self._title = title
         self._count = count
         self._total = total
         self._unit = unit
         self._stream = stream if stream is not None else sys.stderr
+        self._plain_interval_s = plain_interval_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._started = time.monotonic()
@@ -69,7 +78,7 @@ class Progress:
             bar.update(self._count() - bar.n)
 
     def _print_lines(self) -> None:
-        while not self._stop.wait(_PLAIN_INTERVAL_S):
+        while not self._stop.wait(self._plain_interval_s):
             print(self.line(self._count(), time.monotonic() - self._started), file=self._stream, flush=True)
 
     def line(self, done: int, seconds: float) -> str:

@@ -171,7 +171,7 @@ def measure_known(
         truth = marked_truth(marks, len(goals))
     else:
         camera = labels.metadata.fingerprint.parts.get("camera")
-        number = None if given.goal is None else _number_of(given.goal, labels)
+        number = None if given.goal is None else number_of_goal(given.goal, labels)
         camera_name = None if camera is None else str(camera)
         truth = RecordedTruth(corpus=corpus, goals=tuple(goals), goal=number, camera=camera_name)
     evidence = gather_evidence(
@@ -188,7 +188,7 @@ def measure_known(
         check_marks(marks, given.marks, set(evidence.found_episodes), set(evidence.found_lines))
     evidence = _without_empty_rewards(evidence)
     if not evidence.counts:
-        raise _nothing_known(labels, evidence.unknown)
+        raise nothing_known(labels, evidence.unknown)
     counts = merge_known(evidence.counts.values())
     known = counts.histogram.totals
     columns = np.flatnonzero(known.sum(axis=1) + counts.verdicts.sum(axis=(1, 2)))
@@ -220,7 +220,12 @@ def measure_known(
     }
 
 
-def _number_of(goal: str, labels: Labels) -> int:
+def number_of_goal(goal: str, labels: Labels) -> int:
+    """Returns the number of a goal of the labels.
+
+    Raises:
+        ValueError: They have none of this id.
+    """
     ids = [known.id for known in labels.metadata.goals]
     if goal not in ids:
         shown = ", ".join(ids[:5])
@@ -246,7 +251,14 @@ def _without_empty_rewards(evidence: KnownEvidence) -> KnownEvidence:
     )
 
 
-def _nothing_known(labels: Labels, unknown: Mapping[str, int]) -> ValueError:
+def nothing_known(labels: Labels, unknown: Mapping[str, int], use: str = "evaluate with") -> ValueError:
+    """Returns the error for labels of which nothing is known.
+
+    Args:
+        labels: The labels.
+        unknown: Numbers of episodes by why nothing is known of them.
+        use: What the corpus is for.
+    """
     told = "; ".join(f"{reason} ({number} episodes)" for reason, number in unknown.items()) or "no labelled episode"
     remedy = (
         "Give --goal with the id of the goal that they are of"
@@ -254,6 +266,6 @@ def _nothing_known(labels: Labels, unknown: Mapping[str, int]) -> ValueError:
         else "Mark some frames and give --marks"
     )
     return ValueError(
-        f"a corpus to evaluate with must say of some labelled frame whether its goal holds: got {told}, of "
+        f"a corpus to {use} must say of some labelled frame whether its goal holds: got {told}, of "
         f"{labels.folder}. {remedy}"
     )

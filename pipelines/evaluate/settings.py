@@ -40,17 +40,26 @@ class EvaluateRun(RunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.truth not in TRUTHS:
-            raise ValueError(f"truth must be one of {', '.join(TRUTHS)}: got {self.truth!r}. Choose one of them")
-        if self.marks is not None and self.truth != ACHIEVED_GOALS:
-            raise ValueError(
-                f"truth must come from the corpus or from marks: got {self.truth!r} and {self.marks}. Leave one of them out"
-            )
-        if self.goal is not None and self.truth != SUCCESS:
-            raise ValueError(
-                f"a goal must be given with the truth {SUCCESS!r} alone: got {self.goal!r} with "
-                f"{'marks' if self.marks is not None else repr(self.truth)}. Leave it out, or give --truth {SUCCESS}"
-            )
+        check_truth(self.truth, self.goal, self.marks)
+
+
+def check_truth(truth: str, goal: str | None, marks: str | Path | None) -> None:
+    """Refuses settings of truth that contradict each other; see `EvaluateRun`.
+
+    Raises:
+        ValueError: `truth` is not one of TRUTHS, or comes with marks, or a goal without recorded success.
+    """
+    if truth not in TRUTHS:
+        raise ValueError(f"truth must be one of {', '.join(TRUTHS)}: got {truth!r}. Choose one of them")
+    if marks is not None and truth != ACHIEVED_GOALS:
+        raise ValueError(
+            f"truth must come from the corpus or from marks: got {truth!r} and {marks}. Leave one of them out"
+        )
+    if goal is not None and truth != SUCCESS:
+        raise ValueError(
+            f"a goal must be given with the truth {SUCCESS!r} alone: got {goal!r} with "
+            f"{'marks' if marks is not None else repr(truth)}. Leave it out, or give --truth {SUCCESS}"
+        )
 
 
 class EvaluateKeywords(RunKeywords, total=False):

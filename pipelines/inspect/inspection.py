@@ -53,7 +53,8 @@ def inspect_corpus(path: str | Path, **settings: Unpack[InspectKeywords]) -> Cor
     reading = _Reading(corpus)
     for unit in units:
         reading.read(unit)
-    looked = look_at_all(corpus, units) if run.frames else look_at_some(corpus, units)
+    num_frames = reading.tally.num_frames * len(corpus.features.cameras)
+    looked = look_at_all(corpus, units, num_frames) if run.frames else look_at_some(corpus, units)
     known = {_key(failure) for failure in reading.failures}
     seen = [failure for failure in looked.failures if _key(failure) not in known]
     goals_path = goals_beside(path)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vlm_rewards.pipelines.engine.progress import Progress
 from vlm_rewards.schemas.episodes import Episode, Frame, Frames
 from vlm_rewards.schemas.formats.corpus import BrokenEpisodeError, Corpus
 from vlm_rewards.schemas.manifests import Failure, Unit
@@ -18,6 +19,8 @@ BLACK = 8
 SAMPLED_UNITS = 8
 SHOWN_FAILURES = 3
 """Frames of a camera that are named where they cannot be decoded; the others are counted."""
+PROGRESS_INTERVAL_S = 30.0
+"""Seconds between lines of progress where there is no terminal."""
 _TRIED_FRAMES = 10
 
 
@@ -55,12 +58,19 @@ class Looked(NamedTuple):
     failures: Sequence[Failure]
 
 
-def look_at_all(corpus: Corpus, units: Iterable[Unit]) -> Looked:
-    """Decodes every frame of every camera."""
+def look_at_all(corpus: Corpus, units: Iterable[Unit], num_frames: int) -> Looked:
+    """Decodes every frame of every camera, and shows how far it is.
+
+    Args:
+        corpus: The corpus.
+        units: Its units.
+        num_frames: Frames of all cameras, about.
+    """
     looked = _Look()
-    for unit in units:
-        for item in corpus.episodes(unit, fields=()):
-            looked.add(item)
+    with Progress("inspect", lambda: looked.num_decoded, num_frames, "frames", plain_interval_s=PROGRESS_INTERVAL_S):
+        for unit in units:
+            for item in corpus.episodes(unit, fields=()):
+                looked.add(item)
     return looked.found()
 
 
@@ -80,6 +90,7 @@ class _Look:
     """Counts frames; of each episode and camera all, or the first that can be decoded."""
 
     def __init__(self, of_episode: int | None = None) -> None:
+        self.num_decoded = 0  # read by the thread that shows progress
         self._of_episode = of_episode
         self._cameras: dict[str, CameraCounts] = {}
         self._failures: list[Failure] = []
@@ -103,6 +114,7 @@ class _Look:
         before: tuple[Frame, np.ndarray] | None = None
         num_read = 0
         for index, frame in enumerate(itertools.islice(frames, tried)):
+            self.num_decoded += 1
             try:
                 pixels = before[1] if before is not None and _is_same(frame, before[0]) else decoded_frame(frame)
             except ValueError as error:

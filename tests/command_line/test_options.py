@@ -135,6 +135,8 @@ COMMANDS: dict[str, tuple[str, list[tuple[type, str, dict[str, Any]]]]] = {
             (CalibrationSettings, "--min-examples 2", {"min_examples": 2}),
             (CalibrateRun, "--input c", {"corpus": Path("c")}),
             (CalibrateRun, "--marks m.csv", {"marks": Path("m.csv")}),
+            (CalibrateRun, "--truth success", {"truth": "success"}),
+            (CalibrateRun, "--truth success --goal g", {"truth": "success", "goal": "g"}),
             (CalibrateRun, "--embeddings e", {"embeddings": Path("e")}),
             (CalibrateRun, "--max-temperature-frames 5", {"max_temperature_frames": 5}),
             (CalibrateRun, "--workers 2", {"workers": 2}),

@@ -1,6 +1,9 @@
 """`vr.inspect_corpus`: figures of small corpora, counted by hand."""
 
 import dataclasses
+import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import pytest
 from labelled_corpora import episode, picture
 
 import vlm_rewards as vr
+from vlm_rewards.pipelines.inspect import pictures
 from vlm_rewards.pipelines.inspect.summary import CorpusReport, next_commands, summary_lines
 from vlm_rewards.schemas.episodes import Episode
 from vlm_rewards.schemas.goals import Goal
@@ -43,6 +47,23 @@ def change(path: Path, name: str, values: list) -> None:
 
 def parts(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.parquet"))
+
+
+def test_decoding_every_frame_shows_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write(tmp_path / "c", episode("a", 20), episode("b", 20))
+    vr.inspect_corpus(folder, frames=True)
+    assert capsys.readouterr().err == ""  # done before the first line is due
+    monkeypatch.setattr(pictures, "PROGRESS_INTERVAL_S", 0.05)
+
+    def slowly(frame: object, decode: Callable = pictures.decoded_frame) -> np.ndarray:
+        time.sleep(0.02)
+        return decode(frame)
+
+    monkeypatch.setattr(pictures, "decoded_frame", slowly)
+    vr.inspect_corpus(folder, frames=True)
+    assert re.search(r"^inspect: [\d,]+ of 40 frames \(\d+ %\), ", capsys.readouterr().err, re.MULTILINE)
 
 
 def test_what_episodes_hold_is_counted(tmp_path: Path) -> None:
