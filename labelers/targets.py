@@ -217,7 +217,7 @@ def _embed_pictures(goal: Goal, encoder: Encoder) -> np.ndarray:
     windows, pixels = FrameWindows(encoder.window), []
     for index, image in enumerate(goal.images):
         try:
-            pixels.append(windows.push(index, encoder.resize(decode_image(image.read()))))
+            pixels.append(windows.push(index, encoder.resize(decode_image(image.read(), of_corpus=False))))
         except (ValueError, FileNotFoundError) as error:
             error.add_note(f"in the picture {image.path} of goal {goal.id!r}")
             raise

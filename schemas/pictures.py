@@ -61,7 +61,7 @@ def image_extension(data: bytes) -> str:
     )
 
 
-def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, of_corpus: bool = True) -> np.ndarray:
     """Decodes one picture, in full or not at all; of an animation, the first picture.
 
     The size is read from the picture's header and checked before any pixel is decoded.
@@ -69,6 +69,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     Args:
         data: PNG, JPEG, WebP or BMP bytes.
         max_pixels: A picture of more pixels is refused as too large to be one.
+        of_corpus: Whether the picture belongs to a corpus, so that a range may be stated for it.
 
     Returns:
         [H, W, 3] uint8, RGB, as `to_rgb` converts other modes.
@@ -81,7 +82,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     if size is not None and size[0] * size[1] <= max_pixels:
         with contextlib.suppress(ValueError, OSError):  # what is broken, the other way says in words
             return np.array(Image.frombytes("RGB", size, data, "jpeg", "RGB", ""))
-    return to_rgb(_loaded(data, max_pixels))
+    return to_rgb(_loaded(data, max_pixels), of_corpus)
 
 
 def scaled_picture(data: bytes, black: float, white: float) -> bytes | np.ndarray:
@@ -189,11 +190,12 @@ def _loaded(data: bytes, max_pixels: int) -> Image.Image:
     return picture
 
 
-def to_rgb(picture: Image.Image) -> np.ndarray:
+def to_rgb(picture: Image.Image, of_corpus: bool = True) -> np.ndarray:
     """Turns a picture of any mode into a frame: as its EXIF says, and transparency laid over white, as transformers' processors do.
 
     Args:
         picture: Grey, palette, CMYK, RGBA, ...: any mode of 8 bits per value that Pillow converts to RGB.
+        of_corpus: Whether a range may be stated for it, see `decode_image`.
 
     Returns:
         `[H, W, 3]` uint8, 0..255.
@@ -204,9 +206,11 @@ def to_rgb(picture: Image.Image) -> np.ndarray:
     if _is_deep(picture):
         low, high = picture.getextrema()
         bits = "16 bits" if picture.mode.startswith("I;16") else "more than 8 bits"
+        remedy = "Convert it to 8 bits, so that it looks as the corpus's pictures do"
+        if of_corpus:
+            remedy = "Say which values are black and white: --picture-range BLACK:WHITE, or convert it to 8 bits"
         raise ValueError(
-            f"a picture must have 8 bits per value, got {bits}, with values from {low:g} to {high:g}. Say which values are black "
-            "and white: --picture-range BLACK:WHITE, or convert it to 8 bits"
+            f"a picture must have 8 bits per value, got {bits}, with values from {low:g} to {high:g}. {remedy}"
         )
     picture = _turned(picture)
     if "A" in picture.getbands() or picture.info.get("transparency") is not None:

@@ -65,6 +65,7 @@ from vlm_rewards.schemas.fingerprints import READING_PARTS, Fingerprint
 from vlm_rewards.schemas.folders import read_manifest, read_settings, write_atomically
 from vlm_rewards.schemas.formats.label_parts.reader import Labels, open_labels
 from vlm_rewards.schemas.formats.marks import Mark, check_marks, read_marks
+from vlm_rewards.schemas.formats.passed_over import passed_over_beside
 from vlm_rewards.schemas.formats.truth import truth_goals
 from vlm_rewards.schemas.goals import Goal
 from vlm_rewards.schemas.manifests import Unit
@@ -144,6 +145,8 @@ def _calibrate(labels: str | Path, output: Path, what: CalibrationSettings, give
         data["unknown_episodes"] = dict(evidence.unknown)
     if isinstance(truth, CorpusTruth):
         data["goals_without_ground_truth"] = [goal.id for goal in goals if goal.id not in truth.columns]
+        used = [output, opened.folder, *([] if rescored is None else [rescored.folder.path])]
+        data["passed_over"] = passed_over_beside(truth.corpus.passed_over, truth.corpus.folder, used)
     calibration = _calibration(opened, what, evidence, before, temperature, search, data)
     write_atomically(output, json.dumps(calibration.to_json(), indent=1, allow_nan=False) + "\n")
     return calibration

@@ -9,6 +9,7 @@ from vlm_rewards.pipelines.evaluate.summary import first_ids
 from vlm_rewards.schemas.calibrations import Calibration, read_calibration
 from vlm_rewards.schemas.files.remote_paths import Location, location_of
 from vlm_rewards.schemas.folders import read_settings
+from vlm_rewards.schemas.formats.passed_over import passed_over_lines
 from vlm_rewards.schemas.formats.truth import goals_beside
 from vlm_rewards.schemas.goals import Goal, read_goals
 
@@ -38,6 +39,9 @@ def describe(calibration: Calibration) -> list[str]:
     if missing := data.get("goals_without_ground_truth"):
         assert isinstance(missing, Sequence)
         lines.append(f"  {len(missing):,} goals have no ground truth: {first_ids(missing)}")
+    if passed_over := data.get("passed_over"):
+        assert isinstance(passed_over, Mapping)
+        lines += [f"  {line}" for line in passed_over_lines(passed_over)]
     if "holds" in objective:
         lines.append(f"  holds {objective['holds']}")
     if calibration.quality:

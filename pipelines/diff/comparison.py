@@ -35,6 +35,7 @@ from vlm_rewards.schemas.folders import read_manifest, write_atomically
 from vlm_rewards.schemas.formats.corpus import Corpus, open_corpus
 from vlm_rewards.schemas.formats.label_parts.reader import Labels, open_labels
 from vlm_rewards.schemas.formats.label_parts.rows import EpisodeRows, locate_episodes
+from vlm_rewards.schemas.formats.passed_over import passed_over_beside
 from vlm_rewards.schemas.formats.truth import TruthGoals, truth_goals
 from vlm_rewards.schemas.goals import Goal
 from vlm_rewards.schemas.options import build_settings, shows_settings
@@ -103,10 +104,11 @@ def diff(labels_a: str | Path, labels_b: str | Path, **settings: Unpack[DiffKeyw
         found = _measure(comparison, output / _OUTCOME, goals, make_pipeline(run.beam_options, run.workers))
         result = LabelDiff({**_description(a, b, goals, tolerance), **found})
         result["identical"] = _is_identical(result)
-        if corpus is None:
+        if opened is None:
             result["quality"] = None
         else:
-            result["quality"] |= {"corpus": str(corpus)}
+            left_out = passed_over_beside(opened.passed_over, opened.folder, [output, a.folder, b.folder])
+            result["quality"] |= {"corpus": str(corpus), "passed_over": left_out}
         write_atomically(output / DIFF_NAME, json.dumps(result, indent=1, allow_nan=False) + "\n")
     except OSError as error:
         explain_os_error(error, output)

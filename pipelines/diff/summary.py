@@ -7,6 +7,7 @@ from typing import Any
 from vlm_rewards.labelers.calibration.counts import NEVER
 from vlm_rewards.pipelines.diff.quality import FIGURES
 from vlm_rewards.pipelines.evaluate.summary import first_ids
+from vlm_rewards.schemas.formats.passed_over import passed_over_lines
 
 _MAX_ROWS = 10
 _MAX_CHARS = 60
@@ -146,6 +147,7 @@ def _quality_lines(result: Mapping[str, Any]) -> list[str]:
         lines.append(f"  ({missing:,} frames that both label have none in this corpus)")
     if missing := quality["goals_without_ground_truth"]:
         lines.append(f"  ({len(missing):,} goals that both label have no ground truth: {first_ids(missing)})")
+    lines += [f"  {line}" for line in passed_over_lines(quality["passed_over"])]
     if result["a"]["sparse"] or result["b"]["sparse"]:
         lines.append("  (the average precision of sparse labels is a lower bound: scores over the threshold only)")
     table = [

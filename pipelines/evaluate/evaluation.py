@@ -34,6 +34,7 @@ from vlm_rewards.schemas.files.unit_files import read_all_markers, read_failures
 from vlm_rewards.schemas.folders import replacing, write_atomically
 from vlm_rewards.schemas.formats.corpus import Corpus
 from vlm_rewards.schemas.formats.label_parts.reader import Labels, check_units, open_labels
+from vlm_rewards.schemas.formats.passed_over import passed_over_beside
 from vlm_rewards.schemas.formats.truth import truth_goals
 from vlm_rewards.schemas.goals import Goal
 from vlm_rewards.schemas.manifests import Failure, Unit
@@ -63,9 +64,9 @@ def evaluate(
     Returns:
         What quality.json holds: `overall`, `families`, `goals`, `confusion` and `definitions`, see
         `labelers.quality.figures.quality_table`; counts of frames, episodes and unlabelled_frames; examples, worst_goals with
-        examples of theirs, film_strips and run. A figure is a number, or a text that begins with "undefined" and says why.
-        With marks or recorded success: `truth`, `counts`, `unknown_episodes`, `pooled`, `goals`, `definitions` and run, see
-        `labelers.quality.known_pairs`.
+        examples of theirs, film_strips, run, and passed_over (by reason, names below the corpus's folder that are not read). A
+        figure is a number, or a text that begins with "undefined" and says why. With marks or recorded success: `truth`,
+        `counts`, `unknown_episodes`, `pooled`, `goals`, `definitions` and run, see `labelers.quality.known_pairs`.
 
     Raises:
         FileNotFoundError: The corpus does not say which goals its truth covers, and has no goals.jsonl.
@@ -106,9 +107,9 @@ def evaluate(
     try:
         output.mkdir(parents=True, exist_ok=True)
         outcome = _measure(UnitEvidence(source, opened, goals, covered), units, output / _OUTCOME, run)
-        quality = Quality(
-            {**_description(str(corpus), opened, covered.ids, goals), **outcome, "run": run_statistics(opened.folder)}
-        )
+        described = _description(str(corpus), opened, covered.ids, goals)
+        passed_over = _passed_over(source, output, opened)
+        quality = Quality({**described, **outcome, "run": run_statistics(opened.folder), "passed_over": passed_over})
         _write_json(output / "quality.json", quality)
         write_report(quality, source, units, opened, output)
     except OSError as error:
@@ -124,7 +125,15 @@ def _evaluate_known(
     try:
         output.mkdir(parents=True, exist_ok=True)
         outcome = measure_known(source, units, labels, run, output / _OUTCOME)
-        quality = Quality({**_run_description(corpus, labels), **outcome, "run": run_statistics(labels.folder)})
+        passed_over = _passed_over(source, output, labels)
+        quality = Quality(
+            {
+                **_run_description(corpus, labels),
+                **outcome,
+                "run": run_statistics(labels.folder),
+                "passed_over": passed_over,
+            }
+        )
         for name in CURVES:  # of an earlier evaluation
             (output / name).unlink(missing_ok=True)
         _write_json(output / "quality.json", quality)
@@ -133,6 +142,11 @@ def _evaluate_known(
         explain_os_error(error, output)
         raise
     return quality
+
+
+def _passed_over(source: Corpus, output: Path, labels: Labels) -> dict[str, list[str]]:
+    """Returns what is passed over below the corpus's folder, by reason; the folders of the command itself are not."""
+    return passed_over_beside(source.passed_over, source.folder, [output, labels.folder])
 
 
 def _write_json(path: Path, record: dict) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vlm_rewards.schemas.formats.passed_over import passed_over_lines
+
 _SHOWN = 3
 
 
@@ -14,9 +16,12 @@ class Quality(dict):
 
 
 def summary_lines(quality: Mapping[str, Any]) -> list[str]:
-    """Returns lines for the user: figures per family and for all goals, and what the false positives are."""
-    if "truth" in quality:
-        return _known_lines(quality)
+    """Returns lines for the user: figures per family and for all goals, what the false positives are, and what is not read."""
+    lines = _known_lines(quality) if "truth" in quality else _lines(quality)
+    return [*lines, *(f"  {line}" for line in passed_over_lines(quality["passed_over"]))]
+
+
+def _lines(quality: Mapping[str, Any]) -> list[str]:
     groups = [*quality["families"].items(), ("all goals", quality["overall"])]
     width = max(len(name) for name, _ in groups)
     lines = [

@@ -11,6 +11,7 @@ from vlm_rewards.schemas.formats.folder import Folder
 from vlm_rewards.schemas.formats.listing import COMPANION, File, PassedOver
 
 _SHOWN = 3
+_GOALS = "goals.jsonl"
 _COMPRESSED_TARS = (".tar.gz", ".tar.zst", ".tar.xz", ".tar.bz2", ".tar.lz4", ".tgz", ".txz", ".tbz2", ".tzst")
 _ARCHIVES = {".zip", ".gz", ".7z", ".rar", ".zst", ".xz", ".bz2", ".lz4"}
 
@@ -53,6 +54,19 @@ def without_outputs(found: Iterable[PassedOver], folder: Folder, outputs: Iterab
     """Returns the entries without the folders that a run writes itself, so that a resumed run reports the same."""
     own = {_whole(location_of(output)) for output in outputs}
     return [entry for entry in found if _whole(location_of(folder.path(entry.name))) not in own]
+
+
+def passed_over_beside(
+    found: Iterable[PassedOver], folder: Folder, used: Iterable[str | Location]
+) -> dict[str, list[str]]:
+    """Returns the entries as a JSON object, for commands that compare labels with a corpus.
+
+    Args:
+        found: What the format does not read.
+        folder: The corpus's folder.
+        used: What the command itself reads or writes, beside goals.jsonl, which says what the truth covers.
+    """
+    return passed_over_record(without_outputs(found, folder, [*used, folder.path(_GOALS)]))
 
 
 def _whole(location: Location) -> Location:

@@ -517,10 +517,18 @@ def test_bad_pictures_are_refused(settings: LabelerSettings, labeler: Labeler, t
     goal = pictured(tmp_path, "seen", random_picture(1))
     changed = dataclasses.replace(settings, goals=(goal,), formula="cosine", threshold=0.5)
     path = tmp_path / "seen-0.png"
-    path.write_bytes(path.read_bytes()[:100])
+    broken = path.read_bytes()[:100]
+    path.write_bytes(broken)
     with pytest.raises(ValueError, match="a goal's picture must be the one it was read with") as caught:
         Labeler(changed, labeler.encoder)
     assert caught.value.__notes__ == [f"in the picture {path} of goal 'seen'"]
+    Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(path)
+    deep = dataclasses.replace(changed, goals=read_goals(tmp_path / "goals.jsonl"))
+    with pytest.raises(
+        ValueError, match=r"got 16 bits, with values from 40000 to 40000\. Convert it to 8 bits, so that"
+    ):
+        Labeler(deep, labeler.encoder)  # --picture-range is of the corpus's pictures
+    path.write_bytes(broken)
     cut = dataclasses.replace(changed, goals=read_goals(tmp_path / "goals.jsonl"))
     with pytest.raises(ValueError, match="a picture must decode in full, got 100 bytes that do not"):
         Labeler(cut, labeler.encoder)

@@ -250,6 +250,10 @@ def test_depth_is_refused_or_scaled_by_the_range_that_was_stated():
         message = r"8 bits per value, got 16 bits, with values from 0 to 65535\. Say which values .*--picture-range BLACK:WHITE"
         with pytest.raises(ValueError, match=message):
             decode_image(data)
+        with pytest.raises(
+            ValueError, match=r"got 16 bits, .* 65535\. Convert it to 8 bits, so that it looks as [^-]*$"
+        ):
+            decode_image(data, of_corpus=False)  # no option scales a goal's picture
         # 450 of 2000 is 57.375 of 255; what lies beyond the range is white
         expected = np.array([[0, 57, 128], [255, 255, 255]])
         np.testing.assert_array_equal(scaled_picture(data, 0, 2000), np.repeat(expected[:, :, None], 3, axis=2))

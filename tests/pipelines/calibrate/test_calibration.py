@@ -80,11 +80,21 @@ def test_thresholds_rates_and_figures_are_those_of_the_frames(tmp_path: Path) ->
     assert record["objective"]["episodes_needed"] == 11  # 0.8^11 = 0.086
     assert record["data"] == {
         "goals_without_ground_truth": [],
+        "passed_over": {},
         "truth": "ground truth of the corpus",
         "episodes": 30,
         "frames": sum(len(episode.truth) for episode in episodes),
     }
     assert set(record["quality"]) == {"on_calibration_data", "held_out"}
+
+
+def test_what_is_passed_over_is_named(tmp_path: Path) -> None:
+    corpus, labels = labelled(tmp_path, draw_episodes(12))
+    (corpus / "notes.doc").write_text("x")
+    record = run(labels, tmp_path / "c.json", corpus=corpus)
+    reason = "ends with .doc, which the format parquet does not read"
+    assert record["data"]["passed_over"] == {reason: ["notes.doc"]}
+    assert f"  passed over ({reason}): notes.doc" in describe(read_calibration(tmp_path / "c.json"))
 
 
 def test_marks_of_every_frame_say_what_the_ground_truth_says(tmp_path: Path) -> None:

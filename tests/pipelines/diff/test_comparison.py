@@ -163,7 +163,12 @@ def test_quality_is_that_of_evaluate_on_either_side(tmp_path: Path) -> None:
     after = _noisy(before)
     labels = _folders(tmp_path, before, after)
     corpus = write_corpus(tmp_path / "truth", before, num_shards=3)
-    quality = _diff(tmp_path, labels, corpus=corpus)["quality"]
+    (corpus / "notes.doc").write_text("x")
+    result = _diff(tmp_path, labels, corpus=corpus)
+    quality = result["quality"]
+    reason = "ends with .doc, which the format parquet does not read"
+    assert quality["passed_over"] == {reason: ["notes.doc"]}
+    assert f"  passed over ({reason}): notes.doc" in summary_lines(result)
     truth = np.concatenate([episode.truth for episode in before])
     assert quality["frames"] == len(truth)
     for name, own in zip("ab", labels, strict=True):

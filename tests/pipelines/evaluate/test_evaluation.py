@@ -207,6 +207,24 @@ def test_frames_without_a_label_are_counted(tmp_path: Path) -> None:
     assert quality["counts"] == {"episodes": 5, "frames": num_frames - missing, "unlabelled_frames": missing}
 
 
+@pytest.mark.parametrize("truth", ["achieved", "marks"])
+def test_what_is_passed_over_is_named_but_not_the_folders_of_the_run(tmp_path: Path, truth: str) -> None:
+    episodes = draw_episodes(6)
+    corpus = write_corpus(tmp_path / "corpus", episodes)
+    labels = write_labels(corpus / "labels", corpus, episodes)
+    (corpus / "notes.doc").write_text("x")
+    given: dict = {}
+    if truth == "marks":
+        marked = f"{episodes[0].episode_id},0,{GOALS[0].id},1"
+        (tmp_path / "marks.csv").write_text(f"episode_id,frame_index,goal,achieved\n{marked}\n")
+        given = {"marks": tmp_path / "marks.csv"}
+    for _ in range(2):  # the report of the first run is not named by the second
+        quality = evaluate(corpus, labels, output=corpus / "report", beam_options=ONE_WORKER, **given)
+        assert [name for names in quality["passed_over"].values() for name in names] == ["notes.doc"]
+    assert json.loads((corpus / "report" / "quality.json").read_text())["passed_over"] == quality["passed_over"]
+    assert "  passed over (ends with .doc, which the format parquet does not read): notes.doc" in summary_lines(quality)
+
+
 def test_goals_without_ground_truth_are_listed_and_left_out(tmp_path: Path) -> None:
     episodes = draw_episodes(6)
     corpus = write_corpus(tmp_path / "corpus", episodes)
