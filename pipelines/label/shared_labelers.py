@@ -13,6 +13,8 @@ from vlm_rewards.labelers.encoders.encoder import Encoder
 from vlm_rewards.labelers.labeler import Labeler
 from vlm_rewards.labelers.scoring.windows import EpisodeScorer
 from vlm_rewards.labelers.settings import LabelerSettings
+from vlm_rewards.pipelines.engine.settings import available_cores
+from vlm_rewards.pipelines.label.lanes import Lanes, lanes_of
 
 _labelers: dict[LabelerSettings, "SharedLabeler"] = {}
 _labelers_lock = threading.Lock()
@@ -25,11 +27,13 @@ class SharedLabeler:
     Args:
         labeler: The labeler.
         cache: Embeddings by the digest of a frame's bytes.
+        lanes: The devices of its model; None to embed in each thread as it comes.
         at_end: What happens when the labeler is let go.
     """
 
     labeler: Labeler
     cache: EmbeddingCache
+    lanes: Lanes | None = None
     at_end: contextlib.ExitStack = dataclasses.field(default_factory=contextlib.ExitStack)
 
     @property
@@ -53,7 +57,7 @@ class SharedLabeler:
 
     def embed(self, pixels: np.ndarray) -> np.ndarray:
         """See `labelers.labeler.Labeler.embed`."""
-        return self.labeler.embed(pixels)
+        return self.labeler.embed(pixels) if self.lanes is None else self.lanes.embed(pixels)
 
     def episodes(self) -> EpisodeScorer:
         """See `labelers.labeler.Labeler.episodes`."""
@@ -103,6 +107,7 @@ def shared_labeler(settings: LabelerSettings, encoder: Encoder | None = None) ->
     with _labelers_lock:
         if settings not in _labelers:
             labeler = Labeler.build(settings) if encoder is None else Labeler(settings, encoder)
-            shared = SharedLabeler(labeler, EmbeddingCache(labeler.dim))
+            lanes = lanes_of(labeler.encoder, labeler.settings, available_cores())
+            shared = SharedLabeler(labeler, EmbeddingCache(labeler.dim), lanes)
             _labelers[settings] = _labelers.setdefault(labeler.settings, shared)  # with nothing left open
         return _labelers[settings]

@@ -2,7 +2,7 @@
 
     process with the model                                   process of a unit (pipelines/label/unit_process.py)
     thread of the unit ── unit, part ────────────────────►   read ─► decode ─► resize ─► pixels in shared memory
-         embed, in a free lane of a device  ◄── "embed", N ──┘
+         embed, see pipelines/label/lanes.py ◄── "embed", N ─┘
          embeddings in shared memory ──────────────────────► score ─► write part
     thread of the unit ◄── "done", part ────────────────────┘
 
@@ -32,7 +32,7 @@ from vlm_rewards.labelers.encoders.encoder import Resizer, ResizesElsewhere
 from vlm_rewards.pipelines.engine.outputs import PartWriter
 from vlm_rewards.pipelines.engine.settings import available_cores
 from vlm_rewards.pipelines.label.encoding import FrameLabeler
-from vlm_rewards.pipelines.label.lanes import lanes_of, page_locked
+from vlm_rewards.pipelines.label.lanes import page_locked
 from vlm_rewards.pipelines.label.shared_batch import BatchLayout, new_memory
 from vlm_rewards.pipelines.label.shared_labelers import SharedLabeler
 from vlm_rewards.pipelines.label.unit_process import Start
@@ -127,7 +127,7 @@ class UnitProcesses:
         pixels = (shared.batch_size, *((window, *frame) if window > 1 else frame))
         self._start = Start(BatchLayout(pixels, labeler.dim), window, resizer, labeler.scorer)
         self._device = labeler.encoder.device
-        self._lanes = lanes_of(labeler.encoder, labeler.settings, available_cores())
+        self._embed = shared.embed
         self._free = threading.Semaphore(number)
         self._idle: list[_UnitProcess] = []
         self._closed = False
@@ -144,7 +144,7 @@ class UnitProcesses:
             for ended in range(1, _MAX_ENDED + 1):
                 process = self._take()
                 try:
-                    process.fill(pickled, unit, part, kept, self._lanes.embed)
+                    process.fill(pickled, unit, part, kept, self._embed)
                 except _ENDS as error:
                     status = process.end()
                     if ended == _MAX_ENDED:

@@ -5,13 +5,10 @@ import json
 import os
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import pytest
 from small_corpora import plain_episode
 from tiny_models import save_tiny_clip
@@ -19,9 +16,7 @@ from tiny_models import save_tiny_clip
 from vlm_rewards.labelers.scoring.windows import WindowSettings
 from vlm_rewards.labelers.settings import LabelerSettings
 from vlm_rewards.pipelines.engine.outputs import PartWriter
-from vlm_rewards.pipelines.label import lanes
 from vlm_rewards.pipelines.label.labelling import label
-from vlm_rewards.pipelines.label.lanes import Lanes, lanes_of
 from vlm_rewards.pipelines.label.settings import LabelRun
 from vlm_rewards.pipelines.label.shared_labelers import SharedLabeler, one_run, shared_labeler
 from vlm_rewards.pipelines.label.unit_processes import UnitProcesses, unit_processes
@@ -190,66 +185,3 @@ class _Plain:
 def test_decoders_are_a_number() -> None:
     with pytest.raises(ValueError, match="decoders must be at least 0, got -1"):
         LabelRun(decoders=-1)
-
-
-@dataclasses.dataclass
-class Counting:
-    """An encoder that notes how many batches are in it at a time."""
-
-    device: str = "cpu"
-    now: int = 0
-    most: int = 0
-    total: int = 0
-    lock: Any = dataclasses.field(default_factory=threading.Lock)
-
-    def embed_images(self, pixels: np.ndarray) -> np.ndarray:
-        with self.lock:
-            self.now += 1
-            self.most = max(self.most, self.now)
-            self.total += 1
-        time.sleep(0.02)
-        with self.lock:
-            self.now -= 1
-        return pixels + 1
-
-
-def test_every_device_has_its_batches_and_not_more_than_it_takes() -> None:
-    devices = [Counting(), Counting()]
-    shared = Lanes(cast(Any, devices), 2)
-    results: list[np.ndarray] = [np.zeros(0)] * 24
-    threads = [
-        threading.Thread(target=lambda n=number: results.__setitem__(n, shared.embed(np.array([n]))))  # type: ignore[misc]
-        for number in range(24)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [int(result[0]) for result in results] == list(range(1, 25))
-    assert [device.most for device in devices] == [2, 2]
-    assert sum(device.total for device in devices) == 24
-
-
-def test_all_gpus_of_a_kind_have_a_copy_of_the_model(
-    monkeypatch: pytest.MonkeyPatch, settings: LabelerSettings
-) -> None:
-    import torch
-
-    kinds = ["H100", "T4", "H100"]
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(kinds))
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: kinds[number])
-    monkeypatch.setattr(lanes, "_new_stream", lambda device: None)
-    loaded: list[str] = []
-
-    def load(settings: LabelerSettings) -> Any:
-        loaded.append(settings.device)
-        return Counting(settings.device)
-
-    monkeypatch.setattr(lanes, "load_encoder", load)
-    on_all = dataclasses.replace(settings, device="cuda")
-    found = lanes_of(cast(Any, Counting("cuda")), on_all, cores=16)
-    assert loaded == ["cuda:2"]
-    assert found._free.qsize() == 6
-    on_one = lanes_of(cast(Any, Counting("cuda:1")), dataclasses.replace(settings, device="cuda:1"), cores=16)
-    assert (on_one._free.qsize(), loaded) == (3, ["cuda:2"])
-    assert lanes_of(cast(Any, Counting()), settings, cores=16)._free.qsize() == 16
