@@ -19,12 +19,11 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol, cast
 
 import numpy as np
 
 from vlm_rewards.schemas.files.pointers import MAX_POINTER_BYTES, pointer_kind_of
-from vlm_rewards.schemas.formats.folder import Folder
 from vlm_rewards.schemas.formats.interface import InvalidEpisodeError
 from vlm_rewards.schemas.pictures import MAX_PIXELS
 
@@ -41,6 +40,20 @@ MISSING_VIDEO = "missing video"
 """The reason of failures where there is no such file."""
 _UNREADABLE = "unreadable video"
 _MISSING = "missing frames"
+
+
+class VideoFiles(Protocol):
+    """Where videos are opened: a `schemas.formats.folder.Folder`, or what stands for one."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether `path` is one that any library can open."""
+
+    def path(self, name: str) -> str:
+        """Returns the path of a video."""
+
+    def open(self, name: str) -> BinaryIO:
+        """Opens a video for reading, with seeking."""
 
 
 class VideoFacts(NamedTuple):
@@ -68,7 +81,7 @@ def decoder_versions() -> dict[str, str]:
     return {"av": av.__version__, "swscale": ".".join(map(str, av.library_versions["libswscale"]))}
 
 
-def read_video_facts(folder: Folder, name: str) -> VideoFacts:
+def read_video_facts(folder: VideoFiles, name: str) -> VideoFacts:
     """Reads the facts of a video without decoding it.
 
     Args:
@@ -97,7 +110,7 @@ class VideoFrames:
         turned: Whether frames are turned and mirrored as the video says, as players show them; phones rely on it.
     """
 
-    def __init__(self, folder: Folder, name: str, num_frames: int, *, turned: bool = True) -> None:
+    def __init__(self, folder: VideoFiles, name: str, num_frames: int, *, turned: bool = True) -> None:
         self._folder = folder
         self._name = name
         self._num_frames = num_frames
@@ -139,7 +152,7 @@ class VideoCursor:
         folder: Folder that the videos lie in.
     """
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: VideoFiles) -> None:
         self._folder = folder
         self._name = ""
         self._video: _OpenVideo | None = None
@@ -216,7 +229,7 @@ def _converter() -> "VideoReformatter":
 class _OpenVideo:
     """An open video file: one stream of pictures, decoded on one thread."""
 
-    def __init__(self, folder: Folder, name: str) -> None:
+    def __init__(self, folder: VideoFiles, name: str) -> None:
         self._folder = folder
         self._name = name
         self._open()

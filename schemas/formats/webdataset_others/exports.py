@@ -47,7 +47,7 @@ def write_webdataset_labels(labelled: LabelledCorpus, changes: Changes, settings
     patterns = reader.patterns if isinstance(reader, OtherTarsReader) else None
     if patterns is not None and patterns.cuts_episodes:
         raise ValueError(
-            f"the export webdataset takes tars with one sample per episode: got one per step ({patterns.picture.text}). Export "
+            f"the export webdataset takes tars with one sample per episode: got one per step ({patterns.frames.text}). Export "
             "verdicts, or read the parts of the labels, which are tables"
         )
     require_all(labelled, WEBDATASET.name)
@@ -56,8 +56,7 @@ def write_webdataset_labels(labelled: LabelledCorpus, changes: Changes, settings
     def episode_of(name: str) -> str | None:
         if patterns is None:
             return unescape_name(split_name(name)[0])
-        match = patterns.picture.match(name.removeprefix("./"))
-        return None if match is None else match["episode"]
+        return patterns.episode_of(name.removeprefix("./"))
 
     folder = local_folder(labelled.corpus)
     remaining = {(episode.file, episode.episode_id): episode for episode in labelled.episodes}

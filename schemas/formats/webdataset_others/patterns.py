@@ -2,9 +2,11 @@
 
     {episode}.frame_{frame}.jpg     ep0000.frame_0003.jpg     one sample per episode
     {episode}_{frame}.{camera}.*    ep0000_0003.wrist.png     one sample per step; * stands for any ending of a picture
+    {episode}.{camera}.mp4          ep0000.wrist.mp4          a video per episode; * stands for any ending of a video
     {episode}.json:instruction      ep0000.json               the value of a key in it
 
-By default the first known pattern that fits all pictures of the first tar is taken.
+By default the first known pattern that fits all pictures of the first tar is taken; without such, one of videos. Videos beside
+pictures are read where the option `video` says so.
 """
 
 import dataclasses
@@ -14,11 +16,15 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 PICTURE_ENDINGS = r"(?:png|jpe?g|webp|bmp)"
-CAMERA = "image"
+VIDEO_ENDINGS = r"(?:mp4|m4v|mov|mkv|webm|avi)"
+CAMERA, VIDEO = "image", "video"
+"""The camera where names of pictures, or of videos, tell none."""
 ROLES = ("action", "state", "reward", "instruction")
 
 _PLACEHOLDERS = {"episode": r"(?P<episode>.+?)", "camera": r"(?P<camera>.+?)", "frame": r"(?P<frame>\d{1,18})"}
 _PICTURE = re.compile(rf".+\.{PICTURE_ENDINGS}", re.IGNORECASE)
+_VIDEO = re.compile(rf".+\.{VIDEO_ENDINGS}", re.IGNORECASE)
+_KNOWN_VIDEOS = ("{episode}.{camera}.*", "{episode}.*")
 _WORDS = ("frame", "frames", "image", "images", "img", "rgb", "step", "obs", "t")
 _SAMPLES = (  # of an episode, then of a step
     "{episode}.{frame}",
@@ -41,6 +47,7 @@ _KNOWN_MEMBERS = {
 _BY_NAMES = "for tars of others (default: by the names in the first tar)"
 OPTIONS = {
     "picture": f"names of pictures, such as {{episode}}.frame_{{frame}}.jpg or {{episode}}_{{frame}}.{{camera}}.*, {_BY_NAMES}",
+    "video": f"names of videos, such as {{episode}}.mp4 or {{episode}}.{{camera}}.*, {_BY_NAMES}",
     **{
         role: f"member that holds the {role}, such as {{episode}}.{role}.npy or {{episode}}.json:{role}, {_BY_NAMES}"
         for role in ROLES
@@ -54,9 +61,11 @@ class Pattern:
 
     Args:
         text: The pattern, as people write it.
+        endings: Regular expression of the endings that * stands for.
     """
 
     text: str
+    endings: str = PICTURE_ENDINGS
 
     def __post_init__(self) -> None:
         names = re.findall(r"\{(\w*)\}", self.name)
@@ -85,8 +94,7 @@ class Pattern:
     def _regex(self) -> re.Pattern[str]:
         pieces = re.split(r"(\{\w+\}|\*)", self.name)
         made = [
-            _PLACEHOLDERS[p[1:-1]] if p.startswith("{") else PICTURE_ENDINGS if p == "*" else re.escape(p)
-            for p in pieces
+            _PLACEHOLDERS[p[1:-1]] if p.startswith("{") else self.endings if p == "*" else re.escape(p) for p in pieces
         ]
         return re.compile("".join(made), re.IGNORECASE)
 
@@ -100,19 +108,38 @@ class Patterns:
     """The patterns of a corpus.
 
     Args:
-        picture: Pattern of pictures.
+        picture: Pattern of pictures; None where frames are in videos alone.
+        video: Pattern of videos; None where none are read.
         members: Patterns of other members, by their role.
-        is_guessed: Whether the pattern of pictures follows from the names.
+        is_guessed: Whether the patterns of pictures and videos follow from the names.
+        unread_video: Name of a video that is not read; "" where there is none.
     """
 
-    picture: Pattern
+    picture: Pattern | None
+    video: Pattern | None
     members: Mapping[str, Pattern]
     is_guessed: bool
+    unread_video: str = ""
+
+    @property
+    def frames(self) -> Pattern:
+        """The pattern of what tells an episode."""
+        found = self.picture or self.video
+        assert found is not None
+        return found
+
+    def episode_of(self, name: str) -> str | None:
+        """Returns the episode that a picture or video is of; None for other members."""
+        for pattern in (self.picture, self.video):
+            match = None if pattern is None else pattern.match(name)
+            if match is not None:
+                return match["episode"]
+        return None
 
     @property
     def cuts_episodes(self) -> bool:
         """Whether a sample is a step, so that an episode may continue in the next tar."""
-        key = self.picture.name.rpartition("/")[2].partition(".")[0]
+        key = self.frames.name.rpartition("/")[2].partition(".")[0]
         return "{frame}" in key
 
 
@@ -129,7 +156,10 @@ def choose_patterns(names: Sequence[str], first_json: bytes, options: Mapping[st
         ValueError: No known pattern fits the pictures, or one that was given is none or fits nothing.
     """
     pictures = [name for name in names if _PICTURE.fullmatch(name)]
+    videos = [name for name in names if _VIDEO.fullmatch(name)]
     shown = ", ".join(pictures[:3] or names[:3])
+    picture: Pattern | None = None
+    video = None if "video" not in options else _given_video(options["video"], names, place)
     if "picture" in options:
         picture = Pattern(options["picture"])
         if not picture.is_per_step:
@@ -142,20 +172,36 @@ def choose_patterns(names: Sequence[str], first_json: bytes, options: Mapping[st
             )
     else:
         known = (Pattern(text) for text in _KNOWN_PICTURES)
-        found = next((p for p in known if pictures and all(_fits(p, name) for name in pictures)), None)
-        if found is None:
+        picture = next((p for p in known if pictures and all(_fits(p, name) for name in pictures)), None)
+        if picture is None and video is None:
+            known = (Pattern(text, VIDEO_ENDINGS) for text in _KNOWN_VIDEOS)
+            video = next((p for p in known if videos and all(_fits(p, name) for name in videos)), None)
+        if picture is None and video is None:
             raise ValueError(
                 f"a tar of others must have pictures whose names tell episode and frame: got {shown} in "
                 f"{place}. Say what they are like with the option picture, such as picture={{episode}}.frame_{{frame}}.jpg"
             )
-        picture = found
+    frames = picture or video
+    assert frames is not None
     members = {role: Pattern(options[role]) for role in ROLES if role in options}
     for role in ROLES:
         if role not in members:
-            chosen = _known_member(role, picture, names, first_json)
+            chosen = _known_member(role, frames, names, first_json)
             if chosen is not None:
                 members[role] = chosen
-    return Patterns(picture, members, "picture" not in options)
+    unread = videos[0] if videos and video is None else ""
+    return Patterns(picture, video, members, not options.keys() & {"picture", "video"}, unread)
+
+
+def _given_video(text: str, names: Sequence[str], place: str) -> Pattern:
+    pattern = Pattern(text, VIDEO_ENDINGS)
+    if pattern.is_per_step:
+        raise ValueError(f"a pattern of videos must be without {{frame}}: got {text!r}. A video holds all frames")
+    if not any(pattern.match(name) for name in names):
+        raise ValueError(
+            f"videos must have names like {text!r}: got {', '.join(names[:3])} in {place}. Give another option video"
+        )
+    return pattern
 
 
 def _fits(pattern: Pattern, name: str) -> bool:

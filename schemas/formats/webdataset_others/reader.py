@@ -38,7 +38,9 @@ from vlm_rewards.schemas.formats.webdataset_corpus.reader import (
 )
 from vlm_rewards.schemas.formats.webdataset_others.index import Pieces, index_tar
 from vlm_rewards.schemas.formats.webdataset_others.patterns import Pattern, Patterns
+from vlm_rewards.schemas.formats.webdataset_others.videos import TarVideo
 from vlm_rewards.schemas.manifests import Failure, Unit
+from vlm_rewards.schemas.videos import VideoFrames, decoder_versions, read_video_facts
 
 _FIELDS = {"action": "actions", "state": "states", "reward": "rewards"}
 
@@ -51,20 +53,33 @@ class OtherTarsReader:
         folder: Folder of the corpus.
         patterns: Patterns of its member names.
         features: Features of its first readable episode.
+        in_videos: Cameras whose frames are in videos.
     """
 
     folder: Folder
     patterns: Patterns
     features: CorpusFeatures
+    in_videos: frozenset[str] = frozenset()
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The patterns in use."""
-        if not self.patterns.is_guessed:
-            return ()
-        found = {"picture": self.patterns.picture, **self.patterns.members}
-        said = ", ".join(f"{role}={pattern.text}" for role, pattern in found.items())
-        return (f"members are read by the names in the first tar: {said}; options of these names say otherwise",)
+        """The patterns in use, and that videos are not read."""
+        notes = []
+        if self.patterns.is_guessed:
+            found = {"picture": self.patterns.picture, "video": self.patterns.video, **self.patterns.members}
+            said = ", ".join(f"{role}={pattern.text}" for role, pattern in found.items() if pattern is not None)
+            notes.append(
+                f"members are read by the names in the first tar: {said}; options of these names say otherwise"
+            )
+        if self.patterns.unread_video:
+            notes.append(
+                f"videos beside pictures are not read ({self.patterns.unread_video}): the option video makes them cameras"
+            )
+        return tuple(notes)
+
+    def decoders(self, camera: str) -> dict[str, str]:
+        """Returns the versions of the libraries that decode a camera's videos."""
+        return decoder_versions() if camera in self.in_videos else {}
 
     def own_files(self) -> list[str]:
         """Returns the tars."""
@@ -159,13 +174,13 @@ class OtherTarsReader:
         return found, failures
 
     def _found(self, episode_id: str, pieces: Sequence[tuple[str, Pieces]], wanted: Wanted) -> FoundEpisode:
-        cameras = sorted({camera for _, piece in pieces for camera in piece.pictures})
+        cameras = sorted({camera for _, piece in pieces for camera in (*piece.pictures, *piece.videos)})
         counts = [
             sum(len(piece.pictures[camera]) for _, piece in pieces if camera in piece.pictures) for camera in cameras
         ]
         return FoundEpisode(
             episode_id,
-            max(counts),
+            max(counts),  # 0 for videos, whose frames are counted when they are read
             pieces[0][0],
             lambda: self._read(episode_id, pieces, cameras, wanted),
             tuple(cameras),
@@ -181,6 +196,12 @@ class OtherTarsReader:
         images: dict[str, Any] = {}
         numbers = np.zeros(0, np.int64)
         for camera in cameras if wanted.cameras is None else wanted.cameras:
+            video = _video(self.folder, camera, pieces)
+            if video is not None:
+                num_frames = read_video_facts(*video).num_frames
+                numbers = np.arange(num_frames)
+                images[camera] = VideoFrames(*video, num_frames) if wanted.frames else UnreadFrames(num_frames)
+                continue
             places = _places(camera, [piece for _, piece in pieces])
             numbers = places[:, 1]
             images[camera] = _PlacedFrames(sources, places) if wanted.frames else UnreadFrames(len(places))
@@ -263,6 +284,20 @@ class _PlacedFrames:
             yield self._sources[source].read(offset, size)
 
 
+def _video(folder: Folder, camera: str, pieces: Sequence[tuple[str, Pieces]]) -> tuple[TarVideo, str] | None:
+    """Returns the place and the name of a camera's video; None where it has pictures."""
+    found = [(tar, piece.videos[camera]) for tar, piece in pieces if camera in piece.videos]
+    if not found:
+        return None
+    if len(found) > 1 or any(camera in piece.pictures for _, piece in pieces):
+        raise InvalidEpisodeError(
+            "odd member",
+            f"a camera must be one video, or pictures: got {found[0][1].name} and others of camera {camera!r}. Remove one",
+        )
+    tar, member = found[0]
+    return TarVideo(folder, tar, member.offset_data, member.size), member.name
+
+
 def _places(camera: str, pieces: Sequence[Pieces]) -> np.ndarray:
     """Returns [N, 4] int64: number of the tar, frame, offset and size, in the order of the frames."""
     parts = []
@@ -328,7 +363,9 @@ def open_others(folder: Folder, patterns: Patterns) -> OtherTarsReader:
                     failure = found
                     continue
                 try:
-                    return dataclasses.replace(reader, features=_features(found.read(), patterns))
+                    features = _features(found.read(), patterns)
+                    pieces = index_tar(folder, file.name, patterns).episodes[found.episode_id]
+                    return dataclasses.replace(reader, features=features, in_videos=frozenset(pieces.videos))
                 except ValueError as error:
                     failure = f"{file.name}, episode {found.episode_id}: {error}"
     raise ValueError(f"a corpus must have an episode that can be read, got none in {folder} ({failure})")
