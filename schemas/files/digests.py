@@ -76,6 +76,20 @@ def check_part(path: Location, copy: Path) -> bool:
     return True
 
 
+def check_recorded(path: Path) -> None:
+    """Refuses a file of `record` that is not as it was written; one outside of such a folder is let through.
+
+    Args:
+        path: A shard of a corpus.
+
+    Raises:
+        ValueError: The shard has another digest, or the marker or manifest cannot be read.
+    """
+    expected = _expected(path)
+    if expected is not None:
+        check_digest(path, expected)
+
+
 def _expected(part: Location) -> str | None:
     path = part.absolute() if isinstance(part, Path) else part
     folder = path.parent.parent

@@ -18,11 +18,13 @@ import json
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from vlm_rewards.schemas.episodes import CorpusFeatures, Episode, Frames, UnreadFrames
+from vlm_rewards.schemas.files.digests import check_recorded
 from vlm_rewards.schemas.formats.folder import File, Folder
 from vlm_rewards.schemas.formats.interface import FIELDS, FoundEpisode, InvalidEpisodeError, Wanted
 from vlm_rewards.schemas.formats.member_names import escape_name, unescape_name
@@ -77,7 +79,8 @@ class WebDatasetReader:
         """Yields the unit's episodes."""
         for name, start, stop in file_ranges(unit):
             try:
-                yield from _read_samples(self.folder, name, start, stop, wanted)
+                changed = _change(self.folder, name)
+                yield from _read_samples(self.folder, name, start, stop, wanted) if changed is None else [changed]
             except Exception as error:
                 error.add_note(f"while reading {self.folder.path(name)}")
                 raise
@@ -93,6 +96,16 @@ class WebDatasetReader:
                 except BrokenTarError:
                     pass  # reported as a Failure when the unit is read
         return list(ids)
+
+
+def _change(folder: Folder, name: str) -> Failure | None:
+    """Returns the failure of a local file of `record` that has changed since; of a tar nothing else tells it."""
+    if folder.is_local:
+        try:
+            check_recorded(Path(folder.path(name)))
+        except ValueError as error:
+            return Failure(scope="shard", shard=name, reason="changed shard", detail=str(error))
+    return None
 
 
 def tar_files(folder: Folder) -> list[File]:

@@ -1,6 +1,8 @@
 import functools
+import hashlib
 import io
 import json
+import re
 import tarfile
 
 import numpy as np
@@ -33,6 +35,32 @@ def features_of(path):
 
 def ids_of(path, unit=None):
     return opened(path).episode_ids(unit or whole_file(path))
+
+
+@pytest.mark.parametrize("record", ["marker", "manifest"])
+def test_a_tar_of_record_that_has_changed_is_not_read(tmp_path, record):
+    folder = tmp_path / "corpus"
+    for name in ("parts", "markers"):
+        (folder / name).mkdir(parents=True)
+    paths = [_write(folder / "parts" / f"{name}.tar", [plain_episode(episode_id=name)]) for name in ("a", "b", "c")]
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    for path, digest in zip(paths[:2], digests[:2], strict=True):  # nothing tells what c was
+        if record == "marker":
+            (folder / "markers" / f"{path.stem}.json").write_text(json.dumps({"sha256": digest}))
+    if record == "manifest":
+        parts = [{"path": f"parts/{p.name}", "sha256": d} for p, d in zip(paths[:2], digests[:2], strict=True)]
+        (folder / "manifest.json").write_text(json.dumps({"parts": parts}))
+    for path in paths[1:]:
+        data = bytearray(path.read_bytes())
+        data[data.index(b"IDAT") + 20] ^= 1  # a bit of a picture
+        path.write_bytes(data)
+    first, changed, unknown = [item for path in paths for item in read_file(path)]
+    assert (first.episode_id, unknown.episode_id) == ("a", "c")
+    assert (changed.scope, changed.shard, changed.reason) == ("shard", "b.tar", "changed shard")
+    message = (
+        r"must be as it was written, got .*b\.tar with other contents .* Remove it, and run the command that makes it"
+    )
+    assert re.search(message, changed.detail)
 
 
 def _members(path):
