@@ -7,7 +7,6 @@ depends on what a runner does with outputs, metrics or states (one of them drops
 """
 
 import contextlib
-import dataclasses
 import difflib
 import io
 import warnings
@@ -21,6 +20,7 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from vlm_rewards.pipelines.engine.outputs import OutputFolder, PartWriter
 from vlm_rewards.pipelines.engine.progress import Progress
 from vlm_rewards.pipelines.engine.settings import available_cores
+from vlm_rewards.pipelines.engine.summaries import RunSummary
 from vlm_rewards.pipelines.engine.worker_processes import WorkerEndedError, WorkerProcessRunner
 from vlm_rewards.schemas.manifests import Unit
 
@@ -32,29 +32,6 @@ class UnitWork(Protocol):
 
     def __call__(self, unit: Unit, part: PartWriter) -> None:
         """Writes the unit's part to `part.path` and fills in the rest of `part`."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RunSummary:
-    """Summary of a run.
-
-    Args:
-        manifest: The output's manifest.
-        num_units: Number of all units.
-        num_skipped: Number of units that were done before.
-    """
-
-    manifest: dict
-    num_units: int
-    num_skipped: int
-
-    def __repr__(self) -> str:
-        rows, episodes = self.manifest["rows"], self.manifest["episodes"]
-        failures = sum(self.manifest["failures"].values())
-        return (
-            f"{type(self).__name__}({self.manifest['kind']}: {rows:,} rows of {episodes:,} episodes in {self.num_units} units, "
-            f"{self.num_skipped} of them done before, {failures} failures)"
-        )
 
 
 class _RunUnit(beam.DoFn):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Unpack
 
 from vlm_rewards.labelers.settings import LabelerSettings
-from vlm_rewards.pipelines.engine.driver import RunSummary, run_units
+from vlm_rewards.pipelines.engine.summaries import RunSummary
 from vlm_rewards.pipelines.label.planning import check_episode_ids, plan_label
 from vlm_rewards.pipelines.label.settings import LabelKeywords, LabelRun
 from vlm_rewards.pipelines.label.shared_labelers import one_run
@@ -68,6 +68,10 @@ def _label(corpus: str | Path | None, labeler: LabelerSettings, output: str | Pa
     kept = [plan.work.embeddings] if plan.work.embeddings is not None and corpus is not None else []
     if plan.work.corpus is not None and any(plan.output.to_do(plan.units)):
         check_episode_ids(plan.work.corpus, plan.units)
+    from vlm_rewards.pipelines.engine.driver import (
+        run_units,  # imports Beam: not before it is clear that there is a run
+    )
+
     summary = run_units(
         plan.units,
         plan.work,
