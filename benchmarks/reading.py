@@ -421,8 +421,8 @@ def main() -> None:
             shown = f"{case.name:24}{found['ratio']:7.2f}{case.asked:7.0f}{own['frames_per_cpu_s']:17,.0f}"
             shown += f"{judged['frames_per_cpu_s']:16,.0f}   {own['frames_per_s']:,.0f}, {judged['frames_per_s']:,.0f}"
         print(shown, flush=True)
-        result = {"machine": machine(), "date": f"{datetime.now(UTC):%Y-%m-%d}", "formats": results}
-        write_result(options.output, "reading", {**result, "frames": options.frames, "repeats": options.repeats})
+        result = {"machine": machine(), "date": f"{datetime.now(UTC):%Y-%m-%d}", "repeats": options.repeats}
+        write_result(options.output, "reading", {**result, "formats": results})
 
 
 if __name__ == "__main__":
