@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 
 JUDGES := $(patsubst tests/judges/requirements/%.txt,.judges/%/.installed,$(wildcard tests/judges/requirements/*.txt))
 
-.PHONY: help install demo test judges lint docs bench figures claims clean
+.PHONY: help install demo test judges lint docs bench figures claims controls clean
 
 help:
 	@echo "make install   a virtual environment in $(VENV) with this project and all it needs"
@@ -15,6 +15,7 @@ help:
 	@echo "make docs      the documentation as a static site: build/docs/index.html"
 	@echo "make bench     the measurements behind the README's figures (long)"
 	@echo "make claims    the paper's claims about agents, measured over 5 seeds (5 to 7 hours on 2 cores)"
+	@echo "make controls  what live rewards are worth beside their controls, 10 seeds (some 65 hours of one core; resumes)"
 	@echo "make figures   the size ladder, wordings, formulas and negatives, measured and drawn (about 15 minutes)"
 
 # Made anew when the project's requirements change.
@@ -61,6 +62,9 @@ figures: install
 
 claims: install
 	$(BIN)/python benchmarks/claims.py --budget full --output build/claims
+
+controls: install
+	$(BIN)/python benchmarks/controls.py --output build/controls
 
 clean:
 	rm -rf $(VENV) .judges demo build dist *.egg-info

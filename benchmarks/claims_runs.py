@@ -54,11 +54,13 @@ class Plan:
         work: Folder.
         budget: How much.
         eval_seed: Of the held-out levels.
+        corpus_seed: Of the corpora.
     """
 
     work: Path
     budget: Budget
     eval_seed: int
+    corpus_seed: int = CORPUS_SEED
 
 
 def record_family(plan: Plan, family: str) -> None:
@@ -67,10 +69,10 @@ def record_family(plan: Plan, family: str) -> None:
         envs=(plan.budget.levels[family],),
         policy=POLICY,
         episodes=plan.budget.episodes[family],
-        seed=CORPUS_SEED,
+        seed=plan.corpus_seed,
         episodes_per_shard=50,
     )
-    with _quiet(plan.work / family):
+    with quiet(plan.work / family):
         record(output=plan.work / family / "corpus", workers=1, **vars(settings))
 
 
@@ -80,7 +82,7 @@ def label_family(plan: Plan, family: str, model: str, runs: Sequence[Run]) -> No
     for run in runs:
         folder = plan.work / run.labels
         goals = goals_in_wording(family, run.wording)
-        with _quiet(folder):
+        with quiet(folder):
             label(
                 corpus,
                 LabelerSettings(model=model, goals=goals, batch_size=BATCH_SIZE),
@@ -95,13 +97,13 @@ def do_run(plan: Plan, run: Run, finetuned: bool) -> None:
     """Trains an agent, measures it and, where asked for, fine-tunes it; writes offline.json and online.json."""
     folder, budget = plan.work / run.path, plan.budget
     level = budget.levels[run.family]
-    with _quiet(folder):
+    with quiet(folder):
         if not (folder / "offline.json").is_file():
-            _write(folder / "offline.json", _train(plan, run, level))
+            write_found(folder / "offline.json", _train(plan, run, level))
         if finetuned and not (folder / "online.json").is_file():
             settings = dataclasses.replace(budget.finetune_of(run.family), seed=run.seed, eval_seed=plan.eval_seed)
             finetune(folder / "agent", output=folder / "online", **vars(settings))
-            _write(folder / "online.json", summarize_finetuning(read_metrics(folder / "online")))
+            write_found(folder / "online.json", summarize_finetuning(read_metrics(folder / "online")))
         if (folder / "online.json").is_file() or run.algorithm != "iql":  # another figure may yet fine-tune it
             _remove_bulk(folder)
 
@@ -235,7 +237,7 @@ def _do_missing(
     plan: Plan, runs: Mapping[Run, bool], jobs: int, say: Callable[[str], None], until: float
 ) -> dict[Run, str]:
     pool = ProcessPoolExecutor(
-        jobs, mp_context=get_context("spawn"), initializer=_start_process, initargs=(os.getpid(),)
+        jobs, mp_context=get_context("spawn"), initializer=start_process, initargs=(os.getpid(),)
     )
     try:
         families = dict.fromkeys(run.family for run in runs)
@@ -333,19 +335,19 @@ def _remove_bulk(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _quiet(folder: Path) -> Iterator[None]:
+def quiet(folder: Path) -> Iterator[None]:
     """Progress bars and warnings go to log.txt of the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log.txt").open("a", buffering=1) as log, contextlib.redirect_stderr(log):
         yield
 
 
-def _write(path: Path, found: Mapping[str, Any]) -> None:
+def write_found(path: Path, found: Mapping[str, Any]) -> None:
     told = {**found, "machine": machine()}  # runs of one result may be of several
     write_atomically(path, json.dumps(told, indent=1, allow_nan=False) + "\n")
 
 
-def _start_process(parent: int) -> None:
+def start_process(parent: int) -> None:
     """One thread, and an end when the command has ended, killed or not."""
     torch.set_num_threads(1)
 
