@@ -67,7 +67,7 @@ class RldsReader:
         for number, data_set in enumerate(self.data_sets):
             shards = [shard for shard, owner in self.shards.values() if owner == number]
             found += data_set_notes(self.folder, data_set.folder, shards, data_set.roles, data_set.all_cameras)
-        return tuple(found)
+        return (*found, *_differences(self.data_sets))
 
     def own_files(self) -> Iterator[str]:
         """Yields the shards, and what lies beside them."""
@@ -202,7 +202,7 @@ def open_rlds(folder: Folder, options: Mapping[str, str]) -> RldsReader:
     """Opens a folder of TensorFlow Datasets.
 
     Raises:
-        ValueError: There is no data set that can be read, data sets do not fit together, or an option has a value that is none.
+        ValueError: There is no data set that can be read, or an option has a value that is none.
     """
     _check(options, "channels", ("rgb", "bgr"))
     _check(options, "last-action", LAST_ACTIONS)
@@ -233,7 +233,7 @@ def open_rlds(folder: Folder, options: Mapping[str, str]) -> RldsReader:
         shards |= {shard.file.name: (shard, number) for shard in builder.shards}
     return RldsReader(
         folder=folder,
-        features=_features(folder, builders, data_sets),
+        features=_features(data_sets),
         data_sets=tuple(data_sets),
         shards=shards,
         companions=tuple(
@@ -268,19 +268,33 @@ def _chosen(builders: Sequence[Builder], options: Mapping[str, str], folder: Fol
     return [builder for builder in chosen if builder.shards]
 
 
-def _features(folder: Folder, builders: Sequence[Builder], data_sets: Sequence[DataSet]) -> CorpusFeatures:
-    for data_set, builder in zip(data_sets, builders, strict=True):
-        first, other = data_sets[0].roles, data_set.roles
-        for what, mine, theirs in (
-            ("an action", first.action_size, other.action_size),
-            ("a state", first.state_size, other.state_size),
-            ("rewards", first.has_number(REWARD), other.has_number(REWARD)),
-        ):
-            if mine != theirs:
-                raise ValueError(
-                    f"the data sets of a folder must have {what} of the same size: got {mine} in {builders[0].folder} and "
-                    f"{theirs} in {builder.folder} of {folder}. Give the folder of one of them"
-                )
+def _differences(data_sets: Sequence[DataSet]) -> Iterator[str]:
+    """Yields notes on data sets that hold other actions, states or rewards than the first: each is read as what it is."""
+    first = data_sets[0]
+    for other in data_sets[1:]:
+        differing = [
+            f"{what} ({_words(mine)} and {_words(theirs)})"
+            for what, mine, theirs in (
+                ("actions", first.roles.action_size, other.roles.action_size),
+                ("states", first.roles.state_size, other.roles.state_size),
+                ("rewards", first.roles.has_number(REWARD), other.roles.has_number(REWARD)),
+            )
+            if mine != theirs
+        ]
+        if differing:
+            yield (
+                f"{first.folder} and {other.folder} hold other {', '.join(differing)}: each is read with its own; hindsight fails "
+                f"episodes that differ from those of {first.folder}, so give it the folder of one"
+            )
+
+
+def _words(size: int | bool | None) -> str:
+    if isinstance(size, bool):
+        return "some" if size else "none"
+    return "none" if size is None else f"{size} numbers" if size else "discrete ones"
+
+
+def _features(data_sets: Sequence[DataSet]) -> CorpusFeatures:
     has_actions = data_sets[0].roles.action_size is not None
     return CorpusFeatures(
         cameras=tuple(dict.fromkeys(camera for data_set in data_sets for camera in data_set.roles.cameras)),

@@ -601,10 +601,24 @@ def test_a_folder_of_several_data_sets_is_one_corpus(tmp_path):
     assert corpus.features.cameras == ("image", "wrist")
     failure, _ = read(tmp_path, cameras=["wrist"])
     assert (failure.scope, failure.reason) == ("shard", "missing camera")
-    other = episode_features(STEPS | {"action": tensor("float32", 2)})
-    write_data_set(tmp_path / "c" / "1.0.0", other, {"train": [[record(0)]]}, name="c")
-    with pytest.raises(ValueError, match=r"must have an action of the same size: got 3 in a/1.0.0 and 2 in c/1.0.0 of"):
-        open_corpus(tmp_path)
+
+
+def test_data_sets_of_other_pictures_and_actions_are_read_each_with_its_own(tmp_path):
+    write_data_set(tmp_path / "a" / "1.0.0", FEATURES, {"train": [[record(0)]]}, name="a")
+    steps = {"observation": group({"image": image(16, 24, 3)}), "action": tensor("float32", 2)}
+    large = [encode_png(np.full((16, 24, 3), shade, np.uint8)) for shade in range(4)]
+    other = serialized({"steps/observation/image": large, "steps/action": np.arange(8, dtype=np.float32).reshape(4, 2)})
+    write_data_set(tmp_path / "b" / "1.0.0", episode_features(steps), {"train": [[other]]}, name="b")
+    first, second = read(tmp_path)
+    assert (first.actions.shape[1], second.actions.shape) == (3, (4, 2))
+    assert list(second.images["image"]) == large
+    corpus = open_corpus(tmp_path)
+    assert corpus.features.action_size == 3
+    (note,) = corpus.notes
+    assert note == (
+        "a/1.0.0 and b/1.0.0 hold other actions (3 numbers and 2 numbers), states (2 numbers and none), rewards (some and none): "
+        "each is read with its own; hindsight fails episodes that differ from those of a/1.0.0, so give it the folder of one"
+    )
 
 
 def test_the_rows_go_before_what_dataset_info_promises(tmp_path):
