@@ -27,12 +27,12 @@ import numpy as np
 
 from vlm_rewards.labelers.alike_goals import join_alike
 from vlm_rewards.labelers.encoders import known
-from vlm_rewards.labelers.encoders.encoder import DEFAULT_ENGINE, Encoder
+from vlm_rewards.labelers.encoders.encoder import DEFAULT_ENGINE, ENGINES, Encoder
 from vlm_rewards.labelers.rewards.rewards import rewards_of_scores
 from vlm_rewards.labelers.scoring.frame_scorer import FrameScorer
 from vlm_rewards.labelers.scoring.negatives import SCORE_BLOCK
 from vlm_rewards.labelers.scoring.windows import EpisodeScorer
-from vlm_rewards.labelers.settings import LabelerKeywords, LabelerSettings
+from vlm_rewards.labelers.settings import AUTO_ENGINE, LabelerKeywords, LabelerSettings
 from vlm_rewards.labelers.targets import build_targets
 from vlm_rewards.schemas.fingerprints import Fingerprint
 from vlm_rewards.schemas.formats.corpus import Corpus
@@ -42,9 +42,13 @@ from vlm_rewards.schemas.options import build_settings, shows_settings
 
 
 def load_encoder(settings: LabelerSettings) -> Encoder:
-    """Loads the model that the settings name."""
+    """Loads the model that the settings name; the engine "auto" stands for the default where no run is planned."""
     return known.load_encoder(
-        settings.model, precision=settings.precision, batch_size=settings.batch_size, device=settings.device
+        settings.model,
+        precision=settings.precision,
+        batch_size=settings.batch_size,
+        device=settings.device,
+        engine=DEFAULT_ENGINE if settings.engine == AUTO_ENGINE else settings.engine,
     )
 
 
@@ -90,11 +94,11 @@ class Labeler:
 
     Args:
         settings: What to label with.
-        encoder: The model that `load_encoder` gave, now or for settings with the same model, precision, batch size and
-            device.
+        encoder: The model that `load_encoder` gave, now or for settings with the same model, precision, batch size, device and
+            engine.
 
     Attributes:
-        settings: As given, with the precision in force, and the commit of a model of the hub.
+        settings: As given, with precision and engine in force, and the commit of a model of the hub.
         encoder: As given.
         goals: The G goals, in the order of the scores.
         dim: D.
@@ -133,9 +137,18 @@ class Labeler:
                 f"precision of the encoder must be that of the settings, {settings.precision}, got "
                 f"{encoder.precision}; load it with them"
             )
+        engine = (
+            encoder.engine if encoder.engine in ENGINES else DEFAULT_ENGINE
+        )  # others' encoders have one of their own
+        if settings.engine not in (AUTO_ENGINE, engine):
+            raise ValueError(
+                f"engine of the encoder must be that of the settings, {settings.engine}, got {encoder.engine}; load it with them"
+            )
         targets = build_targets(settings, encoder)
         # What was left open is settled here, so that whoever gets these settings builds the same labeler.
-        self.settings = dataclasses.replace(settings, model=encoder.pinned_name, precision=encoder.precision)
+        self.settings = dataclasses.replace(
+            settings, model=encoder.pinned_name, precision=encoder.precision, engine=engine
+        )
         self.encoder = encoder
         self.goals = settings.goals
         self.dim = encoder.dim
@@ -145,8 +158,8 @@ class Labeler:
             formula=settings.formula, candidates=targets.candidates, context=targets.context, window=settings.window
         )
         window = {} if settings.window.frames == 1 else {"window": dataclasses.asdict(settings.window)}
-        engine = {} if encoder.engine == DEFAULT_ENGINE else {"engine": encoder.engine}
-        of_images = {**encoder.describe_images(), **engine}
+        named = {} if encoder.engine == DEFAULT_ENGINE else {"engine": encoder.engine}
+        of_images = {**named, **encoder.describe_images()}
         self.fingerprint = Fingerprint(
             {
                 **of_images,

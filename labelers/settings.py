@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from vlm_rewards.labelers.encoders.encoder import DEFAULT_BATCH_SIZE, PRECISIONS
+from vlm_rewards.labelers.encoders.encoder import DEFAULT_BATCH_SIZE, DEFAULT_ENGINE, ENGINES, PRECISIONS
 from vlm_rewards.labelers.reference_models.defaults import default_model
 from vlm_rewards.labelers.scoring.formulas import FORMULAS, MIN_TEMPERATURE, Formula, formula_named
 from vlm_rewards.labelers.scoring.negatives import REWARD_GROUP, NegativeSettings
@@ -22,6 +22,8 @@ from vlm_rewards.schemas.rules import NEVER, REWARDS, RewardRule
 _THRESHOLD_TOLERANCE = 1e-3  # calibration may put a threshold just below the lowest score
 DEFAULT_ALPHA = 0.5
 _MODEL_GROUP = "the model's run"
+AUTO_ENGINE = "auto"
+"""The setting that leaves the choice of an engine to the run."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,8 @@ class LabelerSettings:
             which one is in force.
         batch_size: Rows of an image batch.
         device: "cpu", "cuda" or "cuda:N".
+        engine: What computes the model: "torch", "compile" (torch.compile), "openvino" (on a CPU), or "auto": in a run of `label`
+            the fastest that pays back its own start, elsewhere "torch". A labeler's own settings say which one is in force.
 
     Raises:
         ValueError: A setting is not what it must be.
@@ -148,6 +152,17 @@ class LabelerSettings:
         metadata=option("N", "frames per forward pass; part of the fingerprint", group=_MODEL_GROUP),
     )
     device: str = dataclasses.field(default="cpu", metadata=option("DEVICE", "cpu, cuda or cuda:N", group=_MODEL_GROUP))
+    engine: str = dataclasses.field(
+        default=DEFAULT_ENGINE,
+        metadata=option(
+            "",
+            "what computes the model; part of the fingerprint, since engines round differently. compile: torch.compile, a CUDA "
+            "graph on a GPU; openvino: on a CPU (pip install vlm-rewards[openvino]); auto: the fastest that pays back its start in "
+            "the run",
+            choices=(AUTO_ENGINE, *ENGINES),
+            group=_MODEL_GROUP,
+        ),
+    )
 
     __repr__ = brief_repr
 
@@ -171,6 +186,10 @@ class LabelerSettings:
         if self.precision not in PRECISIONS:
             raise ValueError(
                 f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}; choose one of them"
+            )
+        if self.engine not in (AUTO_ENGINE, *ENGINES):
+            raise ValueError(
+                f"engine must be one of {', '.join((AUTO_ENGINE, *ENGINES))}, got {self.engine!r}; choose one of them"
             )
         if self.batch_size < 1:
             raise ValueError(
@@ -280,3 +299,4 @@ class LabelerKeywords(TypedDict, total=False):
     precision: str
     batch_size: int
     device: str
+    engine: str

@@ -1,13 +1,13 @@
 """Dual encoders of transformers: pictures and texts to unit vectors of one space, the same bits whatever stands beside them.
 
-    pixels [N, S, S, 3] uint8 ──► batches of B rows, the last one padded ──► normalise ──► image tower ──► [N, D] unit length
-    texts  M strings          ──► batches of 16 rows of L tokens, padded ──►              text tower  ──► [M, D] unit length
+    pixels [N, S, S, 3] uint8 ──► passes of B rows, the last one padded ──► image tower ──► [N, D] unit length
+    texts  M strings          ──► passes of 16 rows of L tokens, padded ──► text tower  ──► [M, D] unit length
 
 Every forward pass of a tower has one shape, so that a row's bits depend neither on its neighbours nor on its place nor on N.
 That was measured for float32 and bfloat16 with one thread and with two, which gave the same bits; other processors and torch
 releases may round otherwise. On a CPU, `torch.set_num_threads(1)` in every process and one process per core is the fastest way.
 
-Shape letters: N pictures, B rows of an image batch, S sides of the model's input in pixels, M texts, L tokens of a padded text,
+Shape letters: N pictures, B rows of an image pass, S sides of the model's input in pixels, M texts, L tokens of a padded text,
 D size of an embedding.
 """
 
@@ -24,11 +24,12 @@ import torch
 
 from vlm_rewards.labelers.encoders.checkpoints.loading import load_checkpoint
 from vlm_rewards.labelers.encoders.devices import check_device, resolve_precision
-from vlm_rewards.labelers.encoders.encoder import DEFAULT_BATCH_SIZE, Resizer, TextReading
+from vlm_rewards.labelers.encoders.encoder import DEFAULT_BATCH_SIZE, DEFAULT_ENGINE, ENGINES, Resizer, TextReading
+from vlm_rewards.labelers.encoders.engines.interface import Towers
+from vlm_rewards.labelers.encoders.engines.loading import load_towers
 from vlm_rewards.labelers.encoders.preprocessing import Preprocessor
 from vlm_rewards.labelers.encoders.readings import check_readings
 from vlm_rewards.labelers.encoders.tokenization import TextTokenizer
-from vlm_rewards.labelers.encoders.towers import TorchTowers, Towers
 
 TEXT_BATCH = 16
 """Texts of a forward pass of the text tower."""
@@ -81,6 +82,7 @@ class DualEncoder:
         precision: str = "float32",
         batch_size: int = DEFAULT_BATCH_SIZE,
         device: str = "cpu",
+        engine: str = DEFAULT_ENGINE,
     ) -> "DualEncoder":
         """Loads a model with its tokenizer and image processor; never runs code from a checkpoint, never guesses weights.
 
@@ -89,23 +91,32 @@ class DualEncoder:
             precision: "float32", "bfloat16", or "auto": bfloat16 where the processor computes in it, else float32.
             batch_size: Rows of an image batch. Embeddings of other batch sizes can differ in their last bits.
             device: "cpu", "cuda" or "cuda:N".
+            engine: "torch", "compile" or "openvino".
 
         Raises:
-            ValueError: The device is missing, the precision is not to be had on it, or the checkpoint is not found,
-                incomplete, pickled, or no dual encoder.
+            ValueError: The device is missing, precision or engine are not to be had on it, the engine does not compute what torch
+                does, or the checkpoint is not found, incomplete, pickled, or no dual encoder.
         """
+        if engine not in ENGINES:
+            raise ValueError(
+                f"an encoder's engine must be one of {', '.join(ENGINES)}, got {engine!r}; choose one of them"
+            )
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}; 64 is a good start")
         check_device(device)
         precision = resolve_precision(precision, device)
         checkpoint = load_checkpoint(name)
         logit_scale, logit_bias = _logit_scale_and_bias(checkpoint.model)
+        preprocessor = Preprocessor.from_processor(checkpoint.image_processor)
+        loaded = load_towers(
+            engine, checkpoint.model, preprocessor, device=device, precision=precision, rows=batch_size
+        )
         encoder = cls(
             name=str(name),
             pinned_name=checkpoint.located.pinned_name,
-            towers=TorchTowers(checkpoint.model, device, precision),
+            towers=loaded.towers,
             tokenizer=TextTokenizer(checkpoint.tokenizer, checkpoint.model.config),
-            preprocessor=Preprocessor.from_processor(checkpoint.image_processor),
+            preprocessor=preprocessor,
             precision=precision,
             batch_size=batch_size,
             device=device,
@@ -115,8 +126,9 @@ class DualEncoder:
             logit_scale=logit_scale,
             logit_bias=logit_bias,
         )
-        image = encoder.embed_images(np.zeros((1, *encoder.image_size, 3), dtype=np.uint8))
-        text = encoder._embed_texts(["a"])
+        image = encoder._unit_vectors("pictures", [_checked(loaded.features, "pictures")])
+        features = loaded.towers.text_features(encoder.tokenizer.encode(["a"]))
+        text = encoder._unit_vectors("texts", [_checked(features, "texts")])
         if image.shape[1] != text.shape[1]:
             raise ValueError(
                 f"a dual encoder must embed pictures and texts in one space, got sizes {image.shape[1]} and {text.shape[1]} from "
@@ -167,15 +179,15 @@ class DualEncoder:
         """
         if len(pixels) == 0:
             return np.zeros((0, self.dim), dtype=np.float32)
-        rows = []
-        for start in range(0, len(pixels), self.batch_size):
-            part = pixels[start : start + self.batch_size]
+        self.preprocessor.check_pixels(pixels)
+        rows, num_rows = [], self.towers.rows
+        for start in range(0, len(pixels), num_rows):
+            part = pixels[start : start + num_rows]
             padded = part
-            if len(part) < self.batch_size:
-                padded = np.zeros((self.batch_size, *part.shape[1:]), dtype=part.dtype)
+            if len(part) < num_rows:
+                padded = np.zeros((num_rows, *part.shape[1:]), dtype=part.dtype)
                 padded[: len(part)] = part
-            features = self.towers.image_features(self.preprocessor.normalize(padded, self.device))
-            rows.append(_checked(features, "pictures")[: len(part)])
+            rows.append(_checked(self.towers.image_features(padded), "pictures")[: len(part)])
         return self._unit_vectors("pictures", rows)
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
@@ -227,6 +239,7 @@ class DualEncoder:
             "batch_size": self.batch_size,
             "device": self.device.partition(":")[0],
             "attention": self.attention,
+            **({"engine": dict(engine)} if (engine := self.towers.describe()) else {}),
         }
 
     def describe_texts(self) -> dict[str, object]:
@@ -237,7 +250,8 @@ class DualEncoder:
 
     def versions(self) -> dict[str, str]:
         """Returns the versions of the libraries that compute the embeddings, by name."""
-        return {name: version(name) for name in ("pillow", "tokenizers", "torch", "transformers")}
+        own = {name: version(name) for name in ("pillow", "tokenizers", "torch", "transformers")}
+        return {**own, **self.towers.versions()}
 
     def _unit_vectors(self, of: str, batches: Sequence[torch.Tensor]) -> np.ndarray:
         vectors = torch.cat(list(batches)).cpu().double().numpy()

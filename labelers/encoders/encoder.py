@@ -30,6 +30,8 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 DEFAULT_BATCH_SIZE = 64
 DEFAULT_ENGINE = "torch"
 """The engine that a fingerprint does not name."""
+ENGINES = (DEFAULT_ENGINE, "compile", "openvino")
+"""Engines of this package: torch as it is, torch.compile, and OpenVINO on a CPU."""
 
 EXTENSION_GROUP = "vlm_rewards.encoders"
 """The entry point group in which other packages register an `EncoderKind`."""
@@ -162,6 +164,22 @@ class EncoderLoader(Protocol):
         ...
 
 
+class EngineLoader(Protocol):
+    """Loads the encoder that a name stands for, on an engine of choice."""
+
+    def __call__(self, name: str, *, precision: str, batch_size: int, device: str, engine: str) -> Encoder:
+        """Loads an encoder; see `EncoderLoader`.
+
+        Args:
+            name: The model as the user named it.
+            precision: "auto", "float32" or "bfloat16".
+            batch_size: Rows of an image batch.
+            device: "cpu", "cuda" or "cuda:N".
+            engine: One of the kind's engines.
+        """
+        ...
+
+
 class EncoderKind(NamedTuple):
     """One kind of encoder: which names are its own, and how to load them.
 
@@ -169,8 +187,10 @@ class EncoderKind(NamedTuple):
         name: Name of the kind, for messages.
         recognizes: Whether a model's name or folder is of this kind; cheap, and never raises.
         load: Loads it. Imports of large libraries belong inside, so that a command pays only for what it runs.
+        load_on: Loads it on one of `ENGINES`; None for a kind that has an engine of its own alone.
     """
 
     name: str
     recognizes: Callable[[str], bool]
     load: EncoderLoader
+    load_on: EngineLoader | None = None

@@ -1,17 +1,20 @@
 """The one list of encoders, and the loader that picks from it and from what other packages register."""
 
-from vlm_rewards.labelers.encoders.encoder import EXTENSION_GROUP, Encoder, EncoderKind
+from vlm_rewards.labelers.encoders.encoder import DEFAULT_ENGINE, EXTENSION_GROUP, Encoder, EncoderKind
 from vlm_rewards.schemas.extensions import load_extensions
 
 
-def _load_dual_encoder(name: str, *, precision: str, batch_size: int, device: str) -> Encoder:
+def _load_dual_encoder(
+    name: str, *, precision: str, batch_size: int, device: str, engine: str = DEFAULT_ENGINE
+) -> Encoder:
     from vlm_rewards.labelers.encoders.dual_encoder import DualEncoder  # imports torch and transformers
 
-    return DualEncoder.load(name, precision=precision, batch_size=batch_size, device=device)
+    return DualEncoder.load(name, precision=precision, batch_size=batch_size, device=device, engine=engine)
 
 
 ENCODERS: tuple[EncoderKind, ...] = (
-    EncoderKind("transformers", lambda name: True, _load_dual_encoder),  # last: it says why a name is nobody's
+    # Last: it says why a name is nobody's.
+    EncoderKind("transformers", lambda name: True, _load_dual_encoder, _load_dual_encoder),
 )
 """Encoders of this package; the first that recognizes a name loads it, after those of other packages were asked."""
 
@@ -39,7 +42,7 @@ def find_encoder_kind(name: str) -> EncoderKind:
     return found[0] if found else next(kind for kind in ENCODERS if kind.recognizes(name))
 
 
-def load_encoder(name: str, *, precision: str, batch_size: int, device: str) -> Encoder:
+def load_encoder(name: str, *, precision: str, batch_size: int, device: str, engine: str = DEFAULT_ENGINE) -> Encoder:
     """Loads the encoder that a model's name stands for.
 
     Args:
@@ -47,8 +50,16 @@ def load_encoder(name: str, *, precision: str, batch_size: int, device: str) -> 
         precision: "auto", "float32" or "bfloat16".
         batch_size: Rows of an image batch.
         device: "cpu", "cuda" or "cuda:N".
+        engine: One of `labelers.encoders.encoder.ENGINES`; a kind with an engine of its own is loaded for the default alone.
 
     Raises:
-        ValueError: No encoder of that name can be loaded; the message says why.
+        ValueError: No encoder of that name can be loaded, or not on that engine; the message says why.
     """
-    return find_encoder_kind(name).load(name, precision=precision, batch_size=batch_size, device=device)
+    kind = find_encoder_kind(name)
+    if engine == DEFAULT_ENGINE:
+        return kind.load(name, precision=precision, batch_size=batch_size, device=device)
+    if kind.load_on is None:
+        raise ValueError(
+            f"{name} is computed by its encoder's own library ({kind.name}): got the engine {engine!r}. Leave the engine out."
+        )
+    return kind.load_on(name, precision=precision, batch_size=batch_size, device=device, engine=engine)

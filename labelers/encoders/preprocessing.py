@@ -146,11 +146,7 @@ class Preprocessor:
         Raises:
             ValueError: The pixels are not `[B, S, S, 3]` uint8.
         """
-        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (*self.size, 3):
-            raise ValueError(
-                f"pixels must be [B, {self.size[0]}, {self.size[1]}, 3] uint8, got {list(pixels.shape)} {pixels.dtype}; "
-                f"resize every frame first"
-            )
+        self.check_pixels(pixels)
         import torch  # not needed by processes that only resize
 
         if not pixels.flags.writeable:  # torch only wraps arrays that it might write to
@@ -161,6 +157,18 @@ class Preprocessor:
             for value in (self.scale, self.shift)
         )
         return planes.to(torch.float32, memory_format=torch.contiguous_format).mul_(scale).add_(shift)
+
+    def check_pixels(self, pixels: np.ndarray) -> None:
+        """Refuses what is no batch of the model's input.
+
+        Raises:
+            ValueError: The pixels are not `[B, S, S, 3]` uint8.
+        """
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (*self.size, 3):
+            raise ValueError(
+                f"pixels must be [B, {self.size[0]}, {self.size[1]}, 3] uint8, got {list(pixels.shape)} {pixels.dtype}; "
+                f"resize every frame first"
+            )
 
     def check_against(self, processor: Any) -> None:
         """Compares this copy with the processor on synthetic pictures of several shapes.

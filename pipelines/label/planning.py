@@ -10,6 +10,7 @@ from vlm_rewards.labelers.encoders.embedding_cache import EmbeddingCache
 from vlm_rewards.labelers.provenance import Provenance
 from vlm_rewards.labelers.settings import LabelerSettings
 from vlm_rewards.pipelines.engine.outputs import OutputFolder, PartWriter
+from vlm_rewards.pipelines.label.choosing_engine import settle_engine
 from vlm_rewards.pipelines.label.encoding import encode_unit
 from vlm_rewards.pipelines.label.reading import choose_camera
 from vlm_rewards.pipelines.label.settings import LabelRun
@@ -36,7 +37,7 @@ class LabelPlan:
         work: Work on one unit.
         output: Output folder of the labels.
         passed_over: By reason, names of what lies below the corpus's folder and is not read.
-        notes: Sentences that people should know about the corpus.
+        notes: Sentences that people should know about the corpus and the run.
     """
 
     units: tuple[Unit, ...]
@@ -80,7 +81,8 @@ def plan_label(corpus: str | Path | None, labeler: LabelerSettings, output: str 
         units = opened.units(max_unit_bytes)
         camera = choose_camera(opened, camera)
         decoders = opened.decoders(camera)
-    built = shared_labeler(labeler).labeler
+    settled = settle_engine(labeler, [output] if embeddings is None else [embeddings, output], units, run.workers)
+    built = shared_labeler(settled.settings, settled.encoder).labeler
     labeler = built.settings
     read_as: dict[str, object] = {"corpus_options": dict(corpus_options)} if corpus_options else {}
     seen_as = {"camera": camera, **read_as, **({DECODERS: decoders} if decoders else {})}
@@ -133,7 +135,7 @@ def plan_label(corpus: str | Path | None, labeler: LabelerSettings, output: str 
         work=work,
         output=folder,
         passed_over=passed_over_record(passed_over),
-        notes=() if opened is None else opened.notes,
+        notes=(*(() if opened is None else opened.notes), *settled.notes),
     )
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FROM_CORPUS = "from-corpus"
 """What stands in place of a goals file for the corpus's instructions."""
 
-_OF_THE_MODEL = ("model", "templates", "precision", "batch_size", "device")
+_OF_THE_MODEL = ("model", "templates", "precision", "batch_size", "device", "engine")
 
 
 def add_goals(parser: argparse.ArgumentParser) -> None:

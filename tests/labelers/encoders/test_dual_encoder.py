@@ -278,7 +278,7 @@ def test_weights_that_are_not_numbers_are_refused(tiny_clip: Path) -> None:
 
 def test_features_that_are_not_one_vector_a_row_are_refused(tiny_clip: Path) -> None:
     encoder = DualEncoder.load(tiny_clip)
-    tokens = SimpleNamespace(image_features=lambda pixels: torch.ones(64, 17, 24))
+    tokens = SimpleNamespace(rows=64, image_features=lambda pixels: torch.ones(64, 17, 24))
     with pytest.raises(ValueError, match=r"must give pictures one vector each, got \[64, 17, 24\]"):
         dataclasses.replace(encoder, towers=tokens).embed_images(np.zeros((1, 32, 32, 3), dtype=np.uint8))
 

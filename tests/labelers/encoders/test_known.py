@@ -100,3 +100,11 @@ def test_what_is_no_encoder_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         ValueError, match="entry point 'strange' of vlm_rewards.encoders is no EncoderKind: got function. Fix"
     ):
         find_encoder_kind("reference-s")
+
+
+def test_an_engine_is_refused_of_an_encoder_with_a_library_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    register(monkeypatch, colours=toy_encoder.COLOURS)
+    with pytest.raises(
+        ValueError, match="colours:rgb is computed by its encoder's own library .colours.: got the engine 'op"
+    ):
+        load_encoder("colours:rgb", precision="float32", batch_size=8, device="cpu", engine="openvino")

@@ -1,0 +1,1 @@
+"""Engines: what computes the two towers of a dual encoder."""
