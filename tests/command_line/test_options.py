@@ -87,6 +87,7 @@ COMMANDS: dict[str, tuple[str, list[tuple[type, str, dict[str, Any]]]]] = {
                 {"window": {"frames": 2, "over": "embeddings", "reduce": "max"}},
             ),
             (LabelerSettings, "--precision bfloat16", {"precision": "bfloat16"}),
+            (LabelerSettings, "--engine openvino", {"engine": "openvino"}),
             (LabelerSettings, "--batch-size 16", {"batch_size": 16}),
             (LabelerSettings, "--device cuda:1", {"device": "cuda:1"}),
             (LabelRun, "--embeddings e", {"embeddings": Path("e")}),
