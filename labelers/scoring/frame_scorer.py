@@ -54,7 +54,7 @@ class FrameScorer:
             )
         for start in range(0, len(embeddings), _CHECK_ROWS):
             rows = embeddings[start : start + _CHECK_ROWS]
-            lengths = np.linalg.norm(rows.astype(np.float64), axis=1)
+            lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
             bad = ~(np.abs(lengths - 1.0) <= _UNIT_TOLERANCE)
             if bad.any():
                 index = int(bad.argmax())

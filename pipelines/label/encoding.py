@@ -10,6 +10,7 @@ windows of frames gets one window per frame, and none is known before.
 import contextlib
 import ctypes
 import dataclasses
+import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, Protocol
@@ -43,6 +44,10 @@ class FrameLabeler(Protocol):
     @property
     def dim(self) -> int: ...
 
+    def frame_buffers(self) -> tuple[np.ndarray, np.ndarray]:
+        """Two arrays `[B, S, S, 3]` uint8 for the resized frames of a unit: one is embedded while the other one is filled."""
+        ...
+
     def resize(self, frame: np.ndarray) -> np.ndarray:
         """See `labelers.labeler.Labeler.resize`."""
         ...
@@ -65,9 +70,10 @@ class _Frame(NamedTuple):
 
 @dataclasses.dataclass
 class _Chunk:
-    frames: list[_Frame]
-    new: list[_Frame]
-    decoding: list[Future]
+    pixels: np.ndarray  # of the new frames
+    frames: list[_Frame] = dataclasses.field(default_factory=list)
+    new: list[_Frame] = dataclasses.field(default_factory=list)
+    decoding: list[Future] = dataclasses.field(default_factory=list)
 
 
 def encode_unit(
@@ -116,13 +122,15 @@ def _chunks(
     pool: ThreadPoolExecutor,
     batch: int,
 ) -> Generator[_Chunk, None, None]:
-    chunk = _Chunk([], [], [])
+    buffers = itertools.cycle(labeler.frame_buffers())
+    chunk = _Chunk(next(buffers))
     undecoded: list[Frame] = []
     of_pictures = labeler.window == 1
 
     def submit() -> None:
         if undecoded:
-            chunk.decoding.append(pool.submit(_decode, labeler.resize, tuple(undecoded)))
+            into = chunk.pixels[len(chunk.new) - len(undecoded) : len(chunk.new)]
+            chunk.decoding.append(pool.submit(_decode, labeler.resize, tuple(undecoded), into))
             undecoded.clear()
 
     for group in groups:
@@ -149,40 +157,48 @@ def _chunks(
                 submit()
                 yield chunk
                 lookup.forget_all_but(frame.slot for frame in chunk.new)  # the chunk before is encoded by now
-                chunk = _Chunk([], [], [])
+                chunk = _Chunk(next(buffers))  # that of the chunk before
     submit()
     if chunk.frames:
         yield chunk
 
 
-def _decode(resize: Callable[[np.ndarray], np.ndarray], images: Sequence[Frame]) -> list[np.ndarray | str]:
-    results: list[np.ndarray | str] = []
-    for data in images:
+def _decode(resize: Callable[[np.ndarray], np.ndarray], images: Sequence[Frame], into: np.ndarray) -> list[str | None]:
+    """Decodes and resizes frames into rows of an array; returns what is wrong with each, None where nothing is."""
+    errors: list[str | None] = []
+    for data, row in zip(images, into, strict=True):
         try:
-            results.append(resize(decoded_frame(data)))
+            row[...] = resize(decoded_frame(data))
         except ValueError as error:  # recorded as a failure of this frame, by _embed_chunk
-            results.append(str(error))
-    return results
+            errors.append(str(error))
+        else:
+            errors.append(None)
+    return errors
 
 
 def _embed_chunk(
     labeler: FrameLabeler, lookup: FrameLookup, windows: FrameWindows, chunk: _Chunk, part: PartWriter
 ) -> Iterator[Rows]:
     with part.timing("wait for decoding"):
-        decoded = [result for future in chunk.decoding for result in future.result()]
-    pixels = []
-    embedded = []
-    for frame, result in zip(chunk.new, decoded, strict=True):
-        if isinstance(result, str):
-            frame.slot.error = result
+        errors = [error for future in chunk.decoding for error in future.result()]
+    decoded = []
+    for index, (frame, error) in enumerate(zip(chunk.new, errors, strict=True)):
+        frame.slot.error = error
+        if error is None:
+            decoded.append(index)
+    if decoded:
+        if labeler.window > 1:
+            pixels = np.stack(
+                [windows.push(chunk.new[index].episode_id, chunk.pixels[index].copy()) for index in decoded]
+            )
         else:
-            pixels.append(windows.push(frame.episode_id, result))
-            embedded.append(frame.slot)
-    if pixels:
+            pixels = chunk.pixels[: len(decoded)]
+            if len(decoded) < len(errors):
+                pixels[...] = chunk.pixels[decoded]
         with part.timing("encode"):
-            embeddings = labeler.embed(np.stack(pixels))
-        lookup.fill(embedded, embeddings)
-    part.counts["encoded_frames"] += len(pixels)
+            embeddings = labeler.embed(pixels)
+        lookup.fill([chunk.new[index].slot for index in decoded], embeddings)
+    part.counts["encoded_frames"] += len(decoded)
     part.counts["cached_frames"] += len(chunk.frames) - len(chunk.new)
     rows = []
     for frame in chunk.frames:

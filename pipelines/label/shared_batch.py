@@ -1,7 +1,9 @@
-"""A batch in memory that two processes share: pixels from the one that decodes, embeddings from the one with the model.
+"""Memory that two processes share: pixels from the one that decodes, embeddings from the one with the model.
 
-    bytes   0 ............................. pixels [B, S, S, 3] or [B, V, S, S, 3] uint8
+    bytes   0 ............................. pixels, two slots of [B, S, S, 3] or [B, V, S, S, 3] uint8
             rounded up to 4096 ............ embeddings [B, D] float32
+
+One slot is filled while the other one is embedded.
 
 Shape letters: B rows of a batch, V frames of a window, S sides of the model's input in pixels, D size of an embedding.
 """
@@ -14,14 +16,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+_SLOTS = 2
 _PAGE = 4096
 
 
 class BatchLayout(NamedTuple):
-    """Shapes of a shared batch.
+    """Shapes of shared memory.
 
     Attributes:
-        pixels: B and the shape of one frame or window.
+        pixels: Shape of a slot: B and the shape of one frame or window.
         dim: D.
     """
 
@@ -35,13 +38,13 @@ class BatchLayout(NamedTuple):
 
     @property
     def _start(self) -> int:
-        return -(-math.prod(self.pixels) // _PAGE) * _PAGE
+        return -(-_SLOTS * math.prod(self.pixels) // _PAGE) * _PAGE
 
     def arrays(self, memory: mmap.mmap) -> tuple[np.ndarray, np.ndarray]:
-        """Returns pixels and embeddings in the memory."""
-        pixels = np.frombuffer(memory, np.uint8, math.prod(self.pixels)).reshape(self.pixels)
+        """Returns the slots, one array, and the embeddings in the memory."""
+        slots = np.frombuffer(memory, np.uint8, _SLOTS * math.prod(self.pixels)).reshape(_SLOTS, *self.pixels)
         rows = np.frombuffer(memory, np.float32, self.pixels[0] * self.dim, self._start)
-        return pixels, rows.reshape(self.pixels[0], self.dim)
+        return slots, rows.reshape(self.pixels[0], self.dim)
 
 
 def new_memory(num_bytes: int) -> int:

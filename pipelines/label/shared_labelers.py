@@ -51,6 +51,11 @@ class SharedLabeler:
         """Size of an embedding."""
         return self.labeler.dim
 
+    def frame_buffers(self) -> tuple[np.ndarray, np.ndarray]:
+        """See `pipelines.label.encoding.FrameLabeler.frame_buffers`."""
+        shape = (self.batch_size, *self.labeler.encoder.image_size, 3)
+        return np.empty(shape, np.uint8), np.empty(shape, np.uint8)
+
     def resize(self, frame: np.ndarray) -> np.ndarray:
         """See `labelers.labeler.Labeler.resize`."""
         return self.labeler.resize(frame)

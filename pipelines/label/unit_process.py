@@ -47,12 +47,12 @@ class _HalfLabeler:
     start: Start
     cache: EmbeddingCache
     connection: Connection
-    pixels: np.ndarray
+    slots: np.ndarray
     embeddings: np.ndarray
 
     @property
     def batch_size(self) -> int:
-        return len(self.pixels)
+        return len(self.embeddings)
 
     @property
     def window(self) -> int:
@@ -65,9 +65,18 @@ class _HalfLabeler:
     def resize(self, frame: np.ndarray) -> np.ndarray:
         return self.start.resizer(frame)
 
+    def frame_buffers(self) -> tuple[np.ndarray, np.ndarray]:
+        if self.window == 1:
+            return self.slots[0], self.slots[1]
+        frames = self.slots[:, :, 0]  # of windows, which are made of them when they are whole
+        return np.empty_like(frames[0]), np.empty_like(frames[1])
+
     def embed(self, pixels: np.ndarray) -> np.ndarray:
-        self.pixels[: len(pixels)] = pixels
-        self.connection.send(("embed", len(pixels)))
+        number = next((index for index, slot in enumerate(self.slots) if np.may_share_memory(slot, pixels)), None)
+        if number is None:
+            number = 0
+            self.slots[0, : len(pixels)] = pixels
+        self.connection.send(("embed", number, len(pixels)))
         self.connection.recv()
         return self.embeddings[: len(pixels)].copy()
 

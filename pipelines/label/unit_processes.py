@@ -71,7 +71,7 @@ class _UnitProcess:
             theirs.close()
             os.close(descriptor)
         self._connection = Connection(ours.detach())
-        self._pixels, self._embeddings = start.layout.arrays(self._memory)
+        self._slots, self._embeddings = start.layout.arrays(self._memory)
         self._locked = contextlib.ExitStack()
         self._locked.enter_context(page_locked(np.frombuffer(self._memory, np.uint8), device))
         self._knows = b""
@@ -90,8 +90,8 @@ class _UnitProcess:
         while True:
             answer = self._connection.recv()
             if answer[0] == "embed":
-                number = answer[1]
-                self._embeddings[:number] = embed(self._pixels[:number])
+                slot, number = answer[1:]
+                self._embeddings[:number] = embed(self._slots[slot, :number])
                 self._connection.send("embedded")
             elif answer[0] == "failed":
                 raise answer[1]

@@ -10,6 +10,7 @@ none.
 
 import contextlib
 import dataclasses
+import functools
 import json
 from collections.abc import Generator, Iterable, Iterator, Mapping
 
@@ -115,7 +116,11 @@ class LabelUnit:
             part.episodes = kept.episodes
             part.failures, part.failed_frames = kept.failures, kept.failed_frames
             part.counts.update({name: kept.counts[name] for name in ("encoded_frames", "cached_frames")})
-        _drop(part, broken, label_schema(self.metadata), self._row_bytes)
+        _drop(part, broken, self._schema, self._row_bytes)
+
+    @functools.cached_property
+    def _schema(self) -> pa.Schema:
+        return label_schema(self.metadata)
 
     @property
     def _row_bytes(self) -> int:
@@ -135,7 +140,7 @@ class LabelUnit:
 
     def _label(self, labeler: FrameLabeler, rows: Iterable[Rows], part: PartWriter) -> None:
         scorer = labeler.episodes()
-        with contextlib.closing(RowGroupWriter(part.path, label_schema(self.metadata), self._row_bytes)) as writer:
+        with contextlib.closing(RowGroupWriter(part.path, self._schema, self._row_bytes)) as writer:
             for group in rows:
                 with part.timing("score"):
                     scores = scorer.push(group.episode_ids, group.embeddings)

@@ -26,7 +26,7 @@ class Numbers:
 
     batches: list[list[int]]
     settings: SimpleNamespace = dataclasses.field(default_factory=lambda: SimpleNamespace(batch_size=BATCH))
-    encoder: SimpleNamespace = dataclasses.field(default_factory=lambda: SimpleNamespace(window=1))
+    encoder: SimpleNamespace = dataclasses.field(default_factory=lambda: SimpleNamespace(window=1, image_size=(1, 1)))
 
     def resize(self, frame: np.ndarray) -> np.ndarray:
         return frame
