@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import (
     CLIPConfig,
-    CLIPImageProcessor,
+    CLIPImageProcessorPil,
     CLIPModel,
     CLIPTextConfig,
     CLIPVisionConfig,
@@ -217,5 +217,5 @@ def save_model(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, output: Pat
     pixels = model.config.vision_config.image_size
     side = {"height": pixels, "width": pixels}
     how: dict[str, Any] = {"size": side, "do_center_crop": False} if stretch else {"size": {"shortest_edge": pixels}}
-    processor = CLIPImageProcessor(**how, crop_size=side, image_mean=[PIXEL_MEAN] * 3, image_std=[PIXEL_STD] * 3)
+    processor = CLIPImageProcessorPil(**how, crop_size=side, image_mean=[PIXEL_MEAN] * 3, image_std=[PIXEL_STD] * 3)
     processor.save_pretrained(output)
