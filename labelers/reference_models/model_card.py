@@ -39,7 +39,9 @@ def validation_figures(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, dra
         texts = F.normalize(torch.cat(features), dim=-1)
         images = []
         for frames in drawn.batches:
-            pixels = normalise(resize_frames(torch.from_numpy(np.array(frames)).to(model.device), size)).permute(0, 3, 1, 2)
+            pixels = normalise(resize_frames(torch.from_numpy(np.array(frames)).to(model.device), size)).permute(
+                0, 3, 1, 2
+            )
             images.append(F.normalize(model.get_image_features(pixel_values=pixels).pooler_output, dim=-1))
         scores = (torch.cat(images) @ texts.T).cpu().numpy()
     return mean_average_precision(scores, drawn.truth, drawn.goals)
