@@ -174,7 +174,7 @@ def draw_start_of(random: np.random.Generator, kind: Kind) -> Start | None:
     toys = draw_toys(random, room, draw_kinds(random, int(random.integers(sizes.toys[0], sizes.toys[1] + 1)), first))
     if toys is None:
         return None
-    pose = draw_start(random, room, toys, sizes.far[0])
+    pose = draw_start(random, room, toys, sizes.far)
     if pose is None:
         return None
     if kind.near:

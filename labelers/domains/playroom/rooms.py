@@ -192,23 +192,23 @@ class Room:
 
 
 class Sizes(NamedTuple):
-    """How large and how full rooms are; each a smallest and a largest value.
+    """How large and how full rooms are: smallest and largest values.
 
     Attributes:
         side: Sides in metres.
         furniture: Pieces of furniture.
         toys: Toys.
-        far: Distance of the agent from toys at the start in metres.
+        far: Least distance of the agent from toys at the start in metres.
     """
 
     side: tuple[float, float]
     furniture: tuple[int, int]
     toys: tuple[int, int]
-    far: tuple[float, float]
+    far: float
 
 
-FULL = Sizes((4.6, 6.4), (3, 6), (5, 9), (1.4, 99.0))
-NEAR = Sizes((3.8, 4.2), (1, 2), (4, 4), (1.35, 99.0))
+FULL = Sizes((4.6, 6.4), (3, 6), (5, 9), 1.4)
+NEAR = Sizes((3.8, 4.2), (1, 2), (4, 4), 1.35)
 
 
 def draw_room(random: np.random.Generator, sizes: Sizes) -> Room:

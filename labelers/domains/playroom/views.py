@@ -49,6 +49,9 @@ two toys nearly so."""
 
 VIEWS_PER_ROOM = 32
 VIEWS_PER_TOYS = 4
+LEAST_TOYS, MOST_TOYS = 3, 8
+SMALL_ROOMS = 0.4
+"""Share of the rooms that are small, as those of the near environments."""
 
 
 class View(NamedTuple):
@@ -106,22 +109,18 @@ class Views:
         self._stage.close()
 
     def _refill(self, random: np.random.Generator) -> None:
-        """Takes another room, or other toys, when it is time."""
+        """Takes another room, or other toys in as many places, when it is time; a room without space for all takes fewer."""
         while self._left <= 0 or self._toys_left <= 0:
             fresh = self._left <= 0
-            sizes = NEAR if random.random() < 0.4 else FULL
+            sizes = NEAR if random.random() < SMALL_ROOMS else FULL
             if fresh:
                 seed = self._seeds[int(random.integers(len(self._seeds)))]
                 self._room = draw_room(np.random.default_rng([seed, 13]), sizes)
-            count = int(random.integers(3, 8))
-            toys = draw_toys(
-                random,
-                self._room,
-                draw_kinds(random, 8 if fresh else len(self._toys))[: 8 if fresh else len(self._toys)],
-            )
+            many, few = MOST_TOYS if fresh else len(self._toys), int(random.integers(LEAST_TOYS, MOST_TOYS))
+            toys = draw_toys(random, self._room, draw_kinds(random, many))
             if toys is None:
-                toys = draw_toys(random, self._room, draw_kinds(random, count))
-            if toys is None or not (fresh or len(toys) == len(self._toys)):
+                toys = draw_toys(random, self._room, draw_kinds(random, few))
+            if toys is None or not (fresh or len(toys) == many):
                 self._left = 0
                 continue
             if fresh:

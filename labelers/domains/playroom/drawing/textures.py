@@ -66,8 +66,8 @@ def _planks(random: np.random.Generator, base: tuple[float, float, float], rows:
     shift = random.random(rows)[row]
     column = ((x + shift) * 2).astype(int) % 2
     tone = random.normal(0, spread, (rows, 2))[row, column]
-    grain = 0.05 * np.repeat(_noise(random, 64), 1, axis=1)[..., 0]
-    streaks = 0.06 * random.standard_normal((SIDE, 1)) + 0.035 * _noise(random, 4, 16)[..., 0] + 0.3 * grain
+    fine = 0.015 * _noise(random, 64)[..., 0]
+    streaks = 0.06 * random.standard_normal((SIDE, 1)) + 0.035 * _noise(random, 4, 16)[..., 0] + fine
     seam = np.minimum((y * rows) % 1, 1 - (y * rows) % 1) < 0.05
     end = np.abs(((x + shift) * 2) % 1) < 0.02
     colours = np.asarray(base) * (1 + tone + streaks)[..., None]
