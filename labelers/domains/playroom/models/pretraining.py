@@ -250,8 +250,9 @@ def patch_labels(
     places = ((torch.arange(side * _SAMPLES, device=ids.device) + 0.5) * ids.shape[1] / (side * _SAMPLES)).long()
     samples = ids[:, places][:, :, places].unflatten(2, (side, _SAMPLES)).unflatten(1, (side, _SAMPLES))
     samples = samples.transpose(2, 3).flatten(3).flatten(1, 2)  # [N, L, samples of a patch]
-    slots = torch.arange(toys.shape[1], device=ids.device)
-    counts = torch.stack([(samples == (toys[:, slot] + 1)[:, None, None]).sum(dim=2) for slot in slots], dim=2)
+    counts = torch.stack(
+        [(samples == (toys[:, slot] + 1)[:, None, None]).sum(dim=2) for slot in range(toys.shape[1])], dim=2
+    )
     counts = counts.masked_fill((toys < 0)[:, None], 0)
     most, slot = counts.max(dim=2)
     shown = most >= _LEAST_SAMPLES  # [N, L]
