@@ -22,6 +22,9 @@ def main() -> None:
         "live_rewards",
         "report_size",
         "reading",
+        "large_files",
+        "many_videos",
+        "planning",
     ]
     names += ["gpu"] if torch.cuda.is_available() else []
     for name in names:
