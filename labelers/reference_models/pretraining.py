@@ -155,6 +155,7 @@ def _trained(
     image_size, patch_size = frame_geometry(pretraining, settings)
     side = image_size // patch_size
     start = time.monotonic()
+    versions = {name: version(name) for name in ("torch", "transformers", *pretraining.packages, "numpy")}
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     tokenizer = tokenizer_of(pretraining)
@@ -238,7 +239,7 @@ def _trained(
         "frames": step * settings.batch_size,
         "seconds": round(seconds),
         "machine": _machine(device),
-        "versions": {name: version(name) for name in ("torch", "transformers", *pretraining.packages, "numpy")},
+        "versions": versions,
         **pretraining.provenance,
         "temperature": math.exp(-model.logit_scale.item()),
         "parameters": {name: _count(getattr(model, name)) for name in ("vision_model", "text_model")},
