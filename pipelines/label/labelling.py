@@ -6,6 +6,8 @@ One unit is one input shard, or a range of a large one.
 """
 
 import dataclasses
+import importlib
+import threading
 from pathlib import Path
 from typing import Unpack
 
@@ -63,8 +65,14 @@ def label(
         return _label(corpus, labeler, output, run)
 
 
+def _load_beam() -> None:
+    """Begins to import the driver, which imports Beam, while this process is busy with what needs no interpreter."""
+    driver = "vlm_rewards.pipelines.engine.driver"
+    threading.Thread(target=importlib.import_module, args=(driver,), name="load-beam", daemon=True).start()
+
+
 def _label(corpus: str | Path | None, labeler: LabelerSettings, output: str | Path, run: LabelRun) -> LabelSummary:
-    plan = plan_label(corpus, labeler, output, run)
+    plan = plan_label(corpus, labeler, output, run, when_loaded=_load_beam)
     kept = [plan.work.embeddings] if plan.work.embeddings is not None and corpus is not None else []
     if plan.work.corpus is not None and any(plan.output.to_do(plan.units)):
         check_episode_ids(plan.work.corpus, plan.units)

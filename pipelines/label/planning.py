@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from vlm_rewards.labelers.encoders.embedding_cache import EmbeddingCache
@@ -53,8 +53,21 @@ class LabelPlan:
         return None if None in frames else sum(count for count in frames if count is not None)
 
 
-def plan_label(corpus: str | Path | None, labeler: LabelerSettings, output: str | Path, run: LabelRun) -> LabelPlan:
+def plan_label(
+    corpus: str | Path | None,
+    labeler: LabelerSettings,
+    output: str | Path,
+    run: LabelRun,
+    when_loaded: Callable[[], object] | None = None,
+) -> LabelPlan:
     """Plans a labelling run and loads the labeler once, so that bad settings fail here; see `label` for arguments.
+
+    Args:
+        corpus: Corpus to label.
+        labeler: Settings of the labeler.
+        output: Folder for the labels.
+        run: Settings of the run.
+        when_loaded: See `shared_labeler`.
 
     Raises:
         ValueError: The corpus, the camera or the embeddings do not fit, or labels of that reward cannot be sparse.
@@ -82,7 +95,7 @@ def plan_label(corpus: str | Path | None, labeler: LabelerSettings, output: str 
         camera = choose_camera(opened, camera)
         decoders = opened.decoders(camera)
     settled = settle_engine(labeler, [output] if embeddings is None else [embeddings, output], units, run.workers)
-    built = shared_labeler(settled.settings, settled.encoder).labeler
+    built = shared_labeler(settled.settings, settled.encoder, when_loaded).labeler
     labeler = built.settings
     read_as: dict[str, object] = {"corpus_options": dict(corpus_options)} if corpus_options else {}
     seen_as = {"camera": camera, **read_as, **({DECODERS: decoders} if decoders else {})}

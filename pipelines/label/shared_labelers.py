@@ -3,14 +3,14 @@
 import contextlib
 import dataclasses
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from vlm_rewards.labelers.encoders.embedding_cache import EmbeddingCache
 from vlm_rewards.labelers.encoders.encoder import Encoder
-from vlm_rewards.labelers.labeler import Labeler
+from vlm_rewards.labelers.labeler import Labeler, load_encoder
 from vlm_rewards.labelers.scoring.windows import EpisodeScorer
 from vlm_rewards.labelers.settings import LabelerSettings
 from vlm_rewards.pipelines.engine.settings import available_cores
@@ -99,19 +99,25 @@ def same_threads() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def shared_labeler(settings: LabelerSettings, encoder: Encoder | None = None) -> SharedLabeler:
+def shared_labeler(
+    settings: LabelerSettings, encoder: Encoder | None = None, when_loaded: Callable[[], object] | None = None
+) -> SharedLabeler:
     """Returns this process's labeler for these settings, built once; the model then runs on one thread. See `one_run`.
 
     Args:
         settings: Settings of the labeler.
         encoder: Their model where it is loaded already; None to load it.
+        when_loaded: Function that is called between loading the model and embedding the goals, which leaves a core to others.
     """
     import torch
 
     torch.set_num_threads(1)
     with _labelers_lock:
         if settings not in _labelers:
-            labeler = Labeler.build(settings) if encoder is None else Labeler(settings, encoder)
+            encoder = load_encoder(settings) if encoder is None else encoder
+            if when_loaded is not None:
+                when_loaded()
+            labeler = Labeler(settings, encoder)
             lanes = lanes_of(labeler.encoder, labeler.settings, available_cores())
             shared = SharedLabeler(labeler, EmbeddingCache(labeler.dim), lanes)
             _labelers[settings] = _labelers.setdefault(labeler.settings, shared)  # with nothing left open
