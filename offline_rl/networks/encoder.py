@@ -1,6 +1,6 @@
 """The encoder of a goal-conditioned agent: maps an observation and a goal to features, which the heads read (`heads`).
 
-    frames [B, H, W, 3] uint8 ──► tiles or IMPALA ──► cells [B, h, w, C] ─┐
+    frames [B, H, W, 3] uint8 ──► tiles or a CNN ───► cells [B, h, w, C] ─┐
     embeddings [B, D] ──► one layer ──────────────► cell [B, 1, 1, C] ────┤
                                                                           ├──► goal ──► mix neighbours ──► goal ──► [B, F]
     goals [B, E] ──► query per head, or scale and shift per channel ──────┘                                  │       ▲
@@ -39,8 +39,9 @@ class NetworkSettings:
     """Size of an agent's networks.
 
     Args:
-        encoder: "tiles" (a convolution whose kernel and stride are a tile: gridworlds), "impala" (Espeholt et al. 2018, one
-            residual block per stage: other pixels) or "mlp" (kept embeddings). None for tiles with frames and mlp with embeddings.
+        encoder: "tiles" (a convolution whose kernel and stride are a tile: gridworlds), "nature" (three convolutions, Mnih et al.
+            2015: other pixels), "impala" (Espeholt et al. 2018, one residual block per stage: other pixels, at 6 times the cost of
+            nature) or "mlp" (kept embeddings). None for tiles with frames and mlp with embeddings.
         tile_size: Side of a tile in pixels, for "tiles".
         channels: C, channels of a cell, a multiple of 4.
         width: F, width of the features and of every hidden layer.
@@ -114,8 +115,8 @@ class Encoder(nn.Module):
         kind = settings.encoder or ("tiles" if spaces.observation == "frames" else "mlp")
         if (kind == "mlp") != (spaces.observation == "embeddings"):
             raise ValueError(
-                f"the encoder of {spaces.observation} must be {'tiles or impala' if kind == 'mlp' else 'mlp'}, got {kind}. Change "
-                "the setting encoder, or leave it out."
+                f"the encoder of {spaces.observation} must be {'tiles, nature or impala' if kind == 'mlp' else 'mlp'}, got {kind}. "
+                "Change the setting encoder, or leave it out."
             )
         self.cells = ENCODERS[kind](settings, spaces.seen_shape)
         height, width, channels = self.cells.shape
@@ -247,6 +248,46 @@ class TileCells(nn.Module):
         return self.linear(self.prepare(frames) if frames.dtype == torch.uint8 else frames)
 
 
+class NatureCells(nn.Module):
+    """Three convolutions that reduce the sides of a frame to an eighth.
+
+    Source: Mnih et al. 2015, "Human-level control through deep reinforcement learning". Here the frame is padded, so that the cells
+    cover it evenly and a cell of the result lies where its 8 x 8 pixels do.
+
+    Args:
+        settings: Channels of the last layer; the layer before has twice as many.
+        shape: (H, W, 3).
+
+    Raises:
+        ValueError: A side of the frame is shorter than 8 pixels.
+    """
+
+    least_side = 8
+
+    def __init__(self, settings: NetworkSettings, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        height, width, colours = shape
+        if min(height, width) < self.least_side:
+            raise ValueError(
+                f"the frame's sides must be at least {self.least_side} pixels for nature, got {height}x{width}. Set encoder to "
+                "impala or tiles."
+            )
+        between = 2 * settings.channels
+        self.first = nn.Conv2d(colours, 32, 8, stride=4, padding=2)
+        self.second = nn.Conv2d(32, between, 4, stride=2, padding=1)
+        self.third = nn.Conv2d(between, settings.channels, 3, padding=1)
+        self.shape = (height // 4 // 2, width // 4 // 2, settings.channels)
+
+    def prepare(self, frames: Tensor) -> Tensor:
+        """Maps [B, H, W, 3] uint8 to [B, 3, H, W] float32 in [0, 1]."""
+        return frames.permute(0, 3, 1, 2).float().mul_(1 / 255)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Maps [B, H, W, 3] uint8, or prepared frames, to [B, H // 8, W // 8, C]."""
+        frames = self.prepare(frames) if frames.dtype == torch.uint8 else frames
+        return self.third(torch.relu(self.second(torch.relu(self.first(frames))))).permute(0, 2, 3, 1)
+
+
 class ImpalaCells(nn.Module):
     """Small IMPALA convolutions: three stages of a convolution, a pooling by 2 and one residual block.
 
@@ -309,8 +350,9 @@ class EmbeddingCell(nn.Module):
         return self.linear(F.rms_norm(embeddings, embeddings.shape[-1:]))[:, None, None, :]
 
 
-ENCODERS: dict[str, type[TileCells] | type[ImpalaCells] | type[EmbeddingCell]] = {
+ENCODERS: dict[str, type[TileCells] | type[NatureCells] | type[ImpalaCells] | type[EmbeddingCell]] = {
     "tiles": TileCells,
+    "nature": NatureCells,
     "impala": ImpalaCells,
     "mlp": EmbeddingCell,
 }

@@ -15,7 +15,7 @@ from typing import Any
 from vlm_rewards.labelers.domains.agent_facts import AgentFacts, agent_facts_of
 from vlm_rewards.labelers.domains.domain import Domain, find_domain
 from vlm_rewards.offline_rl.interfaces import Spaces
-from vlm_rewards.offline_rl.networks.encoder import NetworkSettings
+from vlm_rewards.offline_rl.networks.encoder import NatureCells, NetworkSettings
 
 
 def domain_of_corpus(envs: Sequence[str], recorded_envs: Sequence[str]) -> Domain | None:
@@ -49,7 +49,7 @@ def fit_networks(given: Mapping[str, Any], spaces: Spaces, domain: Domain | None
     chosen: dict[str, Any] = {}
     tile = _tile_size(facts.frame_grid, height, width)
     if tile is None:
-        chosen["encoder"] = "impala"
+        chosen["encoder"] = "nature" if min(height, width) >= NatureCells.least_side else "impala"
     elif tile != NetworkSettings().tile_size:
         chosen["tile_size"] = tile
     if facts.action_grid is not None and spaces.num_actions is not None:

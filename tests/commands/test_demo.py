@@ -1,5 +1,6 @@
 """`vlm-rewards demo` from the first command to the last, small, and again."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -7,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from vlm_rewards.cli import main
+from vlm_rewards.command_line.parser import parse
 from vlm_rewards.command_line.words import describe_fine_tuning
+from vlm_rewards.labelers.domains.babyai.domain import BABYAI
+from vlm_rewards.labelers.domains.demonstration import Demonstration
 from vlm_rewards.offline_rl.runs.saved_agents import load_agent
 
 COMMANDS = ["record", "label", "hindsight", "evaluate", "train", "finetune", "rollout"]
@@ -38,6 +42,19 @@ def test_the_demo_goes_to_the_end_and_a_second_time_does_what_is_missing(
     assert again.count("units were done before: nothing to do)") == 3  # record, label, hindsight
     assert again[again.index("judged by ground truth") :] == end
     assert (folder / "agent-online" / "agent.pt").read_bytes() == weights
+
+
+def test_a_domain_without_a_reference_model_needs_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without = dataclasses.replace(BABYAI, name="modelless", default_model=None)
+    monkeypatch.setattr("vlm_rewards.commands.demo.domain_named", lambda name: without)
+    monkeypatch.setattr(
+        "vlm_rewards.commands.demo.demonstration_of",
+        lambda domain: Demonstration(envs=("BabyAI-GoToObj-v0",), model=None),
+    )
+    options = parse(["demo", "--domain", "modelless", "--output", str(tmp_path / "demo")])
+    with pytest.raises(ValueError, match="got none, and modelless has no reference model. Give --model"):
+        options.run(options)
+    assert not (tmp_path / "demo").exists()
 
 
 def test_the_end_says_whether_fine_tuning_has_shown_anything(tmp_path: Path) -> None:

@@ -5,14 +5,24 @@ import argparse
 from vlm_rewards.command_line.options import add_output
 from vlm_rewards.command_line.parser import command_line, parse
 from vlm_rewards.command_line.words import Said, describe_fine_tuning
+from vlm_rewards.labelers.domains.demonstration import demonstration_of, mixed_policy, num_actions_of_level
+from vlm_rewards.labelers.domains.domain import DOMAINS, domain_named
 from vlm_rewards.schemas.files.remote_paths import local_path
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """Gives the options of `demo` to its parser."""
     add_output(command, "all that it makes")
+    command.add_argument(
+        "--domain",
+        default=next(iter(DOMAINS)),
+        metavar="NAME",
+        help=f"world that it shows: {', '.join(DOMAINS)} (default: %(default)s)",
+    )
     command.add_argument("--episodes", type=int, default=320, metavar="N", help="episodes to record")
-    command.add_argument("--model", default="reference-l", metavar="MODEL", help="see vlm-rewards label --help")
+    command.add_argument(
+        "--model", metavar="MODEL", help="see vlm-rewards label --help (default: the domain's best reference model)"
+    )
     command.add_argument("--steps", type=int, default=1500, metavar="N", help="gradient steps of train")
     command.add_argument("--online-steps", type=int, default=10_000, metavar="N", help="environment steps of finetune")
     command.add_argument("--eval-episodes", type=int, default=100, metavar="N", help="episodes that judge the agent")
@@ -30,13 +40,21 @@ def run(options: argparse.Namespace) -> Said:
             f"the output must be an empty folder or one of an earlier demo, got {found}; give another folder"
         )
     corpus, labels, relabelled, report, agent, online, rollout = (output / name for name in folders)
-    levels = ("BabyAI-GoToLocal-v0", "BabyAI-PickupDist-v0", "BabyAI-PutNextLocal-v0")
-    policies = "bot:0.2,noisy-bot:0.5,random:0.3"
+    domain = domain_named(options.domain)
+    shown = demonstration_of(domain)
+    chosen = options.model or shown.model
+    if chosen is None:
+        raise ValueError(
+            f"a demo needs a model that reads the domain's frames: got none, and {domain.name} has no reference model. Give --model"
+        )
+    levels, policies = shown.envs, mixed_policy(domain)
     named = [word for level in levels for word in ("--env", level)]
     labelled = ["--input", corpus, "--labels", labels]
     # Live frames come eight at a time and fill up a batch of the labels' size: a small one is scored in less time.
-    model = ["--model", options.model, "--batch-size", 16]
-    offline = ["--num-actions", 7, "--steps", options.steps, "--checkpoint-every", 500]
+    model = ["--model", chosen, "--batch-size", 16]
+    actions = num_actions_of_level(domain, levels[0])
+    offline = ["--frame-stack", shown.frame_stack] if shown.frame_stack > 1 else []
+    offline += ["--num-actions", actions, "--steps", options.steps, "--checkpoint-every", 500]
     warmup = min(1000, options.online_steps // 2)
     live = ["--env", levels[0], "--steps", options.online_steps, "--warmup-steps", warmup, "--checkpoint-every", 2000]
     live += ["--eval-every", options.online_steps, "--eval-episodes", options.eval_episodes]

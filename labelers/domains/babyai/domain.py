@@ -9,12 +9,14 @@ from vlm_rewards.labelers.domains.agent_facts import AgentFacts
 from vlm_rewards.labelers.domains.babyai.goals import VIEW_SIZE, goal_bank, object_kinds
 from vlm_rewards.labelers.domains.babyai.level_names import LEVEL_NAMES
 from vlm_rewards.labelers.domains.babyai.levels import CAMERA, BabyAILevel
+from vlm_rewards.labelers.domains.demonstration import Demonstration
 from vlm_rewards.labelers.domains.domain import FrameSize, SeedRanges, check_cameras, check_frame_size
 from vlm_rewards.schemas.goals import Goal
 
 if TYPE_CHECKING:
     from vlm_rewards.labelers.domains.pretraining import Pretraining
 
+_SHOWN = ("BabyAI-GoToLocal-v0", "BabyAI-PickupDist-v0", "BabyAI-PutNextLocal-v0")
 _TILE_SIZES = (8, 4, *range(12, 65, 4))
 
 
@@ -60,6 +62,10 @@ class BabyAI:
         from vlm_rewards.labelers.domains.babyai.pretraining import BABYAI_PRETRAINING
 
         return BABYAI_PRETRAINING
+
+    def demonstration(self) -> Demonstration:
+        """Returns a level of each family, labelled by the best reference model."""
+        return Demonstration(envs=_SHOWN, model="reference-l")
 
     def agent_facts(self, frame_size: FrameSize) -> AgentFacts:
         """Returns that frames are drawn of the cells that the agent sees."""

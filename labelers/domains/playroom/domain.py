@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from vlm_rewards.labelers.domains.demonstration import Demonstration
 from vlm_rewards.labelers.domains.domain import FrameSize, SeedRanges, check_cameras, check_frame_size
 from vlm_rewards.labelers.domains.playroom.goals import BANKS, CAMERA, ENVIRONMENTS, goal_bank, goal_kinds
 from vlm_rewards.schemas.goals import Goal
@@ -50,6 +51,12 @@ class Playroom:
         from vlm_rewards.labelers.domains.playroom.models.pretraining import PLAYROOM_PRETRAINING
 
         return PLAYROOM_PRETRAINING
+
+    def demonstration(self) -> Demonstration:
+        """Returns the small rooms of each family; the agent remembers a few frames, as it must turn to look around."""
+        return Demonstration(
+            envs=tuple(name for name in ENVIRONMENTS if "Near" in name), model=self.default_model, frame_stack=3
+        )
 
     def kinds(self, goal: Goal) -> frozenset[str]:
         """Returns what a goal may be held out by: "red ball", "ball", and for pairs "blue mug + red ball"."""

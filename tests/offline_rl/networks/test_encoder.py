@@ -1,5 +1,6 @@
 """Encoders and heads: against torch's own layers, by hand, and what they tell apart."""
 
+import dataclasses
 import math
 
 import pytest
@@ -9,7 +10,15 @@ from random_batches import EMBEDDINGS, FRAMES, random_batch
 from torch import nn
 
 from vlm_rewards.offline_rl.interfaces import Spaces
-from vlm_rewards.offline_rl.networks.encoder import Encoder, Film, Gate, ImpalaCells, NetworkSettings, TileCells
+from vlm_rewards.offline_rl.networks.encoder import (
+    Encoder,
+    Film,
+    Gate,
+    ImpalaCells,
+    NatureCells,
+    NetworkSettings,
+    TileCells,
+)
 
 TINY = NetworkSettings(width=16, channels=4)
 IMPALA = NetworkSettings(encoder="impala", width=16, channels=4)
@@ -46,9 +55,23 @@ def test_film_scales_and_shifts_by_hand():
     assert out.flatten().tolist() == [50.0, 109.0]
 
 
+@pytest.mark.parametrize(("side", "cells"), [(8, 1), (23, 2), (56, 7), (96, 12)])
+def test_nature_reduces_the_sides_to_an_eighth_and_a_cell_lies_where_its_pixels_do(side, cells):
+    nature = NatureCells(IMPALA, (side, side, 3))
+    frames = torch.zeros(2, side, side, 3, dtype=torch.uint8)
+    frames[1, 8 * (cells - 1) + 2 : 8 * (cells - 1) + 6, 2:6] = 255
+    values = nature(frames)
+    assert values.shape == (2, *nature.shape) == (2, cells, cells, 4)
+    changed = (values[1] - values[0]).abs().sum(-1)
+    assert changed[-1, 0] > 0
+    assert not changed[: max(cells - 3, 0)].any()  # a cell sees some two cells around it
+    with pytest.raises(ValueError, match="the frame's sides must be at least 8 pixels for nature, got 7x8"):
+        NatureCells(IMPALA, (7, 8, 3))
+
+
 @pytest.mark.parametrize(
     ("settings", "spaces"),
-    [(TINY, FRAMES), (IMPALA, FRAMES), (TINY, EMBEDDINGS)],
+    [(TINY, FRAMES), (IMPALA, FRAMES), (dataclasses.replace(IMPALA, encoder="nature"), FRAMES), (TINY, EMBEDDINGS)],
 )
 def test_features_depend_on_everything_seen(settings, spaces):
     torch.manual_seed(0)
@@ -104,7 +127,7 @@ def test_the_length_of_an_embedding_and_of_a_goal_does_not_count():
 @pytest.mark.parametrize(
     ("settings", "spaces", "message"),
     [
-        ({"encoder": "mlp"}, FRAMES, "the encoder of frames must be tiles or impala, got mlp"),
+        ({"encoder": "mlp"}, FRAMES, "the encoder of frames must be tiles, nature or impala, got mlp"),
         ({"encoder": "tiles"}, EMBEDDINGS, "the encoder of embeddings must be mlp, got tiles"),
         ({"tile_size": 5}, FRAMES, "the frame's sides must be multiples of tile_size 5, got 16x24. Set tile_size"),
     ],
@@ -117,7 +140,7 @@ def test_encoders_that_do_not_fit_are_refused(settings, spaces, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"encoder": "resnet"}, "encoder must be one of tiles, impala, mlp or None, got 'resnet'"),
+        ({"encoder": "resnet"}, "encoder must be one of tiles, nature, impala, mlp or None, got 'resnet'"),
         ({"tile_size": 0}, "tile_size must be at least 1, got 0"),
         ({"channels": 0}, "channels must be a multiple of 4, got 0"),
         ({"channels": 6}, "channels must be a multiple of 4, got 6"),

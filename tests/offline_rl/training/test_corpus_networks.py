@@ -20,15 +20,16 @@ def test_frames_of_tiles_get_a_layer_per_tile():
 
 
 def test_other_frames_get_convolutions():
-    assert fit_networks({}, _spaces(32, 32), DOT) == {"encoder": "impala"}
-    assert fit_networks({}, _spaces(56, 56), None) == {"encoder": "impala"}
-    assert fit_networks({}, _spaces(64, 64), BABYAI) == {"encoder": "impala"}  # resized by somebody: no whole tiles
+    assert fit_networks({}, _spaces(32, 32), DOT) == {"encoder": "nature"}
+    assert fit_networks({}, _spaces(56, 56), None) == {"encoder": "nature"}
+    assert fit_networks({}, _spaces(6, 9), None) == {"encoder": "impala"}  # too small for the other
+    assert fit_networks({}, _spaces(64, 64), BABYAI) == {"encoder": "nature"}  # resized by somebody: no whole tiles
 
 
 def test_actions_that_are_cells_get_one_head():
-    assert fit_networks({}, _spaces(160, 96, 66), OPENAPP) == {"encoder": "impala", "action_grid": "10x6"}
+    assert fit_networks({}, _spaces(160, 96, 66), OPENAPP) == {"encoder": "nature", "action_grid": "10x6"}
     continuous = Spaces(observation="frames", observation_shape=(160, 96, 3), goal_size=4, action_size=2)
-    assert fit_networks({}, continuous, OPENAPP) == {"encoder": "impala"}
+    assert fit_networks({}, continuous, OPENAPP) == {"encoder": "nature"}
 
 
 def test_what_was_given_stays():
