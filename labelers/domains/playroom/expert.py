@@ -98,7 +98,7 @@ class PlayroomExpert:
         best: tuple[float, int] | None = None
         for turn in range(NUM_HEADINGS):
             slack = 0.02
-            if can_drop(world.room, np.asarray(x), np.asarray(y), turn, toy, others, slack) and self._free_view(toy):
+            if can_drop(world.room, np.array([x]), np.array([y]), turn, toy, others, slack) and self._free_view(toy):
                 cost = abs(_turns(heading, turn))
                 if best is None or cost < best[0]:
                     best = (cost, turn)

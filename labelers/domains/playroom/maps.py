@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import ndimage
 
 from vlm_rewards.labelers.domains.playroom.rooms import BODY, HEADINGS, Room, Toy
 from vlm_rewards.labelers.domains.playroom.world import DROP_AHEAD, DROP_CLEAR, TOGETHER, TOY_ROOM
@@ -82,7 +83,8 @@ class FloorMap:
 
     def reached(self, free: np.ndarray, x: float, y: float) -> np.ndarray:
         """Returns which points can be walked to from a place, [rows, columns] bool."""
-        return np.isfinite(self.ways(free, self.distance(x, y) <= 1.5 * CELL))
+        regions, _ = ndimage.label(free, np.ones((3, 3)))
+        return free & np.isin(regions, regions[free & (self.distance(x, y) <= 1.5 * CELL)])
 
     def approaches(self, toy: Toy, free: np.ndarray, far: float) -> np.ndarray:
         """Returns the free points from which a toy can be faced at most so far away, [rows, columns] bool."""
@@ -129,7 +131,8 @@ def can_drop(
     aside = np.abs(cosine * (toy.y - y) - sine * (toy.x - x))
     good = (apart >= DROP_CLEAR[1] + slack / 2) & (apart <= TOGETHER - slack)
     good &= (aside >= 0.28) & (aside <= 0.60 * ahead)
-    good &= room.clearance(there_x, there_y) >= DROP_CLEAR[0] + slack / 2
     for other in others:
         good &= np.hypot(there_x - other.x, there_y - other.y) >= DROP_CLEAR[1] + slack / 2
+    left = np.nonzero(good)
+    good[left] = room.clearance(there_x[left], there_y[left]) >= DROP_CLEAR[0] + slack / 2
     return good

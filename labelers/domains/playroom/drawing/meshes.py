@@ -4,6 +4,7 @@ Axes: x forwards, y to the left, z up; in metres. Shape letters: V vertices, T t
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 
@@ -41,9 +42,12 @@ class Mesh:
 
     def moved(self, offset: Point = (0, 0, 0), *, yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0) -> "Mesh":
         """Returns the mesh, turned by angles in degrees (roll about x first, then pitch about y, then yaw about z) and moved."""
-        turn = _about(2, yaw) @ _about(1, pitch) @ _about(0, roll)
-        points = self.points @ turn.T + np.asarray(offset, np.float32)
-        return dataclasses.replace(self, points=points, normals=self.normals @ turn.T)
+        points, normals = self.points, self.normals
+        for axis, angle in ((0, roll), (1, pitch), (2, yaw)):
+            if angle:
+                turn = _about(axis, angle).T
+                points, normals = points @ turn, normals @ turn
+        return dataclasses.replace(self, points=points + np.asarray(offset, np.float32), normals=normals)
 
     def scaled(self, factor: float) -> "Mesh":
         """Returns the mesh at another size."""
@@ -215,12 +219,22 @@ def cylinder(radius: float, height: float, colour: Colour, *, top: float | None 
 
 def ball(radii: Point, colour: Colour, centre: Point = (0, 0, 0), *, around: int = 12, rings: int = 7) -> Mesh:
     """Returns an ellipsoid."""
-    angles = np.linspace(-math.pi / 2, math.pi / 2, rings + 1)
-    round_one = turned(list(zip(np.cos(angles), np.sin(angles), strict=True)), colour, around)
+    round_one = _unit_ball(around, rings)
     size = np.asarray(radii, np.float32)
     normals = round_one.points / size
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
-    return dataclasses.replace(round_one, points=round_one.points * size, normals=normals).moved(centre)
+    return dataclasses.replace(
+        round_one,
+        points=round_one.points * size + np.asarray(centre, np.float32),
+        normals=normals,
+        colours=np.full_like(round_one.colours, colour),
+    )
+
+
+@functools.cache
+def _unit_ball(around: int, rings: int) -> Mesh:
+    angles = np.linspace(-math.pi / 2, math.pi / 2, rings + 1)
+    return turned(list(zip(np.cos(angles), np.sin(angles), strict=True)), (1, 1, 1), around)
 
 
 def tube(path: Sequence[Point], radius: float, colour: Colour, around: int = 6) -> Mesh:
