@@ -11,6 +11,7 @@ without such processes, so labels have the same bytes. A process that ends befor
 once.
 """
 
+import atexit
 import contextlib
 import hashlib
 import mmap
@@ -21,7 +22,6 @@ import subprocess
 import sys
 import threading
 import warnings
-import weakref
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Protocol
@@ -185,7 +185,7 @@ class UnitProcesses:
                 self._idle.pop().end()
 
 
-_of_labelers: weakref.WeakKeyDictionary[SharedLabeler, UnitProcesses] = weakref.WeakKeyDictionary()
+_of_labelers: dict[SharedLabeler, UnitProcesses] = {}
 _of_labelers_lock = threading.Lock()
 
 
@@ -212,6 +212,19 @@ def unit_processes(shared: SharedLabeler, number: int | None) -> UnitProcesses |
         )
     with _of_labelers_lock:
         if shared not in _of_labelers:
-            processes = _of_labelers[shared] = UnitProcesses(shared, encoder.resizer, number)
-            shared.at_end.callback(processes.close)
+            _of_labelers[shared] = UnitProcesses(shared, encoder.resizer, number)
+            shared.at_end.callback(_end, shared)
         return _of_labelers[shared]
+
+
+@atexit.register
+def _end_all() -> None:
+    for shared in list(_of_labelers):
+        _end(shared)
+
+
+def _end(shared: SharedLabeler) -> None:
+    with _of_labelers_lock:
+        processes = _of_labelers.pop(shared, None)
+    if processes is not None:
+        processes.close()
