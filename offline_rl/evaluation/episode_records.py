@@ -114,6 +114,12 @@ class Evaluation:
         return interval_of([record.success for record in self.episodes if record.success is not None])
 
     @property
+    def mission_done(self) -> Interval:
+        """Share of episodes in which the level itself had rewarded its mission, which may ask for more than a frame shows, by the
+        time the goal held in truth or the time was over."""
+        return interval_of([record.mission_done for record in self.episodes if record.mission_done is not None])
+
+    @property
     def vlm_success(self) -> Interval:
         """Share of episodes in which the model saw the goal achieved."""
         return interval_of([record.vlm_success for record in self.episodes])
@@ -156,6 +162,7 @@ class Evaluation:
     def _figures(self) -> dict[str, Any]:
         intervals = {
             "success": self.success,
+            "mission_done": self.mission_done,
             "vlm_success": self.vlm_success,
             "false_positive_share": self.false_positive_share,
         }

@@ -166,7 +166,7 @@ def _page(evaluation: Evaluation, texts: dict[str, str], agent: str, *, held_out
     summary = evaluation.summary()
     rows = "".join(
         f"<tr><td>{html.escape(name)}</td><td>{part['episodes']}</td><td>{_share(part['success'])}</td>"
-        f"<td>{_share(part['vlm_success'])}</td><td>{_share(part['false_positive_share'])}</td></tr>"
+        f"<td>{_share(part['mission_done'])}</td><td>{_share(part['vlm_success'])}</td><td>{_share(part['false_positive_share'])}</td></tr>"
         for name, part in [*summary["families"].items(), ("all", summary)]
     )
     cards = "".join(
@@ -183,7 +183,7 @@ def _page(evaluation: Evaluation, texts: dict[str, str], agent: str, *, held_out
         f"width:{_VIDEO_SIDE}px}}figcaption{{font-size:.85rem}}</style><h1>What the agent does</h1><p>The agent "
         f"<code>{html.escape(agent)}</code> on {len(evaluation.episodes)} levels that nothing was trained on{asked}. Shares with "
         "95 % intervals (Wilson); the truth judges, the model's verdict stands beside it.</p><table><tr><th>Goals<th>Episodes<th>"
-        "Achieved in truth<th>Rewarded by the model<th>Rewarded wrongly, of those</tr>"
+        "Achieved in truth<th>Mission done, says the level<th>Rewarded by the model<th>Rewarded wrongly, of those</tr>"
         f"{rows}</table><h2>Episodes</h2><section>{cards}</section></html>\n"
     )
 

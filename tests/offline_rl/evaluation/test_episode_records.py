@@ -37,13 +37,14 @@ def test_figures_of_records_by_hand():
     evaluation = Evaluation(
         episodes=(
             _record(),
-            _record(vlm_true=False, success=False, vlm_false_frames=3),
+            _record(vlm_true=False, success=False, vlm_false_frames=3, mission_done=False),
             _record(vlm_success=False, vlm_step=None, vlm_true=None, vlm_return=0.0, family="lift"),
             _record(vlm_success=False, vlm_step=None, vlm_true=None, vlm_return=0.0, success=False, false_frames=13),
         )
     )
     assert evaluation.success.mean == 0.5
     assert evaluation.vlm_success.mean == 0.5
+    assert evaluation.mission_done[::3] == (0.75, 4)
     assert evaluation.vlm_return == 0.5
     assert evaluation.false_positive_share[::3] == (0.5, 2)  # of two rewarded episodes one was wrong
     assert evaluation.false_positive_rate == 3 / 40
@@ -51,8 +52,8 @@ def test_figures_of_records_by_hand():
     assert summary["episodes"] == 4
     assert summary["families"]["lift"]["false_positive_share"] is None
     assert summary["families"]["find"]["success"]["num"] == 3
-    unknown = Evaluation(episodes=(_record(success=None, vlm_true=None, false_frames=0),)).summary()
-    assert (unknown["success"], unknown["false_positive_rate"]) == (None, None)
+    unknown = Evaluation(episodes=(_record(success=None, mission_done=None, vlm_true=None, false_frames=0),)).summary()
+    assert (unknown["success"], unknown["mission_done"], unknown["false_positive_rate"]) == (None, None, None)
 
 
 def test_figures_of_a_summary_by_one_name_each():
