@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from setuptools import find_packages
 
+from vlm_rewards.labelers.domains.domain import DOMAINS
+
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("schemas", "labelers", "pipelines", "offline_rl")
 
@@ -47,6 +49,9 @@ MAY_RENAME = (
     "offline_rl/online/buffer.py",
 )
 """Files that may give a file its final name."""
+
+LISTS_OF_WORLDS = ("labelers/domains/domain.py", "vlm_rewards/environments.py")
+"""Files that list the domains and the environments of the package."""
 
 MAX_LINES = 450
 MAX_MODULES = 14
@@ -165,6 +170,40 @@ def too_full(files: Mapping[str, Path]) -> list[str]:
     return [f"{folder}: {count}" for folder, count in folders.items() if count > MAX_MODULES]
 
 
+def named_worlds(files: Mapping[str, Path]) -> list[str]:
+    """Imports and texts, docstrings apart, that name a domain outside its own folder: what is to work in every world may not ask
+    for its name."""
+    found = []
+    for path, file in files.items():
+        if path in LISTS_OF_WORLDS:
+            continue
+        others = [name for name in DOMAINS if not path.startswith(f"labelers/domains/{name}/")]
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        words = [*imports_of(file), *_texts(tree)]
+        found += [
+            f"{path}:{line} names {name}"
+            for text, line in words
+            for name in others
+            if name in text.lower().replace("-", "")
+        ]
+    return found
+
+
+def _texts(tree: ast.Module) -> list[tuple[str, int]]:
+    alone = {
+        node.value for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }  # docstrings
+    return [
+        (node.value, node.lineno)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in alone
+    ]
+
+
+def test_only_its_own_folder_knows_a_world_by_name() -> None:
+    assert named_worlds(sources()) == []
+
+
 def test_imports_point_one_way() -> None:
     assert wrong_directions(sources()) == []
 
@@ -238,6 +277,15 @@ def planted(folder: Path, files: Mapping[str, str]) -> Iterator[tuple[str, Path]
             misplaced_libraries,
             {"labelers/domains/kitchen/a.py": "import minigrid\n"},
             ["labelers/domains/kitchen/a.py:1 imports minigrid"],
+        ),
+        (
+            named_worlds,
+            {
+                "offline_rl/a.py": '"""As in BabyAI."""\nif env.startswith("BabyAI-"):\n    pass\n',
+                "labelers/domains/openapp/a.py": 'x = "openapp"\n',
+                "pipelines/b.py": "from vlm_rewards.labelers.domains.openapp.apps import APPS\n",
+            },
+            ["offline_rl/a.py:2 names babyai", "pipelines/b.py:1 names openapp"],
         ),
         (misplaced_renames, {"offline_rl/a.py": "\nos.replace(a, b)\n"}, ["offline_rl/a.py:2"]),
         (too_long, {"schemas/a.py": "x = 1\n" * 451, "schemas/b.py": "x = 1\n" * 450}, ["schemas/a.py"]),
