@@ -16,11 +16,13 @@ class Demonstration:
         envs: Environments that are recorded; the agent is fine-tuned in the first.
         model: Reference model that labels; None if the domain has none.
         frame_stack: Frames that the agent sees at once.
+        batch_size: Transitions per update; fewer where frames are dear, so that a demo takes minutes.
     """
 
     envs: tuple[str, ...]
     model: str | None
     frame_stack: int = 1
+    batch_size: int = 256
 
 
 @runtime_checkable

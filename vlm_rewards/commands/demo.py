@@ -54,9 +54,20 @@ def run(options: argparse.Namespace) -> Said:
     model = ["--model", chosen, "--batch-size", 16]
     actions = num_actions_of_level(domain, levels[0])
     offline = ["--frame-stack", shown.frame_stack] if shown.frame_stack > 1 else []
-    offline += ["--num-actions", actions, "--steps", options.steps, "--checkpoint-every", 500]
+    batch = ["--batch-size", shown.batch_size]
+    offline += [*batch, "--num-actions", actions, "--steps", options.steps, "--checkpoint-every", 500]
     warmup = min(1000, options.online_steps // 2)
-    live = ["--env", levels[0], "--steps", options.online_steps, "--warmup-steps", warmup, "--checkpoint-every", 2000]
+    live = [
+        *batch,
+        "--env",
+        levels[0],
+        "--steps",
+        options.online_steps,
+        "--warmup-steps",
+        warmup,
+        "--checkpoint-every",
+        2000,
+    ]
     live += ["--eval-every", options.online_steps, "--eval-episodes", options.eval_episodes]
     play = ["--episodes", options.eval_episodes]
     steps: tuple[list[object], ...] = (

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vlm_rewards.labelers.domains.agent_facts import AgentFacts
+from vlm_rewards.labelers.domains.demonstration import Demonstration
 from vlm_rewards.labelers.domains.domain import FrameSize, SeedRanges, check_cameras, check_frame_size
 from vlm_rewards.labelers.domains.openapp.apps import APPS, goal_of
 from vlm_rewards.schemas.goals import Goal
@@ -57,6 +58,10 @@ class OpenApp:
         from vlm_rewards.labelers.domains.openapp.models.pretraining import OPENAPP_PRETRAINING
 
         return OPENAPP_PRETRAINING
+
+    def demonstration(self) -> Demonstration:
+        """Returns the easy phones."""
+        return Demonstration(envs=self.environments()[:1], model=self.default_model, batch_size=64)
 
     def agent_facts(self, frame_size: FrameSize) -> AgentFacts:
         """Returns that touches are cells of the frame, where the screen fills it."""

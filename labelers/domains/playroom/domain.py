@@ -54,9 +54,8 @@ class Playroom:
 
     def demonstration(self) -> Demonstration:
         """Returns the small rooms of each family; the agent remembers a few frames, as it must turn to look around."""
-        return Demonstration(
-            envs=tuple(name for name in ENVIRONMENTS if "Near" in name), model=self.default_model, frame_stack=3
-        )
+        near = tuple(name for name in ENVIRONMENTS if "Near" in name)
+        return Demonstration(envs=near, model=self.default_model, frame_stack=3, batch_size=64)
 
     def kinds(self, goal: Goal) -> frozenset[str]:
         """Returns what a goal may be held out by: "red ball", "ball", and for pairs "blue mug + red ball"."""
