@@ -216,6 +216,7 @@ def test_no_goals_are_held_out_unless_asked_for(relabelled: Path) -> None:
         ({"algorithm": "ppo"}, "algorithm must be one of bc, .*, got 'ppo'"),
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"frame_stack": 0}, "frame_stack must be at least 1, got 0"),
         ({"envs": ("BabyAI-GoToObj-v0",), "eval_episodes": 0}, "eval_episodes must be at least 1, got 0"),
         ({"envs": ("BabyAI-GoToObj-v0",), "frames": ""}, "frames must be 'observation', 'render' or a key"),
         ({"eval_temperature": -1.0}, "eval_temperature must be above 0 and finite, got -1.0"),
