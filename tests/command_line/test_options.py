@@ -195,6 +195,7 @@ COMMANDS: dict[str, tuple[str, list[tuple[type, str, dict[str, Any]]]]] = {
             (TrainSettings, "--eval-temperature 0", {"eval_temperature": None}),
             (TrainSettings, "--camera top", {"camera": "top"}),
             (TrainSettings, "--frames render", {"frames": "render"}),
+            (TrainSettings, "--frame-stack 3", {"frame_stack": 3}),
             (TrainSettings, "--threads 2", {"threads": 2}),
             (TrainSettings, "--log-every 5", {"log_every": 5}),
             (TrainSettings, "--checkpoint-every 5", {"checkpoint_every": 5}),
@@ -204,6 +205,7 @@ COMMANDS: dict[str, tuple[str, list[tuple[type, str, dict[str, Any]]]]] = {
         f"--agent a --output o --env {LEVEL}",
         [
             (FinetuneSettings, "--env BabyAI-GoToObj-v0", {"envs": (LEVEL, "BabyAI-GoToObj-v0")}),
+            (FinetuneSettings, "--reward truth", {"reward": "truth"}),
             (FinetuneSettings, "--steps 5000", {"steps": 5000}),
             (FinetuneSettings, "--num-envs 2", {"num_envs": 2}),
             (FinetuneSettings, "--seed 5", {"seed": 5}),
