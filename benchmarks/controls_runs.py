@@ -32,6 +32,8 @@ from vlm_rewards.offline_rl.training.held_out_goals import split_goals
 from vlm_rewards.offline_rl.training.train import train
 
 FOUND = "found.json"
+WITHOUT_CORPUS = ("random", "bot")
+"""Policies that are played without a recorded corpus."""
 
 
 def do_control(plan: Plan, run: ControlRun) -> None:
@@ -144,7 +146,8 @@ def do_controls(
     with ProcessPoolExecutor(
         jobs, mp_context=get_context("spawn"), initializer=start_process, initargs=(os.getpid(),)
     ) as pool:
-        families = list(dict.fromkeys(run.family for run in runs))
+        runs = [run for run in runs if not (plan.work / run.path / FOUND).is_file()]
+        families = list(dict.fromkeys(run.family for run in runs if run.control not in WITHOUT_CORPUS))
         for future in [pool.submit(record_family, plan, family) for family in families]:
             future.result()
         say(f"recorded {len(families)} corpora")

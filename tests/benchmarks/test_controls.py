@@ -172,6 +172,14 @@ def test_the_command_measures_and_does_not_do_again_what_is_done(
         controls.measure_controls("full", elsewhere, **how, say=said.append)
 
 
+def test_what_needs_no_corpus_records_none(tmp_path: Path) -> None:
+    how: dict[str, Any] = {"families": ("find",), "controls": ("random", "bot"), "say": lambda line: None}
+    record = controls.measure_controls("small", tmp_path / "controls", **how)
+    assert set(record["controls"]["find"]) == {"random", "bot"}
+    assert record["verdicts"] == []
+    assert not (tmp_path / "controls" / "work" / "find" / "corpus").exists()
+
+
 def test_a_successful_recording_is_needed_for_its_frequencies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Nothing:
         def units(self) -> list:
