@@ -22,6 +22,7 @@ def main() -> None:
         "live_rewards",
         "report_size",
         "reading",
+        "playroom",
         "large_files",
         "many_videos",
         "planning",

@@ -69,15 +69,13 @@ class FloorMap:
         far = np.full((free.shape[0] + 2, free.shape[1] + 2), np.inf)
         inner = far[1:-1, 1:-1]
         inner[ends & free] = 0.0
-        blocked = ~free
         while True:
             before = inner.copy()
             for rows, columns, length in _STEPS:
                 for sign in (1, -1):
                     down, right = 1 + sign * rows, 1 + sign * columns
                     shifted = far[down : down + inner.shape[0], right : right + inner.shape[1]]
-                    np.minimum(inner, shifted + length * CELL, out=inner)
-            inner[blocked] = np.inf
+                    np.minimum(inner, shifted + length * CELL, out=inner, where=free)
             if np.array_equal(before, inner):
                 return inner.copy()
 

@@ -123,6 +123,19 @@ def test_ways_lead_round_furniture():
     assert not seen[floor.nearest(4.5, 1.0)]  # behind the bed
 
 
+def test_ways_do_not_lead_through_what_is_thinner_than_a_step():
+    floor = FloorMap(room())
+    free = np.ones(floor.x.shape, bool)
+    free[30] = False  # a wall of one row of points from side to side
+    ways = floor.ways(free, floor.distance(3.05, 1.05) < 0.05)
+    assert np.isfinite(ways[:30]).all()
+    assert np.isinf(ways[30:]).all()
+    assert ways[29, 30] == pytest.approx(1.9)  # from row 10 to row 29
+    reached = floor.reached(free, 3.05, 1.05)
+    assert reached[:30].all()
+    assert not reached[30:].any()
+
+
 def test_something_is_put_beside_a_toy_and_not_before_it():
     toy = Toy(RED_BALL, 4.0, 3.4, 0.0)
     x, y = np.array([3.2, 3.2, 2.0]), np.array([3.0, 3.4, 3.0])
