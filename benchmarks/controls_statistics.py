@@ -103,7 +103,7 @@ def summarize_controls(found: Found, families: Sequence[str]) -> dict[str, Any]:
                     for outcome in ("success", "mission", "model")
                 },
                 "held_out": figure_of(outcomes_of(found, family, control, "held_out")),
-                "false_positive_share": float(np.mean(known)) if known and control != "bot" else None,
+                "false_positive_share": float(np.mean(known)) if known and control not in CHANCE else None,
                 "updates": runs[0]["updates"],
                 "seconds": float(np.mean([run["seconds"] for run in runs])),
             }
