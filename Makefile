@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 
 JUDGES := $(patsubst tests/judges/requirements/%.txt,.judges/%/.installed,$(wildcard tests/judges/requirements/*.txt))
 
-.PHONY: help install demo test judges lint docs bench figures claims controls clean
+.PHONY: help install demo test judges lint docs bench figures claims controls chaos fuzz clean
 
 help:
 	@echo "make install   a virtual environment in $(VENV) with this project and all it needs"
@@ -14,6 +14,8 @@ help:
 	@echo "make lint      ruff and mypy alone"
 	@echo "make docs      the documentation as a static site: build/docs/index.html"
 	@echo "make bench     the measurements behind the README's figures (long)"
+	@echo "make chaos     every command killed at 240 random moments and resumed, compared byte by byte (about 20 minutes)"
+	@echo "make fuzz      every reader fed by a coverage-guided fuzzer for an hour (Linux); what it finds stays in tests/fuzz/findings"
 	@echo "make claims    the paper's claims about agents, measured over 5 seeds (5 to 7 hours on 2 cores)"
 	@echo "make controls  what live rewards are worth beside their controls, 10 seeds (some 65 hours of one core; resumes)"
 	@echo "make figures   the size ladder, wordings, formulas and negatives, measured and drawn (about 15 minutes)"
@@ -65,6 +67,13 @@ claims: install
 
 controls: install
 	$(BIN)/python benchmarks/controls.py --output build/controls
+
+chaos: install
+	$(BIN)/python benchmarks/chaos.py
+
+fuzz: install
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[fuzz]"
+	$(BIN)/python benchmarks/fuzz.py
 
 clean:
 	rm -rf $(VENV) .judges demo build dist *.egg-info

@@ -121,7 +121,7 @@ RULES = (
         read=read_json_lines,
         volatile=_values("[].", "seconds", "seconds_evaluating", "seconds_scoring", "seconds_waited"),
     ),
-    Rule(glob="*/checkpoints/*.pt", read=read_checkpoint, volatile=_values("live.costs.", "seconds", "seconds_waited")),
+    Rule(glob="*/checkpoints/*.pt", read=read_checkpoint, volatile=_values("live.judge.", "seconds", "seconds_waited")),
     Rule(
         glob=f"*/{EVENTS}*",
         read=read_events,

@@ -127,12 +127,12 @@ def test_checkpoints_are_compared_by_their_tensors(tmp_path: Path) -> None:
         path = tmp_path / side / "agent" / "checkpoints" / "step-000000001.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
         costs = {"seconds": seconds, "frames": 8}
-        torch.save({"weights": torch.tensor([1.0, weight]), "live": {"costs": costs}}, path)
+        torch.save({"weights": torch.tensor([1.0, weight]), "live": {"judge": costs}}, path)
 
     save("old", 2.0, seconds=0.1)
     save("new", 2.0, seconds=0.2)
     (found,) = compare_folders(tmp_path / "old", tmp_path / "new")
-    assert (found.differs, found.left_out) == (False, ("live.costs.seconds",))
+    assert (found.differs, found.left_out) == (False, ("live.judge.seconds",))
     save("new", 3.0, seconds=0.2)
     (found,) = compare_folders(tmp_path / "old", tmp_path / "new")
     assert found.differs

@@ -22,6 +22,7 @@ from vlm_rewards.schemas.formats.hdf5_corpus.files import (
     group_at,
     hdf5_files,
     open_hdf5,
+    plain_errors,
     summary_of,
 )
 from vlm_rewards.schemas.formats.hdf5_corpus.recording import Layout, Recording, Told
@@ -112,7 +113,7 @@ class Hdf5Reader:
     def _found(self, file: "h5py.File", layout: Layout, key: str, name: str, wanted: Wanted) -> FoundEpisode:
         found_id = self._id(name, key)
         try:
-            recording = layout.recording(file, key, self.told)
+            recording = _recording(file, layout, key, self.told)
         except ValueError as error:
             return FoundEpisode(found_id, 0, name, _raising(error), wanted.cameras or ())
         return FoundEpisode(
@@ -132,7 +133,7 @@ class Hdf5Reader:
         frames = []
         for key in keys:
             try:
-                frames.append(layout.recording(opened, key, self.told).num_frames)
+                frames.append(_recording(opened, layout, key, self.told).num_frames)
             except ValueError:
                 frames.append(0)
         whole = dataclasses.replace(whole, num_episodes=len(keys), num_frames=sum(frames))
@@ -162,10 +163,15 @@ class Hdf5Reader:
 
 def _labels_of(file: "h5py.File", layout: Layout, key: str, told: Told) -> str | None:
     try:
-        rewards = layout.recording(file, key, told).rewards
+        rewards = _recording(file, layout, key, told).rewards
     except ValueError:
         return None  # an episode that cannot be read says nothing
     return None if rewards is None else own_labels.model_of(rewards.attrs.get(own_labels.KEY))
+
+
+def _recording(file: "h5py.File", layout: Layout, key: str, told: Told) -> Recording:
+    with plain_errors(f"the episode {key!r}"):
+        return layout.recording(file, key, told)
 
 
 def open_recordings(
@@ -177,14 +183,16 @@ def open_recordings(
         UnreadableFileError: It is no HDF5, of another kind, or without episodes.
     """
     file = open_hdf5(folder, name)
-    for layout in layouts:
-        if layout.holds(file):
-            return file, layout, layout.keys(file, told)
-    inner = "; ".join(f"{key}/ holds {summary_of(group)}" for key in file if (group := group_at(file, key)) is not None)
+    with plain_errors(f"the file {name}"):
+        for layout in layouts:
+            if layout.holds(file):
+                return file, layout, layout.keys(file, told)
+        groups = ((key, group_at(file, key)) for key in file)
+        inner = "; ".join(f"{key}/ holds {summary_of(group)}" for key, group in groups if group is not None)
+        found = f"{summary_of(file)}{f'; {inner}' if inner else ''}"
     expected = ", or of ".join(f"{layout.name} ({layout.path})" for layout in layouts)
     raise UnreadableFileError(
-        f"an HDF5 corpus must be of {expected}: got the keys {summary_of(file)}{f'; {inner}' if inner else ''}. Convert it, "
-        "or leave it out"
+        f"an HDF5 corpus must be of {expected}: got the keys {found}. Convert it, or leave it out"
     )
 
 
@@ -216,7 +224,7 @@ def first_look(
             continue
         for key in keys:
             try:
-                recording = layout.recording(opened, key, told)
+                recording = _recording(opened, layout, key, told)
             except ValueError as error:
                 first = first or str(error)
                 continue

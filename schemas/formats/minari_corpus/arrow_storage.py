@@ -79,6 +79,8 @@ class _EpisodeFile:
             file, mapped = self._open_arrow()
             for index in range(file.num_record_batches):
                 batch = file.get_batch(index)
+                column = batch.column(batch.schema.get_field_index(path[0]))
+                column.validate(full=True)  # pyarrow would follow broken offsets out of the file
                 for start in range(0, batch.num_rows, _ROWS):
                     yield _field(batch, path).slice(start, _ROWS)
                     if mapped is not None:  # an episode of pixels may be of any size: what was read is given back
