@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 
 JUDGES := $(patsubst tests/judges/requirements/%.txt,.judges/%/.installed,$(wildcard tests/judges/requirements/*.txt))
 
-.PHONY: help install demo test judges lint docs bench figures claims controls chaos fuzz clean
+.PHONY: help install demo test judges lint docs bench figures models claims controls chaos fuzz clean
 
 help:
 	@echo "make install   a virtual environment in $(VENV) with this project and all it needs"
@@ -18,6 +18,7 @@ help:
 	@echo "make fuzz      every reader fed by a coverage-guided fuzzer for an hour (Linux); what it finds stays in tests/fuzz/findings"
 	@echo "make claims    the paper's claims about agents, measured over 5 seeds (5 to 7 hours on 2 cores)"
 	@echo "make controls  what live rewards are worth beside their controls, 10 seeds (some 65 hours of one core; resumes)"
+	@echo "make models    the reference models of the phone and the playroom, trained anew in build/models (hours on 2 cores; 6 minutes on a GPU)"
 	@echo "make figures   the size ladder, wordings, formulas and negatives, measured and drawn (about 15 minutes)"
 
 # Made anew when the project's requirements change.
@@ -61,6 +62,10 @@ bench: install
 
 figures: install
 	$(BIN)/python benchmarks/figures.py
+
+# On a GPU: make models MODELS="--device cuda --minutes 6".
+models: install
+	$(BIN)/python benchmarks/train_ladders.py --output build/models $(MODELS)
 
 claims: install
 	$(BIN)/python benchmarks/claims.py --budget full --output build/claims

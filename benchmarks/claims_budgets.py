@@ -9,10 +9,10 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from held_out import models_of
 from wordings import WORDINGS
 
 from vlm_rewards.labelers.domains.babyai.goals import HELD_OUT_KINDS, goal_bank
-from vlm_rewards.labelers.encoders.checkpoints.loading import reference_models
 from vlm_rewards.labelers.reference_models import REFERENCE_FOLDER
 from vlm_rewards.labelers.rewards.hindsight import HindsightSettings
 from vlm_rewards.offline_rl.algorithms.agents import ALGORITHMS
@@ -139,7 +139,7 @@ class Budget:
             "corpus": {"seed": CORPUS_SEED, "policy": POLICY},
             "label_batch_size": BATCH_SIZE,
             "hindsight": dataclasses.asdict(HindsightSettings()),
-            "reference_weights": {name: _digest_of_weights(name) for name in reference_models()},
+            "reference_weights": {name: _digest_of_weights(name) for name in models_of("babyai")},
         }
 
 

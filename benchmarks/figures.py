@@ -22,12 +22,11 @@ from typing import Any
 import numpy as np
 from bootstrap import INTERVAL, average_precisions, episode_weights, interval_of, mean_with_interval
 from drawing import draw_figures
-from held_out import LEVELS, POLICIES, GroundTruth, embed, read_truth, record
+from held_out import LEVELS, POLICIES, GroundTruth, embed, models_of, read_truth, record
 from report_result import RESULTS, machine, write_result
 from wordings import UNKNOWN_WORDS, WORDINGS, what_was_read
 
 from vlm_rewards.labelers.domains.babyai.goals import NEUTRAL
-from vlm_rewards.labelers.encoders.checkpoints.loading import reference_models
 from vlm_rewards.labelers.encoders.dual_encoder import DualEncoder
 from vlm_rewards.labelers.labeler import Labeler
 from vlm_rewards.labelers.quality.figures import thinned_points
@@ -328,7 +327,7 @@ def main() -> None:
         print(f"{time.perf_counter() - started:6.0f} s  {line}", flush=True)
 
     work = options.work or Path("build", f"figures-{options.budget}")
-    results = measure(BUDGETS[options.budget], work, say, reference_models())
+    results = measure(BUDGETS[options.budget], work, say, sorted(models_of("babyai")))
     results |= {
         "command": shlex.join(["python", "benchmarks/figures.py", "--budget", options.budget]),
         "budget": dataclasses.asdict(BUDGETS[options.budget]),

@@ -13,6 +13,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from vlm_rewards.cli import main as vlm_rewards
+from vlm_rewards.labelers.domains.domain import domain_named
+from vlm_rewards.labelers.encoders.checkpoints.loading import reference_models
+from vlm_rewards.labelers.reference_models.pretraining import pretraining_of
 from vlm_rewards.schemas.formats.corpus import open_corpus
 from vlm_rewards.schemas.goals import Goal, read_goals
 from vlm_rewards.schemas.manifests import Failure
@@ -41,6 +44,13 @@ class GroundTruth:
     def num_episodes(self) -> int:
         """Episodes of the corpus."""
         return int(self.episode[-1]) + 1
+
+
+def models_of(domain: str) -> list[str]:
+    """The reference models of a domain that ship with the package, by size."""
+    pretraining = pretraining_of(domain_named(domain))
+    shipped = reference_models()
+    return [name for size in pretraining.sizes if (name := f"{pretraining.prefix}-{size}") in shipped]
 
 
 def run(arguments: list[str]) -> None:

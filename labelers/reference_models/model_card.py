@@ -128,9 +128,20 @@ def card_text(card: Mapping[str, Any], text: CardText) -> str:
         f"- {card['steps']:,} steps of {settings['batch_size']} frames ({card['frames']:,} in all), seed {card['seed']}, "
         f"{card['precision']}",
         f"- {card['seconds']:,} seconds on {card['machine']}",
+        *_limit_lines(card["steps"], settings["steps"]),
         f"- temperature of the softmax (1 / exp(logit_scale)): {card['temperature']:.4f}",
         f"- versions: {', '.join(f'{name} {version}' for name, version in card['versions'].items())}",
         "- every setting is in card.json",
         "",
     ]
     return "\n".join(lines)
+
+
+def _limit_lines(steps: int, planned: int) -> list[str]:
+    """Says of a run that a time limit ended that it cannot be repeated exactly."""
+    if steps == planned:
+        return []
+    return [
+        f"- a time limit ended the training after {steps:,} of the {planned:,} steps of the recipe, with a schedule that followed the",
+        "  clock, so that it cannot be repeated exactly: the command comes near it",
+    ]

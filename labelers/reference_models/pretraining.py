@@ -260,7 +260,7 @@ _EVALUATED = 256
 def _machine(device: str) -> str:
     if device == "cpu":
         return f"{torch.get_num_threads()} thread(s) of a {platform.machine()} processor"
-    return f"a {torch.cuda.get_device_name(device)}"
+    return f"one {torch.cuda.get_device_name(device)}"
 
 
 class _Captions:

@@ -24,7 +24,7 @@ class Playroom:
     seeds: SeedRanges = dataclasses.field(default_factory=SeedRanges)
     banks: tuple[str, ...] = BANKS
     policies: tuple[str, ...] = ("bot", "noisy-bot", "random")
-    default_model: str | None = None
+    default_model: str | None = "playroom-l"
 
     def goals(self, bank: str) -> tuple[Goal, ...]:
         """Returns the goals of a bank; see `goals.goal_bank`."""

@@ -18,8 +18,10 @@ def test_unknown_words_are_told_once_and_in_order() -> None:
 
 def test_the_default_knows_every_word_or_is_refused_with_the_words() -> None:
     assert default_model(["a red ball", "a blue key"]) == "reference-s"
+    assert default_model(["a red ball", "a blue mug"]) == "playroom-l"
     with pytest.raises(
-        ValueError, match=r"reference-s of the domain babyai does not know 'cup', 'sink'\. Give --model"
+        ValueError,
+        match=r"reference-s of the domain babyai does not know 'cup', 'sink'; .*'cup', 'sink'\. Give --model",
     ):
         default_model(["a red ball", "a cup in the sink"])
 

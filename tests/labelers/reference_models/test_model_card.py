@@ -7,13 +7,15 @@ import pytest
 
 from vlm_rewards.labelers.domains.babyai.goals import goal_bank
 from vlm_rewards.labelers.domains.babyai.pretraining import BABYAI_PRETRAINING
+from vlm_rewards.labelers.domains.openapp.models.pretraining import OPENAPP_PRETRAINING
+from vlm_rewards.labelers.domains.playroom.models.pretraining import PLAYROOM_PRETRAINING
 from vlm_rewards.labelers.reference_models import REFERENCE_FOLDER
 from vlm_rewards.labelers.reference_models.model_card import card_text, mean_average_precision, write_card
 
 CARD = {
     "name": "reference-x",
     "command": "vlm-rewards pretrain --size x --steps 5 --seed 0 --output FOLDER",
-    "settings": {"batch_size": 512},
+    "settings": {"batch_size": 512, "steps": 5},
     "seed": 0,
     "precision": "bfloat16",
     "steps": 5,
@@ -25,6 +27,10 @@ CARD = {
     "temperature": 0.02,
     "parameters": {"vision_model": 1000, "text_model": 2000},
     "figures": {"drawn scenes": {"find": 0.5, "lift": 0.75}},
+}
+
+DESCRIBED = {
+    pretraining.prefix: pretraining for pretraining in (BABYAI_PRETRAINING, OPENAPP_PRETRAINING, PLAYROOM_PRETRAINING)
 }
 
 
@@ -48,8 +54,19 @@ def test_the_card_tells_figures_command_and_data(tmp_path):
     assert "seeds below" in text
 
 
+def test_the_card_says_that_a_run_which_a_time_limit_ended_cannot_be_repeated():
+    whole, ended = (
+        card_text(CARD | {"settings": {"batch_size": 512, "steps": steps}}, BABYAI_PRETRAINING.describe(CARD))
+        for steps in (5, 60)
+    )
+    assert "a time limit ended the training after 5 of the 60 steps of the recipe" in ended
+    assert "cannot be repeated exactly" in ended
+    assert "limit" not in whole
+
+
 @pytest.mark.parametrize("folder", sorted(REFERENCE_FOLDER.glob("*/")), ids=lambda folder: folder.name)
 def test_every_shipped_model_has_its_card(folder):
     card = json.loads((folder / "card.json").read_text())
     assert card["name"] == folder.name
-    assert (folder / "README.md").read_text() == card_text(card, BABYAI_PRETRAINING.describe(card))
+    assert (folder / "README.md").read_text() == card_text(card, DESCRIBED[folder.name.split("-")[0]].describe(card))
+    assert card["name"].split("-")[1] in DESCRIBED[folder.name.split("-")[0]].sizes

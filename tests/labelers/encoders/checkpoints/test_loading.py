@@ -47,7 +47,7 @@ def test_a_name_that_is_neither_folder_nor_id_is_refused(tmp_path: Path) -> None
     ):
         with pytest.raises(
             ValueError,
-            match=r"must be a folder or a Hugging Face hub id \(owner/name\), got .* which is neither; .*: reference-l, ",
+            match=r"must be a folder or a Hugging Face hub id \(owner/name\), got .* which is neither; .*: playroom-l, .*, reference-l, ",
         ):
             DualEncoder.load(name)
     with pytest.raises(
