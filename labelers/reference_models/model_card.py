@@ -142,6 +142,6 @@ def _limit_lines(steps: int, planned: int) -> list[str]:
     if steps == planned:
         return []
     return [
-        f"- a time limit ended the training after {steps:,} of the {planned:,} steps of the recipe, with a schedule that followed the",
-        "  clock, so that it cannot be repeated exactly: the command comes near it",
+        f"- a time limit ended the training after {steps:,} of the {planned:,} steps of the recipe, with a schedule that",
+        "  followed the clock, so that it cannot be repeated exactly: the command comes near it",
     ]

@@ -113,7 +113,8 @@ def locate(name: str | Path) -> Located:
             f"weights, tokenizer and image processor."
         )
     shipped = ", ".join(reference_models()) or "none"
-    if folder.name == str(name) and folder.name.startswith("reference-"):
+    families = {model.rpartition("-")[0] for model in reference_models()} | {"reference"}
+    if folder.name == str(name) and folder.name.rpartition("-")[0] in families:
         raise ValueError(
             f"a reference model must be one that ships with vlm-rewards ({shipped}), got {name!s}; choose one"
         )
