@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 
 from vlm_rewards.schemas.formats.folder import File, Folder
 from vlm_rewards.schemas.formats.lerobot_corpus.info import Camera, Info
-from vlm_rewards.schemas.formats.parquet_corpus.layout import BROKEN_FILE, MISSING_FILE, open_file
+from vlm_rewards.schemas.formats.parquet_corpus.files import open_file
+from vlm_rewards.schemas.formats.parquet_corpus.layout import BROKEN_FILE, MISSING_FILE
 from vlm_rewards.schemas.formats.parquet_corpus.pictures import Rows
 
 _ID_PREFIX = "episode_"

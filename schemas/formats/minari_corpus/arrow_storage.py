@@ -27,7 +27,7 @@ from vlm_rewards.schemas.formats.hdf5_corpus.recording import Told, as_actions, 
 from vlm_rewards.schemas.formats.interface import FoundEpisode, InvalidEpisodeError, Wanted
 from vlm_rewards.schemas.formats.minari_corpus.hdf5_storage import no_observation, no_pictures
 from vlm_rewards.schemas.formats.minari_corpus.layout import INSTRUCTION, METADATA, WHOLE
-from vlm_rewards.schemas.formats.parquet_corpus.layout import open_file as open_parquet_file
+from vlm_rewards.schemas.formats.parquet_corpus.files import open_file as open_parquet_file
 from vlm_rewards.schemas.formats.units import file_stem, share_units
 from vlm_rewards.schemas.manifests import Failure, Unit
 

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from vlm_rewards.schemas.episodes import IMAGE_PREFIX, image_column
 from vlm_rewards.schemas.formats.folder import Folder
-from vlm_rewards.schemas.formats.parquet_corpus.layout import KNOWN_COLUMNS, UnknownLayoutError, is_picture, open_file
+from vlm_rewards.schemas.formats.parquet_corpus.files import open_file
+from vlm_rewards.schemas.formats.parquet_corpus.layout import KNOWN_COLUMNS, UnknownLayoutError, is_picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +106,7 @@ class RenamedFile:
         ours_of = {theirs: ours for ours, theirs in theirs_of.items()}
         self.metadata = file.metadata
         self.num_row_groups = file.num_row_groups
+        self.sizes, self.dictionaries = file.sizes, file.dictionaries
         kept = [field for field in file.schema_arrow if field.name in ours_of or field.name not in theirs_of]
         self.schema_arrow = pa.schema(
             [field.with_name(ours_of.get(field.name, field.name)) for field in kept], file.schema_arrow.metadata

@@ -4,28 +4,19 @@ Columns are those of `schemas.episodes.corpus_schema`; others are ignored. Ids, 
 another column only where it is wanted.
 """
 
-import functools
 import json
-import os
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlm_rewards.schemas.episodes import IMAGE_PREFIX, METADATA_KEY, CorpusFeatures, corpus_schema, image_column
-from vlm_rewards.schemas.formats.folder import Folder
 from vlm_rewards.schemas.formats.parquet_corpus.writer import STEP_COLUMNS
 
 MISSING_FILE = (FileNotFoundError, PermissionError)
 """Errors that are not caused by a file's content."""
 BROKEN_FILE = (pa.ArrowException, OSError, UnicodeDecodeError)
 """Errors raised by reading a broken file."""
-SMALL_SPELLED_OUT_BYTES = 8 * 2**20
-"""Most bytes of all rows together, of a file whose dictionaries need no look."""
-_BUFFER_BYTES = 2**20
-_WHOLE_BYTES = 2**18
-_INDEX_BYTES = 2**16  # beside 4 bytes per value: headers and levels of pages that hold indices into a dictionary
 
 FIELD_COLUMNS = {
     "actions": ("action",),
@@ -42,79 +33,6 @@ KNOWN_COLUMNS = ("episode_id", "frame_index", *(column for columns in FIELD_COLU
 
 class UnknownLayoutError(ValueError):
     """Raised for a Parquet file that is not a corpus."""
-
-
-class _File(pq.ParquetFile):
-    """A Parquet file that converts its schema once."""
-
-    @functools.cached_property
-    def schema_arrow(self) -> pa.Schema:
-        """Schema of the file."""
-        return super().schema_arrow
-
-
-def open_file(folder: Folder, name: str) -> pq.ParquetFile:
-    """Opens a file for streaming; it is closed when nothing refers to it any more.
-
-    Several `iter_batches` of one file may go side by side if all have the same batch size, which pyarrow keeps in the file.
-    Pictures that a file holds once and names often stay so: they are read as a dictionary, or 3 MB become gigabytes.
-    """
-    source, buffer_bytes = _open_source(folder, name)
-    # Not memory-mapped: a file cut short while it is read would end the process. Not read ahead: a row group may be huge.
-    file = _File(source, buffer_size=buffer_bytes, pre_buffer=False, page_checksum_verification=True)
-    repeated = [] if is_small(file.metadata) else _repeated_pictures(file.metadata)
-    if not repeated:
-        return file
-    return _File(
-        source,
-        metadata=file.metadata,
-        read_dictionary=repeated,
-        buffer_size=buffer_bytes,
-        pre_buffer=False,
-        page_checksum_verification=True,
-    )
-
-
-def _open_source(folder: Folder, name: str) -> tuple[Any, int]:
-    """Opens a file, of which a small local one is read at once; returns the size of the buffer to read it with, too."""
-    if not folder.is_local:
-        return folder.open(name), _BUFFER_BYTES
-    path = folder.path(name)
-    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (hot)
-        if os.fstat(file.fileno()).st_size <= _WHOLE_BYTES:
-            return pa.BufferReader(file.readall()), 0
-    return pa.OSFile(path), _BUFFER_BYTES  # cheaper to open than a path
-
-
-def is_small(metadata: pq.FileMetaData) -> bool:
-    """Returns whether a file is one row group that stays small even if each row names its largest value."""
-    return (
-        metadata.num_row_groups == 1
-        and metadata.num_rows * metadata.row_group(0).total_byte_size <= SMALL_SPELLED_OUT_BYTES
-    )
-
-
-def dictionary_bytes(chunk: pq.ColumnChunkMetaData) -> tuple[int, bool]:
-    """Returns the size of the largest value in a column's dictionary, and whether all its values are in the dictionary.
-
-    Returns:
-        0 and false for a column without a dictionary.
-    """
-    if not chunk.has_dictionary_page:
-        return 0, False
-    of_pages = chunk.total_compressed_size - (chunk.data_page_offset - chunk.dictionary_page_offset)
-    return max(0, chunk.total_uncompressed_size - of_pages), of_pages <= 4 * chunk.num_values + _INDEX_BYTES
-
-
-def _repeated_pictures(metadata: pq.FileMetaData) -> list[str]:
-    """Returns the leaf columns of bytes with all values of some row group in a dictionary."""
-    columns = [metadata.schema.column(index) for index in range(metadata.num_columns)]
-    return [
-        column.path
-        for index, column in enumerate(columns)
-        if column.physical_type == "BYTE_ARRAY" and column.logical_type.type == "NONE"
-        if any(dictionary_bytes(metadata.row_group(g).column(index))[1] for g in range(metadata.num_row_groups))
-    ]
 
 
 def leaf_paths(file: pq.ParquetFile) -> list[str]:

@@ -20,15 +20,13 @@ import pyarrow.parquet as pq
 from vlm_rewards.schemas.episodes import image_column
 from vlm_rewards.schemas.formats.folder import Folder
 from vlm_rewards.schemas.formats.interface import InvalidEpisodeError
+from vlm_rewards.schemas.formats.parquet_corpus.files import names_all, open_file
 from vlm_rewards.schemas.formats.parquet_corpus.layout import (
     BROKEN_FILE,
     KNOWN_COLUMNS,
     MISSING_FILE,
     cameras_of,
-    dictionary_bytes,
-    is_small,
     leaf_paths,
-    open_file,
     picture_leaf,
 )
 
@@ -97,13 +95,14 @@ class OpenFiles:
         if opened is None:
             file = self._opener(name)
             metadata, schema = file.metadata, file.schema_arrow
-            if is_small(metadata):
+            if file.sizes.is_small:
                 opened = OpenFile(file, metadata, schema, [0, metadata.num_rows], BATCH_ROWS, is_small=True)
             else:
                 groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
                 bounds = [0, *itertools.accumulate(group.num_rows for group in groups)]
                 rows = self._batch_rows(file, schema, groups)
-                small_enough = len(groups) == 1 and groups[0].total_byte_size <= BATCH_BYTES
+                of_columns = (file.sizes.of_chunk(0, column) for column in range(metadata.num_columns))
+                small_enough = len(groups) == 1 and sum(of_columns) <= BATCH_BYTES
                 opened = OpenFile(file, metadata, schema, bounds, rows, is_small=small_enough and bounds[-1] <= rows)
             self._files[name] = opened
             if len(self._files) > _MAX_OPEN:
@@ -126,19 +125,24 @@ class OpenFiles:
         columns = [index for index, path in enumerate(leaf_paths(file)) if path in leaves]
         rows = BATCH_ROWS
         others = [i for i, path in enumerate(leaf_paths(file)) if path.partition(".list")[0] in KNOWN_COLUMNS]
-        for group in groups:
+        sizes = file.sizes
+        for number, group in enumerate(groups):
             for column in others:  # numbers and texts that a file holds once and names often
                 chunk = group.column(column)
-                is_text = chunk.physical_type == "BYTE_ARRAY"  # whose row may name all of its dictionary
-                spelled_out = dictionary_bytes(chunk)[0] if is_text else 8 * chunk.num_values // max(1, group.num_rows)
+                if chunk.physical_type == "BYTE_ARRAY":  # a row of texts may name all of the dictionary
+                    spelled_out = sizes.of_largest_value(number, column)
+                else:
+                    spelled_out = 8 * chunk.num_values // max(1, group.num_rows)
                 if spelled_out * rows > 8 * BATCH_BYTES:
                     rows = max(1, 8 * BATCH_BYTES // spelled_out)
             for column in columns:
-                chunk = group.column(column)
-                if group.total_byte_size > BATCH_BYTES:
-                    rows = min(rows, group.num_rows * BATCH_BYTES // max(1, chunk.total_uncompressed_size))
-                largest, has_all = dictionary_bytes(chunk)
-                if not has_all and largest * rows > 4 * BATCH_BYTES:  # each row may name the largest value
+                num_bytes = sizes.of_chunk(number, column)
+                if num_bytes > BATCH_BYTES:
+                    rows = min(rows, group.num_rows * BATCH_BYTES // num_bytes)
+                if column in file.dictionaries and names_all(group.column(column)):
+                    continue
+                largest = sizes.of_largest_value(number, column)
+                if largest * rows > 4 * BATCH_BYTES:  # each row may name the largest value
                     rows = 4 * BATCH_BYTES // largest
         return max(1, rows)
 

@@ -32,6 +32,7 @@ from vlm_rewards.schemas.formats.interface import (
 )
 from vlm_rewards.schemas.formats.parquet_corpus.columns import ParquetFiles, read_columns
 from vlm_rewards.schemas.formats.parquet_corpus.episodes import assemble_episode
+from vlm_rewards.schemas.formats.parquet_corpus.files import check_pages
 from vlm_rewards.schemas.formats.parquet_corpus.layout import (
     BROKEN_FILE,
     MISSING_FILE,
@@ -228,6 +229,8 @@ class _UnitPass:
     def _file(self, name: str, start: int, stop: int) -> Iterator[FoundEpisode | Failure]:
         opened = self._files.open(name)
         layout = self._layout = _Layout.of(opened, self._wanted, self._layout)
+        if not opened.file.sizes.is_small:
+            check_pages(opened.file, [*layout.names, *layout.leaves.values()])
         for camera in layout.cameras:
             if camera not in self._cursors:
                 self._cursors[camera] = PictureCursor(self._files, camera)
