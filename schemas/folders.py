@@ -24,7 +24,7 @@ from typing import Any
 from vlm_rewards.schemas.files.digests import check_seal
 from vlm_rewards.schemas.files.errors import explaining_os_errors
 from vlm_rewards.schemas.files.json_records import Field, check_fields, read_json_object
-from vlm_rewards.schemas.files.lock_files import busy_error, lock_file
+from vlm_rewards.schemas.files.lock_files import busy_error, holder_runs, lock_file
 from vlm_rewards.schemas.files.remote_paths import Location, RemotePath, location_of, size_of
 from vlm_rewards.schemas.fingerprints import Fingerprint
 
@@ -168,6 +168,25 @@ def _take(path: Path, *, wait: bool) -> tuple[int, bool]:
             os.close(descriptor)
             raise
         os.close(descriptor)  # whoever held it has removed it, and another run may have made it anew
+
+
+def is_locked(path: Path) -> bool | None:
+    """Returns whether a process holds a lock of `locked`, without touching it; None where the system does not say.
+
+    Args:
+        path: The lock file.
+    """
+    held = path.with_name(f"{path.name}.held")
+    if held.is_file():
+        return holder_runs(held)
+    inode = _inode(path)
+    if inode is None:
+        return False
+    try:
+        lines = Path("/proc/locks").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return any(" FLOCK " in line and line.split()[-3].endswith(f":{inode}") for line in lines)
 
 
 def _inode(path: Path) -> int | None:

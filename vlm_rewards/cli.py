@@ -38,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # errors reach the user once, below
-    with _warning_in_one_line(options.command), _ending_at_once_on_signals(options.command):
+    log_format = next((value for name, value in vars(options).items() if name.endswith(".log_format")), "text")
+    with _warning_in_one_line(options.command, log_format), _ending_at_once_on_signals(options.command, log_format):
         try:
             lines, following = options.run(options)
             for line in [*lines, *(f"  next: {command_line(words)}" for words in following)]:
@@ -50,17 +51,26 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise
             explain_os_error(error)
             message = "\n".join([str(error), *getattr(error, "__notes__", [])])
-            print(f"vlm-rewards {options.command}: error: {message}", file=sys.stderr)
+            print(_log(options.command, "error", message, log_format), file=sys.stderr)
             return 2
     return 0
 
 
+def _log(command: str, level: str, message: str, log_format: str) -> str:
+    """One line, or JSON object, for standard error."""
+    if log_format == "text":
+        return f"vlm-rewards {command}: {level}: {message}"
+    from vlm_rewards.pipelines.engine.progress import log_line
+
+    return log_line(level, level, command=command, message=message)
+
+
 @contextlib.contextmanager
-def _warning_in_one_line(command: str) -> Iterator[None]:
+def _warning_in_one_line(command: str, log_format: str) -> Iterator[None]:
     """Prints warnings as one line each, without the place in the code."""
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        print(f"vlm-rewards {command}: warning: {message}", file=sys.stderr, flush=True)
+        print(_log(command, "warning", str(message), log_format), file=sys.stderr, flush=True)
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)
@@ -69,17 +79,16 @@ def _warning_in_one_line(command: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _ending_at_once_on_signals(command: str) -> Iterator[None]:
+def _ending_at_once_on_signals(command: str, log_format: str) -> Iterator[None]:
     """Ends the process on Ctrl-C and SIGTERM without waiting for units that are half done; worker processes end with it.
 
     Not by KeyboardInterrupt: a runner takes an exception that is raised in the middle of its work for an error of that work.
     """
 
     def stop(number: int, frame: object) -> None:
-        message = (
-            f"vlm-rewards {command}: interrupted; what is finished is kept: run the same command again to resume\n"
-        )
-        os.write(2, message.encode())
+        message = "interrupted; what is finished is kept: run the same command again to resume"
+        line = f"vlm-rewards {command}: {message}" if log_format == "text" else _log(command, "error", message, "json")
+        os.write(2, f"{line}\n".encode())
         os._exit(INTERRUPTED)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

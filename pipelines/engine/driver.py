@@ -11,7 +11,7 @@ import difflib
 import io
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import apache_beam as beam
@@ -19,6 +19,7 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 
 from vlm_rewards.pipelines.engine.outputs import OutputFolder, PartWriter
 from vlm_rewards.pipelines.engine.progress import Progress
+from vlm_rewards.pipelines.engine.run_record import RunRecord
 from vlm_rewards.pipelines.engine.settings import available_cores
 from vlm_rewards.pipelines.engine.summaries import RunSummary
 from vlm_rewards.pipelines.engine.worker_processes import WorkerEndedError, WorkerProcessRunner
@@ -157,6 +158,7 @@ def run_units(
     counted_name: str,
     total: int | None,
     manifest_extra: dict | None = None,
+    log_format: str = "text",
 ) -> RunSummary:
     """Does what is missing of the work, then writes the manifest.
 
@@ -174,6 +176,7 @@ def run_units(
         counted_name: Name of that quantity, in the plural.
         total: Expected total of that quantity, if known.
         manifest_extra: More entries for the manifest.
+        log_format: See `RunSettings`.
 
     Returns:
         Summary of the run.
@@ -199,13 +202,52 @@ def run_units(
                     (folder.path / "manifest.json").unlink(missing_ok=True)
             done: dict[str, int] = {}
             output.forget(missing)
-            with Progress(title, lambda: output.count_so_far(done, counted), total, counted_name):
+            before = output.count_so_far(done, counted)
+            record = RunRecord(
+                title=title,
+                counted=counted,
+                counted_name=counted_name,
+                units=len(units),
+                units_before=len(units) - len(missing),
+                total=total,
+                before=before,
+                done=before,
+            )
+            unfinished = [folder for folder in folders if not (folder.path / "manifest.json").is_file()]
+            stack.enter_context(_noting_the_end(record, unfinished))
+
+            def note(count: int) -> None:
+                for folder in unfinished:
+                    folder.note_run(record.now(count))
+
+            with Progress(
+                title,
+                lambda: output.count_so_far(done, counted),
+                total,
+                counted_name,
+                note=note,
+                log_format=log_format,
+            ):
                 _do(missing, work, folders, lambda: make_pipeline(beam_options, workers, in_processes=in_processes))
             output.raise_recorded_error()
         for folder in also_filled:
             folder.finish(units, max_failure_share=1.0)  # what failed is judged once, below
         manifest = output.finish(units, max_failure_share=max_failure_share, extra=manifest_extra)
     return RunSummary(manifest=manifest, num_units=len(units), num_skipped=len(units) - len(missing))
+
+
+@contextlib.contextmanager
+def _noting_the_end(record: RunRecord, folders: Sequence[OutputFolder]) -> Iterator[None]:
+    """Context manager that notes the run's beginning, and its end if it raises; a finished folder drops the record."""
+    for folder in folders:
+        folder.note_run(record)
+    try:
+        yield
+    except Exception as error:
+        for folder in folders:
+            if not (folder.path / "manifest.json").is_file():
+                folder.note_run(record.now(folder.count_so_far({}, record.counted), ended=str(error)))
+        raise
 
 
 def _do(

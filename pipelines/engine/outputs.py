@@ -12,11 +12,13 @@ import contextlib
 import json
 import os
 import time
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vlm_rewards.pipelines.engine.places import Claim, place_at
+from vlm_rewards.pipelines.engine.run_record import RUN_RECORD, RunRecord, run_record_path
 from vlm_rewards.schemas.files.digests import seal
 from vlm_rewards.schemas.files.errors import explain_os_error
 from vlm_rewards.schemas.files.remote_paths import Location
@@ -138,7 +140,13 @@ class OutputFolder:
         """
         with self._place.claimed(self._claim):
             self._prepare(units)
-            yield
+            try:
+                yield
+            except BaseException:
+                with contextlib.suppress(OSError, ObjectStoreError):  # what was raised says more
+                    if not self._place.marked():  # a claim that made nothing is taken back
+                        run_record_path(self.path).unlink(missing_ok=True)
+                raise
 
     @property
     def _claim(self) -> Claim:
@@ -279,6 +287,13 @@ class OutputFolder:
         for path in self._place.errors():
             raise RuntimeError(path.read_text())
 
+    def note_run(self, record: RunRecord) -> None:
+        """Writes down how far the run is, for `vlm-rewards status`; what cannot be written is warned of and left out."""
+        try:
+            write_atomically(run_record_path(self.path), record.to_json())
+        except (OSError, ObjectStoreError) as error:
+            warnings.warn(f"the progress of the run could not be written to {self.path}: {error}", stacklevel=2)
+
     def forget(self, units: Sequence[Unit]) -> None:
         """Takes back the markers of units that will be done again, so that they do not count as progress."""
         self._place.forget([unit.name for unit in units])
@@ -296,7 +311,7 @@ class OutputFolder:
         count = sum(done.values())
         if field == "rows":
             for path in self._place.progress.glob("*"):
-                if path.name not in done and path.suffix != ".error":
+                if path.name not in done and path.suffix != ".error" and not path.name.startswith(RUN_RECORD):
                     with contextlib.suppress(
                         FileNotFoundError, ValueError, IndexError
                     ):  # just finished, or just being written

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from vlm_rewards.pipelines.engine.run_record import RUN_RECORD, run_record_path
 from vlm_rewards.schemas.files.remote_paths import (
     Location,
     RemotePath,
@@ -119,7 +120,8 @@ class DiskPlace:
         """Removes what processes that have ended left behind."""
         remove_leftovers(self.path)
         for path in self.progress.iterdir():
-            path.unlink()
+            if path.name != RUN_RECORD:
+                path.unlink()
 
     def record_error(self, name: str, text: str) -> None:
         """Writes down an error for the driver's process.
@@ -268,6 +270,7 @@ class StorePlace:
         """See `DiskPlace.finish`; a run that failed beside this one may have taken the claim back."""
         self._confirm(claim)
         write_atomically(self.path / MANIFEST, manifest)
+        run_record_path(self.path).unlink(missing_ok=True)
 
 
 def place_at(path: str | Location) -> DiskPlace | StorePlace:

@@ -330,6 +330,7 @@ def hindsight(
         folder,
         beam_options=beam_options,
         workers=workers,
+        log_format=run.log_format,
         max_failure_share=run.max_failure_share,
         title="hindsight",
         counted_name="episodes",

@@ -123,6 +123,7 @@ def record(*, output: str | Path, **settings: Unpack[RecordKeywords]) -> RunSumm
         RecordUnit(what),
         folder,
         beam_options=run.beam_options,
+        log_format=run.log_format,
         workers=run.workers,
         in_processes=True,
         max_failure_share=0.5,

@@ -33,10 +33,10 @@ def lock_file(path: Path, *, wait: bool) -> Iterator[None]:
     Raises:
         ValueError: Another process holds the lock.
     """
-    own = {**_machine(), "pid": os.getpid(), "started": _start_of(os.getpid()), "token": uuid.uuid4().hex}
+    own = {**this_process(), "token": uuid.uuid4().hex}
     while not _made(path, own):
         holder = _read_holder(path)
-        if holder is not None and _has_ended(holder):
+        if holder is not None and is_running(holder) is False:
             _remove_stale(path, holder)
         elif wait:
             time.sleep(_POLL_S)
@@ -64,6 +64,11 @@ def _made(path: Path, own: Mapping[str, object]) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def this_process() -> dict[str, object]:
+    """Returns what tells this process from all others: machine, number and start; see `is_running`."""
+    return {**_machine(), "pid": os.getpid(), "started": _start_of(os.getpid())}
 
 
 def _machine() -> dict[str, object]:
@@ -94,22 +99,33 @@ def _read_holder(path: Path) -> dict[str, Any] | None:
     return holder if isinstance(holder, dict) else None
 
 
-def _has_ended(holder: Mapping[str, Any]) -> bool:
+def is_running(holder: Mapping[str, Any]) -> bool | None:
+    """Returns whether a process still runs; None where that cannot be told, as of one on another machine.
+
+    Args:
+        holder: Record of the process, as of `this_process`.
+    """
     here = _machine()
     if holder.get("host") != here["host"]:
-        return False
+        return None
     if holder.get("boot") != here["boot"]:
-        return True
+        return False
     pid = holder.get("pid")
     if holder.get("processes") != here["processes"] or not isinstance(pid, int):
-        return False
+        return None
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return True
-    except PermissionError:  # of another user, so it is there
         return False
-    return _start_of(pid) != holder.get("started")
+    except PermissionError:  # of another user, so it is there
+        return True
+    return _start_of(pid) == holder.get("started")
+
+
+def holder_runs(path: Path) -> bool | None:
+    """Returns whether the process that a lock file names still runs, see `is_running`."""
+    holder = _read_holder(path)
+    return None if holder is None else is_running(holder)
 
 
 def _remove_stale(path: Path, holder: Mapping[str, Any]) -> None:

@@ -414,3 +414,14 @@ def test_pretrain_makes_a_model_that_label_takes(
     label = ["label", "--input", corpus, "--goals", corpus / "goals.jsonl", "--model", tmp_path / "model"]
     status, _, err = run([*label, "--output", tmp_path / "labels"], capsys)
     assert status == 0, err
+
+
+def test_errors_and_warnings_are_json_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["hindsight", "--input", str(tmp_path), "--labels", str(tmp_path / "none"), "--output", str(tmp_path / "o")]
+    assert main([*words, "--log-format", "json"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    record = json.loads(line)
+    assert (record["level"], record["event"], record["command"]) == ("error", "error", "hindsight")
+    assert "none" in record["message"]
+    assert main([*words, "--log-format", "xml"]) == 2
+    assert "expected one of text, json: got 'xml'" in capsys.readouterr().err

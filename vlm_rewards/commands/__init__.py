@@ -4,6 +4,7 @@ SUMMARIES = {
     "record": "record trajectories of a domain with ground truth for every goal",
     "inspect": "say what a folder is: format, episodes, cameras, instructions, what cannot be read, and the next command",
     "label": "label every frame of a corpus for many goals",
+    "status": "say how a run of record, label or hindsight is doing: units, speed, failures, time left",
     "hindsight": "relabel trajectories with the goals they did achieve",
     "calibrate": "choose the temperature and one threshold per goal from labels and truth",
     "evaluate": "measure labels against ground truth and write a report",

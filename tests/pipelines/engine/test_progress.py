@@ -1,6 +1,7 @@
 """Progress: plain lines without a terminal, a bar on one."""
 
 import io
+import json
 import time
 
 import pytest
@@ -54,3 +55,36 @@ def test_an_error_of_the_count_is_not_swallowed() -> None:
 
         with Progress("label", count, 10, "frames", Terminal()):
             time.sleep(0.1)
+
+
+def test_a_terminal_that_is_asked_for_json_gets_one_object_per_line() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    counts = iter([10, *[60] * 100])
+    with Progress("label", lambda: next(counts), 100, "frames", stream, plain_interval_s=0.02, log_format="json"):
+        time.sleep(0.2)
+    first = json.loads(stream.getvalue().splitlines()[0])
+    shown = {name: first[name] for name in ("level", "event", "command", "done", "total", "unit")}
+    assert shown == {
+        "level": "info",
+        "event": "progress",
+        "command": "label",
+        "done": 60,
+        "total": 100,
+        "unit": "frames",
+    }
+    assert first["seconds_left"] == pytest.approx(40 / first["per_second"], rel=0.1, abs=0.1)  # 50 of 90 were done
+
+
+def test_the_count_is_noted_while_the_work_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlm_rewards.pipelines.engine.progress._NOTE_INTERVAL_S", 0.01)
+    monkeypatch.setattr("vlm_rewards.pipelines.engine.progress._POLL_S", 0.01)
+    noted: list[int] = []
+    stream = io.StringIO()
+    with Progress("label", lambda: 7, 10, "frames", stream, note=noted.append):
+        time.sleep(0.2)
+    assert set(noted) == {7}
+    assert stream.getvalue() == ""  # the first line comes after 30 s
