@@ -61,7 +61,9 @@ def image_extension(data: bytes) -> str:
     )
 
 
-def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, of_corpus: bool = True) -> np.ndarray:
+def decode_image(
+    data: bytes, *, max_pixels: int = MAX_PIXELS, of_corpus: bool = True, writable: bool = True
+) -> np.ndarray:
     """Decodes one picture, in full or not at all; of an animation, the first picture.
 
     The size is read from the picture's header and checked before any pixel is decoded.
@@ -70,6 +72,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, of_corpus: bool =
         data: PNG, JPEG, WebP or BMP bytes.
         max_pixels: A picture of more pixels is refused as too large to be one.
         of_corpus: Whether the picture belongs to a corpus, so that a range may be stated for it.
+        writable: Whether the pixels must be writable, which costs small pictures a copy.
 
     Returns:
         [H, W, 3] uint8, RGB, as `to_rgb` converts other modes.
@@ -81,7 +84,8 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, of_corpus: bool =
     size = _plain_jpeg_size(data)
     if size is not None and size[0] * size[1] <= max_pixels:
         with contextlib.suppress(ValueError, OSError):  # what is broken, the other way says in words
-            return np.array(Image.frombytes("RGB", size, data, "jpeg", "RGB", ""))
+            picture = Image.frombytes("RGB", size, data, "jpeg", "RGB", "")
+            return np.array(picture) if writable else np.asarray(picture)
     return to_rgb(_loaded(data, max_pixels), of_corpus)
 
 
@@ -244,14 +248,18 @@ def encoded_frame(frame: bytes | np.ndarray) -> bytes:
     return frame if isinstance(frame, bytes) else encode_png(frame)
 
 
-def decoded_frame(frame: bytes | np.ndarray) -> np.ndarray:
+def decoded_frame(frame: bytes | np.ndarray, *, writable: bool = True) -> np.ndarray:
     """Returns a frame as pixels [H, W, 3] uint8, RGB.
+
+    Args:
+        frame: A picture's bytes, or pixels, which are returned as they are.
+        writable: Whether decoded pixels must be writable, see `decode_image`.
 
     Raises:
         ValueError: The frame is encoded and does not decode, or is an array of another shape or dtype.
     """
     if isinstance(frame, bytes):
-        return decode_image(frame)
+        return decode_image(frame, writable=writable)
     _check_pixels(frame)
     return frame
 

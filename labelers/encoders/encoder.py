@@ -97,7 +97,7 @@ class Encoder(Protocol):
     def logit_bias(self) -> float | None: ...
 
     def resize(self, frame: np.ndarray) -> np.ndarray:
-        """Resizes one frame `[H, W, 3]` uint8 to the encoder's input `[S, S, 3]` uint8."""
+        """Resizes one frame `[H, W, 3]` uint8, which may be read-only, to the encoder's input `[S, S, 3]` uint8."""
         ...
 
     def embed_images(self, pixels: np.ndarray) -> np.ndarray:

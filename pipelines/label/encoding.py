@@ -168,7 +168,7 @@ def _decode(resize: Callable[[np.ndarray], np.ndarray], images: Sequence[Frame],
     errors: list[str | None] = []
     for data, row in zip(images, into, strict=True):
         try:
-            row[...] = resize(decoded_frame(data))
+            row[...] = resize(decoded_frame(data, writable=False))  # copied once, to where the encoder reads it
         except ValueError as error:  # recorded as a failure of this frame, by _embed_chunk
             errors.append(str(error))
         else:

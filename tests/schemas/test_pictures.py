@@ -74,6 +74,8 @@ def test_jpeg_has_the_same_pixels_by_the_short_way_or_none(options, mode, orient
     expected = _by_pillow(data)
     assert expected is not None
     np.testing.assert_array_equal(decode_image(data), expected)
+    np.testing.assert_array_equal(decode_image(data, writable=False), expected)
+    assert decode_image(data).flags.writeable
     rng = np.random.default_rng(0)
     for _ in range(100):
         broken = bytearray(data)
