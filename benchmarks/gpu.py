@@ -63,6 +63,8 @@ FRAMES = {"vit-b32": (8_192, 131_072), "vit-l14": (4_096, 24_576)}
 BATCHES = {"vit-b32": 1024, "vit-l14": 256}
 SHARDS = 32
 UPDATES = 100
+_TINY_LIMITS = 10
+"""How many times as long a stage may take where nothing is measured: on a busy CPU imports alone fill its limit."""
 MAX_LOSS_DIFFERENCE = 1e-3
 """Of the first update's losses, relative where they are above 1: torch lets a GPU's convolutions round to TF32."""
 
@@ -120,13 +122,13 @@ def add_result(path: Path, stage: str, found: dict[str, Any]) -> None:
 
 
 def measure_matrix(stage: Stage) -> None:
-    """Measures products of square matrices, and uploads of 1 GiB."""
+    """Measures products of square matrices, and uploads of 256 MiB."""
     side = 256 if stage.tiny else 8192
     for precision in ("bfloat16", "float32"):
         one, two = (torch.randn(side, side, device=stage.device, dtype=getattr(torch, precision)) for _ in range(2))
         per_call = seconds_per_call(lambda one=one, two=two: one @ two, stage.seconds, stage.synchronize)
         stage.note(**{f"tflop_per_s_{precision}": 2 * side**3 / per_call / 1e12})
-    size = (1 << 20) if stage.tiny else (1 << 30)
+    size = (1 << 20) if stage.tiny else (1 << 28)
     pageable = torch.zeros(size, dtype=torch.uint8)
     there = torch.empty(size, dtype=torch.uint8, device=stage.device)
     sources = {"pageable": pageable, **({} if stage.device == "cpu" else {"page_locked": pageable.pin_memory()})}
@@ -221,7 +223,7 @@ def matrix_rates(path: Path) -> dict[str, float]:
 
 
 def measure_label(stage: Stage) -> None:
-    """Measures labelling, twice: what the longer run takes more is its pace without a start."""
+    """Measures labelling after a run that fills the caches: what the longer run takes more is its pace without a start."""
     from vlm_rewards.pipelines.evaluate.evaluation import run_statistics
     from vlm_rewards.pipelines.label.labelling import label
 
@@ -243,15 +245,16 @@ def measure_label(stage: Stage) -> None:
         engine="torch" if stage.tiny else "compile",
     )
     seconds = {}
-    for number, corpus in corpora.items():
-        output = stage.folder / f"labels-{stage.model}-{number}"
+    # The first run compiles what the next ones find compiled, and is told apart from them.
+    for title, number in ((f"first run, {short}", short), (str(short), short), (str(long), long)):
+        output = stage.folder / f"labels-{stage.model}-{title}"
         started = time.perf_counter()
-        label(corpus, settings, output=output)
+        label(corpora[number], settings, output=output)
         seconds[number] = time.perf_counter() - started
         stages: Any = run_statistics(output)["seconds"]
         stage.note(
             **{
-                f"label {number} frames": {
+                f"label {title} frames": {
                     "seconds": seconds[number],
                     "frames_per_s_with_start": number / seconds[number],
                     "seconds_of_all_workers": {name: round(value, 2) for name, value in stages.items()},
@@ -259,6 +262,8 @@ def measure_label(stage: Stage) -> None:
             }
         )
     pace = (long - short) / (seconds[long] - seconds[short])
+    if pace <= 0:
+        raise ValueError(f"a longer run must take longer: got {seconds} s by frames. Measure on a quiet machine.")
     stage.note(frames_per_s_without_start=pace)
     encoder = DualEncoder.load(
         settings.model,
@@ -345,7 +350,7 @@ def main() -> None:
     ends = time.monotonic() + options.limit
     with tempfile.TemporaryDirectory() as folder:
         for name in options.stages:
-            limit = min(STAGES[name], ends - time.monotonic())
+            limit = min(STAGES[name] * (_TINY_LIMITS if options.tiny else 1), ends - time.monotonic())
             if limit < 10:
                 add_result(result, name, {"left_out": f"of {options.limit:g} s too little was left"})
                 continue
