@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -27,7 +28,7 @@ from vlm_rewards.schemas.manifests import Unit
 
 GOALS = (Goal("red", "a red ball"), Goal("blue", "a blue ball"))
 WORKS = """
-import os, pathlib, signal
+import os, pathlib, signal, time
 
 class Fails:
     def __init__(self, error):
@@ -42,6 +43,15 @@ class CannotBeSent(Exception):
     def __init__(self, name):
         super().__init__(name)
         self.file = open(os.devnull)
+
+class Sleeps:
+    def __init__(self, path):
+        self.path = path
+
+    def fill(self, labeler, unit, part, kept):
+        pathlib.Path(self.path + ".new").write_text(str(os.getpid()))
+        os.replace(self.path + ".new", self.path)
+        time.sleep(600)
 
 class Dies:
     def __init__(self, folder, times):
@@ -161,6 +171,39 @@ def test_a_unit_that_ends_two_processes_fails_by_name(processes: UnitProcesses, 
             works.Dies(tmp_path / "deaths", 2), Unit(name="u0", files=("a.parquet",)), part_of(tmp_path), None
         )
     assert len(list((tmp_path / "deaths").iterdir())) == 2
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+import works_of_units
+from vlm_rewards.labelers.settings import LabelerSettings
+from vlm_rewards.pipelines.engine.outputs import PartWriter
+from vlm_rewards.pipelines.label.shared_labelers import shared_labeler
+from vlm_rewards.pipelines.label.unit_processes import unit_processes
+from vlm_rewards.schemas.goals import Goal
+from vlm_rewards.schemas.manifests import Unit
+
+goals = (Goal("red", "a red ball"), Goal("blue", "a blue ball"))
+processes = unit_processes(shared_labeler(LabelerSettings(model=sys.argv[1], goals=goals, batch_size=8)), 1)
+processes.fill(works_of_units.Sleeps(sys.argv[2]), Unit(name="u0"), PartWriter(Path("part"), Path("beat")), None)
+"""
+
+
+def test_processes_end_with_a_driver_that_is_killed(clip: Path, works: Any, tmp_path: Path) -> None:
+    pid_path = tmp_path / "pid"
+    with subprocess.Popen([sys.executable, "-c", DRIVER, str(clip), str(pid_path)]) as driver:
+        try:
+            while not pid_path.exists():
+                assert driver.poll() is None
+                time.sleep(0.05)
+        finally:
+            driver.kill()
+    stat = Path("/proc", pid_path.read_text(), "stat")
+    ends = time.monotonic() + 60
+    while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < ends, "a process of a unit must end with its driver"
+        time.sleep(0.05)
 
 
 def test_an_encoder_that_resizes_with_its_model_gets_none(settings: LabelerSettings) -> None:
