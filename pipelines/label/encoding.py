@@ -23,6 +23,7 @@ from vlm_rewards.labelers.scoring.windows import EpisodeScorer
 from vlm_rewards.pipelines.engine.outputs import PartWriter
 from vlm_rewards.pipelines.label.reading import Ended, Group
 from vlm_rewards.schemas.episodes import Frame
+from vlm_rewards.schemas.formats.interface import SCATTERED
 from vlm_rewards.schemas.formats.label_parts.writer import Rows
 from vlm_rewards.schemas.manifests import Failure
 from vlm_rewards.schemas.pictures import decoded_frame
@@ -85,7 +86,8 @@ def encode_unit(
         labeler: What labels the frames.
         groups: Items of `pipelines.label.reading.frame_groups`.
         part: Part that collects failures, times and counts.
-        broken: Set that collects ids of episodes that broke off after some of their rows: those rows must be dropped.
+        broken: Set that collects ids of episodes that fail after some of their rows, since they break off or go on elsewhere in the
+            unit: those rows must be dropped.
 
     Yields:
         Rows, at least one each time.
@@ -126,6 +128,7 @@ def _chunks(
     chunk = _Chunk(next(buffers))
     undecoded: list[Frame] = []
     of_pictures = labeler.window == 1
+    ended: set[str] = set()
 
     def submit() -> None:
         if undecoded:
@@ -136,10 +139,15 @@ def _chunks(
     for group in groups:
         if isinstance(group, Failure):
             part.fail(group)
+            if group.reason == SCATTERED and group.episode_id in ended:
+                ended.discard(group.episode_id)  # what was taken for the whole episode fails with the rest
+                broken.add(group.episode_id)
+                part.episodes -= 1
             continue
         if isinstance(group, Ended):
             if group.failure is None:
                 part.episodes += 1
+                ended.add(group.episode_id)
             else:
                 part.fail(group.failure)
                 broken.add(group.episode_id)

@@ -151,7 +151,7 @@ class LabelUnit:
 
 
 def _drop(part: PartWriter, broken: set[str], schema: pa.Schema, row_bytes: int) -> None:
-    """Takes back what was written of episodes that broke off, and what was said of their frames: they failed as a whole."""
+    """Takes back what was written of episodes that failed later, and what was said of their frames: they failed as a whole."""
     if not broken:
         return
     part.rows -= drop_episodes(part.path, broken, schema, row_bytes)

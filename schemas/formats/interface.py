@@ -40,6 +40,9 @@ FIELDS = frozenset({"actions", "rewards", "success", "states", "instruction", "a
 """Parts of an episode that a reader may be asked for beside the frames; "rewards" stands for terminations and truncations, too, and
 "success" for what the recording itself says of it, in each step or of the episode."""
 
+SCATTERED = "scattered episode"
+"""Reason of a Failure for an episode that goes on in another place of its unit; what was read of it before is part of it."""
+
 
 class Wanted(NamedTuple):
     """The parts of an episode that are needed; a reader neither reads nor checks the rest.

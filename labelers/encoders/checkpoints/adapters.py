@@ -95,7 +95,7 @@ def apply_adapter(model: Any, adapter: Adapter) -> Any:
         record = read_config(adapter.folder / ADAPTER_CONFIG)
         newer = sorted(name for name in record.keys() - config.to_dict().keys() - {"peft_version"} if record[name])
         if newer:  # which peft would pass over with a warning
-            raise ValueError(f"the setting {newer[0]}, which the installed peft does not know: update it")
+            raise ValueError(f"the setting {newer[0]}, newer than the installed peft")
         wrapped = get_peft_model(model, config)
         weights = _weights(adapter.folder)
         odd = sorted(weights.keys() ^ get_peft_model_state_dict(wrapped, save_embedding_layers=False).keys())

@@ -40,7 +40,7 @@ def assemble_episode(
         raise InvalidEpisodeError(
             "missing frames",
             f"frame_index must count 0, 1, 2, ... in each episode, got {indices[wrong[0]]} in place of {wrong[0]}. "
-            "Number its frames in order, or leave it out",
+            f"{_remedy(indices)}",
         )
     values: dict[str, Any] = {}
     lacks_first_frame = features.missing_frame == "first"
@@ -63,6 +63,13 @@ def assemble_episode(
     if "instruction" in table.column_names:
         values["instruction"] = _instruction(table.column("instruction"))
     return Episode(episode_id=episode_id, images=images, lacks_first_frame=lacks_first_frame, **values)
+
+
+def _remedy(indices: np.ndarray) -> str:
+    """Returns what helps where frame indices are not those of an episode; the end of one may lie apart from its beginning."""
+    if indices[0] > 0 and np.array_equal(indices, np.arange(indices[0], indices[0] + len(indices))):
+        return "Sort the rows of all files by episode_id and frame_index if those before are elsewhere, or leave it out"
+    return "Number its frames in order, or leave it out"
 
 
 def _numbers(name: str, column: pa.ChunkedArray, dtype: type) -> np.ndarray:

@@ -25,6 +25,7 @@ from vlm_rewards.schemas.formats.common_options import COLUMNS
 from vlm_rewards.schemas.formats.exports import own_labels
 from vlm_rewards.schemas.formats.folder import File, Folder
 from vlm_rewards.schemas.formats.interface import (
+    SCATTERED,
     CorpusFormat,
     FoundEpisode,
     InvalidEpisodeError,
@@ -200,7 +201,7 @@ class _UnitPass:
         self._wanted = wanted
         self._files = OpenFiles(source.folder, wanted.cameras if wanted.frames else (), opener=source.open)
         self._cursors: dict[str, PictureCursor] = {}
-        self._ids: set[str] = set()  # of the episodes so far
+        self._num_frames: dict[str, int] = {}  # of the episodes so far, as long as no failure has counted them
         self._pending: list[_Run] = []  # rows of the episode that is being read
         self._pending_bytes = 0  # of their columns apart from pictures
         self._layout: _Layout | None = None  # of the file before
@@ -261,10 +262,11 @@ class _UnitPass:
             oversized, self._pending_bytes = self._pending_bytes > MAX_EPISODE_BYTES, 0
             found = self._found(pending, self._begun, oversized)
             index = pending[0].batch.column("frame_index")[0].as_py()
-            if found.episode_id in self._ids and index != 0:
-                yield _scattered(found, index)
+            if found.episode_id in self._num_frames and index != 0:
+                yield _scattered(found, index, self._num_frames[found.episode_id])
+                self._num_frames[found.episode_id] = 0
                 return
-            self._ids.add(found.episode_id)
+            self._num_frames[found.episode_id] = found.num_frames
             yield found
 
     def _break_off(self, name: str, error: Exception) -> Iterator[FoundEpisode | Failure]:
@@ -334,7 +336,7 @@ class _UnitPass:
         return FoundEpisode(episode_id, num_frames, runs[0].rows.file, read, layout.cameras)
 
 
-def _scattered(found: FoundEpisode, index: int | None) -> Failure:
+def _scattered(found: FoundEpisode, index: int | None, num_frames_before: int) -> Failure:
     detail = (
         f"the rows of an episode must be side by side, got {found.episode_id!r} again from frame_index {index} on. "
         "Sort the rows by episode_id and frame_index"
@@ -343,9 +345,9 @@ def _scattered(found: FoundEpisode, index: int | None) -> Failure:
         scope="episode",
         shard=found.file,
         episode_id=found.episode_id,
-        reason="scattered episode",
+        reason=SCATTERED,
         detail=detail,
-        num_frames=found.num_frames,
+        num_frames=num_frames_before + found.num_frames,
     )
 
 

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 
 from vlm_rewards.schemas.formats.folder import Folder
+from vlm_rewards.schemas.formats.interface import SCATTERED
 from vlm_rewards.schemas.formats.webdataset_corpus.members import BrokenTarError, split_name, walk
 from vlm_rewards.schemas.manifests import Failure
 
@@ -39,7 +40,7 @@ class SamplePlaces:
             scope="episode",
             shard=self._name,
             episode_id=episode_id,
-            reason="scattered episode",
+            reason=SCATTERED,
             detail=f"the members of an episode must be side by side in its tar, got {episode_id!r} in {self._runs[key]} places. "
             "Pack its folder again in order, with tar --sort=name",
             num_frames=max((count for (of_key, _), count in self._frames.items() if of_key == key), default=0),

@@ -196,7 +196,9 @@ def choose_patterns(names: Sequence[str], first_json: bytes, options: Mapping[st
 def _given_video(text: str, names: Sequence[str], place: str) -> Pattern:
     pattern = Pattern(text, VIDEO_ENDINGS)
     if pattern.is_per_step:
-        raise ValueError(f"a pattern of videos must be without {{frame}}: got {text!r}. A video holds all frames")
+        raise ValueError(
+            f"a pattern of videos must be without {{frame}}: got {text!r}. Remove it, as a video holds all frames"
+        )
     if not any(pattern.match(name) for name in names):
         raise ValueError(
             f"videos must have names like {text!r}: got {', '.join(names[:3])} in {place}. Give another option video"

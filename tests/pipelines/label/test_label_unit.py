@@ -100,6 +100,32 @@ def test_an_episode_that_breaks_off_leaves_no_row(tmp_path: Path, embeddings: bo
         assert kept["episode_id"].to_pylist() == pq.read_table(part)["episode_id"].to_pylist()
 
 
+@pytest.mark.parametrize("embeddings", [False, True])
+def test_an_episode_that_goes_on_elsewhere_leaves_no_row(tmp_path: Path, embeddings: bool) -> None:
+    planned(tmp_path, "scattered", embeddings)
+    (folder := tmp_path / "corpus" / "a.parquet").unlink()
+    write_episodes(folder, CorpusFeatures.of(EPISODES[0]), EPISODES, "parquet")
+    table = pq.read_table(folder)  # rows 0 to 30, 31 to 181, 182 to 212, 213 to 243
+    rows = [*range(31), *range(31, 131), *range(182, 244), *range(131, 182)]  # the second goes on at the end
+    pq.write_table(table.take(rows), folder)
+    plan = planned(tmp_path, "scattered", embeddings)
+    (unit,) = plan.units
+    assert plan.work.corpus is not None
+    part, marker = do(plan, list(plan.work.corpus.episodes(unit)))
+    whole, expected = do(planned(tmp_path, "whole", embeddings), [EPISODES[0], *EPISODES[2:]])
+    ids = ["episode-0000", "episode-0002", "episode-0003"]
+    assert sorted(set(pq.read_table(part)["episode_id"].to_pylist())) == ids
+    assert pq.read_table(part).equals(pq.read_table(whole))
+    assert (marker.rows, marker.episodes) == (expected.rows, expected.episodes) == (3 * 31, 3)
+    assert (marker.failures, marker.failed_frames) == ({"scattered episode": 1}, 151)
+    (failure,) = plan.output.failures_path(unit).read_text().splitlines()
+    assert "got 'episode-0001' again from frame_index 100 on. Sort the rows by episode_id and frame_index" in failure
+    if embeddings:
+        assert plan.work.embeddings is not None
+        kept = pq.read_table(plan.work.embeddings.part_path(unit))
+        assert kept["episode_id"].to_pylist() == pq.read_table(part)["episode_id"].to_pylist()
+
+
 def test_windows_of_episodes_that_have_ended_are_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[EpisodeScorer] = []
     begin = EpisodeScorer.__init__

@@ -146,8 +146,20 @@ def test_rows_out_of_order_are_told_with_how_to_sort_them(tmp_path: Path) -> Non
     assert isinstance(first, Episode)
     assert isinstance(second, Episode)
     assert isinstance(third, Failure)
-    assert (third.reason, third.episode_id, third.num_frames) == ("scattered episode", "a", 2)
+    assert (third.reason, third.episode_id, third.num_frames) == ("scattered episode", "a", 3)
     assert "got 'a' again from frame_index 1 on. Sort the rows by episode_id and frame_index" in third.detail
     assert isinstance(fourth, Failure)
     assert fourth.reason == "frames out of order"
     assert "got 2 in place of 1. Sort the rows by episode_id and frame_index" in fourth.detail
+
+
+def test_the_end_of_an_episode_that_begins_in_another_unit_is_told(tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.parquet", [("a", 0), ("a", 1), ("b", 0)])
+    write_rows(tmp_path / "b.parquet", [("a", 2), ("a", 3), ("c", 0)])
+    corpus = open_corpus(tmp_path)
+    first, second = corpus.units(1)
+    assert [type(item) for item in corpus.episodes(first)] == [Episode, Episode]
+    failure, _ = corpus.episodes(second)
+    assert isinstance(failure, Failure)
+    assert (failure.episode_id, failure.reason, failure.num_frames) == ("a", "missing frames", 2)
+    assert "got 2 in place of 0. Sort the rows of all files by episode_id and frame_index" in failure.detail

@@ -151,7 +151,10 @@ def test_a_camera_of_two_videos_and_a_linked_one_are_refused(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("{episode}_{frame}.mp4", "a pattern of videos must be without {frame}: got .* A video holds all frames"),
+        (
+            "{episode}_{frame}.mp4",
+            "a pattern of videos must be without {frame}: got .* Remove it, as a video holds all",
+        ),
         (
             "{episode}.rgb.mp4",
             "videos must have names like .*: got ep0.front.mp4 in .*a.tar. Give another option video",
