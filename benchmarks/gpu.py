@@ -261,10 +261,6 @@ def measure_label(stage: Stage) -> None:
                 }
             }
         )
-    pace = (long - short) / (seconds[long] - seconds[short])
-    if pace <= 0:
-        raise ValueError(f"a longer run must take longer: got {seconds} s by frames. Measure on a quiet machine.")
-    stage.note(frames_per_s_without_start=pace)
     encoder = DualEncoder.load(
         settings.model,
         device=stage.device,
@@ -277,7 +273,13 @@ def measure_label(stage: Stage) -> None:
         pixels = torch.from_numpy(pixels).pin_memory().numpy()
     alone = threads_rate(encoder, pixels, stage.seconds)
     digest = check_bits(encoder, random_pixels(4096)[:256], encoder.embed_images(random_pixels(4096)[:256]))
-    stage.note(encoder_frames_per_s=alone, share_of_encoder_speed=pace / alone, digest_of_rows=digest["digest_of_rows"])
+    stage.note(encoder_frames_per_s=alone, digest_of_rows=digest["digest_of_rows"])
+    more_s = seconds[long] - seconds[short]
+    if more_s > 0:
+        pace = (long - short) / more_s
+        stage.note(frames_per_s_without_start=pace, share_of_encoder_speed=pace / alone)
+    else:
+        stage.note(no_pace=f"{long:,} frames took no longer than {short:,}: the machine was busy, or they are too few")
 
 
 def measure_learning(stage: Stage) -> None:
