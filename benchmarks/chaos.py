@@ -12,14 +12,16 @@ The random moments are uniform over the length of the stage's last run that ende
 before its moment is compared and begins anew. The libraries are imported once; each start is a fork of that process, in a
 process group of its own, so that what a command starts dies with it.
 
-What is compared in part is what clocks measured, see RULES of `output_comparison`, and three things of a training run that begin
-anew with each start of its process: the cache of live scores, whose counts are the records of kind "scoring" of metrics.jsonl
-and `live.judge` of a checkpoint, whose .sha256 must be its own; and the TensorBoard files, one per start, which repeat
-metrics.jsonl. Until a run ends, metrics.jsonl and the TensorBoard files grow in place and are not checked for being whole
-(`read_metrics` leaves out a line that was cut short), nor are the counters in progress/, which nothing reads afterwards.
-Checkpoints and buffers that later ones replace are not in the unbroken run: they must be as their .sha256 says, or load. While
-an export in place is not finished, its journal keeps every reader away from the corpus, which is what is checked then; without
-a journal all files are the old ones, or all the new ones.
+What is compared in part is what clocks measured, see RULES of `output_comparison`, and what begins anew with each start of a
+process: the cache of frames of `label`, whose counts are `cached_frames` and `encoded_frames` of a marker; that of live scores,
+whose counts are the records of kind "scoring" of metrics.jsonl and `live.judge` of a checkpoint, whose .sha256 must be its own;
+and the TensorBoard files, one per start, which repeat metrics.jsonl.
+
+Not checked for being whole after a kill: metrics.jsonl and TensorBoard files, which grow in place (`read_metrics` leaves out a
+line that was cut short), and the counters in progress/, which nothing reads afterwards. Checkpoints and buffers that later ones
+replace are not in the unbroken run: they must be as their .sha256 says, or load. While an export in place is not finished, its
+journal keeps every reader away from the corpus, which is what is checked then; without a journal all files are the old ones, or
+all the new ones.
 
 Exit status: 0 no difference, 1 a file differs, has a final name and is not whole, or a stage fails.
 """
@@ -42,7 +44,7 @@ from pathlib import Path
 
 import numpy as np
 import output_comparison
-from output_comparison import Rule, compare_files, compare_folders, read_checkpoint, read_json_lines
+from output_comparison import Rule, compare_files, compare_folders, read_checkpoint, read_json, read_json_lines
 from report_result import RESULTS, machine, write_result
 
 from vlm_rewards.schemas.folders import LOCK, is_leftover
@@ -156,11 +158,13 @@ def _metrics(path: Path) -> list[dict]:
 
 _JUDGE = frozenset({"live.judge.counts", "live.judge.seconds", "live.judge.seconds_waited"})
 _METRICS = next(rule for rule in output_comparison.RULES if rule.glob == "*/metrics.jsonl")
-output_comparison.RULES = (
+_MARKER = frozenset({"seconds", "counts.cached_frames", "counts.encoded_frames"})
+RULES = (
+    Rule(glob="*/markers/*.json", read=read_json, volatile=_MARKER),
     Rule(glob="*/metrics.jsonl", read=_metrics, volatile=_METRICS.volatile),
     Rule(glob="*/checkpoints/*.pt", read=read_checkpoint, volatile=_JUDGE),
-    *output_comparison.RULES,
 )
+"""What is compared in part, before the rules of `output_comparison`."""
 
 
 class StageError(Exception):
@@ -271,7 +275,7 @@ class Chaos:
             if seconds is not None:
                 break
             tally.kills += 1
-            self._check_names(stage, tally)
+            self.check_names(stage, tally)
         if tally.kills == before:
             self._seconds[stage.name] = seconds
         else:
@@ -304,7 +308,7 @@ class Chaos:
             if one.differs:
                 tally.problems.append(f"{stage.name}, kill {tally.kills}: {one.path}: {one.detail}")
 
-    def _check_names(self, stage: Stage, tally: Tally) -> None:
+    def check_names(self, stage: Stage, tally: Tally) -> None:
         """Checks after a kill that every file with a final name is the one of the unbroken run."""
         for name in stage.outputs:
             if (self.work / name / JOURNAL_FOLDER / JOURNAL).exists():
@@ -405,6 +409,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--stages", nargs="+", choices=names, default=names, help="stages to kill; those before run unbroken"
     )
     options = parser.parse_args(argv)
+    output_comparison.RULES = (*RULES, *output_comparison.RULES)
     for name in IMPORTED:
         importlib.import_module(name)
     last = max(names.index(name) for name in options.stages)

@@ -3,7 +3,7 @@
 python benchmarks/fuzz.py [--minutes M] [--targets NAME ...] [--findings FOLDER] [--output FOLDER]
 
     for each kind of input of tests/fuzz_targets.py, in turn, until the time is over:
-        a process of its own ── atheris: seeds, then inputs that reach new branches of vlm_rewards ── faults ──► findings/<kind>/
+        a fork ── atheris: seeds, then inputs that reach new branches of vlm_rewards ── faults ──► findings/<kind>/
 
 A fault does not end the process: the fuzzer's next input follows. A fault is kept once per exception and line of code that
 raised it. An input that ends the process (a crash inside a library) is kept as well, and the fuzzer starts again.
@@ -24,13 +24,14 @@ import os
 import random
 import signal
 import struct
-import subprocess
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+
+import atheris
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
@@ -46,16 +47,16 @@ _INSTRUMENTED = [
     "vlm_rewards.schemas.files",
     "vlm_rewards.schemas.formats",
 ]
+with atheris.instrument_imports(include=_INSTRUMENTED):
+    import fuzz_targets
 
 
 def _child(name: str, seconds: float, state: Path, findings: Path, seed: int) -> None:
     """Fuzzes one kind of input; ends the process. `state` holds the number of inputs, and the input at hand."""
-    import atheris
-
-    with atheris.instrument_imports(include=_INSTRUMENTED):
-        import fuzz_targets
-
-    count = mmap.mmap((state / "count").open("r+b").fileno(), 8)
+    log = os.open(state / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, 2)
+    counter = (state / "count").open("r+b")
+    count = mmap.mmap(counter.fileno(), 8)
     at_hand = (state / "at_hand").open("r+b", buffering=0)
     seen: collections.Counter[str] = collections.Counter()
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
@@ -114,42 +115,49 @@ def _fuzz(name: str, seconds: float, findings: Path, seed: int) -> tuple[int, in
             state = Path(folder)
             (state / "count").write_bytes(bytes(8))
             (state / "at_hand").touch()
-            command = [sys.executable, __file__, "--child", name, str(left), folder, str(findings), str(seed)]
-            with (state / "log").open("wb") as log:
-                process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, cwd=folder)
-                try:
-                    out, _ = process.communicate(timeout=left + 240)
-                except subprocess.TimeoutExpired:
-                    process.send_signal(signal.SIGKILL)
-                    out, _ = process.communicate()
-            print(out.decode(errors="replace"), end="", flush=True)
+            pid = os.fork()
+            if pid == 0:
+                _child(name, left, state, findings, seed)
+                os._exit(0)  # not reached: the fuzzer ends the process
+            status = _wait(pid, left + 240)
             done = struct.unpack("<q", (state / "count").read_bytes())[0]
             inputs += done
-            if process.returncode == 0:
+            if status == 0:
                 break
             if done == 0:
                 text = (state / "log").read_text(errors="replace")[-3000:]
-                raise RuntimeError(
-                    f"{name} cannot be fuzzed: the process ended with status {process.returncode}: {text}"
-                )
+                raise RuntimeError(f"{name} cannot be fuzzed: the process ended with status {status}: {text}")
             ends += 1
             seed += 1
             tail = (state / "log").read_text(errors="replace")[-3000:]
-            where = f"the process ended with status {process.returncode}\n{tail}"
+            where = f"the process ended with status {status}\n{tail}"
             _keep(findings / name, (state / "at_hand").read_bytes(), where, None)
     return inputs, ends
 
 
+def _wait(pid: int, seconds: float) -> int:
+    """Waits for a process, which is killed when it takes longer; returns its exit status, negative for a signal."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.1)
+    os.kill(pid, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Fuzzes; returns the exit status."""
-    from fuzz_targets import TARGETS
     from report_result import RESULTS, machine, write_result
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the results as JSON")
     parser.add_argument("--minutes", type=float, default=60, help="how long (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="first seed of the fuzzer (default: %(default)s)")
-    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS), help="kinds of input")
+    parser.add_argument(
+        "--targets", nargs="+", choices=fuzz_targets.TARGETS, default=list(fuzz_targets.TARGETS), help="kinds of input"
+    )
     parser.add_argument(
         "--findings", type=Path, default=FINDINGS, help="where faults are kept (default: tests/fuzz/findings)"
     )
@@ -183,7 +191,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--child"]:
-        os.environ["OMP_NUM_THREADS"] = "1"
-        _child(sys.argv[2], float(sys.argv[3]), Path(sys.argv[4]), Path(sys.argv[5]), int(sys.argv[6]))
     sys.exit(main())

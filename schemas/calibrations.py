@@ -192,7 +192,7 @@ def read_calibration(path: str | Location) -> Calibration:
         raise ValueError(f"a calibration must be a file, got {path}, which is not there; {remedy}")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"a calibration must be JSON, got {path} ({error}); {remedy}") from error
     kind = record.get("kind") if isinstance(record, dict) else type(record).__name__
     if kind != "calibration":

@@ -288,7 +288,7 @@ def _goal_records(path: Location, text: str) -> Iterator[tuple[str, object]]:
     if text.lstrip()[:1] == "[":
         try:
             records = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}: an array of goals must be JSON, got {error}. Correct it") from error
         yield from ((f"goal {number}", record) for number, record in enumerate(records, 1))
     elif Path(path.name).suffix.lower() in (".csv", ".tsv") or _has_columns(text):
@@ -298,7 +298,7 @@ def _goal_records(path: Location, text: str) -> Iterator[tuple[str, object]]:
             if line.strip():
                 try:
                     yield f"line {number}", json.loads(line)
-                except (json.JSONDecodeError, RecursionError) as error:
+                except (ValueError, RecursionError) as error:
                     raise ValueError(
                         f"{path}, line {number}: a line must be a JSON object, got {line[:80]!r} ({error}). Correct it"
                     ) from error

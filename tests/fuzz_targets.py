@@ -101,6 +101,8 @@ GOALS = (
     b"id,text\nred,a red ball\nblue,a blue ball\n",
 )
 GOAL_NAMES = ("goals.jsonl", "goals.json", "goals.csv")
+FILES = (*GOAL_NAMES, "marks", "calibration")
+"""Targets whose inputs are whole files."""
 MARKS = b"episode_id,frame_index,goal,achieved\na,0,red,1\na,1,red,0\n"
 CALIBRATION = Calibration(
     goals=("ball", "box"),
@@ -343,6 +345,21 @@ TARGETS = (
 def read_findings(folder: Path) -> list[bytes]:
     """Reads the inputs that were kept of a target, which are compressed."""
     return [gzip.decompress(path.read_bytes()) for path in sorted(folder.glob("*.gz"))]
+
+
+def deep_json(target: Target, is_file: bool) -> list[bytes]:
+    """JSON texts that are nested too deeply, have a number of too many digits, or are of another kind, in place of others.
+
+    Args:
+        target: The target.
+        is_file: Whether an input is a whole file, without a first byte that chooses it.
+    """
+    found = []
+    for seed in target.seeds:
+        lead, body = (b"", seed) if is_file else (seed[:1], seed[1:])
+        if body[:1] in (b"{", b"["):
+            found += [lead + text for text in (b"[" * 100_000, b'{"a":' * 100_000, b"9" * 5_000, b"null", b"{}")]
+    return found[:20]
 
 
 def mutated(data: bytes, random: np.random.Generator) -> bytes:

@@ -186,7 +186,7 @@ class OutputFolder:
     def _valid(self, unit: Unit, content: bytes, num_bytes: int | None) -> PartStatistics | None:
         try:
             marker = PartStatistics.from_json(content.decode())
-        except (ValueError, TypeError, KeyError):  # not what we wrote: the unit is done again
+        except (ValueError, TypeError, KeyError, RecursionError):  # not what we wrote: the unit is done again
             return None
         holds = marker.unit.is_same_work(unit) and marker.fingerprint == self._digest and marker.num_bytes == num_bytes
         return marker if holds else None

@@ -104,7 +104,7 @@ def _expected(part: Location) -> str | None:
         if source == marker:
             return str(record["sha256"])
         return next((str(part["sha256"]) for part in record["parts"] if part["path"] == f"parts/{path.name}"), None)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"the record of a part must be as it was written, got {source} ({type(error).__name__}: {error}). {_REMEDY}"
         ) from error

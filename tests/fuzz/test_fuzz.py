@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fuzz_targets import TARGETS, FaultError, limits, make_target, mutated, naming, read_findings
+from fuzz_targets import FILES, TARGETS, FaultError, deep_json, limits, make_target, mutated, naming, read_findings
 
 FINDINGS = Path(__file__).with_name("findings")
 NUM_CHANGED = 8
@@ -18,6 +18,7 @@ def test_no_input_gives_anything_but_data_or_an_error_that_names_its_file(name: 
     random = np.random.default_rng(0)
     chosen = [target.seeds[int(random.integers(len(target.seeds)))] for _ in range(NUM_CHANGED)]
     inputs = [*target.seeds[:NUM_WHOLE], *(mutated(data, random) for data in chosen)]
+    inputs += deep_json(target, is_file=name in FILES)
     inputs += read_findings(FINDINGS / name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -251,7 +251,7 @@ def read_tasks(folder: Folder) -> dict[int, str | None] | None:
                     _tasks_of_table(folder, name) if name.endswith(".parquet") else _tasks_of_lines(folder.read(name))
                 )
                 return {int(index): text for index, text in rows}
-            except (*BROKEN_FILE, ValueError, KeyError, TypeError) as error:
+            except (*BROKEN_FILE, ValueError, KeyError, TypeError, RecursionError) as error:
                 raise ValueError(
                     f"{folder.path(name)} must give a task_index and a text in every row, got {error!r}. Download it again"
                 ) from error

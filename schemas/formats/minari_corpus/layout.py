@@ -68,7 +68,7 @@ def read_metadata(folder: Folder, prefix: str) -> Metadata:
         tree = None if space is None else json.loads(_BOUNDS.sub(r'"\1":null', space))
         spaces = {} if tree is None else dict(_leaves(tree, ""))
         return Metadata(spaces, number if isinstance(number, int) else None)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"metadata of Minari must say what the observations are: got {error!r} in {folder.path(name)}. Copy the data set "
             "again"

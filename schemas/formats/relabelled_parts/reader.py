@@ -53,7 +53,7 @@ def read_relabelled(path: str | Location, *, camera: str | None = None) -> Itera
                 f"a part of relabelled trajectories must be a complete tar file, got {part} ({error}). Remove it and run "
                 f"vlm-rewards hindsight again"
             ) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             error.add_note(f"in the relabelled trajectories {part}")
             raise
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ENDS = "meta/episode_ends"
 ZIPS = (".zarr.zip",)
 _SAMPLED = 16
-_BROKEN = (OSError, ValueError, RuntimeError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)
+_BROKEN = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error)
 """Errors of zarr and its codecs on broken stores."""
 
 
