@@ -55,14 +55,26 @@ def _write_shard(path: Path, first: int, last: int, size: int, frames_per_episod
 
 def save_vit_b32(folder: Path) -> Path:
     """Saves a CLIP of ViT-B/32's shape with random weights: its speed is that of the public checkpoint, its scores are not."""
+    return _save_clip(folder, {}, {})  # the config's defaults
+
+
+def save_vit_l14(folder: Path) -> Path:
+    """Saves a CLIP of ViT-L/14's shape with random weights, see `save_vit_b32`."""
+    vision = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+    text = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
+    return _save_clip(folder, text, {**vision, "patch_size": 14}, projection_dim=768)
+
+
+def _save_clip(folder: Path, text: dict[str, int], vision: dict[str, int], **more: int) -> Path:
     tokenizer = build_tokenizer(77)
-    text = {
+    words = {
         "vocab_size": len(tokenizer),
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
     }
     torch.manual_seed(0)
-    model = CLIPModel(CLIPConfig(text_config={**text, "pad_token_id": tokenizer.pad_token_id}))  # the config's defaults
+    model = CLIPModel(CLIPConfig(text_config={**text, **words}, vision_config=vision, **more))
     model.save_pretrained(folder)
     processor = CLIPProcessor(CLIPImageProcessorPil(size={"shortest_edge": 224}, crop_size=224), tokenizer)
     processor.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Runs every benchmark that this machine can run, one after the other; `make bench` calls it."""
+"""Runs every benchmark that this machine can run, one after the other; `make measurements` calls it."""
 
 import subprocess
 import sys

@@ -57,7 +57,7 @@ def remove_leftovers(folder: Path) -> None:
     """Removes unfinished files that killed runs left in a folder and in its folders. Call it under the folder's lock."""
     for path in [*folder.glob("*.tmp-*"), *folder.glob("*/*.tmp-*")]:
         if is_leftover(path):
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

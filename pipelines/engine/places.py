@@ -141,7 +141,8 @@ class DiskPlace:
         return sorted(self.progress.glob("*.error"))
 
     def finish(self, claim: Claim, manifest: str) -> None:
-        """Writes the manifest, last."""
+        """Writes the manifest, last; what workers left that a runner has replaced is removed before."""
+        remove_leftovers(self.path)
         write_atomically(self.path / MANIFEST, manifest)
         shutil.rmtree(self.progress, ignore_errors=True)
 
