@@ -122,8 +122,8 @@ def open_file(folder: Folder, name: str) -> pq.ParquetFile:
     # Not memory-mapped: a file cut short while it is read would end the process. Not read ahead: a row group may be huge.
     file = _File(source, pre_buffer=False, **options)
     sizes = ChunkSizes(file.metadata, source, data, folder.is_local or data is not None)
-    repeated = {} if sizes.is_small else _repeated_pictures(file.metadata)
-    if repeated:
+    repeated = _repeated_pictures(file.metadata)
+    if repeated and not sizes.is_small:
         file = _File(
             source, metadata=file.metadata, read_dictionary=list(repeated.values()), pre_buffer=False, **options
         )
