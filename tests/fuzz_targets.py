@@ -155,7 +155,7 @@ def naming(*names: str) -> Iterator[None]:
 
 def read_whole(folder: Path) -> None:
     """Opens a corpus and reads everything in it."""
-    with naming(folder.name):
+    with naming(folder.name, *(path.name for path in folder.rglob("*") if path.is_file())):
         corpus = open_corpus(folder)
         _ = corpus.passed_over, corpus.notes
         for unit in corpus.units():
