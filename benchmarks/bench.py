@@ -96,9 +96,10 @@ def run(name: str, spec: dict[str, Any], work: Path) -> dict[str, Any]:
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     lines = log.read_text(errors="replace").strip().splitlines()
-    if process.returncode or not lines or not lines[-1].startswith("BENCH "):
+    said = [line for line in lines if line.startswith("BENCH ")]
+    if process.returncode or not said:
         return {"failed": lines[-1][:200] if lines else f"status {process.returncode}"}
-    found = json.loads(lines[-1].removeprefix("BENCH "))
+    found = json.loads(said[-1].removeprefix("BENCH "))
     frames, whole_cpu = found["frames"], used.ru_utime + used.ru_stime
     return {
         "frames": frames,

@@ -22,23 +22,34 @@ BATCH = 32
 
 
 class Clock:
-    """Marks when the first frames reach the model, and says when the time for this contender is over."""
+    """Marks when the first frames reach the model, and says when the time for this contender is over.
 
-    def __init__(self, seconds: float) -> None:
+    The mark is a file, since Beam pickles what it runs, and copies of this object with it.
+
+    Args:
+        seconds: Time from the first frames on.
+        path: File of the mark; it must not exist.
+    """
+
+    def __init__(self, seconds: float, path: Path) -> None:
         self._seconds = seconds
-        self.ready: float | None = None
-        self.ready_cpu = 0.0
+        self._path = path
 
     def mark(self) -> None:
         """Notes the first frames; later calls do nothing."""
-        if self.ready is None:
+        if not self._path.exists():
             own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-            self.ready_cpu = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
-            self.ready = time.time()
+            used = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+            self._path.write_text(json.dumps({"ready": time.time(), "ready_cpu": used}))
+
+    def marks(self) -> dict[str, float]:
+        """When the first frames reached the model, and the processor seconds until then; empty before."""
+        found: dict[str, float] = json.loads(self._path.read_text()) if self._path.exists() else {}
+        return found
 
     def is_over(self) -> bool:
         """Whether the contender has had its time, counted from its first frames."""
-        return self.ready is not None and time.time() - self.ready > self._seconds
+        return time.time() - self.marks().get("ready", time.time()) > self._seconds
 
 
 def limit(spec: Spec, clock: Clock) -> int:
@@ -258,9 +269,9 @@ CONTENDERS: dict[str, Callable[[Spec, Clock], int]] = {
 def main() -> None:
     """Runs one contender."""
     spec = json.loads(Path(sys.argv[2]).read_text())
-    clock = Clock(spec["seconds"])
+    clock = Clock(spec["seconds"], Path(spec["work"]) / f"clock-{time.time_ns()}.json")
     frames = CONTENDERS[sys.argv[1]](spec, clock)
-    found = {"frames": frames, "ready": clock.ready, "ready_cpu": clock.ready_cpu, "done": time.time()}
+    found = {"frames": frames, **clock.marks(), "done": time.time()}
     print("BENCH " + json.dumps(found), flush=True)
 
 

@@ -41,11 +41,11 @@ def test_contenders_see_every_frame_of_the_corpus_once(tmp_path: Path) -> None:
     assert len({picture.tobytes() for picture in seen}) == 70
 
 
-def test_the_clock_begins_with_the_first_frames() -> None:
-    clock = Clock(0.0)
-    assert not clock.is_over()
+def test_the_clock_begins_with_the_first_frames(tmp_path: Path) -> None:
+    clock = Clock(0.0, tmp_path / "clock")
+    assert (clock.marks(), clock.is_over()) == ({}, False)
     clock.mark()
-    first = clock.ready
+    first = clock.marks()
     clock.mark()
-    assert clock.ready == first
-    assert Clock(60.0).ready is None
+    assert clock.marks() == first
+    assert clock.is_over()
