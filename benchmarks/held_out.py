@@ -7,6 +7,7 @@ Shape letters: N frames, G goals, D size of an embedding.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,18 +60,23 @@ def run(arguments: list[str]) -> None:
         raise SystemExit(f"the command must succeed: vlm-rewards {' '.join(arguments)}")
 
 
-def record(folder: Path, *, episodes: int, seed: int, frame_size: int = 56) -> None:
+def record(
+    folder: Path, *, episodes: int, seed: int, frame_size: int | None = 56, levels: Sequence[str] = LEVELS
+) -> None:
     """Records a corpus of mixed policies; a finished one is left as it is.
 
     Args:
         folder: Where to.
         episodes: How many.
         seed: Of levels and policies.
-        frame_size: Height and width of the frames in pixels.
+        frame_size: Height and width of the frames in pixels; None for the domain's own.
+        levels: Environments, of which each has the same number of episodes.
     """
-    levels = [argument for level in LEVELS for argument in ("--env", level)]
-    size = ["--episodes", str(episodes), "--frame-size", str(frame_size), "--episodes-per-shard", "100"]
-    run(["record", *levels, "--policy", POLICIES, "--seed", str(seed), *size, "--output", str(folder)])
+    environments = [argument for level in levels for argument in ("--env", level)]
+    size = ["--episodes", str(episodes), "--episodes-per-shard", "100"]
+    if frame_size is not None:
+        size += ["--frame-size", str(frame_size)]
+    run(["record", *environments, "--policy", POLICIES, "--seed", str(seed), *size, "--output", str(folder)])
 
 
 def read_truth(corpus: Path) -> GroundTruth:

@@ -34,7 +34,7 @@ class OpenApp:
     seeds: SeedRanges = dataclasses.field(default_factory=SeedRanges)
     banks: tuple[str, ...] = ("default", "common")
     policies: tuple[str, ...] = ("bot", "noisy-bot", "random")
-    default_model: str | None = None
+    default_model: str | None = "openapp-l"
 
     def goals(self, bank: str) -> tuple[Goal, ...]:
         """Returns the goals of all 60 apps, or those of the 10 common ones."""
