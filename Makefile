@@ -19,7 +19,7 @@ help:
 	@echo "make fuzz      every reader fed by a coverage-guided fuzzer for an hour (Linux); what it finds stays in tests/fuzz/findings"
 	@echo "make claims    the paper's claims about agents, measured over 5 seeds (5 to 7 hours on 2 cores)"
 	@echo "make controls  what live rewards are worth beside their controls, 10 seeds (some 65 hours of one core; resumes)"
-	@echo "make models    the reference models of the phone and the playroom, trained anew in build/models (hours on 2 cores; 6 minutes on a GPU)"
+	@echo "make models    the reference models of the phone and the playroom, trained anew in build/models (6 minutes on a GPU; long without one)"
 	@echo "make figures   the size ladder, wordings, formulas and negatives, measured and drawn (about 15 minutes)"
 
 # Made anew when the project's requirements change.

@@ -26,9 +26,18 @@ def test_the_default_knows_every_word_or_is_refused_with_the_words() -> None:
         default_model(["a red ball", "a cup in the sink"])
 
 
+def test_a_text_that_names_nothing_of_a_domain_has_no_default_although_its_words_are_known() -> None:
+    assert unknown_words("openapp-l", ["open the drawer"]) == []
+    with pytest.raises(ValueError, match=r"openapp-l of the domain openapp finds nothing of its domain named"):
+        default_model(["open the drawer"])
+    assert default_model(["open the chess app"]) == "openapp-l"
+
+
 def test_two_domains_that_could_read_the_goals_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     models = {"one": "reference-s", "two": "reference-m", "three": None}
-    found = {name: types.SimpleNamespace(name=name, default_model=model) for name, model in models.items()}
+    goal = Goal("red ball", "a red ball")
+    shared = {"banks": ("default",), "goals": lambda bank: (goal,), "kinds": lambda goal: frozenset({"red ball"})}
+    found = {name: types.SimpleNamespace(name=name, default_model=model, **shared) for name, model in models.items()}
     monkeypatch.setattr(defaults, "domains", lambda: found)
     with pytest.raises(ValueError, match=r"got reference-s of the domain one and reference-m of the domain two\. Give"):
         default_model(["a red ball"])
