@@ -35,7 +35,7 @@ def test_a_text_that_names_nothing_of_a_domain_has_no_default_although_its_words
 
 def test_two_domains_that_could_read_the_goals_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     models = {"one": "reference-s", "two": "reference-m", "three": None}
-    goal = Goal("red ball", "a red ball")
+    goal = Goal("red-ball", "a red ball")
     shared = {"banks": ("default",), "goals": lambda bank: (goal,), "kinds": lambda goal: frozenset({"red ball"})}
     found = {name: types.SimpleNamespace(name=name, default_model=model, **shared) for name, model in models.items()}
     monkeypatch.setattr(defaults, "domains", lambda: found)
