@@ -33,7 +33,12 @@ CODECS = {
 
 
 @pytest.mark.parametrize(
-    ("zarr_format", "compressors"), [(number, codec) for number, codecs in CODECS.items() for codec in codecs], ids=str
+    ("zarr_format", "compressors"),
+    [
+        pytest.param(number, codec, id=f"{number}-{place}")
+        for number, codecs in CODECS.items()
+        for place, codec in enumerate(codecs)
+    ],
 )
 def test_rows_are_those_that_zarr_reads(tmp_path, zarr_format, compressors):
     read = chunk_reader(*written(tmp_path, zarr_format=zarr_format, compressors=compressors))
