@@ -4,6 +4,7 @@ Run it from the root: `python docs/pictures/playroom_episodes.py`. Shown is, per
 sees three toys at the start and that takes its expert as many steps as STEPS says.
 """
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vlm_rewards.labelers.domains.playroom.domain import PLAYROOM
 
-SIDE, GAP, LINE = 192, 6, 26
+SIDE, GAP, LINE = 192, 6, 36
 STEPS = {"Find": range(16, 22), "Lift": range(20, 26), "Place": range(30, 37)}
 PAUSE, COLOURS, MILLISECONDS = 8, 72, 150
 PAPER, INK, DONE = (250, 250, 248), (40, 42, 48), (24, 138, 62)
@@ -60,7 +61,9 @@ def main() -> None:
             picture.paste(Image.fromarray(frame).resize((SIDE, SIDE), Image.Resampling.LANCZOS), (left, GAP))
             if done:
                 pen.rectangle((left - 3, GAP - 3, left + SIDE + 2, GAP + SIDE + 2), outline=DONE, width=3)
-            pen.text((left + SIDE / 2, GAP + SIDE + LINE / 2), mission, DONE if done else INK, font, anchor="mm")
+            words = textwrap.fill(mission, 28)
+            middle = (left + SIDE / 2, GAP + SIDE + LINE / 2)
+            pen.text(middle, words, DONE if done else INK, font, anchor="mm", align="center")
         pictures.append(picture)
     flat = [_with_palette(picture) for picture in pictures]
     flat[0].save(
