@@ -16,7 +16,7 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.glob("*.md")
 RUN = ("bash", "python")
 """Languages of the blocks that are executed."""
 
-SHOWN = ("console", "text", "toml", "json", "sh")
+SHOWN = ("console", "text", "toml", "json", "sh", "dockerfile")
 """Languages of blocks that are only shown: transcripts, pictures, files of other projects, make targets."""
 
 PUBLIC_MODEL = "openai/clip-vit-large-patch14"

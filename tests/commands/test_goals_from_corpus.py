@@ -131,7 +131,8 @@ def test_a_refused_instruction_is_told_with_the_way_to_edit_it(
     monkeypatch.chdir(tmp_path)
     texts = ("a red ball", " ".join(["go to a red ball"] * 20))
     write_corpus(Path("corpus"), [[episode(f"e{number}", 2, instruction=text) for number, text in enumerate(texts)]])
-    assert label("--input", "corpus", "--goals", "from-corpus", "--output", "labels") == 2
+    words = ("--input", "corpus", "--goals", "from-corpus", "--model", "reference-s", "--output", "labels")
+    assert label(*words) == 2
     error = capsys.readouterr().err
     assert "a text must have at most" in error
     assert (

@@ -117,9 +117,7 @@ def test_adapters_that_do_not_fit_their_model_are_refused(adapter: Path) -> None
         with pytest.raises(ValueError, match=match.format(reason)):
             DualEncoder.load(adapter)
     change_config(adapter, from_the_future={"strength": 2}, off_in_the_future=False)
-    with pytest.raises(
-        ValueError, match=match.format("the setting from_the_future, which the installed peft does not .*")
-    ):
+    with pytest.raises(ValueError, match=match.format("the setting from_the_future, newer than the installed peft")):
         DualEncoder.load(adapter)
     change_config(adapter, from_the_future=None)
     change_config(adapter, target_modules=["no_such_layer"])
