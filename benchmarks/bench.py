@@ -114,7 +114,7 @@ def run(name: str, spec: dict[str, Any], work: Path) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
-    """The table in Markdown; ratios are to the limit of the same shape."""
+    """The table in Markdown; ratios are to the fastest limit of the same shape."""
     lines = [
         "| shape | pictures | contender | of the limit, processor | whole run | of the limit, clock | whole run "
         "| frames/s | per processor second | start, s | memory, MiB | frames |",
@@ -141,13 +141,17 @@ RATIOS = {
 
 
 def add_ratios(rows: list[dict[str, Any]]) -> None:
-    """Sets each row's ratios to the limit of its shape; None where that was not measured."""
-    limits = {row["shape"]: row for row in rows if row["contender"] == "limit" and "failed" not in row}
-    for row in rows:
-        if "failed" not in row:
-            of = limits.get(row["shape"])
-            for name, (own, of_limit) in RATIOS.items():
-                row[name] = None if of is None else row[own] / of[of_limit]
+    """Sets each row's ratios to the fastest limit of its shape, by each rate; None where that was not measured."""
+    measured = [row for row in rows if "failed" not in row]
+    for row in measured:
+        limits = [other for other in measured if other["shape"] == row["shape"] and is_limit(other["contender"])]
+        for name, (own, of_limit) in RATIOS.items():
+            row[name] = row[own] / max(limit[of_limit] for limit in limits) if limits else None
+
+
+def is_limit(contender: str) -> bool:
+    """Whether a contender is the encoder alone."""
+    return contender.startswith("limit ")
 
 
 def main() -> None:
@@ -158,14 +162,12 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0, help="time after which no other contender is begun")
     parser.add_argument("--shape", action="append", choices=SHAPES, help="only these shapes")
     parser.add_argument("--pictures", action="append", choices=PICTURES, help="only these pictures")
-    parser.add_argument("--contender", action="append", choices=CONTENDERS, help="only these contenders and the limit")
+    parser.add_argument("--contender", action="append", choices=CONTENDERS, help="only these contenders and the limits")
     parser.add_argument("--videos", type=Path, help="folder with mp4 files, for the pictures 'video'")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the results as JSON and Markdown")
     options = parser.parse_args()
     begun = time.monotonic()
     here = machine()
-    engine = "openvino" if find_spec("openvino") else "torch"
-    precision = "bfloat16" if here["bfloat16"] else "float32"
     skipped = dict(NOT_MEASURED)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
@@ -192,25 +194,23 @@ def main() -> None:
                     "frames": frames,
                     "seconds": options.seconds,
                     "is_video": pictures == "video",
-                    "limit_engine": engine,
-                    "limit_precision": precision,
                 }
                 for contender in CONTENDERS:
-                    is_limit = contender == "limit"
-                    if options.contender and not is_limit and contender not in options.contender:
+                    alone = is_limit(contender)
+                    if options.contender and not alone and contender not in options.contender:
                         continue
-                    if is_limit and any(row["shape"] == shape for row in rows):  # it sees no pictures
-                        continue
+                    if alone and any((row["shape"], row["contender"]) == (shape, contender) for row in rows):
+                        continue  # it sees no pictures
                     if "bfloat16" in contender and not here["bfloat16"]:
                         skipped[contender] = "the processor does not compute in bfloat16"
                         continue
-                    if "openvino" in contender and engine != "openvino":
+                    if "openvino" in contender and find_spec("openvino") is None:
                         skipped[contender] = "OpenVINO is not installed"
                         continue
                     if time.monotonic() - begun > 60 * options.minutes:
                         skipped[f"{shape}, {pictures}, {contender}"] = f"--minutes {options.minutes:g} were over"
                         continue
-                    row = {"shape": shape, "pictures": "memory" if is_limit else pictures, "contender": contender}
+                    row = {"shape": shape, "pictures": "memory" if alone else pictures, "contender": contender}
                     rows.append({**row, **run(contender, spec, work)})
                     add_ratios(rows)
                     print(table(rows[-1:])[-1], flush=True)
@@ -219,7 +219,6 @@ def main() -> None:
     record = {
         "machine": here,
         "load": os.getloadavg()[0],
-        "limit": f"{engine}, {precision}",
         "frames": options.frames,
         "seconds": options.seconds,
         "date": time.strftime("%Y-%m-%d", time.gmtime()),

@@ -52,8 +52,10 @@ class Clock:
         return time.time() - self.marks().get("ready", time.time()) > self._seconds
 
 
-def limit(spec: Spec, clock: Clock) -> int:
-    """The encoder alone, on pixels of its own size that are in memory."""
+def limit(spec: Spec, clock: Clock, engine: str, precision: str) -> int:
+    """The encoder alone, on pixels of its own size that are in memory, called from as many threads as `label` has."""
+    from concurrent.futures import ThreadPoolExecutor
+
     import numpy as np
 
     from vlm_rewards.labelers.encoders.encoder import DEFAULT_BATCH_SIZE
@@ -61,18 +63,26 @@ def limit(spec: Spec, clock: Clock) -> int:
 
     encoder = load_encoder(
         spec["model"],
-        precision=spec["limit_precision"],
+        precision=precision,
         batch_size=DEFAULT_BATCH_SIZE,
         device="cpu",
-        engine=spec["limit_engine"],
+        engine=engine,
     )
     pixels = np.random.default_rng(0).integers(0, 256, (DEFAULT_BATCH_SIZE, *encoder.image_size, 3), np.uint8)
-    frames = 0
+    encoder.embed_images(pixels)  # what is made at the first call counts as start
+    threads = len(os.sched_getaffinity(0))
+    share = -(-spec["frames"] // threads)
+
+    def embed(_thread: int) -> int:
+        frames = 0
+        while frames < share and not clock.is_over():
+            encoder.embed_images(pixels)
+            frames += len(pixels)
+        return frames
+
     clock.mark()
-    while frames < spec["frames"] and not clock.is_over():
-        encoder.embed_images(pixels)
-        frames += len(pixels)
-    return frames
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(pool.map(embed, range(threads)))
 
 
 def label(spec: Spec, clock: Clock, *options: str) -> int:
@@ -253,8 +263,11 @@ def embed_texts(model: Any, processor: Any, texts: list[str]) -> Any:
 
 LOWER = ("--precision", "bfloat16")
 CONTENDERS: dict[str, Callable[[Spec, Clock], int]] = {
-    "limit": limit,
+    "limit torch float32": lambda spec, clock: limit(spec, clock, "torch", "float32"),
+    "limit openvino float32": lambda spec, clock: limit(spec, clock, "openvino", "float32"),
+    "limit openvino bfloat16": lambda spec, clock: limit(spec, clock, "openvino", "bfloat16"),
     "label": label,
+    "label openvino": lambda spec, clock: label(spec, clock, "--engine", "openvino"),
     "label bfloat16": lambda spec, clock: label(spec, clock, *LOWER),
     "label openvino bfloat16": lambda spec, clock: label(spec, clock, *LOWER, "--engine", "openvino"),
     "label auto bfloat16": lambda spec, clock: label(spec, clock, *LOWER, "--engine", "auto"),

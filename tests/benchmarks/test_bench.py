@@ -16,8 +16,11 @@ def row(contender: str, **changes: object) -> dict:
     return {"shape": "vit-b32", "pictures": "224x224", "contender": contender, **rates, **whole, **changes}
 
 
-def test_ratios_are_to_the_limit_without_its_start() -> None:
-    rows = [row("limit"), row("label", frames_per_s=90.0, frames_per_processor_s=40.0), {**row("x"), "shape": "other"}]
+def test_ratios_are_to_the_fastest_limit_without_its_start() -> None:
+    slow = row("limit torch float32", frames_per_processor_s=45.0)
+    slow["frames_per_s"] = 30.0
+    rows = [row("limit openvino float32"), row("label", frames_per_s=90.0, frames_per_processor_s=40.0)]
+    rows += [{**row("x"), "shape": "other"}, slow]
     add_ratios(rows)
     names = ("processor_ratio", "whole_processor_ratio", "clock_ratio", "whole_clock_ratio")
     assert [rows[1][name] for name in names] == [40 / 50, 20 / 50, 90 / 100, 80 / 100]
