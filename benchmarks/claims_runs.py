@@ -343,6 +343,7 @@ def quiet(folder: Path) -> Iterator[None]:
 
 
 def write_found(path: Path, found: Mapping[str, Any]) -> None:
+    """Writes what a run has found, with the machine it ran on."""
     told = {**found, "machine": machine()}  # runs of one result may be of several
     write_atomically(path, json.dumps(told, indent=1, allow_nan=False) + "\n")
 

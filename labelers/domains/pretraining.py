@@ -95,6 +95,12 @@ class Validation(NamedTuple):
     truth: np.ndarray
 
 
+def in_batches(frames: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    """Yields frames of a stock for `Validation`, at most so many at once."""
+    for start in range(0, len(frames), batch_size):
+        yield frames[start : start + batch_size]
+
+
 class CardText(NamedTuple):
     """Text on the domain for a model's card, in Markdown.
 

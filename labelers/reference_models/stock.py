@@ -49,6 +49,14 @@ class StockPlan:
     fields: Mapping[str, Field]
     num_frames: int
 
+    @classmethod
+    def of(
+        cls, name: str, draw: Callable[[int], Mapping[str, np.ndarray]], fields: Mapping[str, Field], num_frames: int
+    ) -> "StockPlan":
+        """Returns the recipe of a stock of at least so many frames; its name tells how many."""
+        total = whole_parts(num_frames)
+        return cls(name=f"{name}-{total}", draw=draw, fields=fields, num_frames=total)
+
 
 def whole_parts(num_frames: int) -> int:
     """Returns the smallest multiple of `ROWS` that holds a number of frames, and is not 0."""
@@ -58,15 +66,22 @@ def whole_parts(num_frames: int) -> int:
 def open_stock(plan: StockPlan, resources: "Resources") -> dict[str, np.ndarray]:
     """Returns the arrays of a stock, which is drawn if the folder of stocks does not hold it.
 
+    The first part of a stock that is there is drawn again and compared: code and libraries may draw other frames by now.
+
     Args:
         plan: The recipe.
         resources: The folder, and the number of processes that draw; with 1 this one does.
 
     Returns:
         Arrays of N rows by name, read-only memory maps.
+
+    Raises:
+        ValueError: The stock that is there has other frames than would be drawn now.
     """
     home, processes = resources.stock / plan.name, resources.processes
-    if not (home / "finished.json").is_file():
+    if (home / "finished.json").is_file():
+        _check_first_part(plan, home)
+    else:
         shutil.rmtree(home, ignore_errors=True)
         home.mkdir(parents=True)
         for name, field in plan.fields.items():
@@ -83,7 +98,20 @@ def open_stock(plan: StockPlan, resources: "Resources") -> dict[str, np.ndarray]
                 for _ in pool.imap_unordered(write, parts):
                     pass
         (home / "finished.json").write_text(json.dumps({"num_frames": plan.num_frames}) + "\n")
+    return _arrays(plan, home)
+
+
+def _arrays(plan: StockPlan, home: Path) -> dict[str, np.ndarray]:
     return {name: np.load(home / f"{name}.npy", mmap_mode="r") for name in plan.fields}
+
+
+def _check_first_part(plan: StockPlan, home: Path) -> None:
+    arrays = _arrays(plan, home)
+    other = [name for name, rows in plan.draw(0).items() if not np.array_equal(arrays[name][:ROWS], rows)]
+    if other:
+        raise ValueError(
+            f"a stock must hold what is drawn now: got other {', '.join(other)} in {home}. Remove it, or give another folder"
+        )
 
 
 def _write_part(draw: Callable[[int], Mapping[str, np.ndarray]], home: Path, part: int) -> None:

@@ -222,11 +222,7 @@ def local_path(path: str | Path, what: str) -> Path:
     Raises:
         ValueError: It is a URL.
     """
-    if is_url(str(path)) or _MANGLED.match(str(path)):
-        raise ValueError(
-            f"{what} must be written to a disk of this machine: got {path}. Write it to a local folder and copy it"
-        )
-    return Path(path)
+    return _on_disk(path, f"{what} must be written to", "Write it to a local folder and copy it")
 
 
 def local_input(path: str | Path, what: str) -> Path:
@@ -239,10 +235,12 @@ def local_input(path: str | Path, what: str) -> Path:
     Raises:
         ValueError: It is a URL.
     """
+    return _on_disk(path, f"{what} must be read from", "Copy it to a local folder and give that")
+
+
+def _on_disk(path: str | Path, rule: str, remedy: str) -> Path:
     if is_url(str(path)) or _MANGLED.match(str(path)):
-        raise ValueError(
-            f"{what} must be read from a disk of this machine: got {path}. Copy it to a local folder and give that"
-        )
+        raise ValueError(f"{rule} a disk of this machine: got {path}. {remedy}")
     return Path(path)
 
 

@@ -16,6 +16,14 @@ def fail(part):
     raise AssertionError(f"drawn again: {part}")
 
 
+def draw_first_alone(part):
+    return draw(part) if part == 0 else fail(part)
+
+
+def draw_otherwise(part):
+    return {**draw(part), "states": np.full((ROWS, 2), part + 1)}
+
+
 FIELDS = {"frames": Field((4, 4, 3), "uint8"), "states": Field((2,), "int16")}
 PLAN = StockPlan(name="noise", draw=draw, fields=FIELDS, num_frames=3 * ROWS)
 
@@ -28,8 +36,14 @@ def test_a_stock_is_the_same_by_one_process_and_by_two_and_is_drawn_once(tmp_pat
         assert np.array_equal(alone[name], shared[name])
     assert np.array_equal(alone["states"][:, 0], np.repeat([0, 1, 2], ROWS))
     assert np.array_equal(alone["frames"][ROWS : 2 * ROWS], draw(1)["frames"])
-    again = open_stock(plan_with(fail), Resources("cpu", 1, tmp_path / "alone"))
+    again = open_stock(plan_with(draw_first_alone), Resources("cpu", 1, tmp_path / "alone"))
     assert np.array_equal(again["frames"], alone["frames"])
+
+
+def test_a_stock_of_other_frames_than_are_drawn_now_is_refused(tmp_path):
+    open_stock(PLAN, Resources("cpu", 1, tmp_path))
+    with pytest.raises(ValueError, match=r"must hold what is drawn now: got other states in .*noise\. Remove it"):
+        open_stock(plan_with(draw_otherwise), Resources("cpu", 1, tmp_path))
 
 
 def plan_with(function):
@@ -44,3 +58,5 @@ def test_a_stock_that_was_not_finished_is_drawn_anew(tmp_path):
 
 def test_parts_are_whole():
     assert [whole_parts(count) for count in (0, 1, ROWS, ROWS + 1)] == [ROWS, ROWS, ROWS, 2 * ROWS]
+    plan = StockPlan.of("noise", draw, FIELDS, ROWS + 1)
+    assert (plan.name, plan.num_frames) == (f"noise-{2 * ROWS}", 2 * ROWS)

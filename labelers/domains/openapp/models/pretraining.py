@@ -10,7 +10,7 @@ Shape letters: S side of the model's input in pixels, N frames.
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,10 +27,10 @@ from vlm_rewards.labelers.domains.openapp.models.scenes import (
     screen_rows,
 )
 from vlm_rewards.labelers.domains.openapp.simulator import FRAME_COLOUR
-from vlm_rewards.labelers.domains.pretraining import CardText, Resources, Validation, Vocabulary
+from vlm_rewards.labelers.domains.pretraining import CardText, Resources, Validation, Vocabulary, in_batches
 from vlm_rewards.labelers.reference_models.architecture import resize_frames
 from vlm_rewards.labelers.reference_models.recipe import PretrainSettings
-from vlm_rewards.labelers.reference_models.stock import StockPlan, open_stock, whole_parts
+from vlm_rewards.labelers.reference_models.stock import StockPlan, open_stock
 from vlm_rewards.labelers.reference_models.stock_scenes import StockScenes, load_patches
 
 IMAGE_SIZE = 160
@@ -162,7 +162,7 @@ class OpenAppPretraining:
             for app, state in OPEN.items():
                 truth[:, list(APPS).index(app)] = (states == state).any(axis=1)
             goals = [goal_of(app) for app in APPS.values()]
-            found[title] = Validation(goals, _batches(frames, batch_size), truth)
+            found[title] = Validation(goals, in_batches(frames, batch_size), truth)
         return found
 
     def describe(self, card: Mapping[str, Any]) -> CardText:
@@ -177,15 +177,13 @@ class OpenAppPretraining:
 
 
 def _plan(num_frames: int) -> StockPlan:
-    total = whole_parts(num_frames)
-    return StockPlan(name=f"openapp-{total}", draw=draw_screens, fields=FIELDS, num_frames=total)
+    return StockPlan.of("openapp", draw_screens, FIELDS, num_frames)
 
 
 def _held_out_plan(num_frames: int) -> StockPlan:
     """Half of the screens are of easy phones, half of hard ones."""
-    total = whole_parts(2 * num_frames)
     draw = functools.partial(draw_screens, seeds=VALIDATION_SEEDS)
-    return StockPlan(name=f"openapp-held-out-{total}", draw=draw, fields=FIELDS, num_frames=total)
+    return StockPlan.of("openapp-held-out", draw, FIELDS, 2 * num_frames)
 
 
 def model_inputs(frames: Tensor, size: int) -> Tensor:
@@ -208,11 +206,6 @@ def model_inputs(frames: Tensor, size: int) -> Tensor:
     inputs = inputs.clone() if inputs is frames else inputs
     inputs[::FRAMED_EVERY] = resize_frames(squares, size)
     return inputs
-
-
-def _batches(frames: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    for start in range(0, len(frames), batch_size):
-        yield frames[start : start + batch_size]
 
 
 _ALL_STATES = np.arange(NUM_STATES)

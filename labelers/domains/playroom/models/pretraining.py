@@ -10,7 +10,7 @@ Shape letters: N frames, S side of the model's input, L patches of a frame, Q to
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -34,10 +34,10 @@ from vlm_rewards.labelers.domains.playroom.models.scenes import (
     VALIDATION_SEEDS,
     draw_views,
 )
-from vlm_rewards.labelers.domains.pretraining import CardText, Resources, Validation, Vocabulary
+from vlm_rewards.labelers.domains.pretraining import CardText, Resources, Validation, Vocabulary, in_batches
 from vlm_rewards.labelers.reference_models.architecture import resize_frames
 from vlm_rewards.labelers.reference_models.recipe import PretrainSettings
-from vlm_rewards.labelers.reference_models.stock import StockPlan, open_stock, whole_parts
+from vlm_rewards.labelers.reference_models.stock import StockPlan, open_stock
 from vlm_rewards.labelers.reference_models.stock_scenes import PatchLabels, StockScenes, load_patches
 from vlm_rewards.schemas.goals import Goal
 
@@ -202,12 +202,7 @@ class PlayroomPretraining:
         holds = np.zeros((num_frames, NUM_STATES + 1), dtype=bool)
         np.put_along_axis(holds, states.astype(np.int64), True, axis=1)  # the last one is of -1
         truth = holds[:, [_state_of(goal) for goal in goals]]
-
-        def batches() -> Iterator[np.ndarray]:
-            for start in range(0, num_frames, batch_size):
-                yield frames[start : start + batch_size]
-
-        return {"drawn views": Validation(goals, batches(), truth)}
+        return {"drawn views": Validation(goals, in_batches(frames, batch_size), truth)}
 
     def describe(self, card: Mapping[str, Any]) -> CardText:
         """Says what the card of a model tells about the playroom."""
@@ -221,14 +216,11 @@ class PlayroomPretraining:
 
 
 def _plan(num_frames: int) -> StockPlan:
-    total = whole_parts(num_frames)
-    return StockPlan(name=f"playroom-{total}", draw=draw_views, fields=FIELDS, num_frames=total)
+    return StockPlan.of("playroom", draw_views, FIELDS, num_frames)
 
 
 def _held_out_plan(num_frames: int) -> StockPlan:
-    total = whole_parts(num_frames)
-    draw = functools.partial(draw_views, seeds=VALIDATION_SEEDS)
-    return StockPlan(name=f"playroom-held-out-{total}", draw=draw, fields=FIELDS, num_frames=total)
+    return StockPlan.of("playroom-held-out", functools.partial(draw_views, seeds=VALIDATION_SEEDS), FIELDS, num_frames)
 
 
 def patch_labels(

@@ -6,7 +6,7 @@ import sys
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.utils.env_checker import check_env
+from domain_play import last_infos_beside_gymnasium
 
 import vlm_rewards.environments
 from vlm_rewards.labelers.domains.domain import ExpertGaveUpError
@@ -71,23 +71,8 @@ def test_an_app_that_the_phone_lacks_is_refused():
 @pytest.mark.parametrize("name", ENVS)
 def test_gymnasium_makes_it_and_finds_it_in_order(name):
     assert {env for env in vlm_rewards.environments.ENVIRONMENTS if "OpenApp" in env} == set(ENVS)
-    env = gymnasium.make(name, render_mode="rgb_array", frame_size=(96, 96))
-    check_env(env.unwrapped)
-    level = OPENAPP.make(name, frame_size=(96, 96), cameras=("screen",))
-    frame, info = env.reset(seed=9)
-    assert np.array_equal(frame, level.reset(9).frames["screen"])
-    assert info["mission"] == level.mission
-    expert, ended = level.expert(), False
-    while not ended:
-        action = expert.act(None)
-        look, *expected = level.step(action)
-        frame, reward, terminated, truncated, info = env.step(action)
-        assert np.array_equal(frame, look.frames["screen"])
-        assert np.array_equal(frame, env.render())
-        assert [reward, terminated, truncated] == expected
-        ended = terminated
-    assert info["app"] == level.asked_app
-    assert env.reset()[1]["goal_id"]  # another phone, of the stream of the last seed
+    infos, mission = last_infos_beside_gymnasium(OPENAPP, name, (96, 96))
+    assert mission == f"open the {infos['app']} app"
 
 
 def test_what_it_cannot_draw_is_refused():
